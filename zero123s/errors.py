@@ -1,0 +1,28 @@
+"""Errors that a user can mend: one clear sentence each, shown without a traceback and with exit code 2.
+
+Anything that is not a `UserError` is a bug of ours and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """A mistake outside the program, told in one sentence: what is wrong, where, and what to do."""
+
+
+class ConfigError(UserError):
+    """A configuration that cannot mean anything: unknown key, wrong type, value out of range."""
+
+
+class ImageError(UserError):
+    """A picture that cannot be read or cannot be used as it is."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged, unsafe or of another kind."""
+
+
+class MeshError(UserError):
+    """A surface or mesh file that is empty, damaged or cannot be written."""
+
+
+class MissingDependencyError(UserError):
+    """An optional package that the chosen option needs and this environment lacks."""
