@@ -1,0 +1,61 @@
+"""One registry per slot: YAML name -> class."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from zero123s.errors import ConfigError
+
+Base = TypeVar("Base")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest known name, or an empty string."""
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean '{match[0]}'?" if match else ""
+
+
+class Registry(Generic[Base]):
+    """Names the implementations of one slot.
+
+    Args:
+        slot: the slot's name in YAML, `geometry` for `geometry_type: ...`.
+        base: the class every entry must inherit from.
+    """
+
+    def __init__(self, slot: str, base: type[Base]) -> None:
+        self.slot = slot
+        self.base = base
+        self._classes: dict[str, type[Base]] = {}
+
+    def register(self, name: str) -> Callable[[type[Base]], type[Base]]:
+        """Decorate a class to make it available under `name`; raises TypeError/ValueError on misuse."""
+
+        def decorate(cls: type[Base]) -> type[Base]:
+            if not (isinstance(cls, type) and issubclass(cls, self.base)):
+                raise TypeError(f"{cls!r} cannot be {self.slot}_type '{name}': it must inherit {self.base.__name__}.")
+            if not hasattr(cls, "Config"):
+                raise TypeError(f"{cls.__name__} needs a nested dataclass Config to be registered as '{name}'.")
+            taken = self._classes.get(name)
+            # A module that is executed twice (a notebook cell, a reload) re-registers its own class.
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(f"{self.slot}_type '{name}' is already {taken.__module__}.{taken.__qualname__}.")
+            self._classes[name] = cls
+            return cls
+
+        return decorate
+
+    def get(self, name: str) -> type[Base]:
+        """Return the class called `name`; raises ConfigError that names the nearest and all known ones."""
+        if name not in self._classes:
+            known = sorted(self._classes)
+            raise ConfigError(
+                f"Unknown {self.slot}_type '{name}'.{nearest(name, known)} Known: {', '.join(known)}."
+            )
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes

@@ -1,0 +1,196 @@
+"""The typed data that crosses module borders.
+
+Shapes use one letter per axis: B views, H rows, W columns, N points or samples, R rays, V vertices, F faces.
+Colours are sRGB in [0, 1] with channels last; angles are degrees wherever a name ends in `_deg`; the world is
+right-handed with z up, and cameras are OpenGL cameras (x right, y up, looking along -z). See docs/conventions.md.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def _map_tensors(obj: T, fn) -> T:
+    """Return a copy of a dataclass with `fn` applied to its tensors, nested dataclasses included."""
+    changes = {}
+    for f in fields(obj):  # type: ignore[arg-type]
+        value = getattr(obj, f.name)
+        if isinstance(value, Tensor):
+            changes[f.name] = fn(value)
+        elif hasattr(value, "__dataclass_fields__"):
+            changes[f.name] = _map_tensors(value, fn)
+    return replace(obj, **changes)  # type: ignore[type-var]
+
+
+class TensorData:
+    """Moves all tensors of a frozen dataclass at once."""
+
+    def to(self: T, device: torch.device | str) -> T:
+        """Return a copy with every tensor on `device`."""
+        return _map_tensors(self, lambda t: t.to(device))
+
+    def detach(self: T) -> T:
+        """Return a copy with every tensor cut from the autograd graph."""
+        return _map_tensors(self, lambda t: t.detach())
+
+
+@dataclass(frozen=True)
+class Cameras(TensorData):
+    """B pinhole cameras that share one image size."""
+
+    c2w: Float[Tensor, "B 4 4"]
+    """Camera-to-world matrices, columns right | up | back | position."""
+    fovy_deg: Float[Tensor, "B"]
+    elevation_deg: Float[Tensor, "B"]
+    azimuth_deg: Float[Tensor, "B"]
+    distance: Float[Tensor, "B"]
+    height: int
+    width: int
+    light_positions: Float[Tensor, "B 3"] | None = None
+    """World positions of one point light per view; None = at the camera."""
+
+    def __len__(self) -> int:
+        return self.c2w.shape[0]
+
+    @property
+    def positions(self) -> Float[Tensor, "B 3"]:
+        """Camera centres in the world."""
+        return self.c2w[:, :3, 3]
+
+    def select(self, index: slice | Tensor) -> "Cameras":
+        """Return the cameras at `index`."""
+        return _map_tensors(self, lambda t: t[index])
+
+    def resized(self, height: int, width: int) -> "Cameras":
+        """Return the same views at another image size."""
+        return replace(self, height=height, width=width)
+
+
+@dataclass(frozen=True)
+class RayBundle(TensorData):
+    """Rays of whole images, or of any other leading shape."""
+
+    rays_o: Float[Tensor, "B H W 3"]
+    rays_d: Float[Tensor, "B H W 3"]
+    """Unit length."""
+    light_positions: Float[Tensor, "B 3"]
+
+
+@dataclass(frozen=True)
+class ReferenceView(TensorData):
+    """Pictures that the result has to show: the input image, or several posed ones."""
+
+    cameras: Cameras
+    rgb: Float[Tensor, "B H W 3"]
+    """Straight (unpremultiplied) colour; outside the object it means nothing."""
+    mask: Float[Tensor, "B H W 1"]
+    """Coverage in [0, 1]."""
+    depth: Float[Tensor, "B H W 1"] | None = None
+    """Distance along the ray, up to an unknown scale and shift."""
+    normal: Float[Tensor, "B H W 3"] | None = None
+    """World-space unit normals."""
+    weights: Float[Tensor, "B"] | None = None
+    """How much each view counts; None = all alike."""
+
+
+@dataclass(frozen=True)
+class Batch(TensorData):
+    """What one training step sees."""
+
+    reference: ReferenceView
+    novel: Cameras
+
+
+@dataclass(frozen=True)
+class FieldOutput(TensorData):
+    """A radiance field at N points. What was not asked for is None."""
+
+    sigma: Float[Tensor, "N"]
+    rgb: Float[Tensor, "N 3"] | None = None
+    normal: Float[Tensor, "N 3"] | None = None
+    """Unit outward normals."""
+    normal_perturbed: Float[Tensor, "N 3"] | None = None
+    """Normals a small random step away, for the smoothness loss."""
+    sdf: Float[Tensor, "N"] | None = None
+    sdf_grad: Float[Tensor, "N 3"] | None = None
+
+
+@runtime_checkable
+class RadianceField(Protocol):
+    """All that renderer and exporter know of a scene."""
+
+    bound: float
+    """Half edge of the cube [-bound, bound]^3 outside which there is nothing."""
+
+    def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Volume density at world positions."""
+        ...
+
+    def query(
+        self,
+        x: Float[Tensor, "N 3"],
+        dirs: Float[Tensor, "N 3"],
+        needs: frozenset[str],
+        light_positions: Float[Tensor, "N 3"] | None = None,
+    ) -> FieldOutput:
+        """Evaluate what `needs` names: any of "rgb", "normal", "normal_perturbed", "sdf"."""
+        ...
+
+    def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """A function that grows towards the inside; the exporter finds its level set (density, or minus the SDF)."""
+        ...
+
+
+@dataclass(frozen=True)
+class RenderOutput(TensorData):
+    """Rendered images, and the samples behind them where a loss asked for them."""
+
+    comp_rgb: Float[Tensor, "B H W 3"]
+    opacity: Float[Tensor, "B H W 1"]
+    depth: Float[Tensor, "B H W 1"]
+    """Opacity-weighted distance along the ray, not divided by opacity."""
+    comp_normal: Float[Tensor, "B H W 3"] | None = None
+    """(unit normal + 1) / 2, times opacity."""
+    weights: Float[Tensor, "N"] | None = None
+    dirs: Float[Tensor, "N 3"] | None = None
+    ray_indices: Int[Tensor, "N"] | None = None
+    normal: Float[Tensor, "N 3"] | None = None
+    normal_perturbed: Float[Tensor, "N 3"] | None = None
+    sdf_grad: Float[Tensor, "N 3"] | None = None
+    n_samples: int = 0
+    """Samples that took part, for logs and budgets."""
+
+
+@dataclass(frozen=True)
+class GuidanceOutput(TensorData):
+    """What a guidance says about a batch of rendered views."""
+
+    loss: Float[Tensor, ""]
+    """Its gradient with respect to the images is the guidance; its value is not meaningful for SDS."""
+    grad_norm: Float[Tensor, ""]
+    timesteps: Int[Tensor, "B"]
+
+
+@dataclass
+class Mesh:
+    """A triangle mesh on the CPU in the world frame (z up), ready to be written."""
+
+    vertices: Float[np.ndarray, "V 3"]
+    faces: Int[np.ndarray, "F 3"]
+    """Counter-clockwise seen from outside."""
+    normals: Float[np.ndarray, "V 3"] | None = None
+    vertex_colors: Float[np.ndarray, "V 3"] | None = None
+    uvs: Float[np.ndarray, "V 2"] | None = None
+    """Per vertex (vertices are split at seams), origin at the lower left."""
+    texture: Float[np.ndarray, "TH TW 3"] | None = None
+    """Base colour, row 0 on top."""
+    normal_map: Float[np.ndarray, "TH TW 3"] | None = None
+    """Tangent-space normals, (n + 1) / 2."""
+    extras: dict[str, str] = field(default_factory=dict)
+    """Provenance that travels in the file: generator, model, licence."""
