@@ -49,9 +49,7 @@ class Registry(Generic[Base]):
         """Return the class called `name`; raises ConfigError that names the nearest and all known ones."""
         if name not in self._classes:
             known = sorted(self._classes)
-            raise ConfigError(
-                f"Unknown {self.slot}_type '{name}'.{nearest(name, known)} Known: {', '.join(known)}."
-            )
+            raise ConfigError(f"Unknown {self.slot}_type '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
         return self._classes[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -1,0 +1,43 @@
+"""What a data source is: one batch per training step, and the views that are looked at."""
+
+from dataclasses import dataclass
+
+from zero123s.registry import Registry
+from zero123s.structures import Batch, Cameras, ReferenceView
+
+
+class BaseData:
+    """Base class of `data_type`.
+
+    A batch is a pure function of the global step, so that a resumed run sees what the uninterrupted one would have.
+
+    Args:
+        cfg: the parsed `Config` of the subclass.
+        seed: the run's seed; all randomness derives from (seed, step, micro_step, rank).
+    """
+
+    @dataclass
+    class Config:
+        """A data source without settings."""
+
+    def __init__(self, cfg: Config, seed: int = 0) -> None:
+        self.cfg = cfg
+        self.seed = seed
+
+    def prepare(self) -> None:
+        """Read files; called once, before anything expensive. Raises ImageError with a sentence for the user."""
+
+    def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
+        """Return the batch of global step `step`; `micro_step` counts accumulated batches within it."""
+        raise NotImplementedError(f"{type(self).__name__} must define batch_at().")
+
+    def reference(self) -> ReferenceView:
+        """Return the supervised view(s) at full training size; the first one conditions the guidance."""
+        raise NotImplementedError(f"{type(self).__name__} must define reference().")
+
+    def eval_cameras(self, split: str) -> Cameras:
+        """Return the orbit that is rendered for `split` = "validate" or "test"."""
+        raise NotImplementedError(f"{type(self).__name__} must define eval_cameras().")
+
+
+DATA: Registry[BaseData] = Registry("data", BaseData)

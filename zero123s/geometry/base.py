@@ -1,0 +1,74 @@
+"""What a geometry is: density, optional signed distance, and features at points in a cube."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zero123s.registry import Registry
+from zero123s.structures import TensorData
+
+
+@dataclass(frozen=True)
+class GeometryOutput(TensorData):
+    """A geometry at N points. What was not asked for is None."""
+
+    sigma: Float[Tensor, "N"]
+    features: Float[Tensor, "N C"] | None = None
+    normal: Float[Tensor, "N 3"] | None = None
+    normal_perturbed: Float[Tensor, "N 3"] | None = None
+    sdf: Float[Tensor, "N"] | None = None
+    sdf_grad: Float[Tensor, "N 3"] | None = None
+
+
+class BaseGeometry(nn.Module):
+    """Base class of `geometry_type`.
+
+    Args:
+        cfg: the parsed `Config` of the subclass.
+    """
+
+    @dataclass
+    class Config:
+        """Settings common to all geometries."""
+
+        radius: float = 1.0
+        """Half edge of the cube [-radius, radius]^3 that holds the object, in world units."""
+        isosurface_threshold: float | str = "auto"
+        """Level at which the exporter cuts the surface; "auto" lets the exporter choose."""
+
+    cfg: Config
+    n_features: int
+    """Length of the feature vector; 0 = no features."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+
+    def forward(
+        self, x: Float[Tensor, "N 3"], needs: frozenset[str], generator: torch.Generator | None = None
+    ) -> GeometryOutput:
+        """Evaluate world positions; `needs` may name "features", "normal", "normal_perturbed", "sdf".
+
+        `generator` draws the small offsets of "normal_perturbed".
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward().")
+
+    def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return the volume density alone, as cheaply as possible."""
+        return self(x, frozenset()).sigma
+
+    def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return a function that grows towards the inside: the density, unless the geometry has an SDF."""
+        return self.density(x)
+
+    def on_step(self, step: int) -> None:
+        """Move schedules to global step `step`; called before the step's forward pass."""
+
+    def regularization(self, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
+        """Return loss terms of the geometry itself (for example "eikonal"), named as in `losses.py`."""
+        return {}
+
+
+GEOMETRIES: Registry[BaseGeometry] = Registry("geometry", BaseGeometry)

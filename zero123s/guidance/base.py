@@ -1,0 +1,47 @@
+"""What a guidance is: an opinion about rendered views, given as a loss."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zero123s.registry import Registry
+from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
+
+
+class BaseGuidance:
+    """Base class of `guidance_type`. Frozen networks: no module of the system, so never in its checkpoints.
+
+    Args:
+        cfg: the parsed `Config` of the subclass.
+        reference: the input view that conditions the guidance, at its largest training size.
+        device: where the networks live.
+    """
+
+    @dataclass
+    class Config:
+        """Settings common to all guidances."""
+
+    def __init__(self, cfg: Config, reference: ReferenceView, device: torch.device | str = "cpu") -> None:
+        self.cfg = cfg
+        self.device = torch.device(device)
+
+    def __call__(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+    ) -> GuidanceOutput:
+        """Judge rendered views; the loss is differentiable with respect to `comp_rgb`."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__().")
+
+    def evaluate(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, "B H W 3"]]:
+        """Return named pictures that show what the guidance sees (noised, denoised); empty when it has none."""
+        return {}
+
+    def describe(self) -> dict[str, str | bool | None]:
+        """Return what run.json says of the model: path, hash, family, bundled or not."""
+        return {}
+
+
+GUIDANCES: Registry[BaseGuidance] = Registry("guidance", BaseGuidance)

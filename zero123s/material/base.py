@@ -1,0 +1,60 @@
+"""What a material is: colour from features, and from light where there is any."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zero123s.registry import Registry
+
+
+@dataclass(frozen=True)
+class Shading:
+    """How one pass is lit.
+
+    mode: "albedo" (no light at all), "textureless" (white albedo under light) or "diffuse".
+    ambient_ratio: share of light that comes from everywhere, in [0, 1]; 1 = albedo.
+    """
+
+    mode: str = "albedo"
+    ambient_ratio: float = 1.0
+
+
+class BaseMaterial(nn.Module):
+    """Base class of `material_type`.
+
+    Args:
+        cfg: the parsed `Config` of the subclass.
+        n_features: length of the geometry's feature vector.
+    """
+
+    @dataclass
+    class Config:
+        """A material without settings."""
+
+    def __init__(self, cfg: Config, n_features: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.n_features = n_features
+
+    def needs(self, shading: Shading) -> frozenset[str]:
+        """Return what `forward` wants of the geometry ("features", "normal") under `shading`."""
+        return frozenset({"features"})
+
+    def forward(
+        self,
+        features: Float[Tensor, "N C"],
+        x: Float[Tensor, "N 3"],
+        dirs: Float[Tensor, "N 3"],
+        normal: Float[Tensor, "N 3"] | None,
+        light_positions: Float[Tensor, "N 3"] | None,
+        shading: Shading,
+    ) -> Float[Tensor, "N 3"]:
+        """Return sRGB colour in [0, 1]; `dirs` are unit viewing directions from the camera to the point."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward().")
+
+    def on_step(self, step: int) -> None:
+        """Move schedules to global step `step`."""
+
+
+MATERIALS: Registry[BaseMaterial] = Registry("material", BaseMaterial)

@@ -1,0 +1,54 @@
+"""What a renderer is: rays and a radiance field in, pictures out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from zero123s.background.base import BaseBackground
+from zero123s.registry import Registry
+from zero123s.structures import RadianceField, RayBundle, RenderOutput
+
+
+class BaseRenderer(nn.Module):
+    """Base class of `renderer_type`. It knows the field only by its protocol, never a geometry class.
+
+    Args:
+        cfg: the parsed `Config` of the subclass.
+        bound: half edge of the cube that holds the scene.
+    """
+
+    @dataclass
+    class Config:
+        """Settings common to all renderers."""
+
+        eval_chunk_size: int = 160000
+        """Rays per chunk outside training; lower it when memory is short."""
+
+    def __init__(self, cfg: Config, bound: float) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.bound = bound
+
+    def forward(
+        self,
+        rays: RayBundle,
+        field: RadianceField,
+        background: BaseBackground,
+        needs: frozenset[str] = frozenset(),
+        generator: torch.Generator | None = None,
+    ) -> RenderOutput:
+        """Render all rays; `needs` may name "normal", "samples", "normal_perturbed", "sdf".
+
+        In training mode sampling is stratified by `generator`; in eval mode it is fixed and done in chunks.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward().")
+
+    def update(self, field: RadianceField, step: int, generator: torch.Generator) -> None:
+        """Refresh acceleration structures before global step `step`."""
+
+    def on_step(self, step: int) -> None:
+        """Move schedules to global step `step`."""
+
+
+RENDERERS: Registry[BaseRenderer] = Registry("renderer", BaseRenderer)
