@@ -147,6 +147,14 @@ class RadianceField(Protocol):
         ...
 
 
+class BackgroundFunction(Protocol):
+    """A colour for every unit ray direction."""
+
+    def __call__(
+        self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B H W 3"]: ...
+
+
 @dataclass(frozen=True)
 class RenderOutput(TensorData):
     """Rendered images, and the samples behind them where a loss asked for them."""

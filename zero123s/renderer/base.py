@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from zero123s.background.base import BaseBackground
 from zero123s.registry import Registry
-from zero123s.structures import RadianceField, RayBundle, RenderOutput
+from zero123s.structures import BackgroundFunction, RadianceField, RayBundle, RenderOutput
 
 
 class BaseRenderer(nn.Module):
@@ -34,7 +33,7 @@ class BaseRenderer(nn.Module):
         self,
         rays: RayBundle,
         field: RadianceField,
-        background: BaseBackground,
+        background: BackgroundFunction,
         needs: frozenset[str] = frozenset(),
         generator: torch.Generator | None = None,
     ) -> RenderOutput:
