@@ -104,7 +104,8 @@ class Batch(TensorData):
     """What one training step sees."""
 
     reference: ReferenceView
-    novel: Cameras
+    novel: Cameras | None
+    """Views that only the guidance judges; None = a step without guidance."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""Score Distillation Sampling, apart from any network (DreamFusion, eq. 3)."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def sample_timesteps(
+    batch_size: int, min_percent: float, max_percent: float, n_timesteps: int, generator: torch.Generator
+) -> Int[Tensor, "B"]:
+    """Draw t uniformly from {int(T min), ..., int(T max)}, one per view."""
+    low, high = int(n_timesteps * min_percent), int(n_timesteps * max_percent)
+    return torch.randint(low, high + 1, (batch_size,), generator=generator)
+
+
+def sds_gradient(
+    noise_pred: Float[Tensor, "B C h w"],
+    noise: Float[Tensor, "B C h w"],
+    alphas_cumprod_t: Float[Tensor, "B"],
+    clip: float | None = None,
+) -> Float[Tensor, "B C h w"]:
+    """Return w(t) (noise_pred - noise) with w = 1 - alphas_cumprod, non-finite entries zeroed, optionally clamped."""
+    weight = (1 - alphas_cumprod_t)[:, None, None, None]
+    grad = torch.nan_to_num(weight * (noise_pred - noise))
+    return grad if clip is None else grad.clamp(-clip, clip)
+
+
+def sds_loss(latents: Float[Tensor, "B C h w"], grad: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """Return a loss whose gradient with respect to `latents` is `grad / B`.
+
+    0.5 * ||z - stop_gradient(z - grad)||^2 / B, so that its value is 0.5 * ||grad||^2 / B.
+    """
+    target = (latents - grad).detach()
+    return 0.5 * (latents - target).square().sum() / latents.shape[0]

@@ -1,0 +1,149 @@
+"""Score distillation from Zero123 and Stable Zero123."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from zero123s.diffusion.checkpoint import load_zero123
+from zero123s.diffusion.locate import locate_checkpoint
+from zero123s.diffusion.model import Zero123Model
+from zero123s.guidance.base import GUIDANCES, BaseGuidance
+from zero123s.guidance.sds import sample_timesteps, sds_gradient, sds_loss
+from zero123s.schedule import Schedule
+from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
+
+
+def composite_on_white(reference: ReferenceView) -> Float[Tensor, "1 3 H W"]:
+    """Return the first reference view over white, channels first."""
+    rgb, mask = reference.rgb[:1], reference.mask[:1]
+    return (rgb * mask + (1 - mask)).permute(0, 3, 1, 2)
+
+
+@GUIDANCES.register("stable-zero123-guidance")
+class StableZero123Guidance(BaseGuidance):
+    """SDS with a Zero123 network conditioned on the input view.
+
+    Conditioning, weights and sampling follow threestudio's stable-zero123 guidance; see docs/conventions.md.
+    """
+
+    family = "auto"
+
+    @dataclass
+    class Config(BaseGuidance.Config):
+        """Settings of `stable-zero123-guidance` and `zero123-guidance`."""
+
+        checkpoint: str = "auto"
+        """"auto" (load/zero123/stable_zero123.ckpt, else the bundled small model), a file, or a diffusers folder."""
+        config: str | None = None
+        """YAML of the network's sizes in the original's words; None = read from the checkpoint."""
+        family: str = "auto"
+        """"stable-zero123" or "zero123": which meaning the fourth pose term has; "auto" = by name."""
+        ema: bool = True
+        """Use the EMA weights where the file has both."""
+        dtype: str = "auto"
+        """"fp32", "bf16", "fp16", or "auto" = what suits the device."""
+        guidance_scale: float = 5.0
+        """Classifier-free guidance scale."""
+        min_step_percent: Any = 0.02
+        """Smallest noise level as a share of the schedule; number or schedule."""
+        max_step_percent: Any = 0.98
+        """Largest noise level; number or schedule."""
+        grad_clip: Any = None
+        """Largest absolute latent gradient; number, schedule, or None."""
+
+    cfg: Config
+    model: Zero123Model
+
+    def __init__(self, cfg: Config, reference: ReferenceView, device: torch.device | str = "cpu") -> None:
+        super().__init__(cfg, reference, device)
+        self.min_percent = Schedule(cfg.min_step_percent, "system.guidance.min_step_percent")
+        self.max_percent = Schedule(cfg.max_step_percent, "system.guidance.max_step_percent")
+        self.grad_clip = None if cfg.grad_clip is None else Schedule(cfg.grad_clip, "system.guidance.grad_clip")
+        self.located = locate_checkpoint(cfg.checkpoint)
+        family = cfg.family if cfg.family != "auto" else self.family
+        self.model = load_zero123(
+            self.located.path, config=cfg.config, family=family, ema=cfg.ema, dtype=cfg.dtype, device=str(self.device)
+        )
+        self.model.requires_grad_(False).eval()
+        self._condition_on(reference.to(self.device))
+
+    @torch.no_grad()
+    def _condition_on(self, reference: ReferenceView) -> None:
+        size = self.model.image_size
+        image = F.interpolate(composite_on_white(reference), (size, size), mode="area")
+        self.cond_image = image
+        self.cond_embedding = self.model.embed_image(image)
+        self.cond_latents = self.model.encode_image(image)
+        camera = reference.cameras
+        self.cond_pose = [float(v[0]) for v in (camera.elevation_deg, camera.azimuth_deg, camera.distance)]
+
+    def condition(self, cameras: Cameras) -> tuple[Tensor, Tensor]:
+        """Return (context B N C, concat B c h w) of the target views."""
+        pose = self.model.pose_vector(cameras.elevation_deg, cameras.azimuth_deg, cameras.distance, *self.cond_pose)
+        batch = len(cameras)
+        context = self.model.project(self.cond_embedding.expand(batch, -1, -1), pose)
+        concat = self.model.concat_for(self.cond_latents.expand(batch, -1, -1, -1), pose)
+        return context, concat
+
+    def encode(self, comp_rgb: Float[Tensor, "B H W 3"], generator: torch.Generator) -> Float[Tensor, "B 4 h w"]:
+        """Return scaled latents of rendered views, sampled from the posterior; differentiable."""
+        size = self.model.image_size
+        rgb = F.interpolate(comp_rgb.permute(0, 3, 1, 2), (size, size), mode="bilinear", align_corners=False)
+        return self.model.scale_factor * self.model.encode_image(rgb, generator=generator)
+
+    def timesteps(self, batch: int, step: int, generator: torch.Generator) -> Int[Tensor, "B"]:
+        """Draw the noise levels of global step `step`."""
+        t = sample_timesteps(batch, self.min_percent(step), self.max_percent(step), self.model.n_timesteps, generator)
+        return t.to(self.device)
+
+    def __call__(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+    ) -> GuidanceOutput:
+        """Return the SDS loss of rendered views; its gradient reaches `comp_rgb` through the VAE encoder."""
+        latents = self.encode(comp_rgb, generator)
+        t = self.timesteps(len(cameras), step, generator)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        with torch.no_grad():
+            noised = self.model.add_noise(latents, noise, t)
+            context, concat = self.condition(cameras)
+            noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)
+        clip = None if self.grad_clip is None else self.grad_clip(step)
+        grad = sds_gradient(noise_pred.to(latents), noise, self.model.alphas_cumprod[t].to(latents), clip)
+        return GuidanceOutput(loss=sds_loss(latents, grad), grad_norm=grad.norm(), timesteps=t)
+
+    @torch.no_grad()
+    def evaluate(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, "B H W 3"]]:
+        """Return the rendered, noised and one-step denoised views as the network sees them."""
+        latents = self.encode(comp_rgb, generator)
+        t = self.timesteps(len(cameras), step, generator)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        noised = self.model.add_noise(latents, noise, t)
+        context, concat = self.condition(cameras)
+        noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)
+        alpha = self.model.alphas_cumprod[t].to(latents)[:, None, None, None]
+        denoised = (noised - (1 - alpha).sqrt() * noise_pred) / alpha.sqrt()
+        pictures = {"rendered": latents, "noised": noised, "denoised": denoised}
+        decode = lambda z: self.model.decode_latents(z / self.model.scale_factor).permute(0, 2, 3, 1).float()  # noqa: E731
+        return {name: decode(z).clamp(0, 1) for name, z in pictures.items()}
+
+    def describe(self) -> dict[str, str | bool | None]:
+        """Return path, hash, family and whether the model is the bundled one."""
+        return {
+            "path": str(self.located.path),
+            "sha256": self.model.info.get("sha256"),
+            "family": self.model.family,
+            "bundled": self.located.bundled,
+        }
+
+
+@GUIDANCES.register("zero123-guidance")
+class Zero123Guidance(StableZero123Guidance):
+    """SDS with the original Zero123 or Zero123-XL, whose fourth pose term is the change of distance."""
+
+    family = "zero123"
