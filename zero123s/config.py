@@ -82,14 +82,13 @@ def _check_resolvers(text: str, where: str) -> None:
 
 def _check_yaml_size(text: str, path: Path) -> None:
     """Refuse alias bombs and endless nesting before anything expands them."""
-    depth = events = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        events += 1
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(f"{path}: YAML aliases (*name) are not supported; write ${{other.key}} instead.")
         depth += isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent)
         depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
-        if depth > MAX_YAML_DEPTH or events > MAX_YAML_EVENTS:
+        if depth > MAX_YAML_DEPTH or count > MAX_YAML_EVENTS:
             raise ConfigError(f"{path}: nested too deeply or too large to be a configuration.")
 
 

@@ -1,0 +1,148 @@
+"""Several posed pictures of an object, in the NeRF-synthetic form."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zero123s.data.base import DATA, BaseData
+from zero123s.data.progressive import Stages
+from zero123s.data.random_camera import RandomCameraConfig, RandomCameraSampler
+from zero123s.errors import ConfigError, ImageError
+from zero123s.ops.cameras import cameras_from_matrices
+from zero123s.preprocess.images import load_reference_rgba, resize_rgba
+from zero123s.randomness import generator_for
+from zero123s.structures import Batch, Cameras, ReferenceView
+
+MAX_TRANSFORMS_BYTES = 50_000_000
+
+
+@DATA.register("multi-view-datamodule")
+class MultiViewData(BaseData):
+    """Supervises every step by a few of many posed pictures; novel views are drawn only where a guidance wants them."""
+
+    @dataclass
+    class Config(BaseData.Config):
+        """Settings of `multi-view-datamodule`."""
+
+        transforms_path: str = "???"
+        """transforms.json of NeRF-synthetic: camera_angle_x and frames with file_path and transform_matrix."""
+        height: Any = 64
+        """Training size; a number, or one per stage."""
+        width: Any = 64
+        """Training size; a number, or one per stage."""
+        batch_size: Any = 4
+        """Supervised views per step; a number, or one per stage."""
+        resolution_milestones: list[int] = field(default_factory=list)
+        """Global steps at which the next stage begins."""
+        holdout_every: int = 0
+        """Keep every n-th picture away from training and score it at validation; 0 = train on all."""
+        camera_scale: float = 1.0
+        """Factor on camera positions, to fit a scene into the geometry's cube."""
+        novel_views: bool = False
+        """Also draw random cameras, for a guidance."""
+        random_camera: RandomCameraConfig = field(default_factory=RandomCameraConfig)
+        """Novel views and evaluation orbits."""
+
+    cfg: Config
+
+    def __init__(self, cfg: Config, seed: int = 0) -> None:
+        super().__init__(cfg, seed)
+        stages = cfg.resolution_milestones
+        self.height = Stages(cfg.height, stages, "data.height")
+        self.width = Stages(cfg.width, stages, "data.width")
+        self.batch_size = Stages(cfg.batch_size, stages, "data.batch_size")
+        self.sampler = RandomCameraSampler(cfg.random_camera)
+        self._sizes: dict[tuple[int, int], ReferenceView] = {}
+
+    def prepare(self) -> None:
+        """Read poses and pictures; raises ImageError or ConfigError naming the file."""
+        self.frames = read_transforms(Path(self.cfg.transforms_path))
+        self.pictures = [load_reference_rgba(str(f.path)).rgba for f in self.frames]
+        every = self.cfg.holdout_every
+        held_out = [i for i in range(len(self.frames)) if every and i % every == every - 1]
+        self.held_out = torch.tensor(held_out, dtype=torch.long)
+        kept = [i for i in range(len(self.frames)) if i not in set(held_out)]
+        self.train = torch.tensor(kept, dtype=torch.long)
+        if not kept:
+            raise ConfigError(f"data.holdout_every={every} leaves no picture of {len(self.frames)} to train on.")
+
+    def views(self, height: int, width: int) -> ReferenceView:
+        """Return all pictures at one size."""
+        if (height, width) not in self._sizes:
+            rgba = torch.from_numpy(np.stack([resize_rgba(p, height, width) for p in self.pictures]))
+            c2w = torch.stack([f.c2w for f in self.frames])
+            c2w[:, :3, 3] *= self.cfg.camera_scale
+            fovx = torch.tensor([f.fovx for f in self.frames])
+            fovy_deg = torch.rad2deg(2 * torch.atan(torch.tan(fovx / 2) * height / width))
+            cameras = cameras_from_matrices(c2w, fovy_deg, height, width)
+            self._sizes[height, width] = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
+        return self._sizes[height, width]
+
+    def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
+        """Return a random choice of training pictures; every picture is seen once before any is seen twice."""
+        batch = min(self.batch_size(step), len(self.train))
+        per_epoch = math.ceil(len(self.train) / batch)
+        epoch, position = divmod(step, per_epoch)
+        order = torch.randperm(len(self.train), generator=generator_for(self.seed, epoch, "order", rank, micro_step))
+        chosen = torch.roll(order, -position * batch)[:batch]
+        reference = _take(self.views(self.height(step), self.width(step)), self.train[chosen])
+        generator = generator_for(self.seed, step, "cameras", rank, micro_step)
+        return Batch(reference, self.sampler.sample(step, generator) if self.cfg.novel_views else None)
+
+    def reference(self) -> ReferenceView:
+        """Return the held-out pictures, or all where none is held out, at the largest training size."""
+        views = self.views(self.height.max, self.width.max)
+        return _take(views, self.held_out) if len(self.held_out) else views
+
+    def eval_cameras(self, split: str) -> Cameras:
+        """Return the validation or test orbit."""
+        return self.sampler.eval_cameras(split)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One entry of transforms.json."""
+
+    path: Path
+    c2w: torch.Tensor
+    """4 4, OpenGL camera axes."""
+    fovx: float
+    """Radians."""
+
+
+def read_transforms(path: Path) -> list[Frame]:
+    """Return the frames of a NeRF-synthetic transforms.json; raises ConfigError or ImageError naming file and entry."""
+    if not path.is_file():
+        raise ConfigError(
+            f"data.transforms_path: '{path}' is no file; it should be the transforms.json of a set of views."
+        )
+    if path.stat().st_size > MAX_TRANSFORMS_BYTES:
+        raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a transforms.json.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        frames = [_read_frame(path, content, entry) for entry in content["frames"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not a NeRF-synthetic transforms.json ({type(error).__name__}: {error}).") from error
+    if not frames:
+        raise ConfigError(f"{path}: `frames` is empty.")
+    return frames
+
+
+def _read_frame(path: Path, content: dict, entry: dict) -> Frame:
+    file = Path(entry["file_path"])
+    picture = path.parent / (file if file.suffix else file.with_suffix(".png"))
+    if not picture.resolve().is_relative_to(path.parent.resolve()):
+        raise ImageError(f"{path}: '{file}' lies outside the folder of transforms.json; refused.")
+    c2w = torch.tensor(entry["transform_matrix"], dtype=torch.float32)
+    if c2w.shape != (4, 4) or not torch.isfinite(c2w).all():
+        raise ConfigError(f"{path}: transform_matrix of '{file}' is not a finite 4x4 matrix.")
+    return Frame(picture, c2w, float(entry.get("camera_angle_x", content.get("camera_angle_x"))))
+
+
+def _take(views: ReferenceView, index: torch.Tensor) -> ReferenceView:
+    return ReferenceView(views.cameras.select(index), views.rgb[index], views.mask[index])

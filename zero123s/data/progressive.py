@@ -1,0 +1,40 @@
+"""Settings that change at given steps: sizes and batch sizes of progressive training."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+from zero123s.errors import ConfigError
+
+
+class Stages:
+    """A value per stage; stage i+1 begins exactly at step `milestones[i]`.
+
+    Args:
+        value: one number for all stages, or one per stage.
+        milestones: strictly increasing global steps; one fewer than stages.
+        key: full configuration key, named in errors.
+    """
+
+    def __init__(self, value: Any, milestones: Sequence[int], key: str) -> None:
+        steps = list(milestones)
+        if any(a >= b for a, b in zip(steps, steps[1:], strict=False)) or any(s < 1 for s in steps):
+            raise ConfigError(f"{key}: resolution_milestones must be increasing steps >= 1, got {steps}.")
+        values = list(value) if isinstance(value, Sequence) else [value] * (len(steps) + 1)
+        if len(values) != len(steps) + 1:
+            raise ConfigError(
+                f"{key}: {len(values)} values for {len(steps)} resolution_milestones; give {len(steps) + 1} or one number."
+            )
+        if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
+            raise ConfigError(f"{key}: expected whole numbers >= 1, got {values}.")
+        self.values: list[int] = values
+        self.milestones = steps
+
+    def __call__(self, step: int) -> int:
+        """Return the value at global step `step`."""
+        return self.values[bisect_right(self.milestones, step)]
+
+    @property
+    def max(self) -> int:
+        """Largest value of any stage."""
+        return max(self.values)

@@ -1,0 +1,99 @@
+"""One picture of an object, and random cameras around it."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from zero123s.data.base import DATA, BaseData
+from zero123s.data.progressive import Stages
+from zero123s.data.random_camera import RandomCameraConfig, RandomCameraSampler
+from zero123s.errors import ConfigError
+from zero123s.ops.cameras import orbit_cameras
+from zero123s.preprocess.images import fit_square, load_reference_rgba, resize_rgba
+from zero123s.randomness import generator_for
+from zero123s.structures import Batch, Cameras, ReferenceView
+
+
+@DATA.register("single-image-datamodule")
+class SingleImageData(BaseData):
+    """Supervises one view by a picture with transparency; the guidance judges random others."""
+
+    @dataclass
+    class Config(BaseData.Config):
+        """Settings of `single-image-datamodule`."""
+
+        image_path: str = "???"
+        """Picture of the object with transparent background (PNG or WebP with alpha)."""
+        height: Any = 96
+        """Training size of the reference view; a number, or one per stage."""
+        width: Any = 96
+        """Training size of the reference view; a number, or one per stage."""
+        resolution_milestones: list[int] = field(default_factory=list)
+        """Global steps at which the next stage begins."""
+        default_elevation_deg: Any = 0.0
+        """Elevation from which the picture was taken, positive above the horizon."""
+        default_azimuth_deg: float = 0.0
+        """Azimuth of the reference camera."""
+        default_camera_distance: float = 1.2
+        """Distance of the reference camera, world units."""
+        default_fovy_deg: float = 60.0
+        """Vertical field of view of the reference camera."""
+        rays_noise_scale: float = 0.0
+        """Standard deviation of a per-step offset of the reference camera's position, world units."""
+        random_camera: RandomCameraConfig = field(default_factory=RandomCameraConfig)
+        """Novel views and evaluation orbits."""
+
+    cfg: Config
+
+    def __init__(self, cfg: Config, seed: int = 0) -> None:
+        super().__init__(cfg, seed)
+        self.height = Stages(cfg.height, cfg.resolution_milestones, "data.height")
+        self.width = Stages(cfg.width, cfg.resolution_milestones, "data.width")
+        self.sampler = RandomCameraSampler(cfg.random_camera)
+        self.elevation_deg = _elevation(cfg.default_elevation_deg)
+        self._views: dict[tuple[int, int], ReferenceView] = {}
+
+    def prepare(self) -> None:
+        """Read the picture and pad it to the frame's aspect; raises ImageError."""
+        self.rgba = fit_square(load_reference_rgba(self.cfg.image_path).rgba)
+
+    def view(self, height: int, width: int) -> ReferenceView:
+        """Return the reference view at one size; resampling is premultiplied, so no background bleeds in."""
+        if (height, width) not in self._views:
+            rgba = torch.from_numpy(resize_rgba(self.rgba, height, width))[None]
+            cfg = self.cfg
+            cameras = orbit_cameras(
+                self.elevation_deg,
+                cfg.default_azimuth_deg,
+                cfg.default_camera_distance,
+                cfg.default_fovy_deg,
+                height,
+                width,
+            )
+            self._views[height, width] = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
+        return self._views[height, width]
+
+    def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
+        """Return the reference view and the random cameras of a step, each at its stage's size."""
+        generator = generator_for(self.seed, step, "cameras", rank, micro_step)
+        reference = self.view(self.height(step), self.width(step))
+        if self.cfg.rays_noise_scale > 0:
+            c2w = reference.cameras.c2w.clone()
+            c2w[:, :3, 3] += self.cfg.rays_noise_scale * torch.randn(len(c2w), 3, generator=generator)
+            reference = replace(reference, cameras=replace(reference.cameras, c2w=c2w))
+        return Batch(reference, self.sampler.sample(step, generator))
+
+    def reference(self) -> ReferenceView:
+        """Return the picture at its largest training size."""
+        return self.view(self.height.max, self.width.max)
+
+    def eval_cameras(self, split: str) -> Cameras:
+        """Return the validation or test orbit."""
+        return self.sampler.eval_cameras(split)
+
+
+def _elevation(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -90 <= value <= 90:
+        raise ConfigError(f"data.default_elevation_deg: expected degrees in [-90, 90], got {value!r}.")
+    return float(value)

@@ -1,0 +1,13 @@
+"""Generators that depend on (seed, step, purpose) alone, so that a resumed run draws what an uninterrupted one would."""
+
+import hashlib
+
+import torch
+
+
+def generator_for(seed: int, step: int, purpose: str, rank: int = 0, micro_step: int = 0) -> torch.Generator:
+    """Return a CPU generator for one purpose ("cameras", "render", "guidance"...) of one step."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{purpose}/{rank}/{micro_step}".encode(), digest_size=8).digest()
+    generator = torch.Generator()
+    generator.manual_seed(int.from_bytes(digest, "little") >> 1)
+    return generator
