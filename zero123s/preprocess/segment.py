@@ -110,12 +110,14 @@ def fit_background(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, "
 
 def _difference(rgb: Float[np.ndarray, "H W 3"], background: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
     """Return the distance from the background in CIELAB; a moderate darkening without change of hue counts little."""
-    delta = cv2.GaussianBlur(_lab(rgb), (0, 0), 0.8) - _lab(background)
+    smooth = cv2.GaussianBlur(_lab(rgb), (0, 0), 0.8)
+    delta = smooth - _lab(background)
     darkening = -delta[..., 0]
     chroma = np.linalg.norm(delta[..., 1:], axis=-1)
-    # A soft shadow darkens by up to about 30 units and leaves the hue nearly alone.
-    shadow = (darkening > 0) & (darkening < 30) & (chroma < 0.25 * darkening + 3)
-    return np.where(shadow, 0.35 * np.abs(delta[..., 0]) + chroma, np.linalg.norm(delta, axis=-1)).astype(np.float32)
+    slope = np.hypot(cv2.Sobel(smooth[..., 0], -1, 1, 0, scale=1 / 8), cv2.Sobel(smooth[..., 0], -1, 0, 1, scale=1 / 8))
+    # A soft shadow darkens by up to about 40 units, leaves the hue nearly alone and has no edge of its own.
+    shadow = (darkening > 0) & (darkening < 40) & (chroma < 0.2 * darkening + 3) & (slope < 4)
+    return np.where(shadow, 0.05 * darkening + 0.5 * chroma, np.linalg.norm(delta, axis=-1)).astype(np.float32)
 
 
 def _grab_cut(
