@@ -130,7 +130,9 @@ class Zero123System(BaseSystem):
         LossWeights(cfg.loss)
         check_optimizer(cfg.optimizer)
         if cfg.freq.ref_or_zero123 not in ("accumulate", "alternate"):
-            raise ConfigError(f"system.freq.ref_or_zero123: '{cfg.freq.ref_or_zero123}' is neither accumulate nor alternate.")
+            raise ConfigError(
+                f"system.freq.ref_or_zero123: '{cfg.freq.ref_or_zero123}' is neither accumulate nor alternate."
+            )
 
     def __init__(self, cfg: Config, data: BaseData, seed: int = 0) -> None:
         super().__init__(cfg, data, seed)
@@ -184,7 +186,10 @@ class Zero123System(BaseSystem):
         if not self.cfg.scheduler.name:
             return optimizer
         scheduler = build_scheduler(self.cfg.scheduler, optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.cfg.scheduler.interval}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.cfg.scheduler.interval},
+        }
 
     def setup(self, stage: str) -> None:
         """Load the guidance when training begins."""
@@ -222,7 +227,9 @@ class Zero123System(BaseSystem):
     def reference_losses(self, reference: ReferenceView, step: int) -> dict[str, LossTerm]:
         """Render the supervised views, unlit, and compare."""
         generator = self.generator("render-reference")
-        out = self.render(reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator)
+        out = self.render(
+            reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
+        )
         self.log("samples/reference", float(out.n_samples))
         rays = generate_rays(reference.cameras)
         seen = View(out, reference, self.background(rays.rays_d))
