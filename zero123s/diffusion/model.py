@@ -37,6 +37,8 @@ class Zero123Model(nn.Module):
             raise ConfigError("The image encoder's sizes are unknown: give them under cond_stage_config.params.")
         self.config = config
         self.family = family
+        self.info: dict[str, str] = {}
+        """Where the weights come from: path, sha256, family, licence, dtype; empty for a model built from scratch."""
         self.unet = build_unet(config.unet)
         self.vae = build_vae(config.vae, config.scale_factor)
         self.image_encoder = build_image_encoder(config)
@@ -51,6 +53,16 @@ class Zero123Model(nn.Module):
     def image_size(self) -> int:
         """Edge in pixels of the images that the model sees and makes."""
         return self.config.image_size
+
+    @property
+    def scale_factor(self) -> float:
+        """Scaled latents, which the denoiser sees noised, are this times unscaled ones."""
+        return self.config.scale_factor
+
+    @property
+    def n_timesteps(self) -> int:
+        """Length of the noise schedule."""
+        return self.config.timesteps
 
     @property
     def latent_size(self) -> int:
@@ -87,7 +99,9 @@ class Zero123Model(nn.Module):
         return mean + posterior.std.to(rgb.dtype) * noise.to(mean.device)
 
     def decode_latents(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Decode unscaled latents to an image in [0, 1]."""
+        """Decode unscaled latents to an image in [0, 1]; raises ConfigError when loaded with `decoder=False`."""
+        if self.vae.decoder is None:
+            raise ConfigError("This model was loaded without its decoder: load it with decoder=True.")
         return (self.vae.decode(z.to(_dtype(self.vae))).sample.to(z.dtype) / 2 + 0.5).clamp(0, 1)
 
     def pose_vector(

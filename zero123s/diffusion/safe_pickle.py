@@ -111,7 +111,7 @@ def _is_harmless(name: str) -> bool:
     """Tell whether a checkpoint may ask to call `name`: a class of some library, or a rebuilder of plain data."""
     if name in _HARMLESS_CALLS:
         return True
-    top, last = name.split(".")[0], name.split(".")[-1]
+    top, last = name.split(".", maxsplit=1)[0], name.rsplit(".", maxsplit=1)[-1]
     in_standard_library = top in sys.stdlib_module_names or top in ("__builtin__", "nt", "posix", "commands")
     return not in_standard_library and last[:1].isupper()
 
@@ -143,7 +143,7 @@ class _Unpickler(pickle.Unpickler):
             return known[qualified]
         if module == "torch" and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
-        return type(name.split(".")[-1], (_Inert,), {"qualified_name": qualified})
+        return type(name.rsplit(".", maxsplit=1)[-1], (_Inert,), {"qualified_name": qualified})
 
     def persistent_load(self, pid: Any) -> PickledStorage:
         kind, dtype, key, _location, numel = pid
