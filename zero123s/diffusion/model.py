@@ -14,6 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from zero123s.diffusion import conditioning
 from zero123s.diffusion.model_config import ModelConfig, UNetConfig, VAEConfig
+from zero123s.diffusion.sampling import Progress, sample_latents
 from zero123s.errors import ConfigError
 
 PerView = Float[Tensor, "B"] | Sequence[float] | float
@@ -188,6 +189,44 @@ class Zero123Model(nn.Module):
         """Bring scaled latents to timestep t."""
         signal = self.alphas_cumprod[t].to(latents.dtype).view(-1, 1, 1, 1)
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise
+
+    @torch.no_grad()
+    def sample(
+        self,
+        rgb: Float[Tensor, "1 3 H W"],
+        elevation_deg: PerView,
+        azimuth_deg: PerView,
+        distance: PerView = 3.8,
+        cond_elevation_deg: float = 0.0,
+        cond_azimuth_deg: float = 0.0,
+        cond_distance: float = 3.8,
+        steps: int = 50,
+        scale: float = 3.0,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        sampler: str = "ddim",
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
+
+        Args:
+            rgb: the input picture on white, in [0, 1].
+            elevation_deg, azimuth_deg, distance: the wanted cameras, a number or one per view.
+            cond_elevation_deg, cond_azimuth_deg, cond_distance: the camera of the input picture.
+            steps, scale, eta, sampler, progress: see `sampling.sample_latents`.
+            generator: source of all randomness; None = seed 0.
+        """
+        generator = generator or torch.Generator().manual_seed(0)
+        wanted = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
+        pose = self.pose_vector(*wanted)
+        rgb = rgb.to(self.device)
+        # The picture is encoded once and shared by all views.
+        context = self.project(self.embed_image(rgb), pose)
+        concat = self.concat_for(self.encode_image(rgb), pose)
+        shape = (len(pose), self.latent_channels, self.latent_size, self.latent_size)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+        latents = sample_latents(self, noise, context, concat, steps, scale, eta, generator, sampler, progress)
+        return self.decode_latents(latents / self.scale_factor)
 
     @property
     def _clip(self) -> CLIPVisionConfig:
