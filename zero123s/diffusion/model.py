@@ -14,6 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from zero123s.diffusion import conditioning
 from zero123s.diffusion.model_config import ModelConfig, UNetConfig, VAEConfig
+from zero123s.diffusion.sampling import Progress, sample_latents
 from zero123s.errors import ConfigError
 
 PerView = Float[Tensor, "B"] | Sequence[float] | float
@@ -37,6 +38,8 @@ class Zero123Model(nn.Module):
             raise ConfigError("The image encoder's sizes are unknown: give them under cond_stage_config.params.")
         self.config = config
         self.family = family
+        self.info: dict[str, str] = {}
+        """Where the weights come from: path, sha256, family, licence, dtype; empty for a model built from scratch."""
         self.unet = build_unet(config.unet)
         self.vae = build_vae(config.vae, config.scale_factor)
         self.image_encoder = build_image_encoder(config)
@@ -51,6 +54,16 @@ class Zero123Model(nn.Module):
     def image_size(self) -> int:
         """Edge in pixels of the images that the model sees and makes."""
         return self.config.image_size
+
+    @property
+    def scale_factor(self) -> float:
+        """Scaled latents, which the denoiser sees noised, are this times unscaled ones."""
+        return self.config.scale_factor
+
+    @property
+    def n_timesteps(self) -> int:
+        """Length of the noise schedule."""
+        return self.config.timesteps
 
     @property
     def latent_size(self) -> int:
@@ -87,7 +100,9 @@ class Zero123Model(nn.Module):
         return mean + posterior.std.to(rgb.dtype) * noise.to(mean.device)
 
     def decode_latents(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Decode unscaled latents to an image in [0, 1]."""
+        """Decode unscaled latents to an image in [0, 1]; raises ConfigError when loaded with `decoder=False`."""
+        if self.vae.decoder is None:
+            raise ConfigError("This model was loaded without its decoder: load it with decoder=True.")
         return (self.vae.decode(z.to(_dtype(self.vae))).sample.to(z.dtype) / 2 + 0.5).clamp(0, 1)
 
     def pose_vector(
@@ -174,6 +189,44 @@ class Zero123Model(nn.Module):
         """Bring scaled latents to timestep t."""
         signal = self.alphas_cumprod[t].to(latents.dtype).view(-1, 1, 1, 1)
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise
+
+    @torch.no_grad()
+    def sample(
+        self,
+        rgb: Float[Tensor, "1 3 H W"],
+        elevation_deg: PerView,
+        azimuth_deg: PerView,
+        distance: PerView = 3.8,
+        cond_elevation_deg: float = 0.0,
+        cond_azimuth_deg: float = 0.0,
+        cond_distance: float = 3.8,
+        steps: int = 50,
+        scale: float = 3.0,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        sampler: str = "ddim",
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
+
+        Args:
+            rgb: the input picture on white, in [0, 1].
+            elevation_deg, azimuth_deg, distance: the wanted cameras, a number or one per view.
+            cond_elevation_deg, cond_azimuth_deg, cond_distance: the camera of the input picture.
+            steps, scale, eta, sampler, progress: see `sampling.sample_latents`.
+            generator: source of all randomness; None = seed 0.
+        """
+        generator = generator or torch.Generator().manual_seed(0)
+        wanted = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
+        pose = self.pose_vector(*wanted)
+        rgb = rgb.to(self.device)
+        # The picture is encoded once and shared by all views.
+        context = self.project(self.embed_image(rgb), pose)
+        concat = self.concat_for(self.encode_image(rgb), pose)
+        shape = (len(pose), self.latent_channels, self.latent_size, self.latent_size)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+        latents = sample_latents(self, noise, context, concat, steps, scale, eta, generator, sampler, progress)
+        return self.decode_latents(latents / self.scale_factor)
 
     @property
     def _clip(self) -> CLIPVisionConfig:
