@@ -30,7 +30,7 @@ def test_rgb_and_mask_against_hand_computed_means(out, reference):
     # target: black inside, white in the one background pixel; every pixel is 0.5 away
     assert value("rgb", View(out, reference)) == pytest.approx(0.25)
     assert value("mask", View(out, reference)) == pytest.approx((3 * 0.75**2 + 0.25**2) / 4)
-    black = View(replace(out, comp_rgb=torch.zeros(1, 2, 2, 3)), reference, torch.zeros(1, 2, 2, 3))
+    black = View(replace(out, comp_rgb=torch.zeros(1, 2, 2, 3), background=torch.zeros(1, 2, 2, 3)), reference)
     assert value("rgb", black) == 0
 
 

@@ -25,8 +25,6 @@ class View:
 
     out: RenderOutput
     reference: ReferenceView | None = None
-    background: Float[Tensor, "B H W 3"] | None = None
-    """What the renderer put behind the object."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def _reference(view: View) -> ReferenceView:
 def rgb(view: View) -> Scalar:
     """MSE over all pixels between the rendering and the picture over the renderer's background."""
     reference = _reference(view)
-    background = torch.ones_like(reference.rgb) if view.background is None else view.background
+    background = torch.ones_like(reference.rgb) if view.out.background is None else view.out.background
     target = reference.rgb * reference.mask + background * (1 - reference.mask)
     return _view_mean((view.out.comp_rgb - target).square(), reference)
 

@@ -1,6 +1,7 @@
 """Position encodings and small networks, configured in threestudio's words."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -110,7 +111,7 @@ class MLP(nn.Module):
 
     def __init__(self, widths: list[int], activation: str, output_activation: str) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
         self.activation = get_activation(activation)
         self.output_activation = get_activation(output_activation)
 

@@ -231,9 +231,7 @@ class Zero123System(BaseSystem):
             reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
         )
         self.log("samples/reference", float(out.n_samples))
-        rays = generate_rays(reference.cameras)
-        seen = View(out, reference, self.background(rays.rays_d))
-        return self._regularised(self.loss_weights.compute("reference", step, seen))
+        return self._regularised(self.loss_weights.compute("reference", step, View(out, reference)))
 
     def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
         """Render random views and let the guidance judge them."""
