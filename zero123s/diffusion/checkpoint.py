@@ -65,12 +65,11 @@ def load_zero123(
         from zero123s.diffusion.diffusers_folder import open_folder
 
         file, config = open_folder(path, config)
-        digest = ""
+        digest = ""  # many files: each is named by its path alone
     else:
         file = open_weights(path)
         digest = sha256_of(path)
-    shapes = file.shapes
-    _refuse_other_models(file)
+        _refuse_other_models(file)
     model_config = _resolve_config(file, config)
     chosen = decide_family(path, file.metadata, family)
     with torch.device("meta"):
@@ -78,7 +77,7 @@ def load_zero123(
     if not decoder:
         model.vae.decoder = None
         model.vae.post_quant_conv = None
-    use_ema = ema and layout.ema_name(layout.UNET + "input_blocks.0.0.weight") in shapes
+    use_ema = ema and layout.ema_name(layout.UNET + "input_blocks.0.0.weight") in file.tensors
     dtypes = _choose_dtypes(dtype, torch.device(device), model_config)
     _assign(model, file, use_ema, dtypes)
     _materialise_buffers(model)
@@ -187,19 +186,28 @@ def _assign(model: Zero123Model, file: WeightsFile, ema: bool, dtypes: Mapping[s
         module: nn.Module = getattr(model, component)
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         state = {}
-        for name, source in layout.weight_sources(model.config, component, shapes).items():
+        for name, place in layout.weight_sources(model.config, component, shapes).items():
+            source = place
             key = layout.ema_name(source.key) if ema and component == "unet" else source.key
+            expected = source.original_shape(shapes[name])
+            if layout.part_key(source) in file.tensors:  # a diffusers folder: the parameter as it is
+                key, expected, source = layout.part_key(source), shapes[name], layout.WeightSource(name)
             stored = file.tensors.get(key)
             used.add(key)
             if stored is None:
                 missing.append(key)
-            elif stored.shape != source.original_shape(shapes[name]):
-                wrong.append(f"{key} is {stored.shape} instead of {source.original_shape(shapes[name])}")
+            elif stored.shape != expected and not _is_pointwise(stored.shape, expected):
+                wrong.append(f"{key} is {stored.shape} instead of {expected}")
             elif not (missing or wrong):
-                state[name] = _read_part(file, key, stored, source, dtype)
+                state[name] = _read_part(file, key, stored, source, dtype).reshape(shapes[name])
         if not (missing or wrong):
             module.load_state_dict(state, strict=True, assign=True)
     _report(file, used, missing, wrong)
+
+
+def _is_pointwise(stored: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Old diffusers folders keep attention matrices as 1 x 1 convolutions."""
+    return stored == (*expected, 1, 1)
 
 
 def _read_part(

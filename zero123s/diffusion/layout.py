@@ -78,6 +78,11 @@ def ema_name(key: str) -> str:
     return "model_ema." + key.removeprefix("model.").replace(".", "")
 
 
+def part_key(source: WeightSource) -> str:
+    """Return a name for one part of a packed tensor, as folders of the diffusers layout store it."""
+    return f"parts/{source.key}" if source.part is None else f"parts/{source.key}/{source.part}"
+
+
 def join_parts(parts: list[tuple[WeightSource, Tensor]]) -> Tensor:
     """Rebuild an original tensor from its one parameter, or from its three attention matrices."""
     tensors = []
