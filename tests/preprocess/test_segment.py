@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.preprocess.test_framing import ellipse
+from test_framing import ellipse
 from zero123s.errors import ConfigError, ImageError, MissingDependencyError
 from zero123s.preprocess.images import LoadedImage
 from zero123s.preprocess.segment import THRESHOLD, fit_background, segment
