@@ -158,13 +158,16 @@ def _confidence(
     """Return the weakest of four signs, each from 0 to 1, and what it says when it is below THRESHOLD."""
     if not mask.any():
         return 0.0, "no object was found"
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+    outlying = mask | seed
+    border = np.concatenate([outlying[0], outlying[-1], outlying[:, 0], outlying[:, -1]]).mean()
     inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     rim = mask & ~inside
     signs = {
         "the background is too busy": np.clip(1.4 - noise / 10, 0, 1),
         "the object hardly differs from the background": np.clip((np.median(difference[rim]) - noise) / 12, 0, 1),
-        "the object touches the edge of the picture": np.clip(1 - 4 * border, 0, 1),
+        "the object touches the edge of the picture or the background is no smooth surface": np.clip(
+            1 - 4 * border, 0, 1
+        ),
         "its outline is ambiguous": np.clip(2 * (mask & seed).sum() / (mask | seed).sum() - 0.8, 0, 1),
         "it is too small": np.clip(mask.mean() / 0.01, 0, 1),
     }
@@ -227,7 +230,7 @@ def _rembg_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarra
         import rembg
     except ImportError as error:
         raise MissingDependencyError(
-            'The backend rembg is not installed; run `pip install "zero123s[segment]"` or use the backend grabcut.'
+            "The backend rembg is not installed; run `pip install rembg onnxruntime` or use the backend grabcut."
         ) from error
     try:
         session = rembg.new_session(model or "u2net")
