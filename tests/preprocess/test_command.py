@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from PIL import Image
-
 from test_framing import ellipse
+
 from zero123s.preprocess.command import main
 from zero123s.preprocess.framing import object_bounds
 from zero123s.preprocess.images import composite, load_reference_rgba

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-
 from test_framing import ellipse
+
 from zero123s.errors import ConfigError, ImageError, MissingDependencyError
 from zero123s.preprocess.images import LoadedImage
 from zero123s.preprocess.segment import THRESHOLD, fit_background, segment
