@@ -83,8 +83,7 @@ def load_reference_rgba(path: str | Path) -> LoadedImage:
     if not loaded.has_alpha:
         raise ImageError(
             f"'{path}' has no transparent background, so the background would be rebuilt as part of the object: "
-            f"cut the object out first with `zero123s prepare {path} --out {Path(path).stem}_rgba.png`, "
-            "or set data.segment=auto."
+            f"cut the object out first with `zero123s prepare {path} --out {Path(path).stem}_rgba.png`."
         )
     return loaded
 
