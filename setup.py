@@ -40,6 +40,7 @@ setup(
         "tensorboard",
         "tqdm",
     ],
+    entry_points={"console_scripts": ["zero123s=zero123s.commands:main"]},
     extras_require={
         "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
         "test": TEST,

@@ -14,7 +14,7 @@ FLOORS = {
     1.5: ("diffusion", "preprocess", "scenes"),
     2.0: (*SLOTS, "losses"),
     3.0: ("system",),
-    4.0: ("callbacks", "run_dir", "evaluate", "cli", "web", "cluster"),
+    4.0: ("callbacks", "run_dir", "evaluate", "cli", "session", "commands", "web", "cluster"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

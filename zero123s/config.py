@@ -289,3 +289,8 @@ def parse_slot(registry: Registry, name: str, section: Any, key: str) -> tuple[t
     except ConfigError as error:
         raise ConfigError(f"{key}_type: {error}") from error
     return cls, parse(cls.Config, section, key)
+
+
+def profile_names(path: str | Path) -> set[str]:
+    """Return the names of all profiles that a file and its bases offer."""
+    return {str(name) for _, cfg in _layers(Path(path)) for name in (cfg.get("profiles") or {})}

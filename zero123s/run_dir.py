@@ -87,7 +87,11 @@ def create_run_dir(path: Path, experiment: ExperimentConfig) -> None:
 
 def environment() -> str:
     """Return the versions that a result depends on, one a line."""
-    lines = [f"zero123s {__version__}", f"python {platform.python_version()}", f"system {platform.system()} {platform.machine()}"]
+    lines = [
+        f"zero123s {__version__}",
+        f"python {platform.python_version()}",
+        f"system {platform.system()} {platform.machine()}",
+    ]
     for package in PACKAGES:
         try:
             lines.append(f"{package} {metadata.version(package)}")

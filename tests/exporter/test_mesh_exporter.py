@@ -15,7 +15,7 @@ class TwoTone:
 
     def density(self, x):
         ball = 0.6 - x.norm(dim=-1)
-        dust = 0.05 - (x - torch.tensor([0.9, 0.9, 0.9])).norm(dim=-1)
+        dust = 0.03 - (x - torch.tensor([0.9, 0.9, 0.9])).norm(dim=-1)
         return 10 * torch.sigmoid(40 * torch.maximum(ball, dust))
 
     surface_level = density

@@ -33,7 +33,9 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-            raise CheckpointError(f"'{path}' is no readable checkpoint of a run ({str(error).splitlines()[0]}).") from error
+            raise CheckpointError(
+                f"'{path}' is no readable checkpoint of a run ({str(error).splitlines()[0]})."
+            ) from error
         except Exception as error:  # pickle.UnpicklingError and whatever a damaged pickle raises
             raise CheckpointError(f"'{path}' is no readable checkpoint of a run ({type(error).__name__}).") from error
 

@@ -15,7 +15,9 @@ class StepProgress(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Move the bar to the global step."""
-        terms = {k.split("/")[-1]: f"{float(v):.3g}" for k, v in trainer.callback_metrics.items() if k.startswith("loss/")}
+        terms = {
+            k.split("/")[-1]: f"{float(v):.3g}" for k, v in trainer.callback_metrics.items() if k.startswith("loss/")
+        }
         self.bar.set_postfix(terms, refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
