@@ -36,6 +36,7 @@ setup(
         "trimesh>=4",
         "scikit-image",
         "xatlas",
+        "embreex",
         "fast-simplification",
         "tensorboard",
         "tqdm",
