@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from zero123s.errors import ConfigError
@@ -18,7 +19,7 @@ class Stages:
 
     def __init__(self, value: Any, milestones: Sequence[int], key: str) -> None:
         steps = list(milestones)
-        if any(a >= b for a, b in zip(steps, steps[1:], strict=False)) or any(s < 1 for s in steps):
+        if any(a >= b for a, b in pairwise(steps)) or any(s < 1 for s in steps):
             raise ConfigError(f"{key}: resolution_milestones must be increasing steps >= 1, got {steps}.")
         values = list(value) if isinstance(value, Sequence) else [value] * (len(steps) + 1)
         if len(values) != len(steps) + 1:

@@ -1,0 +1,228 @@
+"""Loss terms: one function each, named as its YAML key `lambda_<name>`.
+
+A term says on which views it applies and what it needs of the renderer, so that a term that is switched off is neither
+computed nor asked for. Formulas: threestudio's zero123 system.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from zero123s.schedule import Schedule
+from zero123s.structures import ReferenceView, RenderOutput
+
+Scalar = Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a loss term may look at."""
+
+    out: RenderOutput
+    reference: ReferenceView | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """One entry of the table: the function, the passes it applies to and what the renderer must deliver."""
+
+    fn: Callable[[View], Scalar]
+    views: frozenset[str]
+    needs: frozenset[str]
+
+
+TERMS: dict[str, Term] = {}
+
+
+def term(
+    name: str, views: str, needs: tuple[str, ...] = ()
+) -> Callable[[Callable[[View], Scalar]], Callable[[View], Scalar]]:
+    """Register a loss term.
+
+    Args:
+        name: YAML key without `lambda_`.
+        views: "reference", "novel" or "both".
+        needs: what the renderer must deliver: "normal", "samples", "normal_perturbed", "sdf".
+    """
+
+    def decorate(fn: Callable[[View], Scalar]) -> Callable[[View], Scalar]:
+        passes = ("reference", "novel") if views == "both" else (views,)
+        TERMS[name] = Term(fn, frozenset(passes), frozenset(needs))
+        return fn
+
+    return decorate
+
+
+def _view_mean(error: Float[Tensor, "B H W C"], reference: ReferenceView) -> Scalar:
+    """Mean over pixels, then over views by their weights."""
+    per_view = error.flatten(1).mean(dim=1)
+    if reference.weights is None:
+        return per_view.mean()
+    return (per_view * reference.weights).sum() / reference.weights.sum()
+
+
+def _reference(view: View) -> ReferenceView:
+    assert view.reference is not None
+    return view.reference
+
+
+@term("rgb", "reference")
+def rgb(view: View) -> Scalar:
+    """MSE over all pixels between the rendering and the picture over the renderer's background."""
+    reference = _reference(view)
+    background = torch.ones_like(reference.rgb) if view.out.background is None else view.out.background
+    target = reference.rgb * reference.mask + background * (1 - reference.mask)
+    return _view_mean((view.out.comp_rgb - target).square(), reference)
+
+
+@term("mask", "reference")
+def mask(view: View) -> Scalar:
+    """MSE between opacity and coverage."""
+    reference = _reference(view)
+    return _view_mean((view.out.opacity - reference.mask).square(), reference)
+
+
+def _masked_depths(view: View) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    reference = _reference(view)
+    assert reference.depth is not None, "a depth loss is checked against the data before training"
+    inside = reference.mask[..., 0] > 0.5
+    return reference.depth[..., 0][inside], view.out.depth[..., 0][inside]
+
+
+@term("depth", "reference")
+def depth(view: View) -> Scalar:
+    """MSE inside the mask after the best scale and shift of the given depth (least squares)."""
+    given, rendered = _masked_depths(view)
+    with torch.no_grad():
+        a = torch.stack([given, torch.ones_like(given)], dim=-1)
+        solution = torch.linalg.lstsq(a, rendered[:, None]).solution
+        target = (a @ solution)[:, 0]
+    return F.mse_loss(rendered, target)
+
+
+@term("depth_rel", "reference")
+def depth_rel(view: View) -> Scalar:
+    """1 - Pearson correlation of depths inside the mask."""
+    given, rendered = _masked_depths(view)
+    a, b = given - given.mean(), rendered - rendered.mean()
+    return 1 - (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-8)
+
+
+@term("normal", "reference", needs=("normal",))
+def normal(view: View) -> Scalar:
+    """1 - cosine between rendered and given normals inside the mask."""
+    reference = _reference(view)
+    assert reference.normal is not None
+    assert view.out.comp_normal is not None
+    inside = reference.mask[..., 0] > 0.5
+    given = F.normalize(reference.normal[inside], dim=-1)
+    rendered = F.normalize(2 * view.out.comp_normal[inside] - 1, dim=-1)
+    return (1 - (given * rendered).sum(-1)).mean()
+
+
+@term("normal_smooth", "both", needs=("normal",))
+def normal_smooth(view: View) -> Scalar:
+    """Mean squared difference of neighbouring pixels of the normal image, down plus across."""
+    n = view.out.comp_normal
+    assert n is not None
+    return (n[:, 1:] - n[:, :-1]).square().mean() + (n[:, :, 1:] - n[:, :, :-1]).square().mean()
+
+
+@term("3d_normal_smooth", "both", needs=("samples", "normal", "normal_perturbed"))
+def normal_smooth_3d(view: View) -> Scalar:
+    """Mean absolute difference of normals at the samples and a small random step away from them."""
+    out = view.out
+    assert out.normal is not None
+    assert out.normal_perturbed is not None
+    return _mean_or_zero((out.normal - out.normal_perturbed).abs())
+
+
+@term("orient", "both", needs=("samples", "normal"))
+def orient(view: View) -> Scalar:
+    """Normals that face away from the camera, weighted by visibility, per ray that hits something (Ref-NeRF)."""
+    out = view.out
+    assert out.weights is not None
+    assert out.normal is not None
+    assert out.dirs is not None
+    facing = (out.normal * out.dirs).sum(-1).clamp_min(0)
+    hit = (out.opacity > 0).sum().clamp_min(1)
+    return (out.weights.detach() * facing.square()).sum() / hit
+
+
+@term("sparsity", "novel")
+def sparsity(view: View) -> Scalar:
+    """Mean of sqrt(opacity^2 + 0.01): prefers empty space."""
+    return (view.out.opacity.square() + 0.01).sqrt().mean()
+
+
+@term("opaque", "both")
+def opaque(view: View) -> Scalar:
+    """Binary entropy of opacity: prefers solid or empty to foggy."""
+    o = view.out.opacity.clamp(1e-3, 1 - 1e-3)
+    return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
+
+
+@term("eikonal", "both", needs=("samples", "sdf"))
+def eikonal(view: View) -> Scalar:
+    """Mean squared distance of the SDF gradient's length from 1."""
+    assert view.out.sdf_grad is not None
+    return _mean_or_zero((view.out.sdf_grad.norm(dim=-1) - 1).square())
+
+
+def _mean_or_zero(values: Tensor) -> Scalar:
+    """The mean, or a zero that still has a graph where no ray hit anything."""
+    return values.sum() / max(values.numel(), 1)
+
+
+LossConfig = make_dataclass(
+    "LossConfig",
+    [(f"lambda_{name}", Any, field(default=0.0)) for name in ("sds", *TERMS)],
+    namespace={"__doc__": "Weights of the loss terms: numbers or schedules; 0 switches a term off."},
+)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A term's value and its weight at this step."""
+
+    value: Scalar
+    weight: float
+
+
+class LossWeights:
+    """The weights of all terms over training.
+
+    Args:
+        cfg: a `LossConfig`.
+        key: full configuration key, named in errors.
+    """
+
+    def __init__(self, cfg: Any, key: str = "system.loss") -> None:
+        self.schedules = {
+            f.name.removeprefix("lambda_"): Schedule(getattr(cfg, f.name), f"{key}.{f.name}") for f in fields(cfg)
+        }
+
+    def weight(self, name: str, step: int) -> float:
+        """Return the weight of one term at global step `step`."""
+        return self.schedules[name](step)
+
+    def ever(self, name: str) -> bool:
+        """Return whether a term is ever used."""
+        return not self.schedules[name].is_zero
+
+    def active(self, view: str, step: int) -> dict[str, Term]:
+        """Return the terms that count on a "reference" or "novel" pass at `step`."""
+        return {n: t for n, t in TERMS.items() if view in t.views and self.weight(n, step) != 0}
+
+    def needs(self, view: str, step: int) -> frozenset[str]:
+        """Return what the active terms need of the renderer."""
+        return frozenset().union(*(t.needs for t in self.active(view, step).values()))
+
+    def compute(self, view: str, step: int, seen: View) -> dict[str, LossTerm]:
+        """Return value and weight of every active term of a pass."""
+        return {name: LossTerm(t.fn(seen), self.weight(name, step)) for name, t in self.active(view, step).items()}
