@@ -126,6 +126,8 @@ def test_config_names_the_wrong_key():
         parse_model_config({"unet_config": {"params": {"model_chanels": 64}}})
     with pytest.raises(ConfigError, match="must be eps or v"):
         parse_model_config({"parameterization": "x0"})
+    with pytest.raises(ConfigError, match=r"scale_factor .* must be a number"):
+        parse_model_config({"scale_factor": "much"})
     assert read_model_config(TINY_CONFIG).unet.context_dim == 64
 
 

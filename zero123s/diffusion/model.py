@@ -216,7 +216,7 @@ class Zero123Model(nn.Module):
             steps, scale, eta, sampler, progress: see `sampling.sample_latents`.
             generator: source of all randomness; None = seed 0.
         """
-        generator = generator or torch.Generator().manual_seed(0)
+        source = generator if generator is not None else torch.Generator().manual_seed(0)
         wanted = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
         pose = self.pose_vector(*wanted)
         rgb = rgb.to(self.device)
@@ -224,8 +224,8 @@ class Zero123Model(nn.Module):
         context = self.project(self.embed_image(rgb), pose)
         concat = self.concat_for(self.encode_image(rgb), pose)
         shape = (len(pose), self.latent_channels, self.latent_size, self.latent_size)
-        noise = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
-        latents = sample_latents(self, noise, context, concat, steps, scale, eta, generator, sampler, progress)
+        noise = torch.randn(shape, generator=source, device=source.device).to(self.device)
+        latents = sample_latents(self, noise, context, concat, steps, scale, eta, source, sampler, progress)
         return self.decode_latents(latents / self.scale_factor)
 
     @property

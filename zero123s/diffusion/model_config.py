@@ -120,17 +120,7 @@ def parse_model_config(document: Mapping[str, Any], source: str = "the model's Y
         vae=_fill(VAEConfig, vae, source),
         clip=_parse_clip(params.get("cond_stage_config", {}), source),
         pose_lift=dict(params["pose_lift"]) if params.get("pose_lift") else None,
-        **{
-            name: kind(params[name])
-            for name, kind in (
-                ("linear_start", float),
-                ("linear_end", float),
-                ("timesteps", int),
-                ("scale_factor", float),
-                ("parameterization", str),
-            )
-            if name in params
-        },
+        **_scalars(params, source),
     )
     _check(config, source)
     return config
@@ -170,6 +160,18 @@ def read_model_config(path: str | Path) -> ModelConfig:
     if not isinstance(document, dict):
         raise ConfigError(f"{path} holds no `model.params` section.")
     return parse_model_config(document, str(path))
+
+
+def _scalars(params: Mapping[str, Any], source: str) -> dict[str, Any]:
+    kinds = {"linear_start": float, "linear_end": float, "timesteps": int, "scale_factor": float}
+    chosen: dict[str, Any] = {}
+    for name, kind in (kinds | {"parameterization": str}).items():
+        if name in params:
+            try:
+                chosen[name] = kind(params[name])
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"model.params.{name} in {source} must be a number, not {params[name]!r}.") from error
+    return chosen
 
 
 def _parse_clip(section: Mapping[str, Any], source: str) -> CLIPConfig | None:

@@ -169,5 +169,5 @@ def _rebuild_parameter(data: Any, *_unused: Any) -> Any:
 def _refuse_memory_bombs(data: bytes) -> None:
     """Refuse memo slots beyond what a file of this length can fill: the C unpickler would allocate them all."""
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("LONG_BINPUT", "PUT") and int(argument) > len(data):
+        if opcode.name in ("LONG_BINPUT", "PUT") and int(argument or 0) > len(data):
             raise CheckpointError("its index is damaged (memo out of range)")
