@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "reference", "numba", "cuda")
 IMPLEMENTED: dict[str, tuple[str, ...]] = {
-    "hash_grid": ("reference",),
+    "hash_grid": ("reference", "numba"),
     "ray_marching": ("reference",),
     "compositing": ("reference",),
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -75,5 +76,10 @@ def encode(
     Points outside the box wrap through tiny-cuda-nn's unsigned index arithmetic: finite, but without meaning.
     """
     assert table.shape == (grid.n_rows, grid.n_features_per_level), "the table does not belong to this grid"
-    backends.resolve("hash_grid", backend, x.device)
+    if x.dtype != torch.float32 and backend == "auto":
+        backend = "reference"  # the kernels are written for float32
+    if backends.resolve("hash_grid", backend, x.device) == "numba":
+        from zero123s.ops.hash_grid import numba
+
+        return numba.encode(x.contiguous(), table.contiguous(), grid.levels)
     return reference.encode(x, table, grid.levels)
