@@ -1,6 +1,6 @@
 """Which implementation of a fast operation runs: plain torch always, the faster ones where they can."""
 
-import importlib.util
+import functools
 import logging
 
 import torch
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 BACKENDS = ("auto", "reference", "numba", "cuda")
 IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "hash_grid": ("reference", "numba"),
-    "ray_marching": ("reference",),
+    "ray_marching": ("reference", "numba"),
     "compositing": ("reference",),
 }
 """Backends that exist for each operation; the plain-torch reference runs on every device."""
@@ -20,10 +20,21 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
 _logged: set[tuple[str, str, str]] = set()
 
 
+@functools.cache
+def _numba_works() -> bool:
+    """Tell whether numba can be imported; warn once where it cannot, because plain torch is many times slower."""
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # a numba that does not fit the NumPy or LLVM here fails in many ways
+        logger.warning("numba cannot be used (%s); slower plain-torch operations run instead", error)
+        return False
+    return True
+
+
 def _is_usable(backend: str, device: torch.device) -> bool:
     """Tell whether `backend` can run on tensors of `device` in this environment."""
     if backend == "numba":
-        return device.type == "cpu" and importlib.util.find_spec("numba") is not None
+        return device.type == "cpu" and _numba_works()
     return backend == "reference"
 
 

@@ -50,10 +50,18 @@ def march(
     Every ray's intervals start at `near + jitter * step_size` with `jitter` in [0, 1) (None = 0). `rays_d` are unit
     vectors; `aabb` is (min, max). A leading axis of one level in `binaries` (nerfacc's layout) is accepted.
     """
-    backends.resolve("ray_marching", backend, rays_o.device)
+    if rays_o.dtype != torch.float32 and backend == "auto":
+        backend = "reference"  # the kernels are written for float32
+    chosen = backends.resolve("ray_marching", backend, rays_o.device)
     start = rays_o.new_full(rays_o.shape[:1], near)
     if jitter is not None:
         start = start + jitter * step_size
     grid = binaries.reshape(binaries.shape[-3:])
-    rays, t_starts = reference.march(rays_o, rays_d, aabb.to(rays_o), grid, step_size, start, far)
+    arguments = (rays_o.detach(), rays_d.detach(), aabb.to(rays_o), grid, step_size, start, far)
+    if chosen == "numba":
+        from zero123s.ops.ray_marching import numba
+
+        rays, t_starts = numba.march(*arguments)
+    else:
+        rays, t_starts = reference.march(*arguments)
     return Samples(rays, t_starts, t_starts + step_size, pack_info(rays, rays_o.shape[0]))
