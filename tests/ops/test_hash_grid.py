@@ -1,88 +1,59 @@
+"""The hash encoding: layout, gradients of the reference, kernels against the reference."""
+
 import pytest
 import torch
 
-from zero123s.errors import ConfigError
 from zero123s.ops.hash_grid import HashGrid, encode
-from zero123s.ops.hash_grid.layout import PRIMES
-from zero123s.ops.hash_grid.reference import corner_indices
 
-SMALL = HashGrid(n_levels=4, log2_hashmap_size=9, base_resolution=3, per_level_scale=2.0)
+SMALL = HashGrid(n_levels=4, log2_hashmap_size=12, base_resolution=4)
 
 
-def random_table(grid: HashGrid, dtype=torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(grid.n_entries, grid.n_features_per_level, generator=generator, dtype=dtype)
-
-
-def test_the_recipes_grid_has_the_published_number_of_parameters():
+def test_the_default_layout_is_tiny_cuda_nns():
     grid = HashGrid()
-    assert grid.n_params == 12_599_920
-    assert sum(grid.dense) == 5
-    assert (grid.resolutions[0], grid.resolutions[-1]) == (16, 4096)
+    assert grid.n_rows == 6299960
+    assert grid.offsets[:3] == (0, 16**3, 16**3 + 24**3)
+    assert [level.hashed for level in grid.levels] == [False] * 5 + [True] * 11
 
 
-def test_levels_are_aligned_and_capped():
-    assert all(size % 8 == 0 for size in SMALL.sizes)
-    assert max(SMALL.sizes) == 512
-    assert SMALL.resolutions == (3, 6, 12, 24)
-    assert SMALL.dense == (True, True, False, False)
+def test_the_middle_of_a_cell_is_the_mean_of_its_corners():
+    grid = HashGrid(n_levels=1, base_resolution=4, n_features_per_level=1)
+    table = torch.arange(64.0)[:, None]
+    # scale 3: x = 1/3 is position 1.5, the middle between grid points 1 and 2
+    y = encode(torch.full((1, 3), 1 / 3), table, grid, backend="reference")
+    assert y.item() == pytest.approx(1.5 * (1 + 4 + 16), rel=1e-5)
 
 
-def test_a_hashed_corner_is_the_xor_of_primes():
-    cell = torch.tensor([[20, 7, 11]])
-    rows = corner_indices(cell, SMALL, 3)[0]
-    expected = [
-        ((20 + (k & 1)) * PRIMES[0] ^ (7 + (k >> 1 & 1)) * PRIMES[1] ^ (11 + (k >> 2)) * PRIMES[2]) % 2**32 % 512
-        for k in range(8)
-    ]
-    assert (rows - SMALL.offsets[3]).tolist() == expected
+def test_the_reference_is_twice_differentiable():
+    g = torch.Generator().manual_seed(0)
+    table = torch.randn(SMALL.n_rows, 2, generator=g, dtype=torch.float64)
+    x = torch.rand(2, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: encode(x, table, SMALL), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: encode(x, table, SMALL), (x,))
 
 
-def test_grid_points_return_their_own_features():
-    grid = HashGrid(n_levels=1, n_features_per_level=3, log2_hashmap_size=9, base_resolution=4)
-    table = random_table(grid)
-    # position = x * scale + 0.5: x = (i - 0.5) / scale lies on grid point i
-    x = (torch.tensor([[1.0, 2.0, 3.0]]) - 0.5) / grid.scales[0]
-    torch.testing.assert_close(encode(x, table, grid)[0], table[1 + 4 * (2 + 4 * 3)], atol=1e-5, rtol=0)
+def _points(kind: str) -> torch.Tensor:
+    g = torch.Generator().manual_seed(1)
+    count = {"empty": 0, "one": 1}.get(kind, 3000)
+    x = torch.rand(count, 3, generator=g)
+    if kind == "outside":
+        x = x * 4 - 2
+    if kind == "rays":
+        x = (x[::100, None] * 0.3 + torch.linspace(0, 0.6, 100)[None, :, None]).reshape(-1, 3)
+    return x.requires_grad_()
 
 
-def test_trilinear_in_between():
-    grid = HashGrid(n_levels=1, n_features_per_level=1, log2_hashmap_size=9, base_resolution=4)
-    points = torch.cartesian_prod(*[torch.arange(4.0)] * 3)
-    linear = 2 * points[:, 2] - 3 * points[:, 1] + 0.5 * points[:, 0]  # cartesian_prod: last axis fastest
-    table = torch.zeros(grid.n_entries, 1)
-    index = (points[:, 2] + 4 * (points[:, 1] + 4 * points[:, 0])).long()
-    table[index, 0] = linear
-    x = torch.rand(50, 3, generator=torch.Generator().manual_seed(1)) * 0.8
-    p = x * grid.scales[0] + 0.5
-    expected = 2 * p[:, 0] - 3 * p[:, 1] + 0.5 * p[:, 2]
-    torch.testing.assert_close(encode(x, table, grid)[:, 0], expected, atol=1e-5, rtol=1e-5)
+def _derivatives(x: torch.Tensor, backend: str, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    table = torch.randn(SMALL.n_rows, 2, generator=torch.Generator().manual_seed(2)).to(dtype).requires_grad_()
+    y = encode(x, table, SMALL, backend=backend)
+    (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    second = torch.autograd.grad(first.square().sum(), (table, x), retain_graph=True)
+    return [y, first, *second, *torch.autograd.grad(y.square().sum(), table)]
 
 
-def test_gradients_first_and_second_order():
-    # One dense and one hashed level; gradcheck perturbs every table entry, so the table is tiny.
-    grid = HashGrid(n_levels=2, n_features_per_level=1, log2_hashmap_size=5, base_resolution=2, per_level_scale=3.0)
-    assert grid.dense == (True, False)
-    table = random_table(grid, torch.float64).requires_grad_()
-    x = (0.1 + 0.8 * torch.rand(3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).requires_grad_()
-    f = lambda x, table: encode(x, table, grid)  # noqa: E731
-    assert torch.autograd.gradcheck(f, (x, table), eps=1e-7, atol=1e-5)
-    assert torch.autograd.gradgradcheck(f, (x, table), eps=1e-7, atol=1e-5)
-
-
-def test_empty_and_outside():
-    table = random_table(SMALL).requires_grad_()
-    empty = encode(torch.zeros(0, 3), table, SMALL)
-    assert empty.shape == (0, 8)
-    empty.sum().backward()
-    outside, border = torch.tensor([[-1.0, 0.5, 2.0]]), torch.tensor([[0.0, 0.5, 1.0]])
-    torch.testing.assert_close(encode(outside, table, SMALL), encode(border, table, SMALL))
-
-
-def test_wrong_use_is_told():
-    with pytest.raises(ValueError, match="must have shape"):
-        encode(torch.zeros(1, 3), torch.zeros(5, 2), SMALL)
-    with pytest.raises(ConfigError, match="backend 'cuds'"):
-        encode(torch.zeros(1, 3), random_table(SMALL), SMALL, backend="cuds")
-    with pytest.raises(ConfigError, match="per_level_scale"):
-        HashGrid(per_level_scale=0.5)
+@pytest.mark.parametrize("kind", ["random", "rays", "outside", "empty", "one"])
+def test_kernels_equal_the_reference(kind):
+    pytest.importorskip("numba")
+    x = _points(kind)
+    for a, b in zip(_derivatives(x, "numba"), _derivatives(x, "reference"), strict=True):
+        scale = b.abs().max().item() if b.numel() else 1.0
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * max(scale, 1e-3))

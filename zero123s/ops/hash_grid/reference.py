@@ -1,44 +1,51 @@
-"""The hash grid encoding in plain torch: works on every device and dtype, differentiable any number of times."""
+"""Plain-torch hash encoding: the definition that every faster backend is tested against."""
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zero123s.ops.hash_grid.layout import PRIMES, HashGrid
+_PRIMES = (1, 2654435761, 805459861)
+_UINT32 = 0xFFFFFFFF
 
 
-def corner_indices(cell: Int[Tensor, "N 3"], grid: HashGrid, level: int) -> Int[Tensor, "N 8"]:
-    """Return the table rows of a cell's corners; corner k adds bit i of k to axis i."""
-    bits = torch.arange(8, device=cell.device)
-    offset = torch.stack([bits & 1, (bits >> 1) & 1, (bits >> 2) & 1], dim=-1)
-    corner = cell[:, None] + offset
-    size, resolution = grid.sizes[level], grid.resolutions[level]
-    if grid.dense[level]:
-        index = corner[..., 0] + resolution * (corner[..., 1] + resolution * corner[..., 2])
+class Level(NamedTuple):
+    """One level of the grid."""
+
+    scale: float
+    resolution: int
+    offset: int
+    size: int
+    hashed: bool
+
+
+def corner_rows(corner: Int[Tensor, "N 3"], level: Level) -> Int[Tensor, "N"]:
+    """Return the table row of each integer grid point, in tiny-cuda-nn's unsigned 32-bit arithmetic."""
+    x, y, z = (corner & _UINT32).unbind(-1)
+    if level.hashed:
+        index = (x * _PRIMES[0]) ^ (y * _PRIMES[1]) ^ (z * _PRIMES[2])
     else:
-        # Products stay below 2^63 and only the low 32 bits count, so int64 equals tiny-cuda-nn's uint32.
-        index = corner[..., 0] * PRIMES[0] ^ corner[..., 1] * PRIMES[1] ^ corner[..., 2] * PRIMES[2]
-        index = index & 0xFFFFFFFF
-    return grid.offsets[level] + index % size
+        index = x + y * level.resolution + z * level.resolution**2
+    return level.offset + (index & _UINT32) % level.size
 
 
-def encode_reference(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], grid: HashGrid) -> Float[Tensor, "N LF"]:
-    """Return trilinearly interpolated features of all levels, level-major.
-
-    Args:
-        x: positions in [0, 1]; outside they are clamped to the border.
-        table: grid.n_entries rows.
-        grid: the layout.
-    """
-    x = x.clamp(0.0, 1.0)
-    levels = []
-    for level in range(grid.n_levels):
-        position = x * grid.scales[level] + 0.5
-        cell = position.detach().floor()
-        f = position - cell
-        rows = corner_indices(cell.long(), grid, level)
-        corners = table[rows.reshape(-1)].reshape(*rows.shape, grid.n_features_per_level)
-        x_lerp = corners[:, 0::2] * (1 - f[:, None, 0:1]) + corners[:, 1::2] * f[:, None, 0:1]
-        y_lerp = x_lerp[:, 0::2] * (1 - f[:, None, 1:2]) + x_lerp[:, 1::2] * f[:, None, 1:2]
-        levels.append(y_lerp[:, 0] * (1 - f[:, 2:3]) + y_lerp[:, 1] * f[:, 2:3])
-    return torch.cat(levels, dim=-1)
+def encode(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], levels: tuple[Level, ...]) -> Float[Tensor, "N LF"]:
+    """Interpolate trilinearly on every level; features are level-major."""
+    features = []
+    for level in levels:
+        position = x * level.scale + 0.5
+        base = torch.floor(position).detach()
+        fraction = position - base
+        cell = base.long()
+        total = x.new_zeros(x.shape[0], table.shape[1])
+        for corner in range(8):
+            bits = [corner >> axis & 1 for axis in range(3)]
+            weight = x.new_ones(x.shape[0])
+            for axis, bit in enumerate(bits):
+                f = fraction[:, axis]
+                weight = weight * (f if bit else 1.0 - f)
+            rows = corner_rows(cell + torch.tensor(bits, device=x.device), level)
+            total = total + weight[:, None] * table.index_select(0, rows)
+        features.append(total)
+    return torch.cat(features, dim=-1)

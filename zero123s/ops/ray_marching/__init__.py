@@ -1,17 +1,19 @@
-"""Marching rays through an occupancy grid: which intervals along which rays hold something."""
+"""Sample rays at a uniform step inside the occupied cells of a grid, as nerfacc's `traverse_grids` does."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zero123s.errors import ConfigError
+from zero123s.ops import backends
+from zero123s.ops.ray_marching import reference
+
+__all__ = ["Samples", "march", "pack_info"]
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Intervals along rays, packed: the samples of a ray lie together, in order of distance."""
+class Samples(NamedTuple):
+    """Samples of R rays, ray by ray; S may be 0."""
 
     ray_indices: Int[Tensor, "S"]
     t_starts: Float[Tensor, "S"]
@@ -19,30 +21,16 @@ class Samples:
     packed_info: Int[Tensor, "R 2"]
     """First sample and number of samples of every ray."""
 
-    def __len__(self) -> int:
-        return self.ray_indices.shape[0]
+    def keep(self, mask: Bool[Tensor, "S"]) -> "Samples":
+        """Return the samples where `mask` is true."""
+        rays = self.ray_indices[mask]
+        return Samples(rays, self.t_starts[mask], self.t_ends[mask], pack_info(rays, self.packed_info.shape[0]))
 
 
-def intersect_aabb(
-    rays_o: Float[Tensor, "R 3"], rays_d: Float[Tensor, "R 3"], aabb: Float[Tensor, "6"]
-) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
-    """Return where rays enter and leave a box (slab method); enter > leave where they miss it."""
-    safe = torch.where(rays_d.abs() < 1e-12, torch.full_like(rays_d, 1e-12), rays_d)
-    t0, t1 = (aabb[:3] - rays_o) / safe, (aabb[3:] - rays_o) / safe
-    return torch.minimum(t0, t1).amax(-1), torch.maximum(t0, t1).amin(-1)
-
-
-def pack(ray_indices: Int[Tensor, "S"], n_rays: int) -> Int[Tensor, "R 2"]:
-    """Return first sample and count per ray of sorted ray indices."""
+def pack_info(ray_indices: Int[Tensor, "S"], n_rays: int) -> Int[Tensor, "R 2"]:
+    """Return first sample and count of each of `n_rays` rays from ascending ray indices."""
     counts = torch.bincount(ray_indices, minlength=n_rays)
     return torch.stack([counts.cumsum(0) - counts, counts], dim=-1)
-
-
-def keep(samples: Samples, mask: Bool[Tensor, "S"]) -> Samples:
-    """Return the samples where `mask` holds."""
-    ray_indices = samples.ray_indices[mask]
-    packed_info = pack(ray_indices, samples.packed_info.shape[0])
-    return Samples(ray_indices, samples.t_starts[mask], samples.t_ends[mask], packed_info)
 
 
 @torch.no_grad()
@@ -50,69 +38,30 @@ def march(
     rays_o: Float[Tensor, "R 3"],
     rays_d: Float[Tensor, "R 3"],
     aabb: Float[Tensor, "6"],
-    binaries: Bool[Tensor, "1 X Y Z"],
+    binaries: Bool[Tensor, "*L X Y Z"],
     step_size: float,
     near: float = 0.0,
     far: float = 1e10,
     jitter: Float[Tensor, "R"] | None = None,
     backend: str = "auto",
-    chunk_rays: int = 4096,
 ) -> Samples:
-    """Return the uniform intervals of `step_size` whose midpoints lie in occupied cells.
+    """Return the intervals of length `step_size` whose midpoints lie in occupied cells of the box `aabb`.
 
-    Every ray's intervals start where it enters the box, moved back by `jitter` steps in [0, 1) where it is given.
-    Not differentiable. Rays that hit nothing simply have no samples.
-
-    Args:
-        rays_o: origins.
-        rays_d: unit directions.
-        aabb: box (low xyz, high xyz) that the grid divides.
-        binaries: occupied cells.
-        step_size: length of an interval, world units.
-        near: smallest distance.
-        far: largest distance.
-        jitter: stratified offsets.
-        backend: "auto" or "reference".
-        chunk_rays: rays looked at together; bounds the memory of the dense reference.
+    Every ray's intervals start at `near + jitter * step_size` with `jitter` in [0, 1) (None = 0). `rays_d` are unit
+    vectors; `aabb` is (min, max). A leading axis of one level in `binaries` (nerfacc's layout) is accepted.
     """
-    if backend not in ("auto", "reference"):
-        raise ConfigError(f"Unknown marching backend '{backend}'. Known: auto, reference.")
-    n_rays = rays_o.shape[0]
-    enter, leave = intersect_aabb(rays_o, rays_d, aabb)
-    enter, leave = enter.clamp_min(near), leave.clamp_max(far)
-    start = enter if jitter is None else enter - jitter * step_size
-    parts = []
-    for first in range(0, n_rays, chunk_rays):
-        rows = slice(first, first + chunk_rays)
-        rays, t = _march_dense(
-            rays_o[rows], rays_d[rows], aabb, binaries, step_size, start[rows], enter[rows], leave[rows]
-        )
-        parts.append((rays + first, t))
-    ray_indices = torch.cat([p[0] for p in parts]) if parts else torch.zeros(0, dtype=torch.long, device=rays_o.device)
-    t_starts = torch.cat([p[1] for p in parts]) if parts else rays_o.new_zeros(0)
-    return Samples(ray_indices, t_starts, t_starts + step_size, pack(ray_indices, n_rays))
+    if rays_o.dtype != torch.float32 and backend == "auto":
+        backend = "reference"  # the kernels are written for float32
+    chosen = backends.resolve("ray_marching", backend, rays_o.device)
+    start = rays_o.new_full(rays_o.shape[:1], near)
+    if jitter is not None:
+        start = start + jitter * step_size
+    grid = binaries.reshape(binaries.shape[-3:])
+    arguments = (rays_o.detach(), rays_d.detach(), aabb.to(rays_o), grid, step_size, start, far)
+    if chosen == "numba":
+        from zero123s.ops.ray_marching import numba
 
-
-def _march_dense(
-    rays_o: Tensor,
-    rays_d: Tensor,
-    aabb: Tensor,
-    binaries: Tensor,
-    step: float,
-    start: Tensor,
-    enter: Tensor,
-    leave: Tensor,
-) -> tuple[Tensor, Tensor]:
-    longest = float((leave - start).amax().clamp_min(0)) if len(start) else 0.0
-    n_steps = int(longest / step) + 1
-    t = start[:, None] + step * torch.arange(n_steps, device=start.device, dtype=start.dtype)
-    middle = t + 0.5 * step
-    inside = (middle >= enter[:, None]) & (middle < leave[:, None])
-    rays, steps = torch.nonzero(inside, as_tuple=True)
-    x = rays_o[rays] + middle[rays, steps, None] * rays_d[rays]
-    size = torch.tensor(binaries.shape[1:], device=x.device)
-    cell = ((x - aabb[:3]) / (aabb[3:] - aabb[:3]) * size).long()
-    cell = torch.minimum(cell.clamp_min(0), size - 1)
-    occupied = binaries[0, cell[:, 0], cell[:, 1], cell[:, 2]]
-    rays, steps = rays[occupied], steps[occupied]
-    return rays, t[rays, steps]
+        rays, t_starts = numba.march(*arguments)
+    else:
+        rays, t_starts = reference.march(*arguments)
+    return Samples(rays, t_starts, t_starts + step_size, pack_info(rays, rays_o.shape[0]))
