@@ -35,7 +35,7 @@ class EncodingConfig:
     update_steps: int = 100
     """Progressive: steps between levels."""
     backend: str = "auto"
-    """Hash grid backend: "auto" or "reference"."""
+    """Hash grid backend: "auto", "reference" or "numba"."""
 
 
 class HashEncoding(nn.Module):
@@ -55,7 +55,7 @@ class HashEncoding(nn.Module):
         self.grid = HashGrid(
             cfg.n_levels, cfg.n_features_per_level, cfg.log2_hashmap_size, cfg.base_resolution, cfg.per_level_scale
         )
-        self.table = nn.Parameter(torch.empty(self.grid.n_entries, cfg.n_features_per_level).uniform_(-1e-4, 1e-4))
+        self.table = nn.Parameter(torch.empty(self.grid.n_rows, cfg.n_features_per_level).uniform_(-1e-4, 1e-4))
         self.n_output_dims = self.grid.n_output_dims
         progressive = cfg.otype == "ProgressiveBandHashGrid"
         self.active_levels = cfg.start_level if progressive else cfg.n_levels

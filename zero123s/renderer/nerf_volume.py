@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from zero123s.errors import ConfigError
 from zero123s.ops.compositing import composite, visibility
 from zero123s.ops.occupancy import OccupancyGrid
-from zero123s.ops.ray_marching import Samples, keep, march
+from zero123s.ops.ray_marching import Samples, march
 from zero123s.renderer.base import RENDERERS, BaseRenderer
 from zero123s.structures import BackgroundFunction, RadianceField, RayBundle, RenderOutput
 
@@ -46,7 +46,7 @@ class NerfVolumeRenderer(BaseRenderer):
         grid_warmup_steps: int = 256
         """Steps during which every cell is refreshed."""
         backend: str = "auto"
-        """Marching backend: "auto" or "reference"."""
+        """Marching backend: "auto", "reference" or "numba"."""
 
     cfg: Config
 
@@ -57,9 +57,9 @@ class NerfVolumeRenderer(BaseRenderer):
         if cfg.num_samples_per_ray < 1 or cfg.eval_chunk_size < 1:
             raise ConfigError("renderer: num_samples_per_ray and eval_chunk_size must be at least 1.")
         self.step_size = math.sqrt(3) * 2 * bound / cfg.num_samples_per_ray
-        self.grid = OccupancyGrid(bound, cfg.grid_resolution)
+        self.grid = OccupancyGrid([-bound] * 3 + [bound] * 3, cfg.grid_resolution)
         if not cfg.grid_prune:
-            self.grid.mark_all()
+            self.grid.mark_all_occupied()
 
     def update(self, field: RadianceField, step: int, generator: torch.Generator) -> None:
         """Refresh the occupancy grid when its time has come."""
@@ -68,7 +68,7 @@ class NerfVolumeRenderer(BaseRenderer):
                 step,
                 lambda x: field.density(x) * self.step_size,
                 generator,
-                every=self.cfg.grid_update_every,
+                n=self.cfg.grid_update_every,
                 warmup_steps=self.cfg.grid_warmup_steps,
             )
 
@@ -129,13 +129,13 @@ class NerfVolumeRenderer(BaseRenderer):
         if "samples" in needs:
             extra = {"weights": weights, "dirs": dirs, "ray_indices": samples.ray_indices}
             extra |= {"normal": out.normal, "normal_perturbed": out.normal_perturbed, "sdf_grad": out.sdf_grad}
-        return _Flat(summed[:, :3], opacity, depth, normal, len(samples), extra)
+        return _Flat(summed[:, :3], opacity, depth, normal, samples.ray_indices.shape[0], extra)
 
     @torch.no_grad()
     def _visible(self, samples: Samples, rays_o: Tensor, rays_d: Tensor, field: RadianceField) -> Samples:
         sigmas = field.density(_positions(samples, rays_o, rays_d))
         seen = visibility(sigmas, samples.t_starts, samples.t_ends, samples.packed_info, ALPHA_THRESHOLD, EARLY_STOP)
-        return keep(samples, seen)
+        return samples.keep(seen)
 
 
 @dataclass(frozen=True)
