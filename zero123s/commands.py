@@ -12,6 +12,7 @@ COMMANDS = {
     "prepare": ("zero123s.preprocess.command", "cut the object out of a photo and frame it as Zero123 expects"),
     "views": ("zero123s.diffusion.command_views", "draw novel views of one picture with a Zero123 checkpoint"),
     "convert": ("zero123s.diffusion.command_convert", "rewrite a checkpoint in another layout or precision"),
+    "download": ("zero123s.diffusion.command_download", "fetch published Zero123 weights, with their licence"),
     "launch": ("zero123s.cli", "train, validate, test or export as a YAML file says (same as launch.py)"),
 }
 
