@@ -4,6 +4,8 @@ Level by level, because one level's rows fit into the cache where the whole tabl
 one thread owns a level, so that they need no atomics and are the same for any number of threads.
 """
 
+# numba's decorators and scalar types are opaque to a type checker.
+# pyright: reportCallIssue=false, reportArgumentType=false
 import logging
 import threading
 
