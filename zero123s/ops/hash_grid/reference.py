@@ -20,32 +20,27 @@ class Level(NamedTuple):
     hashed: bool
 
 
-def corner_rows(corner: Int[Tensor, "N 3"], level: Level) -> Int[Tensor, "N"]:
-    """Return the table row of each integer grid point, in tiny-cuda-nn's unsigned 32-bit arithmetic."""
+def corner_rows(corner: Int[Tensor, "... 3"], level: Level) -> Int[Tensor, "..."]:
+    """Return the row inside its level of each integer grid point, in tiny-cuda-nn's unsigned 32-bit arithmetic."""
     x, y, z = (corner & _UINT32).unbind(-1)
     if level.hashed:
         index = (x * _PRIMES[0]) ^ (y * _PRIMES[1]) ^ (z * _PRIMES[2])
     else:
         index = x + y * level.resolution + z * level.resolution**2
-    return level.offset + (index & _UINT32) % level.size
+    return (index & _UINT32) % level.size
 
 
 def encode(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], levels: tuple[Level, ...]) -> Float[Tensor, "N LF"]:
     """Interpolate trilinearly on every level; features are level-major."""
     features = []
-    for level in levels:
+    # Split once and gather once per level: every gather's gradient is a buffer as large as what it reads from.
+    for level, rows in zip(levels, table.split([level.size for level in levels]), strict=True):
         position = x * level.scale + 0.5
         base = torch.floor(position).detach()
         fraction = position - base
-        cell = base.long()
-        total = x.new_zeros(x.shape[0], table.shape[1])
-        for corner in range(8):
-            bits = [corner >> axis & 1 for axis in range(3)]
-            weight = x.new_ones(x.shape[0])
-            for axis, bit in enumerate(bits):
-                f = fraction[:, axis]
-                weight = weight * (f if bit else 1.0 - f)
-            rows = corner_rows(cell + torch.tensor(bits, device=x.device), level)
-            total = total + weight[:, None] * table.index_select(0, rows)
-        features.append(total)
+        bits = torch.tensor([[c & 1, c >> 1 & 1, c >> 2] for c in range(8)], device=x.device)
+        weights = torch.where(bits[:, None] == 1, fraction, 1.0 - fraction).prod(dim=-1)
+        index = corner_rows(base.long() + bits[:, None], level).flatten()
+        values = rows.index_select(0, index).view(8, -1, table.shape[1])
+        features.append((weights[..., None] * values).sum(dim=0))
     return torch.cat(features, dim=-1)

@@ -1,5 +1,7 @@
 """Ray march on the CPU: counts each ray's samples, then writes them; both passes visit the same intervals."""
 
+# numba's decorators and scalar types are opaque to a type checker.
+# pyright: reportCallIssue=false, reportArgumentType=false
 import threading
 
 import numpy as np
