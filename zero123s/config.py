@@ -64,8 +64,10 @@ RESOLVERS = {
 
 
 def _register_resolvers() -> None:
+    # OmegaConf 2.4 renamed the function; 2.3 has only the old name.
+    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
     for name, fn in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, fn, replace=True)
+        register(name, fn, replace=True)
 
 
 def _check_resolvers(text: str, where: str) -> None:
@@ -155,11 +157,13 @@ def _drop_replaced_slots(merged: DictConfig, layer: DictConfig, prefix: str = ""
     notices = []
     for key in list(layer):
         name = str(key).removesuffix("_type")
-        if name != key and name in merged and merged.get(key) not in (None, layer[key]):
+        # Nodes, not values: interpolations are not resolved before everything is merged.
+        old, new = merged._get_node(key), layer._get_node(key)
+        if name != key and name in merged and old is not None and old != new:
             del merged[name]
-            notices.append(f"{prefix}{key} changed to '{layer[key]}': settings of the earlier type are not inherited.")
-        elif isinstance(layer.get(key), DictConfig) and isinstance(merged.get(key), DictConfig):
-            notices += _drop_replaced_slots(merged[key], layer[key], f"{prefix}{key}.")
+            notices.append(f"{prefix}{key} changed to '{new}': settings of the earlier type are not inherited.")
+        elif isinstance(old, DictConfig) and isinstance(new, DictConfig):
+            notices += _drop_replaced_slots(old, new, f"{prefix}{key}.")
     return notices
 
 
@@ -285,3 +289,8 @@ def parse_slot(registry: Registry, name: str, section: Any, key: str) -> tuple[t
     except ConfigError as error:
         raise ConfigError(f"{key}_type: {error}") from error
     return cls, parse(cls.Config, section, key)
+
+
+def profile_names(path: str | Path) -> set[str]:
+    """Return the names of all profiles that a file and its bases offer."""
+    return {str(name) for _, cfg in _layers(Path(path)) for name in (cfg.get("profiles") or {})}

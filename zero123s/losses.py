@@ -25,8 +25,6 @@ class View:
 
     out: RenderOutput
     reference: ReferenceView | None = None
-    background: Float[Tensor, "B H W 3"] | None = None
-    """What the renderer put behind the object."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def _reference(view: View) -> ReferenceView:
 def rgb(view: View) -> Scalar:
     """MSE over all pixels between the rendering and the picture over the renderer's background."""
     reference = _reference(view)
-    background = torch.ones_like(reference.rgb) if view.background is None else view.background
+    background = torch.ones_like(reference.rgb) if view.out.background is None else view.out.background
     target = reference.rgb * reference.mask + background * (1 - reference.mask)
     return _view_mean((view.out.comp_rgb - target).square(), reference)
 
@@ -119,7 +117,8 @@ def depth_rel(view: View) -> Scalar:
 def normal(view: View) -> Scalar:
     """1 - cosine between rendered and given normals inside the mask."""
     reference = _reference(view)
-    assert reference.normal is not None and view.out.comp_normal is not None
+    assert reference.normal is not None
+    assert view.out.comp_normal is not None
     inside = reference.mask[..., 0] > 0.5
     given = F.normalize(reference.normal[inside], dim=-1)
     rendered = F.normalize(2 * view.out.comp_normal[inside] - 1, dim=-1)
@@ -138,7 +137,8 @@ def normal_smooth(view: View) -> Scalar:
 def normal_smooth_3d(view: View) -> Scalar:
     """Mean absolute difference of normals at the samples and a small random step away from them."""
     out = view.out
-    assert out.normal is not None and out.normal_perturbed is not None
+    assert out.normal is not None
+    assert out.normal_perturbed is not None
     return _mean_or_zero((out.normal - out.normal_perturbed).abs())
 
 
@@ -146,7 +146,9 @@ def normal_smooth_3d(view: View) -> Scalar:
 def orient(view: View) -> Scalar:
     """Normals that face away from the camera, weighted by visibility, per ray that hits something (Ref-NeRF)."""
     out = view.out
-    assert out.weights is not None and out.normal is not None and out.dirs is not None
+    assert out.weights is not None
+    assert out.normal is not None
+    assert out.dirs is not None
     facing = (out.normal * out.dirs).sum(-1).clamp_min(0)
     hit = (out.opacity > 0).sum().clamp_min(1)
     return (out.weights.detach() * facing.square()).sum() / hit

@@ -164,6 +164,8 @@ class RenderOutput(TensorData):
     opacity: Float[Tensor, "B H W 1"]
     depth: Float[Tensor, "B H W 1"]
     """Opacity-weighted distance along the ray, not divided by opacity."""
+    background: Float[Tensor, "B H W 3"] | None = None
+    """What the renderer put behind the object."""
     comp_normal: Float[Tensor, "B H W 3"] | None = None
     """(unit normal + 1) / 2, times opacity."""
     weights: Float[Tensor, "N"] | None = None

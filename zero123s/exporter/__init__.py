@@ -1,0 +1,6 @@
+"""Exporters by name."""
+
+from zero123s.exporter import mesh_exporter  # noqa: F401
+from zero123s.exporter.base import EXPORTERS, BaseExporter
+
+__all__ = ["EXPORTERS", "BaseExporter"]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -40,6 +41,10 @@ class BaseMaterial(nn.Module):
     def needs(self, shading: Shading) -> frozenset[str]:
         """Return what `forward` wants of the geometry ("features", "normal") under `shading`."""
         return frozenset({"features"})
+
+    def draw_shading(self, step: int, ambient_ratio: float, generator: torch.Generator) -> Shading:
+        """Choose the lighting of a training batch of random views; unlit unless a subclass wants light."""
+        return Shading("albedo", 1.0)
 
     def forward(
         self,

@@ -120,7 +120,11 @@ def tube(path: ArrayLike, radius: ArrayLike, sides: int = 12) -> Solid:
     tangent /= np.maximum(np.linalg.norm(tangent, axis=-1, keepdims=True), 1e-12)
     cap = np.deg2rad([90, 60, 30])
     first = (p[0] - tangent[0] * r[0] * np.sin(cap)[:, None], r[0] * np.cos(cap), np.repeat(tangent[:1], 3, 0))
-    last = (p[-1] + tangent[-1] * r[-1] * np.sin(cap[::-1])[:, None], r[-1] * np.cos(cap[::-1]), np.repeat(tangent[-1:], 3, 0))
+    last = (
+        p[-1] + tangent[-1] * r[-1] * np.sin(cap[::-1])[:, None],
+        r[-1] * np.cos(cap[::-1]),
+        np.repeat(tangent[-1:], 3, 0),
+    )
     p, r, tangent = (np.concatenate([a, m, z]) for a, m, z in zip(first, (p, r, tangent), last, strict=True))
     axis = np.eye(3)[np.argmin(np.abs(tangent[0]))]
     phi = np.linspace(0, 2 * np.pi, sides, endpoint=False)
@@ -159,7 +163,7 @@ def extrude(outline: ArrayLike, depth: float) -> Solid:
     near, far = at(-h), at(h)
     side = np.stack([near, near[following], far[following], far], 1).reshape(-1, 3)
     q = 4 * i[:, None] + len(v)
-    sides = np.concatenate([q + [0, 2, 1], q + [0, 3, 2]])
+    sides = np.concatenate([q + np.array([0, 2, 1]), q + np.array([0, 3, 2])])
     return _solid(np.concatenate([v, side]), np.concatenate([front, back, sides]))
 
 

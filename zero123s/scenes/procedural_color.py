@@ -8,8 +8,20 @@ from zero123s.scenes.mesh import Paint
 
 Color = tuple[float, float, float]
 
-WOODS: tuple[Color, ...] = ((0.55, 0.36, 0.2), (0.72, 0.52, 0.32), (0.4, 0.24, 0.14), (0.82, 0.66, 0.46), (0.3, 0.19, 0.13))
-METALS: tuple[Color, ...] = ((0.72, 0.73, 0.75), (0.5, 0.52, 0.55), (0.83, 0.68, 0.32), (0.72, 0.45, 0.3), (0.25, 0.26, 0.28))
+WOODS: tuple[Color, ...] = (
+    (0.55, 0.36, 0.2),
+    (0.72, 0.52, 0.32),
+    (0.4, 0.24, 0.14),
+    (0.82, 0.66, 0.46),
+    (0.3, 0.19, 0.13),
+)
+METALS: tuple[Color, ...] = (
+    (0.72, 0.73, 0.75),
+    (0.5, 0.52, 0.55),
+    (0.83, 0.68, 0.32),
+    (0.72, 0.45, 0.3),
+    (0.25, 0.26, 0.28),
+)
 DARK: Color = (0.13, 0.13, 0.15)
 WHITE: Color = (0.94, 0.94, 0.92)
 
@@ -52,7 +64,9 @@ def metal(rng: np.random.Generator) -> Paint:
 
 def fabric(rng: np.random.Generator, scale: float = 1.0) -> Paint:
     """Return one of all patterns in random colours, plain in half of the cases; about 5 periods per `scale`."""
-    pattern = str(rng.choice(["plain", "stripes", "checks", "dots", "gradient", "noise"], p=[0.5, 0.15, 0.1, 0.1, 0.07, 0.08]))
+    pattern = str(
+        rng.choice(["plain", "stripes", "checks", "dots", "gradient", "noise"], p=[0.5, 0.15, 0.1, 0.1, 0.07, 0.08])
+    )
     frequency = rng.uniform(2.5, 7) / scale if pattern != "gradient" else 0.9 / scale
     direction = [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.7, 0.7)][rng.integers(4)]
     return Paint(any_color(rng), any_color(rng), pattern, frequency, direction)

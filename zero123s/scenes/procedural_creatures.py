@@ -7,7 +7,16 @@ from zero123s.scenes.primitives import Builder, box, capsule, cylinder, ellipsoi
 from zero123s.scenes.procedural_color import DARK, WHITE, any_color, fabric, jitter, metal, plain, vivid
 
 Rng = np.random.Generator
-FURS = ((0.55, 0.38, 0.22), (0.8, 0.65, 0.45), (0.3, 0.22, 0.18), (0.9, 0.88, 0.84), (0.5, 0.5, 0.52), (0.75, 0.4, 0.2), (0.2, 0.2, 0.22), (0.85, 0.6, 0.65))
+FURS = (
+    (0.55, 0.38, 0.22),
+    (0.8, 0.65, 0.45),
+    (0.3, 0.22, 0.18),
+    (0.9, 0.88, 0.84),
+    (0.5, 0.5, 0.52),
+    (0.75, 0.4, 0.2),
+    (0.2, 0.2, 0.22),
+    (0.85, 0.6, 0.65),
+)
 SKINS = ((0.95, 0.8, 0.68), (0.8, 0.58, 0.42), (0.5, 0.34, 0.24), (0.36, 0.24, 0.17))
 
 
@@ -36,20 +45,50 @@ def quadruped(b: Builder, rng: Rng) -> None:
     b.add(capsule((long * 0.65, 0, z + fat * 0.2), (hx - head * 0.2, 0, hz), fat * 0.6, head * 0.6), fur)
     b.add(ellipsoid(head * 1.1, head * 0.9, head), fur, at=(hx, 0, hz))
     snout, sx = rng.uniform(0.35, 0.65) * head, hx + head * rng.uniform(0.8, 1.3)
-    b.add(capsule((hx, 0, hz - head * 0.2), (sx, 0, hz - head * 0.35), snout * 1.2, snout), other if rng.uniform() < 0.5 else fur)
+    b.add(
+        capsule((hx, 0, hz - head * 0.2), (sx, 0, hz - head * 0.35), snout * 1.2, snout),
+        other if rng.uniform() < 0.5 else fur,
+    )
     b.add(ellipsoid(0.04, 0.045, 0.03), plain(DARK), at=(sx + snout, 0, hz - head * 0.2))
     _eyes(b, hx + head * 0.75, head * 0.5, hz + head * 0.35, head * 0.2)
     kind = rng.integers(4)
     if kind == 0:
-        b.add(cylinder(head * 0.35, head * 0.8, 0.01), fur, at=(hx - head * 0.1, head * 0.55, hz + head), turn=(-15, 0, 0), mirror=True)
+        b.add(
+            cylinder(head * 0.35, head * 0.8, 0.01),
+            fur,
+            at=(hx - head * 0.1, head * 0.55, hz + head),
+            turn=(-15, 0, 0),
+            mirror=True,
+        )
     elif kind == 1:
-        b.add(ellipsoid(head * 0.3, head * 0.12, head * 0.6), other, at=(hx - head * 0.1, head * 0.95, hz), turn=(12, 0, 0), mirror=True)
+        b.add(
+            ellipsoid(head * 0.3, head * 0.12, head * 0.6),
+            other,
+            at=(hx - head * 0.1, head * 0.95, hz),
+            turn=(12, 0, 0),
+            mirror=True,
+        )
     elif kind == 2:
-        b.add(ellipsoid(head * 0.16, head * 0.28, head * 0.95), fur, at=(hx - head * 0.2, head * 0.4, hz + head * 1.4), turn=(-10, -8, 0), mirror=True)
+        b.add(
+            ellipsoid(head * 0.16, head * 0.28, head * 0.95),
+            fur,
+            at=(hx - head * 0.2, head * 0.4, hz + head * 1.4),
+            turn=(-10, -8, 0),
+            mirror=True,
+        )
     else:
-        b.add(ellipsoid(head * 0.15, head * 0.42, head * 0.42), other, at=(hx - head * 0.2, head * 0.75, hz + head * 0.7), mirror=True)
+        b.add(
+            ellipsoid(head * 0.15, head * 0.42, head * 0.42),
+            other,
+            at=(hx - head * 0.2, head * 0.75, hz + head * 0.7),
+            mirror=True,
+        )
     if rng.uniform() < 0.2:
-        horn = [(hx, head * 0.4, hz + head * 0.7), (hx, head * 1.1, hz + head * 1.1), (hx + 0.06, head * 1.2, hz + head * 1.8)]
+        horn = [
+            (hx, head * 0.4, hz + head * 0.7),
+            (hx, head * 1.1, hz + head * 1.1),
+            (hx + 0.06, head * 1.2, hz + head * 1.8),
+        ]
         b.add(tube(horn, [0.05, 0.04, 0.012]), plain((0.85, 0.8, 0.7)), mirror=True)
     up, tail = rng.uniform(-0.3, 0.5), rng.uniform(0.15, 0.5)
     path = [(-long * 0.9, 0, z + 0.05), (-long - tail * 0.5, 0, z + up * 0.3), (-long - tail * 0.7, 0, z + up)]
@@ -70,9 +109,20 @@ def bird(b: Builder, rng: Rng) -> None:
     b.add(ellipsoid(head, head * 0.92, head), body if rng.uniform() < 0.6 else plain(any_color(rng)), at=(hx, 0, hz))
     orange = plain(jitter(rng, (0.95, 0.62, 0.12), 0.06))
     long = rng.uniform(0.12, 0.3)
-    b.add(cylinder(rng.uniform(0.05, 0.09), long, 0.012), orange, at=(hx + head * 0.8 + long * 0.4, 0, hz - 0.02), turn=(0, 95, 0))
+    b.add(
+        cylinder(rng.uniform(0.05, 0.09), long, 0.012),
+        orange,
+        at=(hx + head * 0.8 + long * 0.4, 0, hz - 0.02),
+        turn=(0, 95, 0),
+    )
     _eyes(b, hx + head * 0.7, head * 0.55, hz + head * 0.3, head * 0.22)
-    b.add(ellipsoid(r * 0.45, 0.06, tall * 0.75), wing, at=(-0.04, r * 0.95, z), turn=(rng.uniform(-5, 25), -tilt, 0), mirror=True)
+    b.add(
+        ellipsoid(r * 0.45, 0.06, tall * 0.75),
+        wing,
+        at=(-0.04, r * 0.95, z),
+        turn=(rng.uniform(-5, 25), -tilt, 0),
+        mirror=True,
+    )
     end = (-np.sin(t) * tall * 1.2 - 0.08, 0, z - np.cos(t) * tall * 0.9)
     b.add(box(0.3, 0.16, 0.04, 0.02), wing, at=end, turn=(0, rng.uniform(-10, 30) + 90 * (tilt > -20), 0))
     b.add(capsule((0, r * 0.4, 0.03), (0, r * 0.4, z), 0.025), orange, mirror=True)
@@ -87,14 +137,25 @@ def fish(b: Builder, rng: Rng) -> None:
     tail = [(0.1, 0), (-0.3, tall * rng.uniform(0.6, 1.1)), (-0.2, 0), (-0.3, -tall * rng.uniform(0.6, 1.1))]
     b.add(extrude(tail, 0.04), fin, at=(-long, 0, 0))
     b.add(extrude([(-0.3, 0), (0.25, 0), (-0.1, 0.25), (-0.32, 0.22)], 0.035), fin, at=(0, 0, tall * 0.85))
-    b.add(extrude([(0.1, 0.05), (-0.25, 0.12), (-0.25, -0.12)], 0.03), fin, at=(0.15, fat, -0.05), turn=(0, 0, -35), mirror=True)
+    b.add(
+        extrude([(0.1, 0.05), (-0.25, 0.12), (-0.25, -0.12)], 0.03),
+        fin,
+        at=(0.15, fat, -0.05),
+        turn=(0, 0, -35),
+        mirror=True,
+    )
     _eyes(b, long * 0.68, fat * 0.68, tall * 0.25, 0.06)
 
 
 def person(b: Builder, rng: Rng) -> None:
     """A toy-like figure with clothes, hair and at times a hat."""
     skin, shirt, trousers = plain(jitter(rng, SKINS[rng.integers(4)], 0.03)), fabric(rng, 0.5), fabric(rng, 0.6)
-    leg, torso, wide, head = rng.uniform(0.3, 0.6), rng.uniform(0.35, 0.5), rng.uniform(0.16, 0.26), rng.uniform(0.13, 0.26)
+    leg, torso, wide, head = (
+        rng.uniform(0.3, 0.6),
+        rng.uniform(0.35, 0.5),
+        rng.uniform(0.16, 0.26),
+        rng.uniform(0.13, 0.26),
+    )
     shoulder = leg + torso
     if rng.uniform() < 0.25:
         b.add(lathe([(0, 0.08), (wide * 1.7, 0.08), (wide * 0.7, leg + 0.1)]), trousers)
@@ -147,7 +208,9 @@ def robot(b: Builder, rng: Rng) -> None:
     b.add(tube([(0, w / 2 + 0.06, leg + h * 0.85), (0, w / 2 + 0.2, leg + h * 0.55), hand], 0.055), main, mirror=True)
     b.add(box(0.14, 0.1, 0.12, 0.03), second, at=hand, mirror=True)
     if rng.uniform() < 0.3:
-        b.add(cylinder(leg * 0.55, 0.12, bevel=0.03), plain(DARK), at=(0, w / 2, leg * 0.55), turn=(90, 0, 0), mirror=True)
+        b.add(
+            cylinder(leg * 0.55, 0.12, bevel=0.03), plain(DARK), at=(0, w / 2, leg * 0.55), turn=(90, 0, 0), mirror=True
+        )
         b.add(torus(leg * 0.3, 0.03), second, at=(0, w / 2 + 0.06, leg * 0.55), turn=(90, 0, 0), mirror=True)
     else:
         b.add(cylinder(0.08, leg), main, at=(0, w * 0.28, leg / 2), mirror=True)

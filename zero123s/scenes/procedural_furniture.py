@@ -37,7 +37,9 @@ def table(b: Builder, rng: Rng) -> None:
         if rng.uniform() < 0.4:
             b.add(box(x * 0.85, y * 0.85, 0.04), leg, at=(0, 0, z * rng.uniform(0.2, 0.6)))
     if rng.uniform() < 0.4:
-        b.add(lathe([(0, 0), (0.1, 0), (0.13, 0.1), (0.05, 0.22), (0.08, 0.28)]), fabric(rng, 0.3), at=(0, 0, z + t / 2))
+        b.add(
+            lathe([(0, 0), (0.1, 0), (0.13, 0.1), (0.05, 0.22), (0.08, 0.28)]), fabric(rng, 0.3), at=(0, 0, z + t / 2)
+        )
 
 
 def chair(b: Builder, rng: Rng) -> None:
@@ -88,7 +90,13 @@ def sofa(b: Builder, rng: Rng) -> None:
         y = (i - (seats - 1) / 2) * w / seats
         b.add(box(d * 0.85, w / seats - 0.02, 0.14, 0.06), cushion, at=(0.07, y, h + 0.06))
     if rng.uniform() < 0.5:
-        b.add(box(0.1, 0.28, 0.28, 0.05), fabric(rng, 0.3), at=(-d / 2 + 0.2, w / 2 - 0.17, h + 0.27), turn=(0, -20, 0), mirror=True)
+        b.add(
+            box(0.1, 0.28, 0.28, 0.05),
+            fabric(rng, 0.3),
+            at=(-d / 2 + 0.2, w / 2 - 0.17, h + 0.27),
+            turn=(0, -20, 0),
+            mirror=True,
+        )
     b.add(cylinder(0.035, 0.1), wood(rng), at=(d / 2 - 0.08, w / 2, 0.05), mirror=True)
     b.add(cylinder(0.035, 0.1), wood(rng), at=(-d / 2 + 0.08, w / 2, 0.05), mirror=True)
 
@@ -116,7 +124,9 @@ def shelf(b: Builder, rng: Rng) -> None:
         while y < w / 2 - 0.12:
             bw, bh = rng.uniform(0.04, 0.1), h / rows * rng.uniform(0.5, 0.85)
             if rng.uniform() < 0.75:
-                b.add(box(d * 0.7, bw, bh, 0.006), plain(vivid(rng)), at=(0, y + bw / 2, t + (h - t) * i / rows + bh / 2))
+                b.add(
+                    box(d * 0.7, bw, bh, 0.006), plain(vivid(rng)), at=(0, y + bw / 2, t + (h - t) * i / rows + bh / 2)
+                )
             y += bw + 0.008
 
 
@@ -130,7 +140,10 @@ def lamp(b: Builder, rng: Rng) -> None:
         b.add(lathe(body, crease_deg=180), fabric(rng, 0.3))
     shade, top, tall = fabric(rng, 0.4), r * rng.uniform(0.3, 1), rng.uniform(0.2, 0.45)
     if rng.uniform() < 0.75:
-        b.add(lathe([(r, h - 0.02), (top, h - 0.02 + tall), (top - 0.01, h - 0.02 + tall), (r - 0.01, h - 0.02)], 36), shade)
+        b.add(
+            lathe([(r, h - 0.02), (top, h - 0.02 + tall), (top - 0.01, h - 0.02 + tall), (r - 0.01, h - 0.02)], 36),
+            shade,
+        )
         b.add(ellipsoid(0.07, 0.07, 0.09), plain((1.0, 0.95, 0.75)), at=(0, 0, h + tall * 0.3))
     else:
         b.add(ellipsoid(r, r, r), shade, at=(0, 0, h + r * 0.8))

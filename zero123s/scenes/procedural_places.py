@@ -4,7 +4,19 @@ import numpy as np
 
 from zero123s.scenes.mesh import Paint
 from zero123s.scenes.primitives import Builder, Solid, box, capsule, cylinder, ellipsoid, extrude, lathe, torus, tube
-from zero123s.scenes.procedural_color import DARK, WHITE, any_color, fabric, jitter, metal, plain, soft, surface, vivid, wood
+from zero123s.scenes.procedural_color import (
+    DARK,
+    WHITE,
+    any_color,
+    fabric,
+    jitter,
+    metal,
+    plain,
+    soft,
+    surface,
+    vivid,
+    wood,
+)
 
 Rng = np.random.Generator
 LEAF = (0.25, 0.5, 0.2)
@@ -44,7 +56,12 @@ def tower(b: Builder, rng: Rng) -> None:
         b.add(cylinder(r, h, r * 0.9, 28), wall, at=(0, 0, h / 2))
         for i in range(8):
             a = np.pi * i / 4
-            b.add(box(0.12, 0.1, 0.14, 0.01), wall, at=(r * 0.95 * np.cos(a), r * 0.95 * np.sin(a), h + 0.05), turn=(0, 0, 45 * i))
+            b.add(
+                box(0.12, 0.1, 0.14, 0.01),
+                wall,
+                at=(r * 0.95 * np.cos(a), r * 0.95 * np.sin(a), h + 0.05),
+                turn=(0, 0, 45 * i),
+            )
         if rng.uniform() < 0.6:
             b.add(cylinder(r, 0.5, 0.01, 28), roof, at=(0, 0, h + 0.25))
         b.add(box(0.05, 0.16, 0.3, 0.02), plain(DARK), at=(r * 0.98, 0, 0.15))
@@ -82,7 +99,11 @@ def tree(b: Builder, rng: Rng) -> None:
             r = rng.uniform(0.22, 0.4)
             b.add(ellipsoid(r, r, r * 0.85), leaf, at=(*rng.uniform(-0.25, 0.25, 2), h + rng.uniform(0.1, 0.45)))
         for _ in range(rng.integers(0, 6)):
-            b.add(ellipsoid(0.06, 0.06, 0.06), plain((0.85, 0.15, 0.12)), at=(*rng.uniform(-0.4, 0.4, 2), h + rng.uniform(0, 0.5)))
+            b.add(
+                ellipsoid(0.06, 0.06, 0.06),
+                plain((0.85, 0.15, 0.12)),
+                at=(*rng.uniform(-0.4, 0.4, 2), h + rng.uniform(0, 0.5)),
+            )
     elif kind == 2:
         green = plain(jitter(rng, (0.3, 0.55, 0.3), 0.06))
         b.add(capsule((0, 0, 0), (0, 0, 1), 0.17, 0.14), green)
@@ -95,7 +116,11 @@ def tree(b: Builder, rng: Rng) -> None:
         for i in range(rng.integers(6, 12)):
             a, out = 2.4 * i, rng.uniform(0.25, 0.5)
             top = rng.uniform(0.6, 1.1)
-            path = [(0, 0, 0.3), (out * 0.5 * np.cos(a), out * 0.5 * np.sin(a), top), (out * np.cos(a), out * np.sin(a), top - 0.1)]
+            path = [
+                (0, 0, 0.3),
+                (out * 0.5 * np.cos(a), out * 0.5 * np.sin(a), top),
+                (out * np.cos(a), out * np.sin(a), top - 0.1),
+            ]
             b.add(tube(path, [0.03, 0.06, 0.012], 8), leaf)
 
 
@@ -136,10 +161,18 @@ def machine(b: Builder, rng: Rng) -> None:
         b.add(cylinder(0.05, 0.06), plain((0.8, 0.15, 0.15)), at=(0, w * 0.36, h * 0.42))
     elif kind == 2:
         b.add(box(d + 0.1, w, h, 0.05), case, at=(0, 0, h / 2))
-        b.add(cylinder(h * 0.3, 0.03, segments=32), Paint((0.3, 0.28, 0.25), (0.2, 0.2, 0.2), "dots", 16), at=(d / 2 + 0.05, -w * 0.2, h * 0.5), turn=(0, 90, 0))
+        b.add(
+            cylinder(h * 0.3, 0.03, segments=32),
+            Paint((0.3, 0.28, 0.25), (0.2, 0.2, 0.2), "dots", 16),
+            at=(d / 2 + 0.05, -w * 0.2, h * 0.5),
+            turn=(0, 90, 0),
+        )
         for z in (0.3, 0.6):
             b.add(cylinder(0.06, 0.08), metal(rng), at=(d / 2 + 0.07, w * 0.3, h * z), turn=(0, 90, 0))
-        b.add(tube([(0, -w * 0.4, h), (0, -w * 0.35, h + 0.2), (0, w * 0.35, h + 0.2), (0, w * 0.4, h)], 0.03), plain(DARK))
+        b.add(
+            tube([(0, -w * 0.4, h), (0, -w * 0.35, h + 0.2), (0, w * 0.35, h + 0.2), (0, w * 0.4, h)], 0.03),
+            plain(DARK),
+        )
     else:
         r = rng.uniform(0.4, 0.5)
         b.add(cylinder(r, 0.2, bevel=0.04, segments=36), case, turn=(0, 90, 0))

@@ -14,7 +14,9 @@ def mug(b: Builder, rng: Rng) -> None:
     """A cup with a handle to one side and something to drink."""
     paint, h, r = fabric(rng, 0.5), rng.uniform(0.5, 0.9), rng.uniform(0.3, 0.42)
     top = r * rng.uniform(0.9, 1.25)
-    b.add(lathe([(0, 0), (r, 0), (r * 1.02, h * 0.3), (top, h), (top - 0.04, h), (r - 0.04, 0.08), (0, 0.08)], 36), paint)
+    b.add(
+        lathe([(0, 0), (r, 0), (r * 1.02, h * 0.3), (top, h), (top - 0.04, h), (r - 0.04, 0.08), (0, 0.08)], 36), paint
+    )
     b.add(cylinder(min(r, top) - 0.03, 0.02), plain((0.3, 0.18, 0.1)), at=(0, 0, h * 0.8))
     t, size = np.linspace(-1.4, 1.4, 9), h * rng.uniform(0.25, 0.36)
     y = (r + top) / 2 + size * 0.9 * np.cos(t) - 0.05
@@ -34,7 +36,11 @@ def vase(b: Builder, rng: Rng) -> None:
     b.add(lathe(profile, 36, 60), fabric(rng, 0.5))
     if rng.uniform() < 0.3:
         t, mid = np.linspace(-1.5, 1.5, 8), float(np.interp(0.65, z, r))
-        b.add(tube(np.stack([0 * t, mid + 0.14 * np.cos(t), 0.65 * h + 0.15 * np.sin(t)], -1), 0.03), surface(rng), mirror=True)
+        b.add(
+            tube(np.stack([0 * t, mid + 0.14 * np.cos(t), 0.65 * h + 0.15 * np.sin(t)], -1), 0.03),
+            surface(rng),
+            mirror=True,
+        )
     elif rng.uniform() < 0.35:
         petal = plain(vivid(rng))
         for _ in range(rng.integers(3, 7)):
@@ -73,7 +79,10 @@ def teapot(b: Builder, rng: Rng) -> None:
 def bowl(b: Builder, rng: Rng) -> None:
     """A bowl or basket of fruit."""
     r, h = rng.uniform(0.45, 0.65), rng.uniform(0.22, 0.4)
-    b.add(lathe([(0, 0), (r * 0.5, 0), (r * 0.85, h * 0.5), (r, h), (r - 0.04, h), (r * 0.5, 0.06), (0, 0.06)], 36, 60), fabric(rng, 0.5))
+    b.add(
+        lathe([(0, 0), (r * 0.5, 0), (r * 0.85, h * 0.5), (r, h), (r - 0.04, h), (r * 0.5, 0.06), (0, 0.06)], 36, 60),
+        fabric(rng, 0.5),
+    )
     for i in range(rng.integers(3, 8)):
         a, s = 2.4 * i, rng.uniform(0.12, 0.18)
         at = (r * 0.5 * np.cos(a) * (i > 0), r * 0.5 * np.sin(a) * (i > 0), h * 0.85 + 0.1 * (i == 0))
@@ -88,14 +97,21 @@ def burger(b: Builder, rng: Rng) -> None:
     z = h
     for _ in range(rng.integers(1, 3)):
         _lettuce(b, rng, r * 1.06, z)
-        b.add(cylinder(r * 0.98, 0.14, segments=36, bevel=0.05), Paint((0.36, 0.2, 0.12), (0.24, 0.12, 0.07), "noise", 9.0), at=(0, 0, z + 0.1))
+        b.add(
+            cylinder(r * 0.98, 0.14, segments=36, bevel=0.05),
+            Paint((0.36, 0.2, 0.12), (0.24, 0.12, 0.07), "noise", 9.0),
+            at=(0, 0, z + 0.1),
+        )
         b.add(box(r * 1.5, r * 1.5, 0.03, 0.01), plain((0.98, 0.76, 0.18)), at=(0, 0, z + 0.185), turn=(0, 0, 45))
         if rng.uniform() < 0.7:
             b.add(cylinder(r * 0.94, 0.06, segments=32, bevel=0.02), plain((0.83, 0.2, 0.14)), at=(0, 0, z + 0.23))
         z += 0.25
     dome = rng.uniform(0.28, 0.4)
     t = np.linspace(0.02, np.pi / 2, 12)
-    b.add(lathe([(0, z), (r * 0.96, z), *zip(r * 1.04 * np.cos(t), z + 0.05 + dome * np.sin(t), strict=True)], 40, 60), BREAD)
+    b.add(
+        lathe([(0, z), (r * 0.96, z), *zip(r * 1.04 * np.cos(t), z + 0.05 + dome * np.sin(t), strict=True)], 40, 60),
+        BREAD,
+    )
     for i in range(26):
         a, s = 2.39996 * i, np.sqrt((i + 0.5) / 26) * 0.8
         at = (r * 1.04 * s * np.cos(a), r * 1.04 * s * np.sin(a), z + 0.055 + dome * np.sqrt(1 - s * s))
@@ -141,12 +157,27 @@ def fruit(b: Builder, rng: Rng) -> None:
     if kind == 0:
         t = np.linspace(-np.pi / 2, np.pi / 2, 18)
         r = 0.5 * np.cos(t) * (1 + 0.15 * np.sin(t))
-        b.add(lathe(np.stack([r, 0.45 * np.sin(t) - 0.12 * np.exp(-((r / 0.12) ** 2)) * np.sign(np.sin(t))], -1), 32, 180), color)
+        b.add(
+            lathe(
+                np.stack([r, 0.45 * np.sin(t) - 0.12 * np.exp(-((r / 0.12) ** 2)) * np.sign(np.sin(t))], -1), 32, 180
+            ),
+            color,
+        )
     elif kind == 1:
-        b.add(lathe([(0, -0.5), (0.3, -0.45), (0.44, -0.2), (0.4, 0.05), (0.24, 0.35), (0.2, 0.5), (0.1, 0.6), (0, 0.62)], 32, 180), color)
+        b.add(
+            lathe(
+                [(0, -0.5), (0.3, -0.45), (0.44, -0.2), (0.4, 0.05), (0.24, 0.35), (0.2, 0.5), (0.1, 0.6), (0, 0.62)],
+                32,
+                180,
+            ),
+            color,
+        )
     elif kind == 2:
         body = ellipsoid(0.55, 0.55, 0.42, 16, 64)
-        v = body.vertices * (1 + 0.06 * np.abs(np.cos(5 * np.arctan2(body.vertices[:, 1], body.vertices[:, 0]))))[:, None]
+        v = (
+            body.vertices
+            * (1 + 0.06 * np.abs(np.cos(5 * np.arctan2(body.vertices[:, 1], body.vertices[:, 0]))))[:, None]
+        )
         b.add(body._replace(vertices=v), plain(jitter(rng, (0.9, 0.45, 0.1), 0.08)))
     elif kind == 3:
         b.add(ellipsoid(0.35, 0.35, 0.5), Paint((0.9, 0.68, 0.2), (0.6, 0.4, 0.1), "checks", 9.0))

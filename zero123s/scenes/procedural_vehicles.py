@@ -3,7 +3,7 @@
 import numpy as np
 
 from zero123s.scenes.mesh import Paint
-from zero123s.scenes.primitives import Builder, box, capsule, cylinder, ellipsoid, extrude, lathe
+from zero123s.scenes.primitives import Builder, Solid, box, capsule, cylinder, ellipsoid, extrude, lathe, tube
 from zero123s.scenes.procedural_color import DARK, WHITE, any_color, fabric, jitter, metal, plain, vivid, wood
 
 Rng = np.random.Generator
@@ -29,14 +29,24 @@ def car(b: Builder, rng: Rng) -> None:
     low, belt, roof = r * 0.8, r + rng.uniform(0.18, 0.26), rng.uniform(0.55, 0.8)
     b.add(box(2 * long, w, belt - low, 0.07), body, at=(0, 0, (belt + low) / 2))
     rear, front, slope = rng.uniform(-0.95, -0.4) * long, rng.uniform(0.2, 0.6) * long, rng.uniform(0.05, 0.3)
-    cabin = [(rear, belt - 0.02), (front, belt - 0.02), (front - slope, roof), (rear + slope * rng.uniform(0.1, 1), roof)]
+    cabin = [
+        (rear, belt - 0.02),
+        (front, belt - 0.02),
+        (front - slope, roof),
+        (rear + slope * rng.uniform(0.1, 1), roof),
+    ]
     b.add(extrude(cabin, w * 0.86), body)
     inner = np.array(cabin)
     center = inner.mean(axis=0)
     b.add(extrude(center + (inner - center) * [0.84, 0.7], w * 0.87), GLASS)
     angle = np.rad2deg(np.arctan2(slope, roof - belt))
     length = float(np.hypot(slope, roof - belt))
-    b.add(box(0.02, w * 0.74, length * 0.75, 0.005), GLASS, at=(front - slope / 2 + 0.003, 0, (belt + roof) / 2), turn=(0, -angle, 0))
+    b.add(
+        box(0.02, w * 0.74, length * 0.75, 0.005),
+        GLASS,
+        at=(front - slope / 2 + 0.003, 0, (belt + roof) / 2),
+        turn=(0, -angle, 0),
+    )
     _wheels(b, rng, (-long * 0.62, long * 0.62), w / 2 - 0.02, r, 0.13)
     _lights(b, long, -long, w * 0.34, belt - 0.09)
     b.add(box(0.06, w * 1.02, 0.06, 0.02), metal(rng), at=(long, 0, low + 0.04))
@@ -63,24 +73,40 @@ def truck(b: Builder, rng: Rng) -> None:
     elif kind == 2:
         b.add(box(long, 0.05, tall * 0.45), load, at=(x, w / 2, base + tall * 0.22), mirror=True)
         b.add(box(0.05, w, tall * 0.45), load, at=(x - long / 2, 0, base + tall * 0.22))
-        b.add(ellipsoid(long * 0.42, w * 0.4, tall * 0.5), Paint((0.5, 0.4, 0.3), (0.35, 0.27, 0.2), "noise", 8), at=(x, 0, base + 0.15))
+        b.add(
+            ellipsoid(long * 0.42, w * 0.4, tall * 0.5),
+            Paint((0.5, 0.4, 0.3), (0.35, 0.27, 0.2), "noise", 8),
+            at=(x, 0, base + 0.15),
+        )
     else:
         b.add(box(long + 0.15, w, tall * 1.15, 0.06), cab, at=(x + 0.08, 0, base + tall * 0.6))
         for i in range(4):
-            b.add(box(long / 6, w * 1.02, tall * 0.35, 0.02), GLASS, at=(x + (i - 1.5) * long / 4.2, 0, base + tall * 0.8))
+            b.add(
+                box(long / 6, w * 1.02, tall * 0.35, 0.02), GLASS, at=(x + (i - 1.5) * long / 4.2, 0, base + tall * 0.8)
+            )
     _wheels(b, rng, (-long * 0.5, -long * 0.22, long * 0.5), w / 2, r, 0.1)
     _lights(b, front + 0.39, -long / 2 - 0.16, w * 0.36, base + 0.08)
 
 
 def plane(b: Builder, rng: Rng) -> None:
     """Fuselage, wings, tail, and jets or a propeller."""
-    body, wing, accent = fabric(rng, 0.8) if rng.uniform() < 0.5 else plain(WHITE), plain(any_color(rng)), plain(vivid(rng))
+    body, wing, accent = (
+        fabric(rng, 0.8) if rng.uniform() < 0.5 else plain(WHITE),
+        plain(any_color(rng)),
+        plain(vivid(rng)),
+    )
     r, long = rng.uniform(0.1, 0.18), rng.uniform(0.7, 0.95)
     b.add(tube_x(long, r), body)
     span, chord, sweep = rng.uniform(0.6, 0.95), rng.uniform(0.2, 0.35), rng.uniform(-0.02, 0.45)
     high = rng.uniform(-0.6, 0.8) * r
     outline = [(chord / 2, 0), (-chord / 2, 0), (-sweep - chord * 0.35, span), (-sweep, span)]
-    b.add(extrude(outline, 0.035), wing, at=(rng.uniform(0, 0.2), 0, high), turn=(-90 + rng.uniform(0, 8), 0, 0), mirror=True)
+    b.add(
+        extrude(outline, 0.035),
+        wing,
+        at=(rng.uniform(0, 0.2), 0, high),
+        turn=(-90 + rng.uniform(0, 8), 0, 0),
+        mirror=True,
+    )
     tail = [(0.12, 0), (-0.14, 0), (-0.24, 0.3), (-0.1, 0.3)]
     b.add(extrude(tail, 0.03), accent, at=(-long * 0.82, 0, r * 0.4))
     b.add(extrude(tail, 0.025), wing, at=(-long * 0.82, 0, r * 0.3), turn=(-90, 0, 0), mirror=True)
@@ -96,10 +122,8 @@ def plane(b: Builder, rng: Rng) -> None:
         b.add(capsule((0.1, r, -r - 0.12), (0.1, r * 0.4, 0), 0.02), plain(DARK), mirror=True)
 
 
-def tube_x(half: float, r: float):
+def tube_x(half: float, r: float) -> Solid:
     """Return a fuselage along x with a round nose and a slim tail."""
-    from zero123s.scenes.primitives import tube
-
     x = np.linspace(-half, half * 0.9, 9)
     size = r * np.interp(x / half, [-1, -0.4, 0.5, 0.9], [0.25, 0.95, 1, 0.7])
     return tube(np.stack([x, 0 * x, 0.3 * r * (x < -0.5 * half)], -1), size, 20)
@@ -113,7 +137,12 @@ def boat(b: Builder, rng: Rng) -> None:
     top = [(x, y * w) for x, y in outline] + [(x, -y * w) for x, y in outline[::-1] if y > 0]
     for i in range(4):
         k = 0.72 + 0.28 * np.sqrt((i + 1) / 4)
-        b.add(extrude(np.array(top) * [0.8 + 0.05 * (i + 1), k], h / 4 + 0.001), hull, at=(0, 0, h * (i + 0.5) / 4), turn=(90, 0, 0))
+        b.add(
+            extrude(np.array(top) * [0.8 + 0.05 * (i + 1), k], h / 4 + 0.001),
+            hull,
+            at=(0, 0, h * (i + 0.5) / 4),
+            turn=(90, 0, 0),
+        )
     b.add(extrude(np.array(top) * 0.9, 0.02), deck, at=(0, 0, h), turn=(90, 0, 0))
     if rng.uniform() < 0.5:
         mast = rng.uniform(0.8, 1.2)
@@ -126,7 +155,7 @@ def boat(b: Builder, rng: Rng) -> None:
         b.add(box(long * 0.8, w * 1.2, 0.2, 0.03), cabin, at=(-0.1, 0, h + 0.1))
         b.add(box(long * 0.82, w * 1.22, 0.07, 0.01), GLASS, at=(-0.1, 0, h + 0.12))
         b.add(box(long * 0.45, w, 0.18, 0.03), cabin, at=(-0.05, 0, h + 0.28))
-        for x in ([-0.2, 0.1] if rng.uniform() < 0.5 else [-0.1]):
+        for x in [-0.2, 0.1] if rng.uniform() < 0.5 else [-0.1]:
             b.add(cylinder(0.07, 0.3), plain(vivid(rng)), at=(x, 0, h + 0.5))
 
 

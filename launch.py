@@ -1,0 +1,8 @@
+"""Train, validate, test or export: `python launch.py --help`."""
+
+import sys
+
+from zero123s.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Package metadata. `pip install -e .` needs no compiler; see README.md for the extras."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = Path("zero123s/__init__.py").read_text(encoding="utf-8").split('__version__ = "')[1].split('"')[0]
+
+TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "ruff", "pyright"]
+
+setup(
+    name="zero123s",
+    version=VERSION,
+    description="One image in, a clean textured 3D mesh out, by score distillation with Stable Zero123",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["zero123s", "zero123s.*"]),
+    install_requires=[
+        # The upper bound keeps pip from replacing a CPU build that is already there.
+        "torch>=2.4,<2.14",
+        "pytorch-lightning>=2.4",
+        "omegaconf>=2.3",
+        "diffusers>=0.31",
+        "transformers>=4.45",
+        "safetensors",
+        "numpy",
+        "numba>=0.60",
+        "jaxtyping",
+        "beartype",
+        "pyyaml",
+        "pillow>=10",
+        "imageio[ffmpeg]",
+        "opencv-python",
+        "trimesh>=4",
+        "scikit-image",
+        "xatlas",
+        "embreex",
+        "fast-simplification",
+        "tensorboard",
+        "tqdm",
+    ],
+    entry_points={"console_scripts": ["zero123s=zero123s.commands:main"]},
+    extras_require={
+        "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
+        "test": TEST,
+    },
+)

@@ -1,0 +1,123 @@
+"""The tiny checkpoint of the original layout, rebuilt from integers with everything that the real files carry."""
+
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zero123s.diffusion.checkpoint import load_zero123
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TINY_CONFIG = GOLDEN / "tiny_config.yaml"
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, torch.Tensor]:
+    """Everything that was recorded from the original."""
+    with np.load(GOLDEN / "reference.npz") as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> dict[str, torch.Tensor]:
+    """The state dict of the tiny original model, averages and text leftovers included."""
+    weights: dict[str, torch.Tensor] = OrderedDict()
+    # The schedule's buffers are never read: any content must do.
+    for name in ("betas", "alphas_cumprod", "sqrt_alphas_cumprod"):
+        weights[name] = torch.full((1000,), 0.5)
+    with np.load(GOLDEN / "tiny_weights.npz") as file:
+        start = 0
+        data = torch.from_numpy(file["data"]).float()
+        rows = zip(
+            str(file["names"]).split("\n"),
+            str(file["shapes"]).split("\n"),
+            file["exponents"],
+            file["ones"],
+            strict=True,
+        )
+        for name, shape_text, exponent, one in rows:
+            shape = [int(n) for n in shape_text.split(",") if n]
+            n = int(np.prod(shape))
+            weights[name] = (data[start : start + n] * 2.0 ** -int(exponent) + int(one)).reshape(shape)
+            start += n
+        for key in file.files:
+            if key.startswith("extra/"):
+                weights[key.removeprefix("extra/")] = torch.from_numpy(file[key])
+    return weights
+
+
+class NumpyOneScalar:
+    """Pickles as NumPy 1 pickled a float64."""
+
+    def __init__(self, value: float) -> None:
+        self.value = np.float64(value)
+
+    def __reduce__(self):
+        return sys.modules["numpy.core.multiarray"].scalar, (np.dtype("float64"), self.value.tobytes())
+
+
+def save_like_lightning(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write what Lightning 1.4.2 wrote: callbacks keyed by class, AdamW state, NumPy-1 scalars."""
+    names = {"pytorch_lightning.callbacks.model_checkpoint": "ModelCheckpoint", "numpy.core.multiarray": "scalar"}
+    modules = {name: types.ModuleType(name) for name in names}
+    callback = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
+    modules["pytorch_lightning.callbacks.model_checkpoint"].ModelCheckpoint = callback
+
+    def scalar(dtype, data):
+        return np.frombuffer(data, dtype)[0]
+
+    scalar.__module__, scalar.__qualname__ = "numpy.core.multiarray", "scalar"
+    modules["numpy.core.multiarray"].scalar = scalar
+    kept = {name: sys.modules.get(name) for name in names}
+    sys.modules.update(modules)
+    moments = {"step": 105000, "exp_avg": torch.zeros(320), "exp_avg_sq": torch.zeros(320)}
+    try:
+        torch.save(
+            {
+                "epoch": 28,
+                "global_step": 105000,
+                "pytorch-lightning_version": "1.4.2",
+                "state_dict": weights,
+                "callbacks": {callback: {"best_model_score": torch.tensor(0.1), "best_model_path": "logs/a.ckpt"}},
+                "optimizer_states": [{"state": {0: moments}, "param_groups": [{"lr": NumpyOneScalar(1e-4)}]}],
+                "lr_schedulers": [{"_last_lr": [NumpyOneScalar(1e-4)]}],
+            },
+            path,
+        )
+    finally:
+        for name, module in kept.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+@pytest.fixture(scope="session")
+def tiny_ckpt(tiny_weights, tmp_path_factory) -> Path:
+    """The whole checkpoint: fp32, averages, wrapped by Lightning."""
+    path = tmp_path_factory.mktemp("tiny") / "zero123.ckpt"
+    save_like_lightning(tiny_weights, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_half_ckpt(tiny_weights, tmp_path_factory) -> Path:
+    """A pruned one: fp16 without averages."""
+    path = tmp_path_factory.mktemp("half") / "zero123_pruned.ckpt"
+    halved = {k: v.half() for k, v in tiny_weights.items() if not k.startswith("model_ema.")}
+    torch.save({"state_dict": halved}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def models(tiny_ckpt, tiny_half_ckpt):
+    """The three variants by name: (model, prefix of its recorded outputs)."""
+    return {
+        "ema": (load_zero123(tiny_ckpt, TINY_CONFIG, dtype="fp32"), "ema/"),
+        "raw": (load_zero123(tiny_ckpt, TINY_CONFIG, dtype="fp32", ema=False), "raw/"),
+        "half": (load_zero123(tiny_half_ckpt, TINY_CONFIG, dtype="fp32"), "raw/"),
+    }

@@ -1,0 +1,55 @@
+"""The ray march: closed forms, and the kernel against the reference."""
+
+import pytest
+import torch
+
+from zero123s.errors import ConfigError, MissingDependencyError
+from zero123s.ops import backends
+from zero123s.ops.ray_marching import march
+
+BOX = torch.tensor([-1.0, -1, -1, 1, 1, 1])
+BACKENDS = ["reference", "numba"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_full_box_is_sampled_from_face_to_face(backend):
+    o, d = torch.tensor([[3.0, 0, 0], [3.0, 0, 0]]), torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]])
+    samples = march(o, d, BOX, torch.ones(1, 4, 4, 4, dtype=torch.bool), 0.125, backend=backend)
+    assert samples.packed_info.tolist() == [[0, 16], [16, 0]]
+    torch.testing.assert_close(samples.t_starts, 2 + 0.125 * torch.arange(16.0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_the_occupied_cell_is_sampled(backend):
+    grid = torch.zeros(4, 4, 4, dtype=torch.bool)
+    grid[3, 2, 2] = True  # x from 0.5 to 1
+    o, d = torch.tensor([[3.0, 0.25, 0.25]]), torch.tensor([[-1.0, 0, 0]])
+    samples = march(o, d, BOX, grid, 0.125, backend=backend)
+    torch.testing.assert_close(samples.t_starts, torch.tensor([2.0, 2.125, 2.25, 2.375]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_rays_and_no_hits_give_no_samples(backend):
+    grid = torch.ones(4, 4, 4, dtype=torch.bool)
+    assert march(torch.zeros(0, 3), torch.zeros(0, 3), BOX, grid, 0.1, backend=backend).t_starts.shape == (0,)
+    away = march(torch.tensor([[3.0, 3, 3]]), torch.tensor([[1.0, 0, 0]]), BOX, grid, 0.1, backend=backend)
+    assert away.packed_info.tolist() == [[0, 0]]
+
+
+def test_the_kernel_equals_the_reference():
+    g = torch.Generator().manual_seed(0)
+    o = torch.nn.functional.normalize(torch.randn(500, 3, generator=g), dim=-1) * 3
+    d = torch.nn.functional.normalize(torch.randn(500, 3, generator=g) * 0.3 - o, dim=-1)
+    grid, jitter = torch.rand(8, 8, 8, generator=g) < 0.3, torch.rand(500, generator=g)
+    a, b = (march(o, d, BOX, grid, 0.013, jitter=jitter, backend=name) for name in BACKENDS)
+    # a midpoint within rounding of a cell's face may fall on either side
+    assert (a.packed_info[:, 1] - b.packed_info[:, 1]).abs().sum() <= 2
+    if a.t_starts.shape == b.t_starts.shape:
+        torch.testing.assert_close(a.t_starts, b.t_starts, rtol=0, atol=1e-5)
+
+
+def test_backends_that_cannot_run_are_errors():
+    with pytest.raises(MissingDependencyError, match="cannot run on device 'cpu'"):
+        backends.resolve("hash_grid", "cuda", "cpu")
+    with pytest.raises(ConfigError, match="Unknown backend 'fast'"):
+        backends.resolve("hash_grid", "fast", "cpu")

@@ -1,0 +1,98 @@
+"""The floors of docs/extending.md, the absence of import cycles, and the size budgets, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "zero123s"
+FILES = sorted(PACKAGE.rglob("*.py"))
+SLOTS = ("data", "geometry", "material", "background", "renderer", "guidance", "exporter")
+FLOORS = {
+    0.0: ("registry", "config", "experiment", "compat", "schedule", "structures", "errors", "randomness"),
+    1.0: ("ops",),
+    1.5: ("diffusion", "preprocess", "scenes"),
+    2.0: (*SLOTS, "losses"),
+    3.0: ("system",),
+    4.0: ("callbacks", "run_dir", "evaluate", "cli", "session", "commands", "web", "cluster"),
+}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(p): p for p in FILES}
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """Modules of this package that a file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zero123s"):
+            names = {f"{node.module}.{a.name}" for a in node.names}
+            found |= {n if n in MODULES else node.module for n in names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.startswith("zero123s")}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_only_lower_floors(path):
+    parts = module_name(path).split(".")
+    if len(parts) == 1:
+        return
+    here = FLOOR[parts[1]]
+    for target in imports(path):
+        folder = target.split(".")[1] if "." in target else ""
+        if not folder or folder == parts[1]:
+            continue
+        assert FLOOR[folder] <= here, f"{module_name(path)} imports {target} from a higher floor"
+        assert not (folder in SLOTS and parts[1] in SLOTS), f"{module_name(path)} imports another slot: {target}"
+
+
+def test_no_import_cycles():
+    graph = {name: imports(path, top_level_only=True) & set(MODULES) for name, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(name: str, stack: tuple[str, ...]) -> None:
+        assert name not in stack, f"import cycle: {' -> '.join((*stack, name))}"
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*stack, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_sizes(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400, f"{path.name} is longer than 400 lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno
+            assert length <= 60, f"{path.name}:{node.lineno} {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_public_functions_are_annotated_and_documented(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path.name}: class {node.name} has no docstring"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+            assert node.returns is not None, f"{path.name}: {node.name} lacks a return annotation"
+
+
+def test_package_imports_without_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, zero123s; assert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

@@ -1,0 +1,72 @@
+"""Every YAML that ships parses down to its last key; threestudio's words are understood."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from zero123s import compat
+from zero123s.cli import main
+from zero123s.commands import COMMANDS
+from zero123s.commands import main as command
+from zero123s.config import load_config, profile_names, resolve
+from zero123s.experiment import parse_experiment
+from zero123s.system.base import plan_experiment
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+REQUIRED = {"multi-view": ["data.transforms_path=x.json"]}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_dry_runs_with_and_without_profiles(path, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for profile in ("none", *sorted(profile_names(path))):
+        words = ["--config", str(path), "--train", "--dry-run", "--profile", profile, *REQUIRED.get(path.stem, [])]
+        assert main(words) == 0
+        assert "geometry_type: implicit-volume" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir()), "a dry run creates nothing"
+
+
+def test_the_recipe_has_the_measured_numbers():
+    path = next(p for p in CONFIGS if p.stem == "stable-zero123")
+    experiment = parse_experiment(load_config(path))
+    system = plan_experiment(experiment).experiment.system
+    assert experiment.trainer.max_steps == 600
+    assert experiment.data.random_camera.batch_size == [12, 8, 4]
+    assert (system.guidance.guidance_scale, system.loss.lambda_sds, system.geometry.radius) == (3.0, 0.1, 2.0)
+
+
+def test_threestudio_words_are_translated_or_dropped_with_a_notice():
+    cfg = OmegaConf.create(
+        {
+            "data": {"requires_depth": "${cmaxgt0:${system.loss.lambda_depth}}", "image_path": "a.png"},
+            "system": {
+                "prompt_processor_type": "dummy-prompt-processor",
+                "renderer": {"radius": "${system.geometry.radius}", "return_comp_normal": True},
+                "geometry": {"radius": 2.0, "isosurface_resolution": 256},
+                "guidance": {"pretrained_model_name_or_path": "x.ckpt", "vram_O": True, "cond_elevation_deg": 5.0},
+                "loss": {"lambda_depth": 0.0},
+                "loggers": {"wandb": {"enable": False, "project": "p", "name": "None"}},
+            },
+        }
+    )
+    notices = compat.translate(cfg)
+    plan = plan_experiment(parse_experiment(_loaded(resolve(cfg))))
+    system = plan.experiment.system
+    assert (system.guidance.checkpoint, system.exporter.isosurface_resolution) == ("x.ckpt", 256)
+    assert len(notices) == 9
+    assert any("prompt" in n for n in notices)
+
+
+def _loaded(cfg):
+    from zero123s.config import LoadedConfig
+
+    return LoadedConfig(cfg, {}, [], Path("x.yaml"), None)
+
+
+def test_commands_are_listed_and_typos_answered(capsys):
+    assert command([]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in COMMANDS)
+    assert command(["prepair"]) == 2
+    assert "Did you mean 'prepare'?" in capsys.readouterr().err

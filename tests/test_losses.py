@@ -1,0 +1,105 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from zero123s.errors import ConfigError
+from zero123s.losses import TERMS, LossConfig, LossWeights, View
+from zero123s.ops.cameras import orbit_cameras
+from zero123s.structures import ReferenceView, RenderOutput
+
+
+def value(name: str, view: View) -> float:
+    return float(TERMS[name].fn(view))
+
+
+@pytest.fixture
+def out():
+    ones = torch.ones(1, 2, 2, 1)
+    return RenderOutput(comp_rgb=0.5 * ones.expand(1, 2, 2, 3), opacity=0.25 * ones, depth=ones)
+
+
+@pytest.fixture
+def reference():
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]]).reshape(1, 2, 2, 1)
+    return ReferenceView(orbit_cameras(0.0, 0.0, height=2, width=2), torch.zeros(1, 2, 2, 3), mask)
+
+
+def test_rgb_and_mask_against_hand_computed_means(out, reference):
+    # target: black inside, white in the one background pixel; every pixel is 0.5 away
+    assert value("rgb", View(out, reference)) == pytest.approx(0.25)
+    assert value("mask", View(out, reference)) == pytest.approx((3 * 0.75**2 + 0.25**2) / 4)
+    black = View(replace(out, comp_rgb=torch.zeros(1, 2, 2, 3), background=torch.zeros(1, 2, 2, 3)), reference)
+    assert value("rgb", black) == 0
+
+
+def test_views_count_by_their_weights(out, reference):
+    two = RenderOutput(
+        torch.cat([out.comp_rgb, out.comp_rgb]), torch.cat([out.opacity, 0 * out.opacity]), torch.cat([out.depth] * 2)
+    )
+    cameras = orbit_cameras(0.0, torch.tensor([0.0, 90.0]), height=2, width=2)
+    views = ReferenceView(cameras, torch.zeros(2, 2, 2, 3), torch.zeros(2, 2, 2, 1), weights=torch.tensor([1.0, 3.0]))
+    assert value("mask", View(two, views)) == pytest.approx(0.25**2 / 4)
+
+
+def test_depth_terms_do_not_see_scale_and_shift(out, reference):
+    rendered = torch.tensor([[1.0, 2.0], [4.0, 9.0]]).reshape(1, 2, 2, 1)
+    given = 3 * rendered + 5
+    view = View(replace(out, depth=rendered), replace(reference, depth=given))
+    assert value("depth", view) == pytest.approx(0, abs=1e-9)
+    assert value("depth_rel", view) == pytest.approx(0, abs=1e-6)
+    flipped = View(replace(out, depth=-rendered), replace(reference, depth=given))
+    assert value("depth_rel", flipped) == pytest.approx(2, abs=1e-6)
+
+
+def test_normal_is_one_minus_cosine_inside_the_mask(out, reference):
+    x = torch.tensor([1.0, 0.0, 0.0]).expand(1, 2, 2, 3)
+    y = torch.tensor([0.0, 1.0, 0.0]).expand(1, 2, 2, 3)
+    view = View(replace(out, comp_normal=(x + 1) / 2), replace(reference, normal=y))
+    assert value("normal", view) == pytest.approx(1)
+    assert value("normal", View(view.out, replace(reference, normal=x))) == pytest.approx(0, abs=1e-6)
+
+
+def test_normal_smooth_is_down_plus_across(out):
+    n = torch.zeros(1, 2, 2, 3)
+    n[:, 1] = 1.0  # changes by 1 going down, by 0 going across
+    assert value("normal_smooth", View(replace(out, comp_normal=n))) == pytest.approx(1)
+
+
+def test_orient_counts_only_normals_that_face_away(out):
+    normal = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]])
+    dirs = torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])
+    seen = replace(out, normal=normal, dirs=dirs, weights=torch.tensor([0.5, 0.5]))
+    assert value("orient", View(seen)) == pytest.approx(0.5 / 4)
+
+
+def test_sparsity_opaque_and_eikonal(out):
+    assert value("sparsity", View(out)) == pytest.approx(math.sqrt(0.25**2 + 0.01))
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert value("opaque", View(out)) == pytest.approx(entropy)
+    gradient = torch.tensor([[2.0, 0, 0], [0, 1.0, 0]])
+    assert value("eikonal", View(replace(out, sdf_grad=gradient))) == pytest.approx(0.5)
+
+
+def test_no_samples_is_no_loss_but_still_differentiable(out):
+    empty = torch.zeros(0, 3, requires_grad=True)
+    seen = replace(out, normal=empty, normal_perturbed=empty, dirs=empty, weights=torch.zeros(0))
+    loss = TERMS["3d_normal_smooth"].fn(View(seen)) + TERMS["orient"].fn(View(seen))
+    loss.backward()
+    assert float(loss) == 0
+
+
+def test_a_term_that_is_off_is_neither_needed_nor_computed(out):
+    weights = LossWeights(LossConfig(lambda_opaque=2.0, lambda_orient=[0, 0.0, 1.0, 10]))
+    assert weights.needs("novel", 0) == frozenset()
+    assert weights.needs("novel", 5) == {"samples", "normal"}
+    terms = weights.compute("novel", 0, View(out))
+    assert list(terms) == ["opaque"]
+    assert terms["opaque"].weight == 2
+    assert not weights.ever("sds")
+
+
+def test_a_bad_weight_names_its_key():
+    with pytest.raises(ConfigError, match=r"system\.loss\.lambda_rgb"):
+        LossWeights(LossConfig(lambda_rgb=[1, 2]))

@@ -1,0 +1,69 @@
+"""Pictures of the scene: the reference view scored, an orbit as a strip or a video."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import torch
+
+from zero123s.ops.cameras import generate_rays
+from zero123s.preprocess.images import write_png_atomic
+from zero123s.structures import Cameras, ReferenceView
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the peak signal-to-noise ratio of images in [0, 1], in dB."""
+    return -10 * math.log10(max(float((a - b).square().mean()), 1e-12))
+
+
+def mask_iou(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return intersection over union of two coverages, cut at one half; 1 when both are empty."""
+    x, y = a > 0.5, b > 0.5
+    union = (x | y).sum()
+    return float((x & y).sum() / union) if union else 1.0
+
+
+@torch.no_grad()
+def score_reference(system: Any, reference: ReferenceView) -> dict[str, float]:
+    """Render the supervised views and compare them with their pictures, over the scene's background."""
+    scores = {"psnr": 0.0, "mask_iou": 0.0}
+    system.eval()
+    n = len(reference.cameras)
+    for i in range(n):
+        camera = reference.cameras.select(slice(i, i + 1))
+        out = system.render(camera)
+        mask = reference.mask[i : i + 1]
+        target = reference.rgb[i : i + 1] * mask + system.background(generate_rays(camera).rays_d) * (1 - mask)
+        scores["psnr"] += psnr(out.comp_rgb, target) / n
+        scores["mask_iou"] += mask_iou(out.opacity, mask) / n
+    system.train()
+    return scores
+
+
+@torch.no_grad()
+def render_orbit(system: Any, cameras: Cameras) -> list[np.ndarray]:
+    """Return one frame per view: colour, normals and opacity side by side, uint8."""
+    system.eval()
+    frames = []
+    for i in range(len(cameras)):
+        out = system.render(cameras.select(slice(i, i + 1)), frozenset({"normal"}))
+        assert out.comp_normal is not None
+        normal = out.comp_normal + (1 - out.opacity)
+        row = torch.cat([out.comp_rgb, normal, out.opacity.expand_as(normal)], dim=2)[0]
+        frames.append((255 * row.clamp(0, 1) + 0.5).to(torch.uint8).cpu().numpy())
+    system.train()
+    return frames
+
+
+def save_strip(path: Path, frames: list[np.ndarray]) -> None:
+    """Write frames below each other as one PNG."""
+    write_png_atomic(path, np.concatenate(frames, axis=0).astype(np.float32) / 255)
+
+
+def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> None:
+    """Write an mp4 whole or not at all."""
+    temporary = path.with_name(f".{path.stem}.part.mp4")
+    imageio.imwrite(temporary, np.stack(frames), fps=fps, codec="libx264", macro_block_size=2)
+    temporary.replace(path)

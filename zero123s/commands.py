@@ -1,0 +1,39 @@
+"""The `zero123s` command: one word for every tool besides training."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from zero123s import __version__
+from zero123s.errors import UserError
+from zero123s.registry import nearest
+
+COMMANDS = {
+    "prepare": ("zero123s.preprocess.command", "cut the object out of a photo and frame it as Zero123 expects"),
+    "views": ("zero123s.diffusion.command_views", "draw novel views of one picture with a Zero123 checkpoint"),
+    "convert": ("zero123s.diffusion.command_convert", "rewrite a checkpoint in another layout or precision"),
+    "download": ("zero123s.diffusion.command_download", "fetch published Zero123 weights, with their licence"),
+    "launch": ("zero123s.cli", "train, validate, test or export as a YAML file says (same as launch.py)"),
+}
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([f"zero123s {__version__}", "usage: zero123s COMMAND ...  (COMMAND --help tells more)", *lines])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; exit code 2 with one sentence for a mistake."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"error: Unknown command '{words[0]}'.{nearest(words[0], list(COMMANDS))}\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,317 @@
+"""The Zero123 network: denoiser, autoencoder, image encoder and camera projection behind one small interface.
+
+Images are B 3 H W in [0, 1] on white; latents are B 4 h w; every method returns the dtype of the tensors it was given,
+whatever the dtype of the component that did the work.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from zero123s.diffusion import conditioning
+from zero123s.diffusion.model_config import ModelConfig, UNetConfig, VAEConfig
+from zero123s.diffusion.sampling import Progress, sample_latents
+from zero123s.errors import ConfigError
+
+PerView = Float[Tensor, "B"] | Sequence[float] | float
+"""One number per view, or one for all of them."""
+
+
+class Zero123Model(nn.Module):
+    """Predicts the noise in a view of an object from one picture of it and the relative camera pose."""
+
+    def __init__(self, config: ModelConfig, family: str = "stable-zero123") -> None:
+        """Build the modules with PyTorch's default initialisation.
+
+        Args:
+            config: sizes and schedule; `config.clip` must be known.
+            family: "stable-zero123" or "zero123": what the fourth pose term means (see `pose_vector`).
+        """
+        super().__init__()
+        if family not in conditioning.FAMILIES:
+            raise ConfigError(f"Unknown family '{family}'. Known: {', '.join(conditioning.FAMILIES)}.")
+        if config.clip is None:
+            raise ConfigError("The image encoder's sizes are unknown: give them under cond_stage_config.params.")
+        self.config = config
+        self.family = family
+        self.info: dict[str, str] = {}
+        """Where the weights come from: path, sha256, family, licence, dtype; empty for a model built from scratch."""
+        self.unet = build_unet(config.unet)
+        self.vae = build_vae(config.vae, config.scale_factor)
+        self.image_encoder = build_image_encoder(config)
+        self.cc_projection = build_projection(config)
+        self.lift = build_lift(config)
+        self.alphas_cumprod: Float[Tensor, "T"]
+        # Never read from a file: half-precision files carry a ruined schedule.
+        alphas = conditioning.alphas_cumprod(config.linear_start, config.linear_end, config.timesteps)
+        self.register_buffer("alphas_cumprod", alphas, persistent=False)
+
+    @property
+    def image_size(self) -> int:
+        """Edge in pixels of the images that the model sees and makes."""
+        return self.config.image_size
+
+    @property
+    def scale_factor(self) -> float:
+        """Scaled latents, which the denoiser sees noised, are this times unscaled ones."""
+        return self.config.scale_factor
+
+    @property
+    def n_timesteps(self) -> int:
+        """Length of the noise schedule."""
+        return self.config.timesteps
+
+    @property
+    def latent_size(self) -> int:
+        """Edge of the latents in cells."""
+        return self.config.unet.image_size
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return self.config.vae.z_channels
+
+    @property
+    def device(self) -> torch.device:
+        """Where the camera projection lives, and with it the model."""
+        return self.cc_projection.weight.device
+
+    # ---- what the model is told ----
+
+    def embed_image(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
+        """Embed the input picture (before the camera projection, not normalised); N = 1 for the original family."""
+        pixels = conditioning.clip_pixels(conditioning.fit_image(rgb, self.image_size), self._clip.image_size)
+        return self.image_encoder(pixels.to(_dtype(self.image_encoder))).image_embeds[:, None].to(rgb.dtype)
+
+    def encode_image(
+        self, rgb: Float[Tensor, "B 3 H W"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B 4 h w"]:
+        """Encode to unscaled latents: the posterior's mode, or a sample of it when a generator is given."""
+        pixels = conditioning.fit_image(rgb, self.image_size) * 2 - 1
+        posterior = self.vae.encode(pixels.to(_dtype(self.vae))).latent_dist
+        mean = posterior.mean.to(rgb.dtype)
+        if generator is None:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
+        return mean + posterior.std.to(rgb.dtype) * noise.to(mean.device)
+
+    def decode_latents(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
+        """Decode unscaled latents to an image in [0, 1]; raises ConfigError when loaded with `decoder=False`."""
+        if self.vae.decoder is None:
+            raise ConfigError("This model was loaded without its decoder: load it with decoder=True.")
+        return (self.vae.decode(z.to(_dtype(self.vae))).sample.to(z.dtype) / 2 + 0.5).clamp(0, 1)
+
+    def pose_vector(
+        self,
+        elevation_deg: PerView,
+        azimuth_deg: PerView,
+        distance: PerView,
+        cond_elevation_deg: PerView,
+        cond_azimuth_deg: PerView,
+        cond_distance: PerView,
+    ) -> Float[Tensor, "B 4"]:
+        """Describe the wanted views relative to the input's, as this model's family was trained on it."""
+        given = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
+        tensors = [torch.as_tensor(value, dtype=torch.float32, device=self.device).reshape(-1) for value in given]
+        return conditioning.pose_vector(self.family, *torch.broadcast_tensors(*tensors))
+
+    def project(self, embedding: Float[Tensor, "B N D"], pose: Float[Tensor, "B 4"]) -> Float[Tensor, "B N C"]:
+        """Join embedding and pose to the context that the denoiser attends to."""
+        n_views = max(len(embedding), len(pose))
+        embedding = embedding.expand(n_views, -1, -1)
+        pose = pose.to(embedding.dtype)[:, None].expand(n_views, embedding.shape[1], -1)
+        joined = torch.cat([embedding, pose], dim=-1)
+        return self.cc_projection(joined.to(_dtype(self.cc_projection))).to(embedding.dtype)
+
+    def concat_for(
+        self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "B 4"]
+    ) -> Float[Tensor, "B K h w"]:
+        """Make what is concatenated to the noisy latents: the unscaled image latents, and the lift's maps if any."""
+        image_latents = image_latents.expand(max(len(image_latents), len(pose)), -1, -1, -1)
+        if self.lift is None:
+            return image_latents
+        maps = self.lift(image_latents.to(_dtype(self.lift)), pose.expand(len(image_latents), -1).to(_dtype(self.lift)))
+        return torch.cat([image_latents, maps.to(image_latents.dtype)], dim=1)
+
+    # ---- the denoiser ----
+
+    def denoise(
+        self,
+        latents: Float[Tensor, "B 4 h w"],
+        t: Int[Tensor, "B"],
+        context: Float[Tensor, "B N C"],
+        concat: Float[Tensor, "B K h w"],
+    ) -> Float[Tensor, "B 4 h w"]:
+        """Return the network's own output: eps or v, as `config.parameterization` says. Training compares this."""
+        dtype = _dtype(self.unet)
+        sample = torch.cat([latents, concat], dim=1).to(dtype)
+        return self.unet(sample, t, context.to(dtype)).sample.to(latents.dtype)
+
+    def predict_noise(
+        self,
+        latents: Float[Tensor, "B 4 h w"],
+        t: Int[Tensor, "B"],
+        context: Float[Tensor, "B N C"],
+        concat: Float[Tensor, "B K h w"],
+    ) -> Float[Tensor, "B 4 h w"]:
+        """Predict the noise in scaled latents at timestep t in [0, T), whatever the network's parameterisation."""
+        output = self.denoise(latents, t, context, concat)
+        if self.config.parameterization == "eps":
+            return output
+        signal = self.alphas_cumprod[t].to(latents.dtype).view(-1, 1, 1, 1)
+        return signal.sqrt() * output + (1 - signal).sqrt() * latents
+
+    def guided_noise(
+        self,
+        latents: Float[Tensor, "B 4 h w"],
+        t: Int[Tensor, "B"],
+        context: Float[Tensor, "B N C"],
+        concat: Float[Tensor, "B K h w"],
+        scale: float,
+    ) -> Float[Tensor, "B 4 h w"]:
+        """Predict with classifier-free guidance, eu + scale (ec - eu), both branches in one call of the network.
+
+        The unconditional branch sees zeros for the projected context and for everything concatenated.
+        """
+        if scale == 1:
+            return self.predict_noise(latents, t, context, concat)
+        both = [torch.cat([torch.zeros_like(x), x]) for x in (context, concat)]
+        eps_uncond, eps_cond = self.predict_noise(latents.repeat(2, 1, 1, 1), t.repeat(2), *both).chunk(2)
+        return eps_uncond + scale * (eps_cond - eps_uncond)
+
+    def add_noise(
+        self, latents: Float[Tensor, "B 4 h w"], noise: Float[Tensor, "B 4 h w"], t: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B 4 h w"]:
+        """Bring scaled latents to timestep t."""
+        signal = self.alphas_cumprod[t].to(latents.dtype).view(-1, 1, 1, 1)
+        return signal.sqrt() * latents + (1 - signal).sqrt() * noise
+
+    @torch.no_grad()
+    def sample(
+        self,
+        rgb: Float[Tensor, "1 3 H W"],
+        elevation_deg: PerView,
+        azimuth_deg: PerView,
+        distance: PerView = 3.8,
+        cond_elevation_deg: float = 0.0,
+        cond_azimuth_deg: float = 0.0,
+        cond_distance: float = 3.8,
+        steps: int = 50,
+        scale: float = 3.0,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        sampler: str = "ddim",
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
+
+        Args:
+            rgb: the input picture on white, in [0, 1].
+            elevation_deg, azimuth_deg, distance: the wanted cameras, a number or one per view.
+            cond_elevation_deg, cond_azimuth_deg, cond_distance: the camera of the input picture.
+            steps, scale, eta, sampler, progress: see `sampling.sample_latents`.
+            generator: source of all randomness; None = seed 0.
+        """
+        source = generator if generator is not None else torch.Generator().manual_seed(0)
+        wanted = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
+        pose = self.pose_vector(*wanted)
+        rgb = rgb.to(self.device)
+        # The picture is encoded once and shared by all views.
+        context = self.project(self.embed_image(rgb), pose)
+        concat = self.concat_for(self.encode_image(rgb), pose)
+        shape = (len(pose), self.latent_channels, self.latent_size, self.latent_size)
+        noise = torch.randn(shape, generator=source, device=source.device).to(self.device)
+        latents = sample_latents(self, noise, context, concat, steps, scale, eta, source, sampler, progress)
+        return self.decode_latents(latents / self.scale_factor)
+
+    @property
+    def _clip(self) -> CLIPVisionConfig:
+        return self.image_encoder.config
+
+
+def build_model(config: ModelConfig, family: str = "stable-zero123") -> Zero123Model:
+    """Return a model to train from scratch: random weights, the camera projection as the original initialised it.
+
+    Its embedding columns are the identity and its bias is zero; the four pose columns keep their random values.
+    """
+    model = Zero123Model(config, family)
+    with torch.no_grad():
+        weight = model.cc_projection.weight
+        weight[:, :-4] = torch.eye(*weight[:, :-4].shape)
+        model.cc_projection.bias.zero_()
+    return model
+
+
+def build_unet(config: UNetConfig) -> UNet2DConditionModel:
+    """Build the denoiser."""
+    attends = [2**level in config.attention_resolutions for level in range(len(config.channel_mult))]
+    return UNet2DConditionModel(
+        sample_size=config.image_size,
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        block_out_channels=tuple(config.model_channels * m for m in config.channel_mult),
+        layers_per_block=config.num_res_blocks,
+        transformer_layers_per_block=config.transformer_depth,
+        cross_attention_dim=config.context_dim,
+        # For this class the argument is the number of heads, whatever its name says.
+        attention_head_dim=config.num_heads,
+    )
+
+
+def build_vae(config: VAEConfig, scale_factor: float) -> AutoencoderKL:
+    """Build the autoencoder."""
+    n_levels = len(config.ch_mult)
+    return AutoencoderKL(
+        in_channels=config.in_channels,
+        out_channels=config.out_ch,
+        down_block_types=("DownEncoderBlock2D",) * n_levels,
+        up_block_types=("UpDecoderBlock2D",) * n_levels,
+        block_out_channels=tuple(config.ch * m for m in config.ch_mult),
+        layers_per_block=config.num_res_blocks,
+        latent_channels=config.z_channels,
+        sample_size=config.resolution,
+        scaling_factor=scale_factor,
+    )
+
+
+def build_image_encoder(config: ModelConfig) -> CLIPVisionModelWithProjection:
+    """Build the vision tower of CLIP with OpenAI's activation."""
+    clip = config.clip
+    assert clip is not None
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=clip.width,
+            intermediate_size=4 * clip.width,
+            num_hidden_layers=clip.layers,
+            num_attention_heads=clip.heads,
+            image_size=clip.image_size,
+            patch_size=clip.patch_size,
+            projection_dim=clip.output_dim,
+            hidden_act="quick_gelu",
+        )
+    )
+
+
+def build_projection(config: ModelConfig) -> nn.Linear:
+    """Build the layer that joins the image embedding with the four pose terms."""
+    assert config.clip is not None
+    return nn.Linear(config.clip.output_dim + 4, config.unet.context_dim)
+
+
+def build_lift(config: ModelConfig) -> nn.Module | None:
+    """Build the pose lift (`forward(image_latents, pose) -> maps`), if the model has one."""
+    if config.pose_lift is None:
+        return None
+    from zero123s.diffusion.lift import PoseLift
+
+    return PoseLift(**config.pose_lift)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype

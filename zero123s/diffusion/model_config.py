@@ -1,0 +1,302 @@
+"""Sizes of a Zero123 model, in the words of the original YAML (`model.params`).
+
+Four keys are ours: `parameterization: v`, sizes of the image encoder given as numbers instead of a CLIP name,
+`pose_lift` (zero123s/diffusion/lift.py), and any image size or autoencoder factor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from zero123s.errors import CheckpointError, ConfigError
+from zero123s.registry import nearest
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The denoiser; defaults are Stable Diffusion 1.x with eight input channels."""
+
+    image_size: int = 32
+    """Edge of the latents in cells."""
+    in_channels: int = 8
+    """Noisy latents + image latents + maps of the pose lift, if there is one."""
+    out_channels: int = 4
+    model_channels: int = 320
+    attention_resolutions: tuple[int, ...] = (4, 2, 1)
+    """Downsampling factors at which transformers stand (the middle always has one)."""
+    num_res_blocks: int = 2
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_heads: int = 8
+    transformer_depth: int = 1
+    context_dim: int = 768
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The autoencoder; its factor is 2 ** (len(ch_mult) - 1)."""
+
+    embed_dim: int = 4
+    z_channels: int = 4
+    resolution: int = 256
+    in_channels: int = 3
+    out_ch: int = 3
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell."""
+        return 2 ** (len(self.ch_mult) - 1)
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """The image encoder; defaults are OpenAI's ViT-L/14."""
+
+    image_size: int = 224
+    patch_size: int = 14
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    output_dim: int = 768
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the shapes and the arithmetic of a Zero123 model; defaults are the original's."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    clip: CLIPConfig | None = field(default_factory=CLIPConfig)
+    """None = the YAML only names it: its sizes are read from the checkpoint's tensors."""
+    linear_start: float = 0.00085
+    linear_end: float = 0.0120
+    timesteps: int = 1000
+    scale_factor: float = 0.18215
+    parameterization: str = "eps"
+    """What the network predicts: "eps" or "v"."""
+    pose_lift: Mapping[str, Any] | None = None
+    """Arguments of `PoseLift`; None = none, as in the original."""
+
+    @property
+    def image_size(self) -> int:
+        """Edge in pixels of the images that the model sees and makes."""
+        return self.unet.image_size * self.vae.factor
+
+
+# Keys of the original YAML that only its own training code reads.
+_IGNORED = {
+    "model": {"base_learning_rate", "target"},
+    "params": {
+        "num_timesteps_cond", "log_every_t", "first_stage_key", "cond_stage_key", "image_size", "channels",
+        "cond_stage_trainable", "conditioning_key", "monitor", "scheduler_config", "use_ema", "ckpt_path",
+        "ignore_keys", "load_only_unet", "ucg_training", "logdir", "loss_type", "unet_trainable",
+    },
+    "unet": {"use_spatial_transformer", "use_checkpoint", "legacy", "dims", "dropout", "use_fp16"},
+    "ddconfig": {"double_z", "attn_resolutions", "dropout"},
+}  # fmt: skip
+_FIXED = {"use_spatial_transformer": True, "legacy": False, "double_z": True, "attn_resolutions": []}
+
+
+def parse_model_config(document: Mapping[str, Any], source: str = "the model's YAML") -> ModelConfig:
+    """Read a `ModelConfig` from the original YAML's tree (with or without the outer `model:` / `params:`).
+
+    Raises ConfigError that names the key: unknown, of a wrong type, or asking for an architecture that this is not.
+    """
+    params = _subtree(_subtree(document, "model"), "params")
+    unet = _subtree(params.get("unet_config", {}), "params")
+    first_stage = _subtree(params.get("first_stage_config", {}), "params")
+    known = {"unet_config", "first_stage_config", "cond_stage_config", "pose_lift"}
+    scalars = {f.name: f.type for f in fields(ModelConfig)} | dict.fromkeys(known)
+    _refuse_unknown(params, set(scalars) - {"unet", "vae", "clip"}, _IGNORED["params"], source, "model.params")
+    _refuse_unknown(unet, _names(UNetConfig), _IGNORED["unet"], source, "unet_config.params")
+    ddconfig = dict(_subtree(first_stage, "ddconfig"))
+    _refuse_unknown(ddconfig, _names(VAEConfig), _IGNORED["ddconfig"], source, "first_stage_config.params.ddconfig")
+    vae = {"embed_dim": first_stage.get("embed_dim", ddconfig.get("z_channels", 4))} | ddconfig
+    config = ModelConfig(
+        unet=_fill(UNetConfig, unet, source),
+        vae=_fill(VAEConfig, vae, source),
+        clip=_parse_clip(params.get("cond_stage_config", {}), source),
+        pose_lift=dict(params["pose_lift"]) if params.get("pose_lift") else None,
+        **_scalars(params, source),
+    )
+    _check(config, source)
+    return config
+
+
+def model_config_document(config: ModelConfig) -> dict[str, Any]:
+    """Return the tree that `parse_model_config` reads back as the same `config` (plain dicts, lists and numbers)."""
+    unet = {f.name: _plain(getattr(config.unet, f.name)) for f in fields(UNetConfig)}
+    vae = {f.name: _plain(getattr(config.vae, f.name)) for f in fields(VAEConfig)}
+    clip = {f.name: getattr(config.clip, f.name) for f in fields(CLIPConfig)} if config.clip else {}
+    embed_dim = vae.pop("embed_dim")
+    params: dict[str, Any] = {
+        "linear_start": config.linear_start,
+        "linear_end": config.linear_end,
+        "timesteps": config.timesteps,
+        "scale_factor": config.scale_factor,
+        "parameterization": config.parameterization,
+        "unet_config": {"params": unet},
+        "first_stage_config": {"params": {"embed_dim": embed_dim, "ddconfig": vae}},
+        "cond_stage_config": {"params": clip},
+    }
+    if config.pose_lift is not None:
+        params["pose_lift"] = {key: _plain(value) for key, value in config.pose_lift.items()}
+    return {"model": {"params": params}}
+
+
+def read_model_config(path: str | Path) -> ModelConfig:
+    """Read the original's YAML file; raises ConfigError when it is missing, no YAML, or no model of this kind."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        document = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"Cannot read the model's YAML {path}: {str(error).splitlines()[0]}.") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} holds no `model.params` section.")
+    return parse_model_config(document, str(path))
+
+
+def _scalars(params: Mapping[str, Any], source: str) -> dict[str, Any]:
+    kinds = {"linear_start": float, "linear_end": float, "timesteps": int, "scale_factor": float}
+    chosen: dict[str, Any] = {}
+    for name, kind in (kinds | {"parameterization": str}).items():
+        if name in params:
+            try:
+                chosen[name] = kind(params[name])
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"model.params.{name} in {source} must be a number, not {params[name]!r}.") from error
+    return chosen
+
+
+def _parse_clip(section: Mapping[str, Any], source: str) -> CLIPConfig | None:
+    params = dict(_subtree(section, "params"))
+    name = params.pop("model", None)
+    if not params:
+        return CLIPConfig() if name in (None, "ViT-L/14") else None
+    _refuse_unknown(params, _names(CLIPConfig), {"jit", "device", "antialias"}, source, "cond_stage_config.params")
+    return _fill(CLIPConfig, params, source)
+
+
+def _check(config: ModelConfig, source: str) -> None:
+    if config.parameterization not in ("eps", "v"):
+        raise ConfigError(f"parameterization '{config.parameterization}' in {source} must be eps or v.")
+    if config.vae.embed_dim != config.vae.z_channels:
+        raise ConfigError(
+            f"embed_dim {config.vae.embed_dim} in {source} must equal z_channels {config.vae.z_channels}."
+        )
+    for name, widths in (
+        ("model_channels", [config.unet.model_channels * m for m in config.unet.channel_mult]),
+        ("ch", [config.vae.ch * m for m in config.vae.ch_mult]),
+    ):
+        if not widths or any(width <= 0 or width % 32 for width in widths):
+            raise ConfigError(f"{name} in {source} gives widths {widths}: each must be a multiple of 32 (group norm).")
+    if config.unet.model_channels % config.unet.num_heads:
+        raise ConfigError(f"model_channels in {source} must be divisible by num_heads {config.unet.num_heads}.")
+
+
+def _fill(cls: type, values: Mapping[str, Any], source: str) -> Any:
+    chosen = {}
+    for f in fields(cls):
+        if f.name not in values:
+            continue
+        value = values[f.name]
+        items = list(value) if isinstance(f.default, tuple) and isinstance(value, list | tuple) else [value]
+        if not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+            kind = "a list of whole numbers" if isinstance(f.default, tuple) else "a whole number"
+            raise ConfigError(f"{f.name} in {source} must be {kind}, not {value!r}.")
+        chosen[f.name] = tuple(items) if isinstance(f.default, tuple) else value
+    return cls(**chosen)
+
+
+def _refuse_unknown(section: Mapping[str, Any], known: set[str], ignored: set[str], source: str, where: str) -> None:
+    for key, value in section.items():
+        if key not in known | ignored:
+            raise ConfigError(f"Unknown key {where}.{key} in {source}.{nearest(str(key), sorted(known))}")
+        if key in _FIXED and value != _FIXED[key]:
+            raise ConfigError(f"{where}.{key} = {value!r} in {source}: only {_FIXED[key]!r} is a Zero123 model.")
+
+
+def _subtree(document: Any, key: str) -> Mapping[str, Any]:
+    """Return document[key] if it is there, else the document itself taken as that section."""
+    section = document.get(key, document) if isinstance(document, Mapping) else document
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"Section '{key}' of the model's YAML must be a mapping, not {type(section).__name__}.")
+    return section
+
+
+def _names(cls: type) -> set[str]:
+    return {f.name for f in fields(cls)}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def infer_model_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
+    """Derive the sizes from the tensors of a checkpoint in the original layout.
+
+    Tensors do not tell the number of heads, the image size or the schedule: they are taken as the original's
+    (8 heads, 32 x 32 latents, scaled-linear 0.00085 to 0.0120). Raises CheckpointError when a key is missing.
+    """
+    try:
+        return ModelConfig(unet=_infer_unet(shapes), vae=_infer_vae(shapes), clip=infer_clip_config(shapes))
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(f"Cannot tell the model's sizes from its tensors: {error} is missing.") from error
+
+
+def infer_clip_config(shapes: Mapping[str, tuple[int, ...]]) -> CLIPConfig:
+    """Derive the image encoder's sizes from its tensors; heads are width / 64 as in every OpenAI CLIP."""
+    visual = "cond_stage_model.model.visual."
+    width, _, patch, _ = shapes[visual + "conv1.weight"]
+    grid = round((shapes[visual + "positional_embedding"][0] - 1) ** 0.5)
+    blocks = {key[len(visual) :].split(".")[2] for key in shapes if key.startswith(visual + "transformer.resblocks.")}
+    return CLIPConfig(grid * patch, patch, width, len(blocks), max(1, width // 64), shapes[visual + "proj"][1])
+
+
+def _infer_unet(shapes: Mapping[str, tuple[int, ...]]) -> UNetConfig:
+    unet = "model.diffusion_model."
+    model_channels, in_channels = shapes[unet + "input_blocks.0.0.weight"][:2]
+    mults, attention, n_blocks, level = [], [], 0, 0
+    index = 1
+    context_dim = shapes[unet + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
+    while (
+        f"{unet}input_blocks.{index}.0.op.weight" in shapes
+        or f"{unet}input_blocks.{index}.0.out_layers.3.weight" in shapes
+    ):
+        if f"{unet}input_blocks.{index}.0.op.weight" in shapes:
+            level += 1
+        else:
+            width = shapes[f"{unet}input_blocks.{index}.0.out_layers.3.weight"][0]
+            if level == len(mults):
+                mults.append(width // model_channels)
+            n_blocks += level == 0
+            if f"{unet}input_blocks.{index}.1.norm.weight" in shapes and 2**level not in attention:
+                attention.append(2**level)
+        index += 1
+    return UNetConfig(
+        in_channels=in_channels,
+        out_channels=shapes[unet + "out.2.weight"][0],
+        model_channels=model_channels,
+        attention_resolutions=tuple(reversed(attention)),
+        num_res_blocks=n_blocks,
+        channel_mult=tuple(mults),
+        context_dim=context_dim,
+    )
+
+
+def _infer_vae(shapes: Mapping[str, tuple[int, ...]]) -> VAEConfig:
+    encoder = "first_stage_model.encoder."
+    ch = shapes[encoder + "conv_in.weight"][0]
+    mults, level = [], 0
+    while f"{encoder}down.{level}.block.0.conv1.weight" in shapes:
+        mults.append(shapes[f"{encoder}down.{level}.block.0.conv1.weight"][0] // ch)
+        level += 1
+    n_blocks = sum(f"{encoder}down.0.block.{i}.conv1.weight" in shapes for i in range(16))
+    z_channels = shapes["first_stage_model.post_quant_conv.weight"][0]
+    return VAEConfig(embed_dim=z_channels, z_channels=z_channels, ch=ch, ch_mult=tuple(mults), num_res_blocks=n_blocks)

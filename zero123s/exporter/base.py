@@ -1,0 +1,66 @@
+"""What an exporter is: a radiance field in, files that other programs open out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zero123s.registry import Registry
+from zero123s.structures import Mesh, RadianceField, ReferenceView
+
+Progress = Callable[[str, float], None]
+"""Called with the name of the present stage and the share of the whole that is done, in [0, 1]."""
+
+
+@dataclass
+class ExportResult:
+    """What an export made."""
+
+    mesh: Mesh
+    files: dict[str, Path]
+    """Format ("glb", "obj", "mtl", "texture"...) -> file."""
+    stats: dict[str, Any] = field(default_factory=dict)
+    """JSON-ready: threshold, counts, seconds per stage, mesh health, warnings."""
+
+
+class BaseExporter:
+    """Base class of `exporter_type`.
+
+    Args:
+        cfg: the parsed `Config` of the subclass.
+    """
+
+    @dataclass
+    class Config:
+        """Settings common to all exporters."""
+
+        save_name: str = "model"
+        """File name without extension."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    def __call__(
+        self,
+        field: RadianceField,
+        out_dir: Path,
+        *,
+        threshold: float | str = "auto",
+        reference: ReferenceView | None = None,
+        extras: dict[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> ExportResult:
+        """Write the field's surface below `out_dir`.
+
+        Args:
+            threshold: the geometry's own level of `field.surface_level`, or "auto".
+            reference: pictures whose silhouette and colours the surface should show.
+            extras: provenance for the files (generator, model, licence).
+
+        Raises:
+            MeshError: there is no surface, or a file cannot be written.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define __call__().")
+
+
+EXPORTERS: Registry[BaseExporter] = Registry("exporter", BaseExporter)

@@ -1,0 +1,104 @@
+"""Diffuse colour under one point light and ambient light."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from zero123s.material.base import MATERIALS, BaseMaterial, Shading
+from zero123s.ops.activations import get_activation
+
+
+@MATERIALS.register("diffuse-with-point-light-material")
+class DiffuseMaterial(BaseMaterial):
+    """albedo * (ambient + diffuse * max(n . l, 0)); plain albedo while no light is wanted."""
+
+    @dataclass
+    class Config(BaseMaterial.Config):
+        """Settings of `diffuse-with-point-light-material`."""
+
+        ambient_light_color: list[float] = field(default_factory=lambda: [0.1, 0.1, 0.1])
+        """Light from everywhere, where no ambient ratio is given."""
+        diffuse_light_color: list[float] = field(default_factory=lambda: [0.9, 0.9, 0.9])
+        """Light of the lamp, where no ambient ratio is given."""
+        ambient_only_steps: int = 1000
+        """Steps before any light is switched on; random views show plain albedo until then."""
+        diffuse_prob: float = 0.75
+        """Afterwards: share of batches that are lit."""
+        textureless_prob: float = 0.5
+        """Of the lit batches: share that shows the shape alone, white."""
+        albedo_activation: str = "sigmoid"
+        """Turns features into albedo."""
+        soft_shading: bool = False
+        """Draw the share of ambient light anew for every batch."""
+
+    cfg: Config
+
+    def __init__(self, cfg: Config, n_features: int) -> None:
+        super().__init__(cfg, n_features)
+        self.albedo_activation = get_activation(cfg.albedo_activation)
+
+    def needs(self, shading: Shading) -> frozenset[str]:
+        """Return "features", and "normal" where there is light."""
+        return frozenset({"features"}) if shading.mode == "albedo" else frozenset({"features", "normal"})
+
+    def draw_shading(self, step: int, ambient_ratio: float, generator: torch.Generator) -> Shading:
+        """Choose the lighting of a training batch: albedo, textureless or diffuse."""
+        if step < self.cfg.ambient_only_steps:
+            return Shading("albedo", 1.0)
+        lit, bare = torch.rand(2, generator=generator).tolist()
+        if lit > self.cfg.diffuse_prob:
+            return Shading("albedo", 1.0)
+        return Shading("textureless" if bare < self.cfg.textureless_prob else "diffuse", ambient_ratio)
+
+    def forward(
+        self,
+        features: Float[Tensor, "N C"],
+        x: Float[Tensor, "N 3"],
+        dirs: Float[Tensor, "N 3"],
+        normal: Float[Tensor, "N 3"] | None,
+        light_positions: Float[Tensor, "N 3"] | None,
+        shading: Shading,
+    ) -> Float[Tensor, "N 3"]:
+        """Return albedo * (r + (1 - r) max(n . l, 0)) for the ambient ratio r, in [0, 1]."""
+        albedo = self.albedo_activation(features[:, :3])
+        if shading.mode == "albedo":
+            return albedo
+        if normal is None or light_positions is None:
+            raise ValueError(f"Shading '{shading.mode}' needs normals and light positions.")
+        to_light = F.normalize(light_positions - x, dim=-1)
+        cosine = (normal * to_light).sum(-1, keepdim=True).clamp_min(0)
+        light = shading.ambient_ratio + (1 - shading.ambient_ratio) * cosine
+        return (light.expand_as(albedo) if shading.mode == "textureless" else albedo * light).clamp(0, 1)
+
+
+@MATERIALS.register("no-material")
+class NoMaterial(BaseMaterial):
+    """The features are the colour."""
+
+    @dataclass
+    class Config(BaseMaterial.Config):
+        """Settings of `no-material`."""
+
+        color_activation: str = "sigmoid"
+        """Turns features into colour."""
+
+    cfg: Config
+
+    def __init__(self, cfg: Config, n_features: int) -> None:
+        super().__init__(cfg, n_features)
+        self.color_activation = get_activation(cfg.color_activation)
+
+    def forward(
+        self,
+        features: Float[Tensor, "N C"],
+        x: Float[Tensor, "N 3"],
+        dirs: Float[Tensor, "N 3"],
+        normal: Float[Tensor, "N 3"] | None,
+        light_positions: Float[Tensor, "N 3"] | None,
+        shading: Shading,
+    ) -> Float[Tensor, "N 3"]:
+        """Return the activated features, whatever the light."""
+        return self.color_activation(features[:, :3])

@@ -1,0 +1,62 @@
+"""Plain-torch compositing of packed samples: the definition that faster backends are tested against."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def ray_of_sample(packed_info: Int[Tensor, "R 2"]) -> Int[Tensor, "S"]:
+    """Return the ray index of every sample."""
+    rays = torch.arange(packed_info.shape[0], device=packed_info.device)
+    return torch.repeat_interleave(rays, packed_info[:, 1])
+
+
+def exclusive_sum(x: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2"]) -> Float[Tensor, "S"]:
+    """Return the sum of the earlier samples of the same ray."""
+    if x.numel() == 0:
+        return x
+    # Rays are padded to one length: differences of one global running sum would lose small rays to rounding.
+    ray = ray_of_sample(packed_info)
+    column = torch.arange(x.shape[0], device=x.device) - packed_info[ray, 0]
+    padded = x.new_zeros(packed_info.shape[0], int(packed_info[:, 1].max()) + 1)
+    padded = padded.index_put((ray, column + 1), x)
+    return padded.cumsum(dim=1)[ray, column]
+
+
+def from_density(
+    optical_depth: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2"]
+) -> tuple[Float[Tensor, "S"], Float[Tensor, "S"]]:
+    """Return transmittance before, and opacity of, each sample of the given optical depth sigma * dt."""
+    return torch.exp(-exclusive_sum(optical_depth, packed_info)), -torch.expm1(-optical_depth)
+
+
+def from_alpha(alphas: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2"]) -> Float[Tensor, "S"]:
+    """Return the transmittance before each sample of the given opacity."""
+    if alphas.numel() == 0:
+        return alphas
+    ray = ray_of_sample(packed_info)
+    column = torch.arange(alphas.shape[0], device=alphas.device) - packed_info[ray, 0]
+    padded = alphas.new_ones(packed_info.shape[0], int(packed_info[:, 1].max()) + 1)
+    padded = padded.index_put((ray, column + 1), 1.0 - alphas)
+    return padded.cumprod(dim=1)[ray, column]
+
+
+def accumulate(
+    transmittance: Float[Tensor, "S"],
+    alphas: Float[Tensor, "S"],
+    t_starts: Float[Tensor, "S"],
+    t_ends: Float[Tensor, "S"],
+    packed_info: Int[Tensor, "R 2"],
+    values: Float[Tensor, "S C"],
+    early_stop_eps: float,
+) -> tuple[Float[Tensor, "S"], Float[Tensor, "R"], Float[Tensor, "R"], Float[Tensor, "R C"]]:
+    """Return weights, opacity, depth and accumulated values."""
+    weights = transmittance * alphas
+    if early_stop_eps > 0.0:
+        weights = torch.where(transmittance >= early_stop_eps, weights, 0.0)
+    ray = ray_of_sample(packed_info)
+    n_rays = packed_info.shape[0]
+    opacity = weights.new_zeros(n_rays).index_add(0, ray, weights)
+    depth = weights.new_zeros(n_rays).index_add(0, ray, weights * (0.5 * (t_starts + t_ends)))
+    accumulated = values.new_zeros(n_rays, values.shape[1]).index_add(0, ray, weights[:, None] * values)
+    return weights, opacity, depth, accumulated

@@ -1,0 +1,85 @@
+"""Multiresolution hash encoding in tiny-cuda-nn's layout (Mueller et al. 2022, Instant Neural Graphics Primitives)."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zero123s.ops import backends
+from zero123s.ops.hash_grid import reference
+from zero123s.ops.hash_grid.reference import Level
+
+__all__ = ["HashGrid", "Level", "encode"]
+
+
+@dataclass(frozen=True)
+class HashGrid:
+    """Sizes of a multiresolution hash grid; level l has scale `base_resolution * per_level_scale**l - 1`."""
+
+    n_levels: int = 16
+    n_features_per_level: int = 2
+    log2_hashmap_size: int = 19
+    base_resolution: int = 16
+    per_level_scale: float = 1.447269237440378
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """Every level's scale, resolution, first table row, row count and whether rows are found by hashing."""
+        log2_scale = np.float32(math.log2(self.per_level_scale))
+        levels, offset = [], 0
+        for index in range(self.n_levels):
+            # float32 as in tiny-cuda-nn: one ulp can change ceil(scale), and with it the layout.
+            growth = np.exp2(np.float32(index) * log2_scale, dtype=np.float32)
+            scale = float(growth * np.float32(self.base_resolution) - np.float32(1))
+            resolution = math.ceil(scale) + 1
+            aligned = (resolution**3 + 7) // 8 * 8
+            size = min(aligned, 2**self.log2_hashmap_size)
+            levels.append(Level(scale, resolution, offset, size, hashed=resolution**3 > size))
+            offset += size
+        return tuple(levels)
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Grid points per axis of every level."""
+        return tuple(level.resolution for level in self.levels)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """First table row of every level, and the number of rows at the end."""
+        return (*(level.offset for level in self.levels), self.n_rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows P of the table `P F`."""
+        return self.levels[-1].offset + self.levels[-1].size
+
+    @property
+    def n_params(self) -> int:
+        """Parameters in all, P * F; tiny-cuda-nn stores the table flattened row by row."""
+        return self.n_rows * self.n_features_per_level
+
+    @property
+    def n_output_dims(self) -> int:
+        """Features per point, L * F."""
+        return self.n_levels * self.n_features_per_level
+
+
+def encode(
+    x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], grid: HashGrid, backend: str = "auto"
+) -> Float[Tensor, "N LF"]:
+    """Interpolate the features of every level at `x` in [0, 1]; twice differentiable in `x`, once in `table`.
+
+    Points outside the box wrap through tiny-cuda-nn's unsigned index arithmetic: finite, but without meaning.
+    """
+    assert table.shape == (grid.n_rows, grid.n_features_per_level), "the table does not belong to this grid"
+    if x.dtype != torch.float32 and backend == "auto":
+        backend = "reference"  # the kernels are written for float32
+    if backends.resolve("hash_grid", backend, x.device) == "numba":
+        from zero123s.ops.hash_grid import numba
+
+        return numba.encode(x.contiguous(), table.contiguous(), grid.levels)
+    return reference.encode(x, table, grid.levels)

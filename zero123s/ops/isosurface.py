@@ -1,0 +1,245 @@
+"""The level set of a function on a cube: sparse sampling, marching cubes, and the level that matches silhouettes.
+
+A grid of resolution R has R cells and R + 1 nodes along each axis; the functions grow towards the inside.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+LevelFunction = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
+
+
+@dataclass
+class GridSamples:
+    """A function at the nodes of a box-shaped grid.
+
+    values are exact where known; elsewhere they are interpolated and only their side of the level is right.
+    """
+
+    values: Float[np.ndarray, "X Y Z"]
+    lower: Float[np.ndarray, "3"]
+    upper: Float[np.ndarray, "3"]
+    n_evaluated: int
+
+
+def evaluate_points(fn: LevelFunction, points: Float[np.ndarray, "N 3"], chunk: int = 262144) -> np.ndarray:
+    """Return fn at points, in chunks and without gradients; non-finite values count as outside."""
+    out = np.empty(len(points), np.float32)
+    for start in range(0, len(points), chunk):
+        x = torch.from_numpy(np.ascontiguousarray(points[start : start + chunk], dtype=np.float32))
+        out[start : start + chunk] = fn(x).detach().reshape(-1).float().cpu().numpy()
+    lowest = np.finfo(np.float32).min / 4
+    return np.nan_to_num(out, copy=False, nan=lowest, posinf=-lowest, neginf=lowest)
+
+
+def _node_positions(index: Int[np.ndarray, "N 3"], resolution: int, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    return (lower + index * ((upper - lower) / resolution)).astype(np.float32)
+
+
+def sample_dense(fn: LevelFunction, resolution: int, lower: np.ndarray, upper: np.ndarray) -> GridSamples:
+    """Return fn at every node."""
+    n = resolution + 1
+    values = np.empty((n, n, n), np.float32)
+    yz = np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), -1).reshape(-1, 2)
+    for i in range(n):
+        index = np.concatenate([np.full((len(yz), 1), i), yz], axis=1)
+        values[i] = evaluate_points(fn, _node_positions(index, resolution, lower, upper)).reshape(n, n)
+    return GridSamples(values, lower, upper, values.size)
+
+
+def _upsample(values: np.ndarray) -> np.ndarray:
+    """Interpolate (n + 1)^3 nodes linearly to (2n + 1)^3."""
+    for axis in range(3):
+        v = np.moveaxis(values, axis, 0)
+        fine = np.empty((2 * v.shape[0] - 1, *v.shape[1:]), v.dtype)
+        fine[0::2] = v
+        fine[1::2] = 0.5 * (v[:-1] + v[1:])
+        values = np.moveaxis(fine, 0, axis)
+    return np.ascontiguousarray(values)
+
+
+def _straddling_cells(inside: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "Cx Cy Cz"]:
+    """Cells whose eight corners are not all on one side."""
+    some, every = inside, inside
+    for axis in range(3):
+        a = [slice(None)] * 3
+        b = [slice(None)] * 3
+        a[axis], b[axis] = slice(None, -1), slice(1, None)
+        some, every = some[tuple(a)] | some[tuple(b)], every[tuple(a)] & every[tuple(b)]
+    return some & ~every
+
+
+def _nodes_of_cells(cells: Bool[np.ndarray, "C C C"]) -> Bool[np.ndarray, "X Y Z"]:
+    """The nodes of the grid twice as fine that lie in or on the given cells."""
+    nodes = cells
+    for axis in range(3):
+        c = np.moveaxis(nodes, axis, 0)
+        fine = np.zeros((2 * c.shape[0] + 1, *c.shape[1:]), bool)
+        fine[0:-1:2] |= c
+        fine[1::2] |= c
+        fine[2::2] |= c
+        nodes = np.moveaxis(fine, 0, axis)
+    return nodes
+
+
+def _unknown_at_sign_changes(inside: np.ndarray, known: np.ndarray) -> Bool[np.ndarray, "X Y Z"]:
+    """Guessed nodes next to a node on the other side: the surface has left the region that was evaluated."""
+    wanted = np.zeros_like(known)
+    for axis in range(3):
+        a = [slice(None)] * 3
+        b = [slice(None)] * 3
+        a[axis], b[axis] = slice(None, -1), slice(1, None)
+        change = inside[tuple(a)] != inside[tuple(b)]
+        wanted[tuple(a)] |= change
+        wanted[tuple(b)] |= change
+    return wanted & ~known
+
+
+def sample_sparse(
+    fn: LevelFunction, level: float, resolution: int, lower: np.ndarray, upper: np.ndarray, base: int = 64
+) -> GridSamples:
+    """Return fn on a grid, evaluated only near its level set.
+
+    A base grid is sampled in full and halved until `resolution` is reached; at each halving the cells that straddle
+    the level are evaluated, then the surface is followed wherever it leaves them. Both ends of every edge that
+    crosses the level are exact. A part that no node of the base grid touches is not found.
+
+    Args:
+        resolution: a power of two times an integer <= base; rounded up to the next such number by the caller
+            through `sparse_resolution`.
+    """
+    assert resolution == sparse_resolution(resolution, base)
+    levels = 0
+    while resolution >> levels > base:
+        levels += 1
+    grid = sample_dense(fn, resolution >> levels, lower, upper)
+    values, n_evaluated = grid.values, grid.values.size
+    known = np.ones(values.shape, bool)
+    for step in range(levels - 1, -1, -1):
+        cells = _straddling_cells(values > level)
+        finer_known = np.zeros(tuple(2 * n - 1 for n in values.shape), bool)
+        finer_known[::2, ::2, ::2] = known
+        values, known = _upsample(values), finer_known
+        todo = _nodes_of_cells(cells) & ~known
+        while todo.any():
+            index = np.argwhere(todo)
+            values[todo] = evaluate_points(fn, _node_positions(index, resolution >> step, lower, upper))
+            n_evaluated += len(index)
+            known |= todo
+            todo = _unknown_at_sign_changes(values > level, known)
+    return GridSamples(values, lower, upper, n_evaluated)
+
+
+def sparse_resolution(resolution: int, base: int = 64) -> int:
+    """Return the smallest resolution >= the wanted one that `sample_sparse` reaches by halving."""
+    levels = 0
+    while -(-resolution // 2**levels) > base:
+        levels += 1
+    return -(-resolution // 2**levels) * 2**levels
+
+
+def occupied_bounds(grid: GridSamples, level: float, margin_cells: int = 1) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the box around all nodes above the level, `margin_cells` wider on each side; None if there is none."""
+    inside = grid.values > level
+    if not inside.any():
+        return None
+    cell = (grid.upper - grid.lower) / (np.array(inside.shape) - 1)
+    lower, upper = np.empty(3), np.empty(3)
+    for axis in range(3):
+        where = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        lower[axis], upper[axis] = where[0] - margin_cells, where[-1] + margin_cells
+    return np.maximum(grid.lower + lower * cell, grid.lower), np.minimum(grid.lower + upper * cell, grid.upper)
+
+
+def marching_cubes(grid: GridSamples, level: float) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
+    """Return the closed level set, counter-clockwise seen from outside; empty arrays if there is none.
+
+    The box is surrounded by one layer of nodes outside the surface, so that an object cut by the box gets a lid.
+    """
+    from skimage.measure import marching_cubes as extract
+
+    if not (grid.values > level).any():
+        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
+    cell = (grid.upper - grid.lower) / (np.array(grid.values.shape) - 1)
+    # The range is cut around the level: an outlier of 1e30 would push edge interpolation out of float32.
+    spread = max(float(np.percentile(np.abs(grid.values - level), 99)), 1e-6)
+    values = np.clip(grid.values - level, -spread, spread)
+    # A node exactly on the level makes triangles without area.
+    values[values == 0] = -1e-6 * spread
+    padded = np.pad(values, 1, constant_values=-spread)
+    vertices, faces, _, _ = extract(padded, 0.0, gradient_direction="ascent", allow_degenerate=False)
+    return grid.lower + (vertices - 1.0) * cell, faces.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class LevelChoice:
+    """The level whose silhouettes agree best with the rendered opacity, and the curve it was read from."""
+
+    level: float
+    levels: Float[np.ndarray, "K"]
+    iou: Float[np.ndarray, "K"]
+    """Mean silhouette IoU over the views for each candidate."""
+
+
+def _box_samples(origins: np.ndarray, directions: np.ndarray, bound: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return n positions per ray between its entry to and exit from the cube, and their spacing (0 = missed)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t0, t1 = (-bound - origins) / directions, (bound - origins) / directions
+    near = np.nanmax(np.minimum(t0, t1), axis=-1).clip(0)
+    far = np.maximum(np.nanmin(np.maximum(t0, t1), axis=-1), near)
+    t = near[:, None] + (far - near)[:, None] * ((np.arange(n) + 0.5) / n)
+    return origins[:, None] + t[..., None] * directions[:, None], (far - near) / n
+
+
+def choose_level(
+    level_fn: LevelFunction,
+    density: LevelFunction,
+    rays: list[tuple[Float[np.ndarray, "R 3"], Float[np.ndarray, "R 3"], Float[np.ndarray, "R"] | None]],
+    bound: float,
+    n_samples: int = 128,
+    n_levels: int = 96,
+) -> LevelChoice | None:
+    """Return the level whose silhouettes match the opacity that the density renders; None if nothing is opaque.
+
+    A ray hits the level set if and only if the largest value along it exceeds the level, so all candidates are
+    judged from one set of samples and no mesh is made.
+
+    Args:
+        rays: per view (origins, unit directions, mask or None); a mask replaces the rendered opacity as the target.
+    """
+    peaks, targets = [], []
+    for origins, directions, mask in rays:
+        points, dt = _box_samples(origins, directions, bound, n_samples)
+        flat = points.reshape(-1, 3)
+        values = evaluate_points(level_fn, flat).reshape(len(origins), n_samples)
+        sigma = values if level_fn is density else evaluate_points(density, flat).reshape(values.shape)
+        optical_depth = np.minimum((sigma.clip(0) * dt[:, None]).sum(-1), 80.0)
+        missed = dt <= 0
+        peaks.append(np.where(missed, np.finfo(np.float32).min, values.max(-1)))
+        rendered = np.where(missed, False, 1 - np.exp(-optical_depth) > 0.5)
+        targets.append(rendered if mask is None else mask > 0.5)
+    inside = np.concatenate([p[t] for p, t in zip(peaks, targets, strict=True)])
+    if len(inside) == 0:
+        return None
+    finite = inside[inside > np.finfo(np.float32).min]
+    if len(finite) == 0:
+        return None
+    low, high = np.quantile(finite, 0.0), np.quantile(finite, 0.95)
+    if low > 0:
+        levels = np.geomspace(max(low * 0.5, high * 1e-4), high, n_levels)
+    else:
+        levels = np.linspace(low, high, n_levels)
+    iou = np.zeros(n_levels)
+    for k, level in enumerate(levels):
+        scores = [
+            ((p > level) & t).sum() / max(((p > level) | t).sum(), 1) for p, t in zip(peaks, targets, strict=True)
+        ]
+        iou[k] = np.mean(scores)
+    # Of the levels that are as good, the middle one is the safest.
+    best = np.flatnonzero(iou >= iou.max() - 1e-3)
+    return LevelChoice(float(levels[best[len(best) // 2]]), levels, iou)

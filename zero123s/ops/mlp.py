@@ -1,0 +1,98 @@
+"""Bias-free multilayer perceptron in chunks that recomputes its hidden layers, so that they stay in the cache."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from zero123s.errors import ConfigError
+from zero123s.ops.activations import get_activation
+
+_GRADIENTS = {"relu": lambda h: (h > 0).to(h.dtype), "softplus": lambda h: -torch.expm1(-h)}
+"""Derivative of an activation from its own output."""
+
+
+def mlp_forward(
+    x: Float[Tensor, "N I"],
+    weights: list[Float[Tensor, "O I"]],
+    activation: str = "relu",
+    chunk: int = 8192,
+    precision: str = "fp32",
+) -> Float[Tensor, "N O"]:
+    """Apply linear layers `weights` with `activation` ("relu" or "softplus") between, none after the last.
+
+    `precision` is "fp32" (the tensors' own type) or "bf16" for the products, always accumulating gradients in the
+    weights' type. First derivatives are chunked and recomputed; a backward pass with `create_graph=True`
+    differentiates plain torch operations instead, so the result is differentiable any number of times in fp32.
+    Raises ConfigError for another activation or precision.
+    """
+    if activation not in _GRADIENTS:
+        raise ConfigError(f"The chunked MLP has no activation '{activation}'; choose {', '.join(_GRADIENTS)}.")
+    if precision not in ("fp32", "bf16"):
+        raise ConfigError(f"Unknown MLP precision '{precision}'; choose fp32 or bf16.")
+    return _ChunkedMLP.apply(activation, chunk, precision, x, *weights)  # type: ignore[return-value]
+
+
+def plain_mlp(x: Float[Tensor, "N I"], weights: list[Float[Tensor, "O I"]], activation: str) -> Float[Tensor, "N O"]:
+    """Apply the same layers with plain torch operations: the definition, and the twice differentiable path."""
+    function = get_activation(activation)
+    for weight in weights[:-1]:
+        x = function(F.linear(x, weight))
+    return F.linear(x, weights[-1])
+
+
+class _ChunkedMLP(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, activation: str, chunk: int, precision: str, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *weights)
+        ctx.options = activation, chunk, precision
+        cast = torch.bfloat16 if precision == "bf16" else x.dtype
+        layers = [w.to(cast) for w in weights]
+        y = x.new_empty(x.shape[0], weights[-1].shape[0])
+        for start in range(0, x.shape[0], chunk):
+            part = slice(start, start + chunk)
+            y[part] = plain_mlp(x[part].to(cast), layers, activation)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad_y: Tensor) -> tuple:  # type: ignore[override]
+        x, *weights = ctx.saved_tensors
+        activation, chunk, precision = ctx.options
+        if torch.is_grad_enabled():
+            grads = _plain_gradients(x, weights, activation, grad_y)
+        else:
+            grads = _chunked_gradients(x, weights, activation, chunk, precision, grad_y)
+        return (None, None, None, *grads)
+
+
+def _plain_gradients(x: Tensor, weights: list[Tensor], activation: str, grad_y: Tensor) -> list[Tensor | None]:
+    """Return the gradients as a graph that can be differentiated again."""
+    inputs = [x, *weights]
+    wanted = [t for t in inputs if t.requires_grad]
+    y = plain_mlp(x, weights, activation)
+    found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True, allow_unused=True))
+    return [next(found) if t.requires_grad else None for t in inputs]
+
+
+def _chunked_gradients(
+    x: Tensor, weights: list[Tensor], activation: str, chunk: int, precision: str, grad_y: Tensor
+) -> list[Tensor | None]:
+    """Return the gradients of x and weights, recomputing one chunk's hidden layers at a time."""
+    cast = torch.bfloat16 if precision == "bf16" else x.dtype
+    layers = [w.to(cast) for w in weights]
+    function, derivative = get_activation(activation), _GRADIENTS[activation]
+    grad_x = torch.empty_like(x) if x.requires_grad else None
+    grad_w = [torch.zeros_like(w) for w in weights]
+    for start in range(0, x.shape[0], chunk):
+        part = slice(start, start + chunk)
+        inputs = [x[part].to(cast)]
+        for weight in layers[:-1]:
+            inputs.append(function(F.linear(inputs[-1], weight)))
+        grad = grad_y[part].to(cast)
+        for index in range(len(layers) - 1, -1, -1):
+            grad_w[index] += grad.T @ inputs[index]
+            if index > 0:
+                grad = (grad @ layers[index]) * derivative(inputs[index])
+            elif grad_x is not None:
+                grad_x[part] = grad @ layers[0]
+    return [grad_x, *grad_w]

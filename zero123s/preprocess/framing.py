@@ -1,0 +1,97 @@
+"""Put a cut-out object where Zero123 was trained to see it: centred, its longer side 200 of 256 pixels."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from zero123s.errors import ImageError
+from zero123s.preprocess.images import premultiply, unpremultiply
+
+SHARE = 200 / 256
+"""Share of the frame that the object's longer side takes (the original's input preparation)."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The map between a photo and its framed square, in pixels with centres at +0.5: framed = scale * photo + offset."""
+
+    scale: float
+    offset: tuple[float, float]
+    """x and y, framed pixels."""
+    size: int
+    """Side of the framed square."""
+
+    def to_framed(self, xy: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
+        """Return framed coordinates of photo points."""
+        return self.scale * np.asarray(xy, float) + np.asarray(self.offset)
+
+    def to_photo(self, xy: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
+        """Return photo coordinates of framed points, so that texture can be read from the photo's full resolution."""
+        return (np.asarray(xy, float) - np.asarray(self.offset)) / self.scale
+
+
+def object_bounds(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float, float]:
+    """Return left, top, right, bottom of the object in pixels, finer than a pixel.
+
+    An edge pixel counts by its coverage: its alpha in the most covered place of the object's outermost row or column.
+
+    Raises:
+        ImageError: nothing in the picture is opaque enough.
+    """
+    left, right = _extent(alpha.max(axis=0))
+    top, bottom = _extent(alpha.max(axis=1))
+    return left, top, right, bottom
+
+
+def frame_object(
+    rgba: Float[np.ndarray, "H W 4"], size: int = 256, share: float = SHARE
+) -> tuple[Float[np.ndarray, "S S 4"], Framing]:
+    """Return the object centred in a transparent square of `size` pixels and the map that put it there.
+
+    The longer side of the object takes `share` of the square; nothing is squashed. Resampling is premultiplied,
+    after an area average where the photo is finer than the square.
+
+    Raises:
+        ImageError: the picture is empty.
+    """
+    left, top, right, bottom = object_bounds(rgba[..., 3])
+    scale = share * size / max(right - left, bottom - top)
+    centre = np.array([left + right, top + bottom]) / 2
+    offset = size / 2 - scale * centre
+    framing = Framing(scale, (float(offset[0]), float(offset[1])), size)
+    return apply_framing(rgba, framing), framing
+
+
+def apply_framing(rgba: Float[np.ndarray, "H W 4"], framing: Framing) -> Float[np.ndarray, "S S 4"]:
+    """Return `rgba` resampled by `framing`; where the photo does not reach, the square is transparent."""
+    # Warping reads four neighbours only: a photo finer than the square is sampled k times as finely and averaged.
+    k = max(1, int(np.ceil(1 / framing.scale)))
+    matrix = np.array([[framing.scale, 0, framing.offset[0]], [0, framing.scale, framing.offset[1]]]) * k
+    matrix[:, 2] += 0.5 * matrix[0, 0] - 0.5  # OpenCV puts pixel centres at whole numbers
+    fine = cv2.warpAffine(
+        premultiply(rgba),
+        matrix,
+        (framing.size * k, framing.size * k),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(0, 0, 0, 0),
+    )
+    return unpremultiply(cv2.resize(fine, (framing.size, framing.size), interpolation=cv2.INTER_AREA))
+
+
+def _extent(profile: Float[np.ndarray, "N"]) -> tuple[float, float]:
+    """Return the first and last covered place along one axis, counting partly covered ends by their alpha."""
+    solid = np.flatnonzero(profile >= 0.5)
+    if not len(solid):
+        raise ImageError("The picture shows no object: nothing in it is at least half opaque.")
+    first, last = int(solid[0]), int(solid[-1])
+    peak = float(profile[first : last + 1].max())
+
+    def beyond(index: int) -> float:
+        return float(profile[index]) / peak if 0 <= index < len(profile) else 0.0
+
+    start = first + 1 - min(1.0, profile[first] / peak) - beyond(first - 1)
+    end = last + min(1.0, profile[last] / peak) + beyond(last + 1)
+    return float(start), float(end)

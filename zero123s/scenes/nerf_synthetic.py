@@ -1,0 +1,51 @@
+"""Writes a scene as posed pictures in the NeRF-synthetic form, with its true mesh beside them."""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+import trimesh
+
+from zero123s.ops.cameras import orbit_cameras
+from zero123s.preprocess.images import write_png_atomic
+from zero123s.scenes.mesh import SceneMesh
+from zero123s.scenes.render import render_views
+
+GOLDEN_ANGLE_DEG = 180.0 * (3.0 - math.sqrt(5.0))
+
+
+def write_nerf_synthetic(
+    scene: SceneMesh,
+    out_dir: Path,
+    n_views: int = 40,
+    size: int = 128,
+    distance: float = 3.8,
+    fovy_deg: float = 20.0,
+    elevation_range: tuple[float, float] = (-30.0, 80.0),
+) -> Path:
+    """Render views spread evenly over a band of the sphere; return the path of transforms.json.
+
+    Args:
+        scene: what to show.
+        out_dir: gets transforms.json, 000.png ... (RGBA, straight alpha) and truth.ply (z up).
+        n_views: pictures, along a golden-angle spiral that is uniform on the sphere.
+        size: pixels per edge.
+        distance: of the cameras, world units.
+        fovy_deg: field of view.
+        elevation_range: band of elevations.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    low, high = (math.sin(math.radians(e)) for e in elevation_range)
+    index = torch.arange(n_views)
+    elevation = torch.rad2deg(torch.asin(low + (high - low) * (index + 0.5) / n_views))
+    cameras = orbit_cameras(elevation, index * GOLDEN_ANGLE_DEG % 360, distance, fovy_deg, size, size)
+    pictures = render_views(scene, cameras, supersample=3).rgba
+    frames = []
+    for i, picture in enumerate(pictures):
+        write_png_atomic(out_dir / f"{i:03d}.png", picture)
+        frames.append({"file_path": f"./{i:03d}", "transform_matrix": cameras.c2w[i].tolist()})
+    trimesh.Trimesh(scene.vertices, scene.faces, process=False).export(out_dir / "truth.ply")
+    path = out_dir / "transforms.json"
+    path.write_text(json.dumps({"camera_angle_x": math.radians(fovy_deg), "frames": frames}), encoding="utf-8")
+    return path

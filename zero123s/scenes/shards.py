@@ -1,0 +1,72 @@
+"""Shards of rendered views: one safetensors file per group of objects, written whole or not at all."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from zero123s.errors import ImageError
+
+FORMAT = "zero123s-renders-1"
+_ARRAYS = ("images", "elevation_deg", "azimuth_deg", "distance", "fovy_deg")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """V views each of N objects."""
+
+    images: NDArray[np.uint8]
+    """N V S S 4, straight alpha, sRGB."""
+    elevation_deg: NDArray[np.float32]
+    """N V."""
+    azimuth_deg: NDArray[np.float32]
+    """N V."""
+    distance: NDArray[np.float32]
+    """N V."""
+    fovy_deg: NDArray[np.float32]
+    """N V."""
+    object_ids: tuple[str, ...]
+    records: tuple[dict[str, Any], ...]
+    """Per object: object_id, source, licence, kind, sha256 of its pixels."""
+    failures: tuple[dict[str, str], ...] = ()
+    """Objects left out: object_id, source, error."""
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """Return the file of shard `index`."""
+    return folder / f"shard_{index:05d}.safetensors"
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """Write a shard; the file appears under its name only when complete, so a kill leaves no half shard."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    meta = {
+        "format": FORMAT,
+        "object_ids": json.dumps(shard.object_ids),
+        "records": json.dumps(shard.records),
+        "failures": json.dumps(shard.failures),
+    }
+    save_file({name: np.ascontiguousarray(getattr(shard, name)) for name in _ARRAYS}, partial, meta)
+    os.replace(partial, path)
+
+
+def read_shard(path: str | Path) -> Shard:
+    """Return a shard; raises ImageError naming a file that is missing, damaged or of another kind."""
+    try:
+        with safe_open(str(path), "numpy") as file:
+            meta = file.metadata() or {}
+            if meta.get("format") != FORMAT:
+                raise ImageError(
+                    f"{path}: is no shard of renders (format '{meta.get('format')}', expected '{FORMAT}')."
+                )
+            arrays = {name: file.get_tensor(name) for name in _ARRAYS}
+    except (OSError, SafetensorError) as error:
+        raise ImageError(f"{path}: cannot be read as a shard of renders ({error}); render it again.") from error
+    lists = {name: tuple(json.loads(meta[name])) for name in ("object_ids", "records", "failures")}
+    return Shard(**arrays, **lists)

@@ -1,0 +1,90 @@
+"""The base of all training systems: a LightningModule with typed slots, schedules and repeatable randomness."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from zero123s.config import parse_slot
+from zero123s.data import DATA
+from zero123s.data.base import BaseData
+from zero123s.experiment import ExperimentConfig
+from zero123s.randomness import generator_for
+from zero123s.registry import Registry
+
+
+class BaseSystem(pl.LightningModule):
+    """Base class of `system_type`.
+
+    Args:
+        cfg: the parsed `Config` of the subclass, slot sections included.
+        data: the data source, already prepared.
+        seed: the run's seed.
+    """
+
+    @dataclass
+    class Config:
+        """A system without settings."""
+
+    def __init__(self, cfg: Any, data: BaseData, seed: int = 0) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.data_source = data
+        self.seed = seed
+
+    @classmethod
+    def check(cls, cfg: Any) -> None:
+        """Check and type the nested slot sections of `cfg` in place, building nothing; raises ConfigError."""
+
+    def generator(self, purpose: str, step: int | None = None) -> torch.Generator:
+        """Return a generator that depends on seed, step, rank and purpose alone."""
+        step = self.global_step if step is None else step
+        return generator_for(self.seed, step, purpose, self.global_rank)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Move every module's schedules to this step before its forward pass."""
+        step_modules(self, self.global_step)
+
+    def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
+        """Write what training was for; returns the files by kind."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to export.")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what run.json says of the networks behind this run."""
+        return {}
+
+
+SYSTEMS: Registry[BaseSystem] = Registry("system", BaseSystem)
+
+
+def step_modules(root: nn.Module, step: int) -> None:
+    """Call `on_step(step)` once on every module below `root` that has one."""
+    for module in root.modules():
+        if module is not root and hasattr(module, "on_step"):
+            module.on_step(step)  # type: ignore[operator]
+
+
+@dataclass
+class Plan:
+    """A fully checked experiment of which nothing has been built yet."""
+
+    experiment: ExperimentConfig
+    data_class: type[BaseData]
+    system_class: type[BaseSystem]
+
+    def build(self) -> BaseSystem:
+        """Read the data and build the system; the expensive networks come with training, not here."""
+        data = self.data_class(self.experiment.data, self.experiment.seed)
+        data.prepare()
+        return self.system_class(self.experiment.system, data, self.experiment.seed)
+
+
+def plan_experiment(experiment: ExperimentConfig) -> Plan:
+    """Check every section of an experiment down to the last key; raises ConfigError."""
+    data_class, experiment.data = parse_slot(DATA, experiment.data_type, experiment.data, "data")
+    system_class, experiment.system = parse_slot(SYSTEMS, experiment.system_type, experiment.system, "system")
+    system_class.check(experiment.system)
+    return Plan(experiment, data_class, system_class)

@@ -1,0 +1,286 @@
+"""The Zero123 system: one supervised view (or several), random views judged by a guidance, one optimiser step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zero123s.background import BACKGROUNDS
+from zero123s.config import parse_slot
+from zero123s.data.base import BaseData
+from zero123s.errors import ConfigError
+from zero123s.exporter import EXPORTERS
+from zero123s.geometry import GEOMETRIES
+from zero123s.guidance import GUIDANCES, BaseGuidance
+from zero123s.losses import LossConfig, LossTerm, LossWeights, View
+from zero123s.material import MATERIALS
+from zero123s.material.base import Shading
+from zero123s.ops.cameras import generate_rays
+from zero123s.renderer import RENDERERS
+from zero123s.structures import Batch, Cameras, ReferenceView, RenderOutput
+from zero123s.system.base import SYSTEMS, BaseSystem
+from zero123s.system.field import GeometryMaterialField
+from zero123s.system.optimizers import (
+    OptimizerConfig,
+    SchedulerConfig,
+    build_optimizer,
+    build_scheduler,
+    check_optimizer,
+)
+
+SLOTS = {
+    "geometry": GEOMETRIES,
+    "material": MATERIALS,
+    "background": BACKGROUNDS,
+    "renderer": RENDERERS,
+    "guidance": GUIDANCES,
+    "exporter": EXPORTERS,
+}
+
+
+@dataclass
+class FreqConfig:
+    """How often what happens, in steps."""
+
+    ref_only_steps: int = 0
+    """Steps at the start that only look at the reference view."""
+    guidance_eval: int = 0
+    """Steps between pictures of what the guidance sees; 0 = never."""
+    ref_or_zero123: str = "accumulate"
+    """"accumulate": every step does both; "alternate": one or the other."""
+    n_ref: int = 2
+    """With "alternate": every n-th step looks at the reference view."""
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases."""
+
+    enable: bool = False
+    """Also log there; needs the wandb package."""
+    project: str = "zero123s"
+    """Project name."""
+
+
+@dataclass
+class LoggersConfig:
+    """Loggers besides TensorBoard and CSV, which are always on."""
+
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Weights & Biases."""
+
+
+@SYSTEMS.register("zero123-system")
+class Zero123System(BaseSystem):
+    """Optimises a radiance field under reference losses and score distillation."""
+
+    @dataclass
+    class Config(BaseSystem.Config):
+        """Settings of `zero123-system`."""
+
+        geometry_type: str = "implicit-volume"
+        """Registered geometry."""
+        geometry: Any = field(default_factory=dict)
+        """Its settings."""
+        material_type: str = "diffuse-with-point-light-material"
+        """Registered material."""
+        material: Any = field(default_factory=dict)
+        """Its settings."""
+        background_type: str = "solid-color-background"
+        """Registered background."""
+        background: Any = field(default_factory=dict)
+        """Its settings."""
+        renderer_type: str = "nerf-volume-renderer"
+        """Registered renderer."""
+        renderer: Any = field(default_factory=dict)
+        """Its settings."""
+        guidance_type: str = "stable-zero123-guidance"
+        """Registered guidance; only built when lambda_sds is ever above zero."""
+        guidance: Any = field(default_factory=dict)
+        """Its settings."""
+        exporter_type: str = "mesh-exporter"
+        """Registered exporter."""
+        exporter: Any = field(default_factory=dict)
+        """Its settings."""
+        freq: FreqConfig = field(default_factory=FreqConfig)
+        """Frequencies."""
+        loss: LossConfig = field(default_factory=LossConfig)  # type: ignore[valid-type]
+        """Weights of the loss terms."""
+        optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+        """Optimiser."""
+        scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+        """Learning rate scheduler."""
+        loggers: LoggersConfig = field(default_factory=LoggersConfig)
+        """Extra loggers."""
+        ambient_ratio_min: float = 0.5
+        """Smallest share of ambient light on random views."""
+        refinement: bool = False
+        """Second stage: the reference pass is not regularised by the foggy-scene terms orient, sparsity and opaque."""
+
+    cfg: Config
+
+    @classmethod
+    def check(cls, cfg: Any) -> None:
+        """Type all slot sections; raises ConfigError."""
+        for slot, registry in SLOTS.items():
+            _, section = parse_slot(registry, getattr(cfg, f"{slot}_type"), getattr(cfg, slot), f"system.{slot}")
+            setattr(cfg, slot, section)
+        LossWeights(cfg.loss)
+        check_optimizer(cfg.optimizer)
+        if cfg.freq.ref_or_zero123 not in ("accumulate", "alternate"):
+            raise ConfigError(
+                f"system.freq.ref_or_zero123: '{cfg.freq.ref_or_zero123}' is neither accumulate nor alternate."
+            )
+
+    def __init__(self, cfg: Config, data: BaseData, seed: int = 0) -> None:
+        super().__init__(cfg, data, seed)
+        if isinstance(cfg.geometry, Mapping):
+            type(self).check(cfg)
+        # Parameters start from the seed alone, whatever was drawn before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.geometry = GEOMETRIES.get(cfg.geometry_type)(cfg.geometry)
+            self.material = MATERIALS.get(cfg.material_type)(cfg.material, self.geometry.n_features)
+            self.background = BACKGROUNDS.get(cfg.background_type)(cfg.background)
+            self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
+        self.loss_weights = LossWeights(cfg.loss)
+        # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
+        self._guidance: list[BaseGuidance] = []
+
+    # ------------------------------------------------------------ parts
+
+    @property
+    def guidance(self) -> BaseGuidance | None:
+        """The guidance, once training has begun and if any weight wants one."""
+        return self._guidance[0] if self._guidance else None
+
+    def build_guidance(self) -> None:
+        """Load the guidance's networks if a weight ever wants them."""
+        if self._guidance or not self.loss_weights.ever("sds"):
+            return
+        guidance_class = GUIDANCES.get(self.cfg.guidance_type)
+        self._guidance.append(guidance_class(self.cfg.guidance, self.data_source.reference(), self.device))
+
+    def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:
+        """Return the scene as renderer and exporter see it."""
+        return GeometryMaterialField(self.geometry, self.material, shading, generator)
+
+    def render(
+        self,
+        cameras: Cameras,
+        needs: frozenset[str] = frozenset(),
+        shading: Shading | None = None,
+        generator: torch.Generator | None = None,
+    ) -> RenderOutput:
+        """Render whole images of the current scene."""
+        rays = generate_rays(cameras.to(self.device))
+        return self.renderer(rays, self.field(shading, generator), self.background, needs, generator)
+
+    # ------------------------------------------------------------ training
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and scheduler from the config."""
+        optimizer = build_optimizer(self.cfg.optimizer, self)
+        if not self.cfg.scheduler.name:
+            return optimizer
+        scheduler = build_scheduler(self.cfg.scheduler, optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.cfg.scheduler.interval},
+        }
+
+    def setup(self, stage: str) -> None:
+        """Load the guidance when training begins."""
+        if stage == "fit":
+            self.build_guidance()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Move schedules and the occupancy grid to this step."""
+        super().on_train_batch_start(batch, batch_idx)
+        self.renderer.update(self.field(), self.global_step, self.generator("occupancy"))
+
+    def passes(self, batch: Batch, step: int) -> tuple[bool, bool]:
+        """Return whether step `step` does the reference pass and the novel pass."""
+        novel = batch.novel is not None and self.loss_weights.weight("sds", step) != 0 and bool(self._guidance)
+        freq = self.cfg.freq
+        if step < freq.ref_only_steps or not novel:
+            return True, False
+        if freq.ref_or_zero123 == "accumulate":
+            return True, True
+        return (True, False) if step % freq.n_ref == 0 else (False, True)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Return the weighted sum of all losses of both passes."""
+        step = self.global_step
+        reference_pass, novel_pass = self.passes(batch, step)
+        total = torch.zeros((), device=self.device)
+        if novel_pass:
+            assert batch.novel is not None
+            total = total + self._weigh(self.novel_losses(batch.novel, step), "novel")
+        if reference_pass:
+            total = total + self._weigh(self.reference_losses(batch.reference, step), "reference")
+        self.log("loss/total", total.detach(), prog_bar=True)
+        return total
+
+    def reference_losses(self, reference: ReferenceView, step: int) -> dict[str, LossTerm]:
+        """Render the supervised views, unlit, and compare."""
+        generator = self.generator("render-reference")
+        out = self.render(
+            reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
+        )
+        self.log("samples/reference", float(out.n_samples))
+        return self._regularised(self.loss_weights.compute("reference", step, View(out, reference)))
+
+    def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
+        """Render random views and let the guidance judge them."""
+        assert self.guidance is not None
+        generator = self.generator("render-novel")
+        draw = float(torch.rand((), generator=generator))
+        ratio = self.cfg.ambient_ratio_min + (1 - self.cfg.ambient_ratio_min) * draw
+        shading = self.material.draw_shading(step, ratio, generator)
+        out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
+        judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
+        self.log("guidance/grad_norm", judged.grad_norm)
+        self.log("samples/novel", float(out.n_samples))
+        terms = self._regularised(self.loss_weights.compute("novel", step, View(out)))
+        return {"sds": LossTerm(judged.loss, self.loss_weights.weight("sds", step)), **terms}
+
+    def _regularised(self, terms: dict[str, LossTerm]) -> dict[str, LossTerm]:
+        skipped = {"orient", "sparsity", "opaque"} if self.cfg.refinement else set()
+        return {name: t for name, t in terms.items() if name not in skipped}
+
+    def _weigh(self, terms: dict[str, LossTerm], where: str) -> torch.Tensor:
+        total = torch.zeros((), device=self.device)
+        for name, t in terms.items():
+            self.log(f"loss/{where}/{name}", t.value.detach())
+            self.log(f"loss_weighted/{where}/{name}", t.weight * t.value.detach())
+            total = total + t.weight * t.value
+        return total
+
+    # ------------------------------------------------------------ results
+
+    def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
+        """Write the mesh; raises MeshError when there is no surface."""
+        exporter = EXPORTERS.get(self.cfg.exporter_type)(self.cfg.exporter)
+        threshold = self.geometry.cfg.isosurface_threshold
+        reference = self.data_source.reference()
+        result = exporter(
+            self.field(), out_dir, threshold=threshold, reference=reference, extras=self._extras(), progress=progress
+        )
+        self.export_stats = result.stats
+        return result.files
+
+    def describe(self) -> dict[str, Any]:
+        """Return what run.json says of the guiding model."""
+        return self.guidance.describe() if self.guidance else {"path": None, "bundled": None}
+
+    def _extras(self) -> dict[str, str]:
+        model = {f"model_{k}": str(v) for k, v in self.describe().items() if v is not None}
+        return {"generator": "zero123s", **model}
+
+
+def slot_names(cfg: Zero123System.Config) -> dict[str, str]:
+    """Return slot -> registered name, for summaries."""
+    return {f.name.removesuffix("_type"): getattr(cfg, f.name) for f in fields(cfg) if f.name.endswith("_type")}
