@@ -1,0 +1,121 @@
+"""`zero123s render`: objects in, shards of training views out."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from zero123s.errors import ConfigError
+from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
+from zero123s.scenes.inspect_renders import check_folder, shard_files, write_contact_sheet
+from zero123s.scenes.mesh_collections import mesh_objects
+from zero123s.scenes.original_layout import write_original
+from zero123s.scenes.shards import read_shard
+
+EPILOG = """examples:
+  zero123s render data/toys --procedural 0:2000            2000 generated objects, 12 views each
+  zero123s render data/mine --meshes models/ --views 24    every glb, gltf, obj, ply and stl below models/
+  zero123s render data/objaverse --meshes ~/.objaverse/hf-objaverse-v1/glbs --uids uids.txt --annotations meta.json.gz
+  zero123s render data/toys --check --sheet toys.png       look at what is there
+
+A killed run goes on where it stood: start the same command again. Broken meshes are listed in manifest.jsonl with
+the reason and left out. Object front is +x (azimuth 0), up is +z, elevation is positive above the horizon."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        "zero123s render",
+        description="Render objects from many sides into shards that Zero123 is trained on.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = RenderSettings()
+    p.add_argument("out", type=Path, help="folder of shards; made if missing, continued if begun")
+    p.add_argument("--procedural", metavar="A:B", help="generated objects of the seeds A to B - 1")
+    p.add_argument("--meshes", type=Path, nargs="+", metavar="PATH", help="mesh files, or folders searched for them")
+    p.add_argument("--uids", type=Path, help="text file: take only the meshes named <uid>.*, one uid a line")
+    p.add_argument("--annotations", type=Path, help="Objaverse annotations (json, json.gz) for the licences")
+    p.add_argument("--views", type=int, default=default.views, help="views per object (%(default)s)")
+    p.add_argument("--size", type=int, default=default.size, help="pixels per edge (%(default)s)")
+    p.add_argument("--supersample", type=int, default=default.supersample, help="rays per pixel edge (%(default)s)")
+    p.add_argument("--elevation", type=float, nargs=2, default=default.elevation_range, metavar=("LOW", "HIGH"),
+                   help="degrees of every second view (-10 80)")  # fmt: skip
+    p.add_argument("--condition-elevation", type=float, nargs=2, default=default.condition_elevation_range,
+                   metavar=("LOW", "HIGH"), help="degrees of the views that may be inputs (-10 45)")  # fmt: skip
+    p.add_argument("--distance", type=float, default=default.distance, help="camera distance (%(default)s)")
+    p.add_argument("--fovy", type=float, default=default.fovy_deg, help="vertical field of view, degrees (%(default)s)")
+    p.add_argument("--shard-size", type=int, default=default.shard_size, help="objects per file (%(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of cameras and light (0)")
+    p.add_argument("--processes", type=int, default=1, help="worker processes (1)")
+    p.add_argument("--original-layout", type=Path, metavar="ROOT",
+                   help="also write <uid>/000.png, 000.npy and valid_paths.json as the original Zero123 reads")  # fmt: skip
+    p.add_argument("--check", action="store_true", help="report empty, cut, one-coloured pictures; exit 1 if any")
+    p.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet of objects from all shards")
+    return p
+
+
+def _objects(args: argparse.Namespace) -> list[SceneObject]:
+    objects: list[SceneObject] = []
+    if args.procedural:
+        try:
+            first, last = (int(word) for word in args.procedural.split(":"))
+        except ValueError as error:
+            raise ConfigError(f"--procedural {args.procedural}: write two seeds, such as 0:2000.") from error
+        if not 0 <= first < last:
+            raise ConfigError(f"--procedural {args.procedural}: seeds should rise from 0, such as 0:2000.")
+        objects += procedural_objects(first, last - first)
+    if args.meshes:
+        objects += mesh_objects(args.meshes, args.uids, args.annotations)
+    return objects
+
+
+def _settings(args: argparse.Namespace) -> RenderSettings:
+    for name in ("views", "size", "supersample", "shard_size", "processes"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)}: should be at least 1.")
+    for low, high in (args.elevation, args.condition_elevation):
+        if not -90 <= low <= high <= 90:
+            raise ConfigError(f"elevation {low} {high}: should rise, within -90 and 90 degrees.")
+    if args.distance <= 1 or not 0 < args.fovy < 120:
+        raise ConfigError(f"distance {args.distance}, fovy {args.fovy}: needs distance > 1 and 0 < fovy < 120.")
+    return RenderSettings(
+        views=args.views,
+        size=args.size,
+        supersample=args.supersample,
+        elevation_range=tuple(args.elevation),
+        condition_elevation_range=tuple(args.condition_elevation),
+        distance=args.distance,
+        fovy_deg=args.fovy,
+        shard_size=args.shard_size,
+        seed=args.seed,
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `zero123s render`; 1 where --check finds broken pictures."""
+    args = _parser().parse_args(list(argv))
+    objects, settings = _objects(args), _settings(args)
+    if not objects and not (args.check or args.sheet or args.original_layout):
+        raise ConfigError("nothing to render: give --procedural A:B or --meshes PATH (see zero123s render --help).")
+    if objects:
+        with tqdm(total=len(objects), unit="object", desc="render") as bar:
+            manifest = render_dataset(objects, args.out, settings, args.processes, bar.update)
+        print(f"{len(objects)} objects: {manifest}")
+    if args.original_layout:
+        shards = (read_shard(path) for path in shard_files(args.out))
+        print(write_original(shards, args.original_layout))
+    if args.sheet:
+        print(write_contact_sheet(args.out, args.sheet))
+    return _report(args.out) if args.check else 0
+
+
+def _report(folder: Path) -> int:
+    broken = 0
+    for path, views in check_folder(folder):
+        for view in views:
+            print(f"{path.name}: {view.object_id} view {view.view}: {view.reason}", file=sys.stderr)
+        broken += len(views)
+    print(f"{broken} broken pictures")
+    return 1 if broken else 0

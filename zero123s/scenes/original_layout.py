@@ -1,0 +1,103 @@
+"""Reads and writes the folder layout of the original Zero123 training data.
+
+`<root>/<uid>/000.png` (RGBA) beside `000.npy`, the 3x4 matrix from world to Blender camera axes (x right, y up, looking
+along -z), and `valid_paths.json`, a list of uids; the original trains on all but the last 1 % of it.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zero123s.errors import ImageError
+from zero123s.ops.cameras import orbit_cameras
+from zero123s.preprocess.images import write_png_atomic
+from zero123s.scenes.shards import Shard
+
+ORIGINAL_FOVY_DEG = 49.134
+"""Lens 35 mm on a 32 mm sensor: 2 atan(16 / 35)."""
+
+
+def write_original(shards: Iterable[Shard], root: Path) -> Path:
+    """Write shards as the original layout and return valid_paths.json; objects already listed there stay listed."""
+    listed = read_valid_paths(root) if (root / "valid_paths.json").exists() else []
+    for shard in shards:
+        for row, object_id in enumerate(shard.object_ids):
+            folder = _inside(root, object_id)
+            folder.mkdir(parents=True, exist_ok=True)
+            matrices = world_to_camera(shard, row)
+            for view, picture in enumerate(shard.images[row]):
+                write_png_atomic(folder / f"{view:03d}.png", picture.astype(np.float32) / 255)
+                np.save(folder / f"{view:03d}.npy", matrices[view])
+            if object_id not in listed:
+                listed.append(object_id)
+    root.mkdir(parents=True, exist_ok=True)
+    partial = root / "valid_paths.json.tmp"
+    partial.write_text(json.dumps(listed), encoding="utf-8")
+    os.replace(partial, root / "valid_paths.json")
+    return root / "valid_paths.json"
+
+
+def world_to_camera(shard: Shard, row: int) -> NDArray[np.float64]:
+    """Return the matrices [R | t] of all views of one object, V 3 4."""
+    elevation, azimuth, distance = (
+        torch.from_numpy(np.asarray(a[row], np.float32))
+        for a in (shard.elevation_deg, shard.azimuth_deg, shard.distance)
+    )
+    c2w = orbit_cameras(elevation, azimuth, distance).c2w.numpy().astype(np.float64)
+    rotation = c2w[:, :3, :3].transpose(0, 2, 1)
+    return np.concatenate([rotation, -rotation @ c2w[:, :3, 3:]], axis=-1)
+
+
+def read_valid_paths(root: Path) -> list[str]:
+    """Return the uids of a dataset; raises ImageError where valid_paths.json is missing or no list of names."""
+    path = root / "valid_paths.json"
+    try:
+        uids = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read as a list of object names ({error}).") from error
+    if not isinstance(uids, list) or not all(isinstance(uid, str) for uid in uids):
+        raise ImageError(f"{path}: should be a JSON list of object names.")
+    return uids
+
+
+def read_original(root: Path, uid: str, fovy_deg: float = ORIGINAL_FOVY_DEG) -> Shard:
+    """Return one object of a dataset as a shard of N = 1, angles and distance taken from the matrices.
+
+    Raises ImageError for a missing, damaged or unequal picture or matrix, or a uid that leaves the dataset's folder.
+    """
+    from PIL import Image
+
+    folder = _inside(root, uid)
+    pictures, positions = [], []
+    for path in sorted(folder.glob("[0-9][0-9][0-9].png")):
+        try:
+            with Image.open(path, formats=("PNG",)) as image:
+                pictures.append(np.asarray(image.convert("RGBA")))
+            matrix = np.load(io.BytesIO(path.with_suffix(".npy").read_bytes()), allow_pickle=False)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ImageError(f"{path}: picture or matrix cannot be read ({error}).") from error
+        if matrix.shape != (3, 4) or not np.isfinite(matrix).all() or pictures[-1].shape != pictures[0].shape:
+            raise ImageError(f"{path}: needs a finite 3x4 matrix beside it and the size of the other pictures.")
+        positions.append(-matrix[:, :3].T @ matrix[:, 3])
+    if not pictures:
+        raise ImageError(f"{folder}: has no pictures 000.png, 001.png, ...")
+    at = np.stack(positions)
+    distance = np.linalg.norm(at, axis=-1)
+    elevation = np.rad2deg(np.arcsin(np.clip(at[:, 2] / np.maximum(distance, 1e-9), -1, 1)))
+    azimuth = np.rad2deg(np.arctan2(at[:, 1], at[:, 0])) % 360
+    rows = (a[None].astype(np.float32) for a in (elevation, azimuth, distance, np.full(len(at), fovy_deg)))
+    record = {"object_id": uid, "source": str(folder), "licence": "unknown"}
+    return Shard(np.stack(pictures)[None], *rows, object_ids=(uid,), records=(record,))
+
+
+def _inside(root: Path, uid: str) -> Path:
+    folder = root / uid
+    if not uid or not folder.resolve().is_relative_to(root.resolve()) or folder.resolve() == root.resolve():
+        raise ImageError(f"{root}: object name '{uid}' leads out of the dataset's folder; refused.")
+    return folder
