@@ -130,7 +130,7 @@ def render_dataset(
     out_dir: str | Path,
     settings: RenderSettings | None = None,
     processes: int = 1,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Path:
     """Render all objects into `out_dir`/shard_XXXXX.safetensors and return the path of manifest.jsonl.
 

@@ -14,9 +14,11 @@ from urllib.parse import unquote
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from zero123s.errors import MeshError
-from zero123s.scenes.mesh import Paint, SceneMesh, Texture, normalize, vertex_normals
+from zero123s.scenes.mesh import Paint, SceneMesh, Texture, normalize
 
 MAX_BYTES = 1_000_000_000
 MAX_FACES = 5_000_000
@@ -258,16 +260,9 @@ def _scene(path: Path, mesh: _Joined) -> SceneMesh:
     """Return the mesh with three vertices of its own per face, smooth across edges flatter than 40 degrees."""
     vertices = mesh.vertices - mesh.vertices[mesh.faces].reshape(-1, 3).mean(axis=0)  # float32 keeps small objects
     extent = max(float(np.abs(vertices[mesh.faces]).max()), 1e-30)
-    _, place = np.unique(np.round(vertices / extent, 6), axis=0, return_inverse=True)
-    place = place.reshape(-1)
-    merged = np.zeros((place.max() + 1, 3))
-    merged[place] = vertices / extent
-    smooth = vertex_normals(merged, place[mesh.faces])[place[mesh.faces]]
-    corners = vertices[mesh.faces] / extent
-    flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    flat /= np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-30)
-    crease = (smooth * flat[:, None]).sum(-1, keepdims=True) < CREASE_COS
-    normals = np.where(crease, flat[:, None], smooth).reshape(-1, 3)
+    vertices = vertices / extent
+    corners = vertices[mesh.faces]
+    normals = _crease_normals(vertices, mesh.faces)
     count = 3 * len(mesh.faces)
     return SceneMesh(
         vertices=corners.reshape(-1, 3).astype(np.float32),
@@ -282,3 +277,30 @@ def _scene(path: Path, mesh: _Joined) -> SceneMesh:
         texture_of_face=None if mesh.uv is None else mesh.texture_of_face.astype(np.int32),
         textures=mesh.textures,
     )
+
+
+def _crease_normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float64]:
+    """Return a normal per corner, 3F 3: the mean over the faces at that place that flat edges join to the corner's.
+
+    Places are vertices merged by position, so seams of texture coordinates do not show.
+    """
+    _, place = np.unique(np.round(vertices, 6), axis=0, return_inverse=True)
+    at = place.reshape(-1)[faces]
+    corners = vertices[faces]
+    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    flat = weighted / np.maximum(np.linalg.norm(weighted, axis=-1, keepdims=True), 1e-30)
+    edges = np.sort(np.stack([at, np.roll(at, -1, axis=1)], axis=-1).reshape(-1, 2), axis=1)
+    owner = np.repeat(np.arange(len(faces)), 3)
+    order = np.lexsort((edges[:, 1], edges[:, 0]))
+    edges, owner = edges[order], owner[order]
+    same = (edges[1:] == edges[:-1]).all(axis=1)
+    left, right = owner[:-1][same], owner[1:][same]
+    soft = (flat[left] * flat[right]).sum(-1) > CREASE_COS
+    graph = coo_matrix((np.ones(soft.sum(), bool), (left[soft], right[soft])), shape=(len(faces), len(faces)))
+    _, group = connected_components(graph, directed=False)
+    key = at.astype(np.int64) * (int(group.max()) + 1) + group[:, None]
+    _, shared = np.unique(key, return_inverse=True)
+    shared = shared.reshape(-1)
+    total = np.stack([np.bincount(shared, np.repeat(weighted[:, i], 3)) for i in range(3)], axis=-1)
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    return np.where(length[shared] > 1e-20, total[shared] / np.maximum(length[shared], 1e-20), np.repeat(flat, 3, 0))

@@ -189,15 +189,16 @@ class Builder:
         self,
         solid: Solid,
         paint: Paint,
-        at: Sequence[float] = (0, 0, 0),
-        turn: Sequence[float] = (0, 0, 0),
+        at: ArrayLike = (0, 0, 0),
+        turn: ArrayLike = (0, 0, 0),
         mirror: bool = False,
     ) -> None:
         """Place a solid, turned by (rx, ry, rz) degrees and then moved to `at`."""
         if paint not in self.paints:
             self.paints.append(paint)
         index = self.paints.index(paint)
-        r = rotation(*turn)
+        rx, ry, rz = np.asarray(turn, np.float64)
+        r = rotation(rx, ry, rz)
         v, n = solid.vertices @ r.T + np.asarray(at), solid.normals @ r.T
         placed = [Solid(v, solid.faces, n)]
         if mirror:

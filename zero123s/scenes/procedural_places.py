@@ -209,8 +209,8 @@ def assembly(b: Builder, rng: Rng) -> None:
     for i in range(rng.integers(3, 10)):
         size = rng.uniform(0.12, 0.5, 3) * (1.2 if i == 0 else 0.8)
         solids = (
-            box(*(2 * size), rng.uniform(0.01, 0.1)),
-            ellipsoid(*size),
+            box(2 * size[0], 2 * size[1], 2 * size[2], rng.uniform(0.01, 0.1)),
+            ellipsoid(size[0], size[1], size[2]),
             cylinder(size[0], 2 * size[2], size[1] if rng.uniform() < 0.4 else None, bevel=0.03),
             torus(size[0] + 0.1, 0.05 + 0.3 * size[1] * 0.5),
             capsule((0, 0, -size[2]), (0, 0, size[2]), size[0] * 0.5),

@@ -77,14 +77,14 @@ def render_views(
     return _finish(sums, supersample, geometry)
 
 
-def _finish(sums: NDArray, supersample: int, geometry: bool) -> Renders:
+def _finish(sums: NDArray[np.float32], supersample: int, geometry: bool) -> Renders:
     count = sums[..., 3:4]
     safe = np.maximum(count, 1)
-    rgba = np.concatenate([np.clip(sums[..., :3] / safe, 0, 1), count / supersample**2], axis=-1)
+    rgba = np.concatenate([np.clip(sums[..., :3] / safe, 0, 1), count / supersample**2], axis=-1, dtype=np.float32)
     if not geometry:
         return Renders(rgba)
     length = np.maximum(np.linalg.norm(sums[..., 5:], axis=-1, keepdims=True), 1e-12)
-    return Renders(rgba, sums[..., 4] / safe[..., 0], sums[..., 5:] / length)
+    return Renders(rgba, (sums[..., 4] / safe[..., 0]).astype(np.float32), (sums[..., 5:] / length).astype(np.float32))
 
 
 def _rectangles(vertices: NDArray, c2w: NDArray, tangent: NDArray, height: int, width: int) -> NDArray[np.int32]:

@@ -69,4 +69,13 @@ def read_shard(path: str | Path) -> Shard:
     except (OSError, SafetensorError) as error:
         raise ImageError(f"{path}: cannot be read as a shard of renders ({error}); render it again.") from error
     lists = {name: tuple(json.loads(meta[name])) for name in ("object_ids", "records", "failures")}
-    return Shard(**arrays, **lists)
+    return Shard(
+        images=arrays["images"],
+        elevation_deg=arrays["elevation_deg"],
+        azimuth_deg=arrays["azimuth_deg"],
+        distance=arrays["distance"],
+        fovy_deg=arrays["fovy_deg"],
+        object_ids=lists["object_ids"],
+        records=lists["records"],
+        failures=lists["failures"],
+    )

@@ -1,0 +1,162 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zero123s.errors import ConfigError, ImageError
+from zero123s.scenes.command import main
+from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
+from zero123s.scenes.inspect_renders import broken_reason
+from zero123s.scenes.original_layout import read_original, read_valid_paths, write_original
+from zero123s.scenes.shards import read_shard, shard_path
+
+SMALL = RenderSettings(views=3, size=24, supersample=2, shard_size=2)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_dataset_is_the_same_with_one_process_and_two(tmp_path):
+    objects = procedural_objects(0, 5)
+    one = render_dataset(objects, tmp_path / "one", SMALL)
+    two = render_dataset(objects, tmp_path / "two", SMALL, processes=2)
+    assert lines(one) == lines(two)
+    assert [line["object_id"] for line in lines(one)] == [o.object_id for o in objects]
+    shard = read_shard(shard_path(tmp_path / "one", 0))
+    assert (shard.images.shape, shard.images.dtype) == ((2, 3, 24, 24, 4), np.uint8)
+    assert shard.elevation_deg[:, 0].max() <= 45
+    assert len(np.unique(shard.azimuth_deg)) == 6
+
+
+def test_finished_shards_are_kept_and_missing_ones_made(tmp_path):
+    objects = procedural_objects(0, 6)
+    manifest = render_dataset(objects, tmp_path, SMALL)
+    before, times = lines(manifest), {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("shard_*")}
+    shard_path(tmp_path, 1).unlink()
+    (tmp_path / "shard_00001.123.partial").write_bytes(b"half")
+    assert lines(render_dataset(objects, tmp_path, SMALL)) == before
+    after = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("shard_*")}
+    assert {name for name in times if times[name] != after[name]} == {"shard_00001.safetensors"}
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_killed_run_resumes_without_loss_or_duplicates(tmp_path):
+    code = "import sys; from zero123s.scenes.command import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "killed"), "--procedural", "0:40", "--views", "2"]
+    command += ["--size", "24", "--shard-size", "2"]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(command, cwd=root, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed").glob("shard_*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = len(list((tmp_path / "killed").glob("shard_*.safetensors")))
+    assert 1 <= finished < 20
+    settings = RenderSettings(views=2, size=24, shard_size=2)
+    resumed = render_dataset(procedural_objects(0, 40), tmp_path / "killed", settings)
+    whole = render_dataset(procedural_objects(0, 40), tmp_path / "whole", settings)
+    assert lines(resumed) == lines(whole)
+    assert len({line["object_id"] for line in lines(resumed)}) == 40
+
+
+def test_a_dataset_may_grow_by_whole_shards_but_not_change(tmp_path):
+    render_dataset(procedural_objects(0, 4), tmp_path, SMALL)
+    assert len(lines(render_dataset(procedural_objects(0, 6), tmp_path, SMALL))) == 6
+    with pytest.raises(ConfigError, match="other objects"):
+        render_dataset(procedural_objects(100, 6), tmp_path, SMALL)
+    with pytest.raises(ConfigError, match="other settings"):
+        render_dataset(procedural_objects(0, 6), tmp_path, RenderSettings(views=4, size=24))
+    with pytest.raises(ConfigError, match="come twice"):
+        render_dataset(procedural_objects(0, 1) * 2, tmp_path / "twice", SMALL)
+
+
+def test_a_broken_mesh_is_listed_with_its_reason_and_left_out(tmp_path):
+    (tmp_path / "bad.stl").write_bytes(b"nothing")
+    objects = [SceneObject("bad", str(tmp_path / "bad.stl")), *procedural_objects(0, 1)]
+    good, bad = lines(render_dataset(objects, tmp_path / "out", SMALL))
+    assert good["object_id"] == "procedural-0000000"
+    assert (bad["object_id"], bad["row"]) == ("bad", None)
+    assert "bad.stl" in bad["error"]
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    path = tmp_path / "shard_00000.safetensors"
+    path.write_bytes(b"\x00" * 40)
+    with pytest.raises(ImageError, match=r"shard_00000.*render it again"):
+        read_shard(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda p: p, None),
+        (lambda p: np.where(np.arange(4) == 3, 0, p), "empty"),
+        (lambda p: np.pad(p[8:16, 8:16], ((0, 8), (0, 8), (0, 0))), "touches the border"),
+        (lambda p: np.where(np.arange(4) < 3, 77, p), "one colour"),
+        (lambda p: np.where(p > 200, np.nan, p.astype(np.float32) / 255), "nan"),
+    ],
+)
+def test_broken_pictures_are_told_from_sound_ones(change, reason):
+    picture = np.zeros((16, 16, 4), np.uint8)
+    picture[4:12, 4:12] = np.random.default_rng(0).integers(0, 255, (8, 8, 4))
+    picture[4:12, 4:12, 3] = 255
+    changed = change(picture)
+    assert broken_reason(changed if changed.dtype.kind == "f" else changed.astype(np.uint8)) == reason
+
+
+def test_the_original_layout_survives_a_round_trip(tmp_path):
+    render_dataset(procedural_objects(0, 2), tmp_path / "shards", SMALL)
+    shard = read_shard(shard_path(tmp_path / "shards", 0))
+    write_original([shard], tmp_path / "views")
+    write_original([shard], tmp_path / "views")
+    assert read_valid_paths(tmp_path / "views") == list(shard.object_ids)
+    back = read_original(tmp_path / "views", shard.object_ids[1], fovy_deg=20.0)
+    assert np.array_equal(back.images[0], shard.images[1])
+    for name in ("elevation_deg", "azimuth_deg", "distance", "fovy_deg"):
+        assert getattr(back, name)[0] == pytest.approx(getattr(shard, name)[1], abs=1e-3)
+    matrix = np.load(tmp_path / "views" / shard.object_ids[1] / "000.npy")
+    assert (matrix.shape, matrix.dtype) == ((3, 4), np.float64)
+    assert matrix @ [0, 0, 0, 1] == pytest.approx([0, 0, -3.8], abs=1e-5)  # the origin lies straight ahead, along -z
+
+
+def test_the_original_layout_refuses_names_that_leave_its_folder(tmp_path):
+    (tmp_path / "views").mkdir()
+    for uid in ("../secret", "", "/etc"):
+        with pytest.raises(ImageError, match="leads out"):
+            read_original(tmp_path / "views", uid)
+    (tmp_path / "views" / "valid_paths.json").write_text('{"a": 1}')
+    with pytest.raises(ImageError, match="JSON list"):
+        read_valid_paths(tmp_path / "views")
+
+
+def test_the_command_renders_checks_and_shows(tmp_path, capsys):
+    out = str(tmp_path / "data")
+    arguments = [out, "--procedural", "3:5", "--views", "2", "--size", "32", "--sheet", str(tmp_path / "sheet.png")]
+    assert main([*arguments, "--check", "--original-layout", str(tmp_path / "views")]) == 0
+    assert "0 broken pictures" in capsys.readouterr().out
+    assert (tmp_path / "sheet.png").stat().st_size > 500
+    assert len(read_valid_paths(tmp_path / "views")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to render"),
+        (["--procedural", "5"], "two seeds"),
+        (["--procedural", "5:2"], "rise from 0"),
+        (["--procedural", "0:2", "--views", "0"], "--views 0"),
+        (["--procedural", "0:2", "--elevation", "80", "-10"], "should rise"),
+        (["--procedural", "0:2", "--fovy", "180"], "fovy"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        main([str(tmp_path / "x"), *arguments])
