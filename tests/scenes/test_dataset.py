@@ -160,3 +160,23 @@ def test_the_command_renders_checks_and_shows(tmp_path, capsys):
 def test_the_command_says_what_is_wrong(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         main([str(tmp_path / "x"), *arguments])
+
+
+def test_the_bundled_multi_view_sample_is_readable_and_true():
+    from zero123s.data.multi_view import read_transforms
+
+    folder = Path(__file__).parents[2] / "load" / "images" / "multi_view_sample"
+    frames = read_transforms(folder / "transforms.json")
+    assert len(frames) == 40
+    assert all(frame.path.is_file() for frame in frames)
+
+
+@pytest.mark.parametrize("stem", ["hamburger", "teapot", "car", "chair", "robot", "dog"])
+def test_the_bundled_samples_fill_78_percent_of_the_frame(stem):
+    from PIL import Image
+
+    path = Path(__file__).parents[2] / "load" / "images" / f"{stem}_rgba.png"
+    with Image.open(path) as image:
+        assert (image.mode, image.size) == ("RGBA", (512, 512))
+        rows, columns = np.nonzero(np.asarray(image)[..., 3] > 127)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(0.78 * 512, abs=4)

@@ -68,7 +68,7 @@ def render_views(
     if len(origins):
         hits = embree.run(origins, directions, output=True)
         face = hits["primID"].astype(np.int32)
-        rgb = _surface_colors(scene, face, hits["u"], hits["v"])
+        rgb = surface_colors(scene, face, hits["u"], hits["v"])
         _shade(
             sums, rects, supersample, directions, face, hits["u"], hits["v"], hits["tfar"],
             scene.vertices, scene.faces, scene.normals, rgb,
@@ -131,7 +131,7 @@ def _fill_rays(c2w, tangent, rects, height, width, s, origins, directions):
                     k += 1
 
 
-def _surface_colors(scene: SceneMesh, face: NDArray, u: NDArray, v: NDArray) -> NDArray[np.float32]:
+def surface_colors(scene: SceneMesh, face: NDArray, u: NDArray, v: NDArray) -> NDArray[np.float32]:
     """Return the unlit colour of every ray's hit, R 3 (anything where it missed)."""
     table = np.array(
         [[*p.color, *p.second, PATTERNS.index(p.pattern), p.frequency, *_unit(p.direction)] for p in scene.paints],
@@ -146,7 +146,7 @@ def _surface_colors(scene: SceneMesh, face: NDArray, u: NDArray, v: NDArray) -> 
             of = hit[index == i]
             corners = scene.uv[scene.faces[face[of]]]
             w = np.stack([1 - u[of] - v[of], u[of], v[of]], -1)
-            rgb[of] *= _bilinear(texture.image, (corners * w[..., None]).sum(1))
+            rgb[of] *= bilinear(texture.image, (corners * w[..., None]).sum(1))
     return rgb
 
 
@@ -154,7 +154,8 @@ def _unit(direction: tuple[float, float, float]) -> NDArray:
     return np.asarray(direction) / max(float(np.linalg.norm(direction)), 1e-12)
 
 
-def _bilinear(image: NDArray[np.uint8], uv: NDArray) -> NDArray[np.float32]:
+def bilinear(image: NDArray[np.uint8], uv: NDArray) -> NDArray[np.float32]:
+    """Return the colours of a repeating picture (H W 3, row 0 on top) at uv (N 2, v upwards), N 3 in [0, 1]."""
     height, width = image.shape[:2]
     x, y = uv[:, 0] % 1.0 * width - 0.5, (1 - uv[:, 1]) % 1.0 * height - 0.5
     x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
