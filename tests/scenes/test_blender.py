@@ -46,3 +46,14 @@ def test_blender_sees_the_same_silhouette():
     assert overlap > 0.95  # measured 0.985 at 128 pixels
     inside = cast[..., 3] == 1
     assert np.abs(traced - cast)[inside][:, :3].mean() < 0.12  # shadows and bounces differ; measured 0.05
+
+
+def test_the_dataset_asks_blender_only_when_told(monkeypatch, tmp_path):
+    from zero123s.scenes import blender
+    from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
+
+    monkeypatch.setattr(blender, "import_bpy", lambda: (_ for _ in ()).throw(MissingDependencyError("no bpy")))
+    small = {"views": 1, "size": 16, "shard_size": 1}
+    assert render_dataset(procedural_objects(0, 1), tmp_path / "cast", RenderSettings(**small)).exists()
+    with pytest.raises(MissingDependencyError, match="no bpy"):
+        render_dataset(procedural_objects(0, 1), tmp_path / "traced", RenderSettings(**small, renderer="blender"))

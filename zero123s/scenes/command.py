@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--fovy", type=float, default=default.fovy_deg, help="vertical field of view, degrees (%(default)s)")
     p.add_argument("--shard-size", type=int, default=default.shard_size, help="objects per file (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of cameras and light (0)")
+    p.add_argument("--renderer", choices=("embree", "blender"), default=default.renderer,
+                   help="embree: fast ray casting; blender: path tracing, needs pip install bpy (%(default)s)")  # fmt: skip
     p.add_argument("--processes", type=int, default=1, help="worker processes (1)")
     p.add_argument("--original-layout", type=Path, metavar="ROOT",
                    help="also write <uid>/000.png, 000.npy and valid_paths.json as the original Zero123 reads")  # fmt: skip
@@ -90,6 +92,7 @@ def _settings(args: argparse.Namespace) -> RenderSettings:
         fovy_deg=args.fovy,
         shard_size=args.shard_size,
         seed=args.seed,
+        renderer=args.renderer,
     )
 
 

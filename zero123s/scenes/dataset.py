@@ -48,6 +48,8 @@ class RenderSettings:
     fovy_deg: float = 20.0
     shard_size: int = 200
     seed: int = 0
+    renderer: str = "embree"
+    """`embree`, or `blender` (path-traced; needs bpy)."""
 
 
 def procedural_objects(first: int, count: int) -> list[SceneObject]:
@@ -88,7 +90,13 @@ def render_object(item: SceneObject, settings: RenderSettings) -> tuple[np.ndarr
     scene = load_object(item)
     rng = object_generator(settings.seed, item.object_id)
     cameras = draw_cameras(settings, rng)
-    rgba = render_views(scene, cameras, random_light(rng), settings.supersample).rgba
+    light = random_light(rng)
+    if settings.renderer == "blender":
+        from zero123s.scenes.blender import render_views_blender
+
+        rgba = render_views_blender(scene, cameras, light).rgba
+    else:
+        rgba = render_views(scene, cameras, light, settings.supersample).rgba
     pixels = np.round(rgba * 255).astype(np.uint8)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
     return pixels, cameras, {**asdict(item), "kind": scene.name, "sha256": digest}
@@ -176,7 +184,8 @@ def _claim(folder: Path, objects: Sequence[SceneObject], settings: RenderSetting
     plan = json.loads(json.dumps(plan))
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
-        if old["settings"] != plan["settings"]:
+        defaults = json.loads(json.dumps(asdict(RenderSettings())))
+        if {**defaults, **old["settings"]} != plan["settings"]:  # a plan of before a setting existed had its default
             raise ConfigError(
                 f"{folder}: holds renders with other settings; choose another folder or the same settings."
             )
