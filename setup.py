@@ -35,6 +35,7 @@ setup(
         "opencv-python",
         "trimesh>=4",
         "scikit-image",
+        "scipy",
         "xatlas",
         "embreex",
         "fast-simplification",
