@@ -29,6 +29,7 @@ from zero123s.system.optimizers import (
     build_scheduler,
     check_optimizer,
 )
+from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
 SLOTS = {
     "geometry": GEOMETRIES,
@@ -127,7 +128,7 @@ class Zero123System(BaseSystem):
         for slot, registry in SLOTS.items():
             _, section = parse_slot(registry, getattr(cfg, f"{slot}_type"), getattr(cfg, slot), f"system.{slot}")
             setattr(cfg, slot, section)
-        LossWeights(cfg.loss)
+        _check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
         if cfg.freq.ref_or_zero123 not in ("accumulate", "alternate"):
             raise ConfigError(
@@ -261,6 +262,20 @@ class Zero123System(BaseSystem):
 
     # ------------------------------------------------------------ results
 
+    def preview(self, out_dir: Path, step: int) -> dict[str, float]:
+        """Score the supervised views and write a strip of the validation orbit."""
+        scores = score_reference(self, self.data_source.reference())
+        save_strip(
+            out_dir / "save" / f"it{step}-val.png", render_orbit(self, self.data_source.eval_cameras("validate"))
+        )
+        return scores
+
+    def test(self, out_dir: Path, step: int) -> dict[str, Path]:
+        """Write the turntable video."""
+        path = out_dir / "save" / f"it{step}-test.mp4"
+        save_video(path, render_orbit(self, self.data_source.eval_cameras("test")))
+        return {"turntable": path}
+
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the mesh; raises MeshError when there is no surface."""
         exporter = EXPORTERS.get(self.cfg.exporter_type)(self.cfg.exporter)
@@ -279,6 +294,16 @@ class Zero123System(BaseSystem):
     def _extras(self) -> dict[str, str]:
         model = {f"model_{k}": str(v) for k, v in self.describe().items() if v is not None}
         return {"generator": "zero123s", **model}
+
+
+def _check_sdf(cfg: Zero123System.Config, weights: LossWeights) -> None:
+    if GEOMETRIES.get(cfg.geometry_type).has_sdf:
+        return
+    advice = f"has no signed distance; use geometry_type: implicit-sdf instead of {cfg.geometry_type}."
+    if RENDERERS.get(cfg.renderer_type).needs_sdf:
+        raise ConfigError(f"system.renderer_type: {cfg.renderer_type} cannot render a geometry that {advice}")
+    if weights.ever("eikonal"):
+        raise ConfigError(f"system.loss.lambda_eikonal is set, but the geometry {advice}")
 
 
 def slot_names(cfg: Zero123System.Config) -> dict[str, str]:

@@ -1,0 +1,153 @@
+"""What geometries made of one scalar field share: features, and normals found in four ways."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from zero123s.errors import ConfigError
+from zero123s.geometry.base import BaseGeometry, GeometryOutput
+
+NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
+PERTURBATION = 0.01
+"""Standard deviation of the step for "normal_perturbed", world units."""
+
+
+class ScalarFieldGeometry(BaseGeometry):
+    """A geometry whose surface is a level of one scalar: a density, which falls outwards, or a signed distance.
+
+    A subclass defines `encode`, `value`, `features_of`, `predicted_normal` and, for a signed distance, `sigma_of`.
+    """
+
+    @dataclass
+    class Config(BaseGeometry.Config):
+        """Settings common to scalar fields."""
+
+        n_feature_dims: int = 3
+        """Length of the feature vector for the material; 0 = none."""
+        normal_type: str = "finite_difference"
+        """"analytic", "finite_difference" (forward), "finite_difference_laplacian" (central) or "pred" (a network)."""
+        finite_difference_normal_eps: Any = 0.01
+        """Step of finite differences in world units, or "progressive": the finest cell that is switched on."""
+
+    cfg: Config
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        if cfg.normal_type not in NORMAL_TYPES:
+            raise ConfigError(f"geometry.normal_type: '{cfg.normal_type}' is none of {', '.join(NORMAL_TYPES)}.")
+        eps = cfg.finite_difference_normal_eps
+        if eps != "progressive" and (isinstance(eps, bool) or not isinstance(eps, int | float) or not eps > 0):
+            raise ConfigError(f"geometry.finite_difference_normal_eps: {eps!r} is no length > 0 and not 'progressive'.")
+        self.n_features = cfg.n_feature_dims
+
+    # ------------------------------------------------------------ what a subclass defines
+
+    def encode(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
+        """Return what value, features and predicted normals are computed from."""
+        raise NotImplementedError(f"{type(self).__name__} must define encode().")
+
+    def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
+        """Return the scalar: density, or signed distance where `has_sdf` says so."""
+        raise NotImplementedError(f"{type(self).__name__} must define value().")
+
+    def features_of(self, encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        """Return the features; only called where `n_features` is above zero."""
+        raise NotImplementedError(f"{type(self).__name__} must define features_of().")
+
+    def predicted_normal(self, encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
+        """Return normals of any length; only called for `normal_type: pred`."""
+        raise NotImplementedError(f"{type(self).__name__} must define predicted_normal().")
+
+    def sigma_of(self, value: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """Return the density that belongs to a value."""
+        return value
+
+    def progressive_eps(self) -> float:
+        """Return the present step of "progressive" finite differences, world units."""
+        raise ConfigError("geometry.finite_difference_normal_eps: progressive needs a ProgressiveBandHashGrid.")
+
+    # ------------------------------------------------------------ what follows from it
+
+    def value_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return the scalar alone, as cheaply as possible."""
+        return self.value(x, self.encode(x))
+
+    def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return density alone: one encoding, one network."""
+        return self.sigma_of(self.value_at(x))
+
+    def forward(
+        self, x: Float[Tensor, "N 3"], needs: frozenset[str], generator: torch.Generator | None = None
+    ) -> GeometryOutput:
+        """Evaluate density and what `needs` names; analytic gradients share this forward pass."""
+        predicts = "normal" in needs and self.cfg.normal_type == "pred"
+        wants_gradient = ("normal" in needs and not predicts) or ("sdf" in needs and self.has_sdf)
+        x = x.detach()
+        encoded = self.encode(x)
+        value = self.value(x, encoded)
+        gradient = self._gradient(x, encoded, value) if wants_gradient else None
+        features = self.features_of(encoded) if "features" in needs and self.n_features > 0 else None
+        normal = None
+        if predicts:
+            normal = F.normalize(self.predicted_normal(encoded), dim=-1)
+        elif "normal" in needs:
+            assert gradient is not None
+            normal = self._outwards(gradient)
+        perturbed = None
+        if "normal_perturbed" in needs:
+            offset = PERTURBATION * torch.randn(x.shape, generator=generator).to(x)
+            perturbed = self.normal_at(x + offset)
+        sigma = self.sigma_of(value)
+        if self.has_sdf:
+            return GeometryOutput(sigma, features, normal, perturbed, sdf=value, sdf_grad=gradient)
+        return GeometryOutput(sigma, features, normal, perturbed)
+
+    def normal_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Return unit outward normals alone."""
+        encoded = self.encode(x)
+        if self.cfg.normal_type == "pred":
+            return F.normalize(self.predicted_normal(encoded), dim=-1)
+        value = self.value(x, encoded) if self.cfg.normal_type == "finite_difference" else None
+        return self._outwards(self._gradient(x, encoded, value))
+
+    def _outwards(self, gradient: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        return F.normalize(gradient if self.has_sdf else -gradient, dim=-1)
+
+    def _gradient(
+        self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"], value: Float[Tensor, "N"] | None
+    ) -> Float[Tensor, "N 3"]:
+        """Return the scalar's gradient at world positions; `value` is only needed by forward differences."""
+        if self.cfg.normal_type == "analytic":
+            return self.analytic_gradient(x, encoded)
+        eps = self.cfg.finite_difference_normal_eps
+        eps = self.progressive_eps() if eps == "progressive" else float(eps)
+        steps = eps * torch.eye(3, dtype=x.dtype, device=x.device)
+        ahead = self._values_around(x, steps)
+        if self.cfg.normal_type == "finite_difference_laplacian":
+            return (ahead - self._values_around(x, -steps)) / (2 * eps)
+        assert value is not None
+        return (ahead - value[:, None]) / eps
+
+    def analytic_gradient(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
+        """Return the scalar's gradient by position (of a density, up to a factor >= 0); found by autograd.
+
+        `encoded` is there for subclasses that can go on from it.
+        """
+        keep_graph = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = x.clone().detach().requires_grad_()
+            return torch.autograd.grad(self.value_at(leaf).sum(), leaf, create_graph=keep_graph)[0]
+
+    def _values_around(self, x: Float[Tensor, "N 3"], steps: Float[Tensor, "3 3"]) -> Float[Tensor, "N 3"]:
+        limit = self.cfg.radius
+        points = (x[:, None] + steps).clamp(-limit, limit).reshape(-1, 3)
+        return self.value_at(points).reshape(-1, 3)
+
+
+def norm(x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    """Return |x| with a finite gradient at the origin."""
+    return (x.square().sum(-1) + 1e-12).sqrt()

@@ -1,0 +1,110 @@
+"""Small networks in threestudio's words, shared by geometries, materials and backgrounds."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zero123s.errors import ConfigError
+from zero123s.ops.activations import get_activation
+from zero123s.ops.mlp import CHUNKED_ACTIVATIONS, mlp_forward, mlp_input_gradient, plain_mlp
+from zero123s.ops.spherical_harmonics import spherical_harmonics
+
+
+@dataclass
+class NetworkConfig:
+    """A small multilayer perceptron without biases."""
+
+    otype: str = "VanillaMLP"
+    """"VanillaMLP"; tiny-cuda-nn's "FullyFusedMLP" and "CutlassMLP" name the same network and run as it."""
+    activation: str = "ReLU"
+    """Between the layers."""
+    output_activation: str = "none"
+    """After the last layer."""
+    n_neurons: int = 64
+    """Width."""
+    n_hidden_layers: int = 2
+    """Hidden layers."""
+
+
+def build_mlp(n_in: int, n_out: int, cfg: NetworkConfig) -> "MLP":
+    """Return the network of a `NetworkConfig`; raises ConfigError for an unknown kind."""
+    if cfg.otype not in ("VanillaMLP", "FullyFusedMLP", "CutlassMLP"):
+        raise ConfigError(f"mlp_network_config.otype: '{cfg.otype}' is not known; use VanillaMLP.")
+    widths = [n_in, *[cfg.n_neurons] * cfg.n_hidden_layers, n_out]
+    return MLP(widths, cfg.activation, cfg.output_activation)
+
+
+class MLP(nn.Module):
+    """Linear layers without biases, torch's default initialisation.
+
+    Args:
+        widths: input, hidden and output widths.
+        activation: between the layers.
+        output_activation: after the last.
+    """
+
+    def __init__(self, widths: list[int], activation: str, output_activation: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
+        self.activation = activation.lower()
+        get_activation(self.activation)
+        self.output_activation = get_activation(output_activation)
+
+    @property
+    def weights(self) -> list[Float[Tensor, "O I"]]:
+        """The layers' matrices, first to last."""
+        return [layer.weight for layer in self.layers]  # type: ignore[misc]
+
+    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        """Apply all layers; on a CPU in chunks that stay in the cache and are recomputed for the gradients."""
+        # The chunks know nothing of autocast, and pay only where a cache is small.
+        chunked = x.device.type == "cpu" and x.dim() == 2 and self.activation in CHUNKED_ACTIVATIONS
+        if chunked and not torch.is_autocast_enabled("cpu"):
+            return self.output_activation(mlp_forward(x, self.weights, self.activation))
+        return self.output_activation(plain_mlp(x, self.weights, self.activation))
+
+    def input_gradient(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        """Return the gradient of the only output by `x`, before the output activation; differentiable in the weights."""
+        return mlp_input_gradient(x, self.weights, self.activation)
+
+
+@dataclass
+class DirectionEncodingConfig:
+    """An encoding of unit directions."""
+
+    otype: str = "SphericalHarmonics"
+    """"SphericalHarmonics"."""
+    degree: int = 3
+    """Bands, 1 to 4; the encoding has degree^2 values."""
+
+
+def small_network() -> NetworkConfig:
+    """Return the network that threestudio puts behind encoded directions."""
+    return NetworkConfig(n_neurons=16, n_hidden_layers=2)
+
+
+class DirectionNetwork(nn.Module):
+    """Maps features and a unit direction to values through encoded directions and a small network.
+
+    Args:
+        n_features: length of the features before the direction; 0 = directions alone.
+        n_out: values per point.
+        encoding: how directions are encoded.
+        network: the network behind it.
+    """
+
+    def __init__(self, n_features: int, n_out: int, encoding: DirectionEncodingConfig, network: NetworkConfig) -> None:
+        super().__init__()
+        if encoding.otype != "SphericalHarmonics":
+            raise ConfigError(f"dir_encoding_config.otype: '{encoding.otype}' is not known; use SphericalHarmonics.")
+        self.degree = encoding.degree
+        # Raises for a degree that does not exist, before anything is sized by it.
+        n_directions = spherical_harmonics(torch.zeros(1, 3), self.degree).shape[-1]
+        self.network = build_mlp(n_features + n_directions, n_out, network)
+
+    def forward(self, features: Float[Tensor, "N F"], dirs: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
+        """Return the network's output."""
+        return self.network(torch.cat([features, spherical_harmonics(dirs, self.degree).to(features)], dim=-1))
