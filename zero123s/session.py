@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.callbacks.interrupt import GracefulInterrupt
 from zero123s.callbacks.progress import StepProgress
-from zero123s.callbacks.views import render_orbit, save_strip, save_video, score_reference
 from zero123s.run_dir import create_run_dir, write_run_record
-from zero123s.structures import Batch
 from zero123s.system.base import BaseSystem, Plan
 
 ENDLESS = 2**31
@@ -38,7 +36,7 @@ class StepBatches(Dataset):
     def __len__(self) -> int:
         return ENDLESS
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Any:
         step = self.system.global_step
         micro_step = self.last[1] + 1 if self.last[0] == step else 0
         self.last = (step, micro_step)
@@ -46,11 +44,11 @@ class StepBatches(Dataset):
 
 
 class Previews(pl.Callback):
-    """At every validation interval: score the supervised views, save a strip of the orbit.
+    """Lets the system draw and score its present state at every validation interval, and logs the scores.
 
     Args:
         out_dir: the run folder.
-        every: steps between previews.
+        every: steps between previews; 0 = none.
     """
 
     def __init__(self, out_dir: Path, every: int) -> None:
@@ -61,16 +59,8 @@ class Previews(pl.Callback):
         """Make a preview when its step has come."""
         step = trainer.global_step
         if self.every and step % self.every == 0:
-            for name, value in save_preview(pl_module, self.out_dir, step).items():
-                pl_module.log(f"reference/{name}", value)
-
-
-def save_preview(system: Any, out_dir: Path, step: int) -> dict[str, float]:
-    """Write save/it{step}-val.png and return the reference scores."""
-    scores = score_reference(system, system.data_source.reference())
-    frames = render_orbit(system, system.data_source.eval_cameras("validate"))
-    save_strip(out_dir / "save" / f"it{step}-val.png", frames)
-    return scores
+            for name, value in pl_module.preview(self.out_dir, step).items():
+                pl_module.log(f"preview/{name}", value)
 
 
 class Session:
@@ -151,7 +141,7 @@ class Session:
         )
 
     def train(self) -> int:
-        """Optimise, render the turntable, export; returns 130 when interrupted, with a checkpoint written."""
+        """Optimise, draw, test and export what the system has; returns 130 when interrupted, with a checkpoint written."""
         create_run_dir(self.out_dir, self.experiment)
         write_run_record(self.out_dir, {"state": "training"})
         trainer = self._trainer()
@@ -173,20 +163,17 @@ class Session:
         return 0
 
     def validate(self) -> int:
-        """Score the supervised views and save a strip."""
-        self.record["metrics"] = save_preview(self.system, self.out_dir, self.step)
+        """Let the system draw and score itself."""
+        self.record["metrics"] = self.system.preview(self.out_dir, self.step)
         return 0
 
     def test(self) -> int:
-        """Render the turntable."""
-        frames = render_orbit(self.system, self.system.data_source.eval_cameras("test"))
-        path = self.out_dir / "save" / f"it{self.step}-test.mp4"
-        save_video(path, frames)
-        self.record["turntable"] = path
+        """Let the system write its final pictures."""
+        self.record["pictures"] = self.system.test(self.out_dir, self.step)
         return 0
 
     def export(self) -> int:
-        """Write the mesh."""
+        """Let the system write what training was for."""
         self.record["files"] = self.system.export(self.out_dir / "export")
         self.record["export"] = self.system.export_stats
         return 0

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from zero123s.errors import ConfigError
-from zero123s.geometry.encoding import EncodingConfig, HashEncoding, NetworkConfig
-from zero123s.geometry.implicit_volume import NORMAL_TYPES, ImplicitVolume
+from zero123s.geometry.encoding import EncodingConfig, HashEncoding
+from zero123s.geometry.implicit_volume import ImplicitVolume
+from zero123s.geometry.scalar_field import NORMAL_TYPES
+from zero123s.ops.networks import NetworkConfig
 
 SMALL = ImplicitVolume.Config(
     radius=2.0,

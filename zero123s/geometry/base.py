@@ -1,11 +1,13 @@
 """What a geometry is: density, optional signed distance, and features at points in a cube."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zero123s.errors import ConfigError
 from zero123s.registry import Registry
 from zero123s.structures import TensorData
 
@@ -35,15 +37,22 @@ class BaseGeometry(nn.Module):
 
         radius: float = 1.0
         """Half edge of the cube [-radius, radius]^3 that holds the object, in world units."""
-        isosurface_threshold: float | str = "auto"
+        isosurface_threshold: Any = "auto"
         """Level at which the exporter cuts the surface; "auto" lets the exporter choose."""
 
     cfg: Config
+    has_sdf = False
+    """Whether `forward` delivers a signed distance, negative inside."""
     n_features: int
     """Length of the feature vector; 0 = no features."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
+        if not cfg.radius > 0:
+            raise ConfigError(f"geometry.radius: must be above 0, got {cfg.radius}.")
+        level = cfg.isosurface_threshold
+        if level != "auto" and (isinstance(level, bool) or not isinstance(level, int | float)):
+            raise ConfigError(f"geometry.isosurface_threshold: {level!r} is neither a number nor auto.")
         self.cfg = cfg
 
     def forward(

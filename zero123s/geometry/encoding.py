@@ -1,14 +1,12 @@
-"""Position encodings and small networks, configured in threestudio's words."""
+"""Position encodings, configured in threestudio's words."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from zero123s.errors import ConfigError
-from zero123s.ops.activations import get_activation
 from zero123s.ops.hash_grid import HashGrid, encode
 
 
@@ -57,8 +55,18 @@ class HashEncoding(nn.Module):
         )
         self.table = nn.Parameter(torch.empty(self.grid.n_rows, cfg.n_features_per_level).uniform_(-1e-4, 1e-4))
         self.n_output_dims = self.grid.n_output_dims
-        progressive = cfg.otype == "ProgressiveBandHashGrid"
-        self.active_levels = cfg.start_level if progressive else cfg.n_levels
+        self.progressive = cfg.otype == "ProgressiveBandHashGrid"
+        if self.progressive and (not 1 <= cfg.start_level <= cfg.n_levels or cfg.update_steps < 1):
+            raise ConfigError(
+                f"pos_encoding_config: start_level {cfg.start_level} must lie in 1..n_levels ({cfg.n_levels}) and "
+                f"update_steps {cfg.update_steps} be at least 1."
+            )
+        self.active_levels = cfg.start_level if self.progressive else cfg.n_levels
+
+    @property
+    def active_resolution(self) -> float:
+        """Cells per axis of the finest level that is switched on."""
+        return self.cfg.base_resolution * self.cfg.per_level_scale ** (self.active_levels - 1)
 
     def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
         """Return features of positions in [0, 1]; levels that are still off give zeros."""
@@ -71,52 +79,6 @@ class HashEncoding(nn.Module):
 
     def on_step(self, step: int) -> None:
         """Switch levels on."""
-        if self.cfg.otype == "ProgressiveBandHashGrid":
+        if self.progressive:
             extra = max(step - self.cfg.start_step, 0) // self.cfg.update_steps
             self.active_levels = min(self.cfg.start_level + extra, self.cfg.n_levels)
-
-
-@dataclass
-class NetworkConfig:
-    """A small multilayer perceptron without biases."""
-
-    otype: str = "VanillaMLP"
-    """"VanillaMLP"."""
-    activation: str = "ReLU"
-    """Between the layers."""
-    output_activation: str = "none"
-    """After the last layer."""
-    n_neurons: int = 64
-    """Width."""
-    n_hidden_layers: int = 2
-    """Hidden layers."""
-
-
-def build_mlp(n_in: int, n_out: int, cfg: NetworkConfig) -> nn.Module:
-    """Return the network of a `NetworkConfig`; raises ConfigError for an unknown kind."""
-    if cfg.otype != "VanillaMLP":
-        raise ConfigError(f"mlp_network_config.otype: '{cfg.otype}' is not known; use VanillaMLP.")
-    widths = [n_in, *[cfg.n_neurons] * cfg.n_hidden_layers, n_out]
-    return MLP(widths, cfg.activation, cfg.output_activation)
-
-
-class MLP(nn.Module):
-    """Linear layers without biases, torch's default initialisation.
-
-    Args:
-        widths: input, hidden and output widths.
-        activation: between the layers.
-        output_activation: after the last.
-    """
-
-    def __init__(self, widths: list[int], activation: str, output_activation: str) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
-        self.activation = get_activation(activation)
-        self.output_activation = get_activation(output_activation)
-
-    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        """Apply all layers."""
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.output_activation(self.layers[-1](x))

@@ -34,6 +34,8 @@ class BaseSystem(pl.LightningModule):
         self.cfg = cfg
         self.data_source = data
         self.seed = seed
+        self.export_stats: dict[str, Any] = {}
+        """What run.json says of the last export."""
 
     @classmethod
     def check(cls, cfg: Any) -> None:
@@ -48,9 +50,17 @@ class BaseSystem(pl.LightningModule):
         """Move every module's schedules to this step before its forward pass."""
         step_modules(self, self.global_step)
 
+    def preview(self, out_dir: Path, step: int) -> dict[str, float]:
+        """Write pictures of the present state below out_dir/save; returns scores by name, for the logs and run.json."""
+        return {}
+
+    def test(self, out_dir: Path, step: int) -> dict[str, Path]:
+        """Write the final pictures or videos below out_dir/save; returns the files by kind."""
+        return {}
+
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
-        """Write what training was for; returns the files by kind."""
-        raise NotImplementedError(f"{type(self).__name__} has nothing to export.")
+        """Write what training was for below `out_dir`; returns the files by kind."""
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """Return what run.json says of the networks behind this run."""

@@ -29,6 +29,7 @@ from zero123s.system.optimizers import (
     build_scheduler,
     check_optimizer,
 )
+from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
 SLOTS = {
     "geometry": GEOMETRIES,
@@ -260,6 +261,20 @@ class Zero123System(BaseSystem):
         return total
 
     # ------------------------------------------------------------ results
+
+    def preview(self, out_dir: Path, step: int) -> dict[str, float]:
+        """Score the supervised views and write a strip of the validation orbit."""
+        scores = score_reference(self, self.data_source.reference())
+        save_strip(
+            out_dir / "save" / f"it{step}-val.png", render_orbit(self, self.data_source.eval_cameras("validate"))
+        )
+        return scores
+
+    def test(self, out_dir: Path, step: int) -> dict[str, Path]:
+        """Write the turntable video."""
+        path = out_dir / "save" / f"it{step}-test.mp4"
+        save_video(path, render_orbit(self, self.data_source.eval_cameras("test")))
+        return {"turntable": path}
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the mesh; raises MeshError when there is no surface."""

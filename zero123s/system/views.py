@@ -64,6 +64,7 @@ def save_strip(path: Path, frames: list[np.ndarray]) -> None:
 
 def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> None:
     """Write an mp4 whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part.mp4")
     imageio.imwrite(temporary, np.stack(frames), fps=fps, codec="libx264", macro_block_size=2)
     temporary.replace(path)

@@ -1,0 +1,135 @@
+"""What geometries made of one scalar field share: features, and normals found in four ways."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from zero123s.errors import ConfigError
+from zero123s.geometry.base import BaseGeometry, GeometryOutput
+
+NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
+PERTURBATION = 0.01
+"""Standard deviation of the step for "normal_perturbed", world units."""
+
+
+class ScalarFieldGeometry(BaseGeometry):
+    """A geometry whose surface is a level of one scalar: a density, which falls outwards, or a signed distance.
+
+    A subclass defines `encode`, `value`, `features_of`, `predicted_normal` and, for a signed distance, `sigma_of`.
+    """
+
+    @dataclass
+    class Config(BaseGeometry.Config):
+        """Settings common to scalar fields."""
+
+        n_feature_dims: int = 3
+        """Length of the feature vector for the material; 0 = none."""
+        normal_type: str = "finite_difference"
+        """"analytic", "finite_difference" (forward), "finite_difference_laplacian" (central) or "pred" (a network)."""
+        finite_difference_normal_eps: Any = 0.01
+        """Step of finite differences in world units, or "progressive": the finest cell that is switched on."""
+
+    cfg: Config
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        if cfg.normal_type not in NORMAL_TYPES:
+            raise ConfigError(f"geometry.normal_type: '{cfg.normal_type}' is none of {', '.join(NORMAL_TYPES)}.")
+        eps = cfg.finite_difference_normal_eps
+        if eps != "progressive" and (isinstance(eps, bool) or not isinstance(eps, int | float) or not eps > 0):
+            raise ConfigError(f"geometry.finite_difference_normal_eps: {eps!r} is no length > 0 and not 'progressive'.")
+        self.n_features = cfg.n_feature_dims
+
+    # ------------------------------------------------------------ what a subclass defines
+
+    def encode(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
+        """Return what value, features and predicted normals are computed from."""
+        raise NotImplementedError(f"{type(self).__name__} must define encode().")
+
+    def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
+        """Return the scalar: density, or signed distance where `has_sdf` says so."""
+        raise NotImplementedError(f"{type(self).__name__} must define value().")
+
+    def features_of(self, encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        """Return the features; only called where `n_features` is above zero."""
+        raise NotImplementedError(f"{type(self).__name__} must define features_of().")
+
+    def predicted_normal(self, encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
+        """Return normals of any length; only called for `normal_type: pred`."""
+        raise NotImplementedError(f"{type(self).__name__} must define predicted_normal().")
+
+    def sigma_of(self, value: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """Return the density that belongs to a value."""
+        return value
+
+    def progressive_eps(self) -> float:
+        """Return the present step of "progressive" finite differences, world units."""
+        raise ConfigError("geometry.finite_difference_normal_eps: progressive needs a ProgressiveBandHashGrid.")
+
+    # ------------------------------------------------------------ what follows from it
+
+    def value_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return the scalar alone, as cheaply as possible."""
+        return self.value(x, self.encode(x))
+
+    def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return density alone: one encoding, one network."""
+        return self.sigma_of(self.value_at(x))
+
+    def forward(
+        self, x: Float[Tensor, "N 3"], needs: frozenset[str], generator: torch.Generator | None = None
+    ) -> GeometryOutput:
+        """Evaluate density and what `needs` names; analytic gradients share this forward pass."""
+        predicts = "normal" in needs and self.cfg.normal_type == "pred"
+        wants_gradient = ("normal" in needs and not predicts) or ("sdf" in needs and self.has_sdf)
+        analytic = wants_gradient and self.cfg.normal_type == "analytic"
+        keep_graph = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.set_grad_enabled(keep_graph or analytic):
+            if analytic:
+                x = x.clone() if x.is_inference() else x
+                x = x.detach().requires_grad_(True)
+            encoded = self.encode(x)
+            value = self.value(x, encoded)
+            gradient = self._gradient(x, value, keep_graph) if wants_gradient else None
+            wants_features = "features" in needs and self.n_features > 0
+            features = self.features_of(encoded) if wants_features else None
+            normal = F.normalize(self.predicted_normal(encoded), dim=-1) if predicts else None
+        if not keep_graph:
+            value = value.detach()
+            features = None if features is None else features.detach()
+        if gradient is not None and "normal" in needs and normal is None:
+            normal = F.normalize(gradient if self.has_sdf else -gradient, dim=-1)
+        perturbed = None
+        if "normal_perturbed" in needs:
+            offset = PERTURBATION * torch.randn(x.shape, generator=generator).to(x)
+            perturbed = self(x.detach() + offset, frozenset({"normal"})).normal
+        sigma = self.sigma_of(value)
+        if self.has_sdf:
+            return GeometryOutput(sigma, features, normal, perturbed, sdf=value, sdf_grad=gradient)
+        return GeometryOutput(sigma, features, normal, perturbed)
+
+    def _gradient(self, x: Float[Tensor, "N 3"], value: Float[Tensor, "N"], keep_graph: bool) -> Float[Tensor, "N 3"]:
+        """Return the scalar's gradient at world positions."""
+        if self.cfg.normal_type == "analytic":
+            return torch.autograd.grad(value.sum(), x, create_graph=keep_graph, retain_graph=True)[0]
+        eps = self.cfg.finite_difference_normal_eps
+        eps = self.progressive_eps() if eps == "progressive" else float(eps)
+        steps = eps * torch.eye(3, dtype=x.dtype, device=x.device)
+        ahead = self._values_around(x, steps)
+        if self.cfg.normal_type == "finite_difference_laplacian":
+            return (ahead - self._values_around(x, -steps)) / (2 * eps)
+        return (ahead - value[:, None]) / eps
+
+    def _values_around(self, x: Float[Tensor, "N 3"], steps: Float[Tensor, "3 3"]) -> Float[Tensor, "N 3"]:
+        limit = self.cfg.radius
+        points = (x[:, None] + steps).clamp(-limit, limit).reshape(-1, 3)
+        return self.value_at(points).reshape(-1, 3)
+
+
+def norm(x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    """Return |x| with a finite gradient at the origin."""
+    return (x.square().sum(-1) + 1e-12).sqrt()
