@@ -30,6 +30,8 @@ QUICK = [
     "system.geometry.pos_encoding_config.n_levels=4",
     "system.geometry.pos_encoding_config.log2_hashmap_size=12",
     "system.exporter.isosurface_resolution=64",
+    "system.exporter.texture_size=256",
+    "system.exporter.max_faces=4000",
     "trainer.max_steps=80",
     "trainer.enable_progress_bar=false",
 ]

@@ -29,6 +29,8 @@ from zero123s.structures import Mesh, RadianceField, ReferenceView
 
 COARSE = 64
 """Cells per edge of the first look at the whole cube."""
+HAZE = 0.002
+"""Opacity of one such cell below which it counts as empty."""
 
 
 def _quiet(stage: str, share: float) -> None:
@@ -161,7 +163,11 @@ class MeshExporter(BaseExporter):
         if chosen != "auto":
             stats |= {"threshold": float(chosen), "threshold_source": "given"}
             return float(chosen)
-        choice = choose_level(field.surface_level, field.density, _rays(field.bound, reference), field.bound)
+        dense = sample_dense(field.density, COARSE, np.full(3, -field.bound), np.full(3, field.bound))
+        box = occupied_bounds(dense, HAZE * COARSE / (2 * field.bound), margin_cells=2)
+        choice = None
+        if box is not None:
+            choice = choose_level(field.surface_level, field.density, _rays(field.bound, reference), box)
         if choice is None:
             raise MeshError(f"There is no surface: no ray meets anything opaque. {_describe(field)}")
         stats |= {"threshold": choice.level, "threshold_source": "silhouettes"}
@@ -215,7 +221,9 @@ class MeshExporter(BaseExporter):
             return blend(colors, surface.points, surface.normals, surface.interpolate(blend.correction))
 
         if mesh.uvs is not None:
-            mesh.texture = bake(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs, self.cfg.texture_size, color)
+            size = self.cfg.texture_size
+            samples = max(1, min(2, 1024 // size))  # fields and photos are smoother than 1024 texels
+            mesh.texture = bake(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs, size, color, samples)
         if not self.cfg.save_normal:
             mesh.normals = None
 
@@ -267,8 +275,11 @@ def _check_threshold(value: Any) -> None:
         raise ConfigError(f'isosurface_threshold must be a number or "auto", got {value!r}.')
 
 
-def _rays(bound: float, reference: ReferenceView | None, size: int = 64) -> list[Any]:
-    """Return the views that judge a level: eight around, two from above and below, and the reference with its mask."""
+def _rays(bound: float, reference: ReferenceView | None, size: int = 64, max_reference: int = 8) -> list[Any]:
+    """Return the views that judge a level: eight around, two from above and below, and the reference with its mask.
+
+    Of many reference views `max_reference` are taken, evenly chosen.
+    """
     distance = sphere_fit_distance(bound * 1.2, 30.0)
     elevations = torch.tensor([0.0, 30.0] * 4 + [75.0, -60.0])
     azimuths = torch.tensor([45.0 * i for i in range(8)] + [0.0, 90.0])
@@ -278,7 +289,9 @@ def _rays(bound: float, reference: ReferenceView | None, size: int = 64) -> list
         for o, d in zip(rays.rays_o, rays.rays_d, strict=True)
     ]
     if reference is not None:
-        seen = reference.to("cpu")
+        n = len(reference.cameras)
+        chosen = torch.linspace(0, n - 1, min(n, max_reference)).round().long()
+        seen = ReferenceView(reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen]).to("cpu")
         small = generate_rays(seen.cameras.resized(size, max(1, size * seen.cameras.width // seen.cameras.height)))
         masks = torch.nn.functional.interpolate(seen.mask.permute(0, 3, 1, 2), small.rays_d.shape[1:3], mode="area")
         for o, d, m in zip(small.rays_o, small.rays_d, masks, strict=True):
