@@ -14,7 +14,8 @@ from zero123s.experiment import parse_experiment
 from zero123s.system.base import plan_experiment
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-REQUIRED = {"multi-view": ["data.transforms_path=x.json"]}
+SAMPLE = CONFIGS[0].parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"
+REQUIRED = {"multi-view": [f"data.transforms_path={SAMPLE}"]}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
