@@ -1,8 +1,11 @@
 import pytest
 import torch
 
+from zero123s.errors import ConfigError
 from zero123s.material.base import Shading
 from zero123s.material.diffuse import DiffuseMaterial, NoMaterial
+from zero123s.material.neural_radiance import NeuralRadianceMaterial
+from zero123s.ops.networks import DirectionEncodingConfig
 
 X = torch.zeros(1, 3)
 UP = torch.tensor([[0.0, 0, 1]])
@@ -47,3 +50,46 @@ def test_no_light_until_its_step_and_then_by_its_shares():
 def test_no_material_shows_its_features():
     out = NoMaterial(NoMaterial.Config(), 3)(FEATURES, X, UP, None, None, Shading())
     torch.testing.assert_close(out, ALBEDO)
+
+
+def radiance(seed: int = 0, **changes) -> NeuralRadianceMaterial:
+    torch.manual_seed(seed)
+    return NeuralRadianceMaterial(NeuralRadianceMaterial.Config(**changes), 3)
+
+
+def test_radiance_depends_on_features_and_direction_and_not_on_light():
+    material = radiance()
+    here = material(FEATURES, X, UP, None, None, Shading())
+    assert ((here > 0) & (here < 1)).all()
+    assert not torch.equal(here, material(FEATURES, X, -UP, None, None, Shading()))
+    assert not torch.equal(here, material(FEATURES + 1, X, UP, None, None, Shading()))
+    assert torch.equal(here, material(FEATURES, X, UP, UP, LIGHT, Shading("diffuse", 0.2)))
+    assert material.needs(Shading("diffuse", 0.2)) == {"features"}
+
+
+def test_radiance_learns_a_highlight():
+    material = radiance(seed=1)  # 16 units without biases: some starts, such as 0, lose a channel to dead units
+    dirs = torch.nn.functional.normalize(torch.randn(256, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    target = (0.1 + 0.8 * dirs[:, 2:].clamp_min(0).square()).expand(-1, 3)
+    features = torch.zeros(256, 3)
+    optimizer = torch.optim.Adam(material.parameters(), lr=0.02)
+    for _ in range(100):
+        loss = (material(features, features, dirs, None, None, Shading()) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_feature_dims": 8}, "geometry delivers 3 features"),
+        ({"dir_encoding_config": DirectionEncodingConfig(degree=7)}, "degree"),
+        ({"dir_encoding_config": DirectionEncodingConfig(otype="Frequency")}, "SphericalHarmonics"),
+        ({"color_activation": "sigmoit"}, "Did you mean 'sigmoid'"),
+    ],
+)
+def test_wrong_settings_are_told(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        radiance(**changes)

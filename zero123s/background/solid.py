@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zero123s.background.base import BACKGROUNDS, BaseBackground
+from zero123s.background.random_color import replace_by_random_color
 from zero123s.errors import ConfigError
 
 
@@ -44,9 +45,7 @@ class SolidColorBackground(BaseBackground):
         self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "B H W 3"]:
         """Return the colour for every direction; in training with `random_aug`, sometimes one random colour per view."""
-        color = self.color.to(dirs).expand(dirs.shape[0], 1, 1, 3)
-        if self.training and self.cfg.random_aug and generator is not None:
-            chance, drawn = torch.rand((), generator=generator), torch.rand(dirs.shape[0], 1, 1, 3, generator=generator)
-            if chance < self.cfg.random_aug_prob:
-                color = drawn.to(dirs)
-        return color.expand_as(dirs)
+        color = self.color.to(dirs).expand_as(dirs)
+        if self.training and self.cfg.random_aug:
+            return replace_by_random_color(color, self.cfg.random_aug_prob, generator)
+        return color

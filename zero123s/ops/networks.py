@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from zero123s.errors import ConfigError
 from zero123s.ops.activations import get_activation
+from zero123s.ops.spherical_harmonics import spherical_harmonics
 
 
 @dataclass
@@ -54,3 +56,42 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.output_activation(self.layers[-1](x))
+
+
+@dataclass
+class DirectionEncodingConfig:
+    """An encoding of unit directions."""
+
+    otype: str = "SphericalHarmonics"
+    """"SphericalHarmonics"."""
+    degree: int = 3
+    """Bands, 1 to 4; the encoding has degree^2 values."""
+
+
+def small_network() -> NetworkConfig:
+    """Return the network that threestudio puts behind encoded directions."""
+    return NetworkConfig(n_neurons=16, n_hidden_layers=2)
+
+
+class DirectionNetwork(nn.Module):
+    """Maps features and a unit direction to values through encoded directions and a small network.
+
+    Args:
+        n_features: length of the features before the direction; 0 = directions alone.
+        n_out: values per point.
+        encoding: how directions are encoded.
+        network: the network behind it.
+    """
+
+    def __init__(self, n_features: int, n_out: int, encoding: DirectionEncodingConfig, network: NetworkConfig) -> None:
+        super().__init__()
+        if encoding.otype != "SphericalHarmonics":
+            raise ConfigError(f"dir_encoding_config.otype: '{encoding.otype}' is not known; use SphericalHarmonics.")
+        self.degree = encoding.degree
+        # Raises for a degree that does not exist, before anything is sized by it.
+        n_directions = spherical_harmonics(torch.zeros(1, 3), self.degree).shape[-1]
+        self.network = build_mlp(n_features + n_directions, n_out, network)
+
+    def forward(self, features: Float[Tensor, "N F"], dirs: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
+        """Return the network's output."""
+        return self.network(torch.cat([features, spherical_harmonics(dirs, self.degree).to(features)], dim=-1))

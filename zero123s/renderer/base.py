@@ -24,6 +24,9 @@ class BaseRenderer(nn.Module):
         eval_chunk_size: int = 160000
         """Rays per chunk outside training; lower it when memory is short."""
 
+    needs_sdf = False
+    """Whether the field must deliver a signed distance."""
+
     def __init__(self, cfg: Config, bound: float) -> None:
         super().__init__()
         self.cfg = cfg

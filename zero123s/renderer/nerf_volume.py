@@ -1,174 +1,39 @@
-"""Volume rendering of a radiance field through an occupancy grid."""
+"""Volume rendering of a density field."""
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from zero123s.errors import ConfigError
-from zero123s.ops.compositing import composite, visibility
-from zero123s.ops.occupancy import OccupancyGrid
-from zero123s.ops.ray_marching import Samples, march
-from zero123s.renderer.base import RENDERERS, BaseRenderer
-from zero123s.structures import BackgroundFunction, RadianceField, RayBundle, RenderOutput
-
-ALPHA_THRESHOLD = 0.01
-"""Samples below this opacity are not shaded."""
-EARLY_STOP = 1e-4
-"""Transmittance below which a ray has ended."""
+from zero123s.ops.compositing import Composited, composite, visibility
+from zero123s.ops.ray_marching import Samples
+from zero123s.renderer.base import RENDERERS
+from zero123s.renderer.volume import ALPHA_THRESHOLD, EARLY_STOP, VolumeRenderer
+from zero123s.structures import FieldOutput, RadianceField
 
 
 @RENDERERS.register("nerf-volume-renderer")
-class NerfVolumeRenderer(BaseRenderer):
-    """Marches occupied space in uniform steps and composites what it finds."""
+class NerfVolumeRenderer(VolumeRenderer):
+    """alpha = 1 - exp(-sigma dt) (Max 1995)."""
 
     @dataclass
-    class Config(BaseRenderer.Config):
+    class Config(VolumeRenderer.Config):
         """Settings of `nerf-volume-renderer`."""
-
-        num_samples_per_ray: int = 512
-        """Steps along the cube's diagonal."""
-        randomized: bool = True
-        """Offset every training ray by a random part of a step."""
-        grid_prune: bool = True
-        """Skip space that the occupancy grid knows to be empty."""
-        prune_alpha_threshold: bool = True
-        """Look at density first and shade only samples that can be seen."""
-        estimator: str = "occgrid"
-        """"occgrid"; threestudio's "proposal" and "importance" are not built."""
-        grid_resolution: int = 32
-        """Cells per axis of the occupancy grid."""
-        grid_update_every: int = 16
-        """Steps between refreshes of the occupancy grid."""
-        grid_warmup_steps: int = 256
-        """Steps during which every cell is refreshed."""
-        backend: str = "auto"
-        """Marching backend: "auto", "reference" or "numba"."""
 
     cfg: Config
 
-    def __init__(self, cfg: Config, bound: float) -> None:
-        super().__init__(cfg, bound)
-        if cfg.estimator != "occgrid":
-            raise ConfigError(f"renderer.estimator: '{cfg.estimator}' is not known; use occgrid.")
-        if cfg.num_samples_per_ray < 1 or cfg.eval_chunk_size < 1:
-            raise ConfigError("renderer: num_samples_per_ray and eval_chunk_size must be at least 1.")
-        self.step_size = math.sqrt(3) * 2 * bound / cfg.num_samples_per_ray
-        self.grid = OccupancyGrid([-bound] * 3 + [bound] * 3, cfg.grid_resolution)
-        if not cfg.grid_prune:
-            self.grid.mark_all_occupied()
+    def occupancy(self, field: RadianceField, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return the optical depth of one step."""
+        return field.density(x) * self.step_size
 
-    def update(self, field: RadianceField, step: int, generator: torch.Generator) -> None:
-        """Refresh the occupancy grid when its time has come."""
-        if self.cfg.grid_prune:
-            self.grid.update(
-                step,
-                lambda x: field.density(x) * self.step_size,
-                generator,
-                n=self.cfg.grid_update_every,
-                warmup_steps=self.cfg.grid_warmup_steps,
-            )
-
-    def forward(
-        self,
-        rays: RayBundle,
-        field: RadianceField,
-        background: BackgroundFunction,
-        needs: frozenset[str] = frozenset(),
-        generator: torch.Generator | None = None,
-    ) -> RenderOutput:
-        """Render all rays at once in training, in chunks and without samples otherwise."""
-        batch, height, width, _ = rays.rays_o.shape
-        rays_o, rays_d = rays.rays_o.reshape(-1, 3), rays.rays_d.reshape(-1, 3)
-        lights = rays.light_positions[:, None].expand(batch, height * width, 3).reshape(-1, 3)
-        if self.training:
-            flat = self._render(rays_o, rays_d, lights, field, needs, generator)
-        else:
-            size = self.cfg.eval_chunk_size
-            chunks = [slice(i, i + size) for i in range(0, len(rays_o), size)]
-            wanted = needs & {"normal"}
-            parts = [self._render(rays_o[c], rays_d[c], lights[c], field, wanted, None) for c in chunks]
-            flat = _Flat(
-                *(torch.cat(column) for column in zip(*(p.images() for p in parts), strict=True)),
-                n_samples=sum(p.n_samples for p in parts),
-            )
-        behind = background(rays.rays_d, generator)
-        return _as_images(flat, behind, needs, self.training)
-
-    def _render(
-        self,
-        rays_o: Float[Tensor, "R 3"],
-        rays_d: Float[Tensor, "R 3"],
-        lights: Float[Tensor, "R 3"],
-        field: RadianceField,
-        needs: frozenset[str],
-        generator: torch.Generator | None,
-    ) -> "_Flat":
-        jitter = None
-        if self.training and self.cfg.randomized and generator is not None:
-            jitter = torch.rand(len(rays_o), generator=generator).to(rays_o)
-        aabb = self.grid.aabbs[0]
-        samples = march(
-            rays_o, rays_d, aabb, self.grid.binaries, self.step_size, jitter=jitter, backend=self.cfg.backend
+    def visible(self, field: RadianceField, x: Float[Tensor, "S 3"], samples: Samples) -> Bool[Tensor, "S"]:
+        """Return which samples are opaque enough and not hidden."""
+        return visibility(
+            field.density(x), samples.t_starts, samples.t_ends, samples.packed_info, ALPHA_THRESHOLD, EARLY_STOP
         )
-        if self.cfg.prune_alpha_threshold and self.cfg.grid_prune:
-            samples = self._visible(samples, rays_o, rays_d, field)
-        x, dirs = _positions(samples, rays_o, rays_d), rays_d[samples.ray_indices]
-        wanted = frozenset({"rgb"}) | (needs & {"normal", "normal_perturbed", "sdf"})
-        out = field.query(x, dirs, wanted, lights[samples.ray_indices])
-        assert out.rgb is not None
-        values = out.rgb if out.normal is None else torch.cat([out.rgb, out.normal], dim=-1)
-        weights, opacity, depth, summed = composite(
-            out.sigma, samples.t_starts, samples.t_ends, samples.packed_info, values
-        )
-        normal = summed[:, 3:] if out.normal is not None else torch.zeros_like(rays_o)
-        extra = {}
-        if "samples" in needs:
-            extra = {"weights": weights, "dirs": dirs, "ray_indices": samples.ray_indices}
-            extra |= {"normal": out.normal, "normal_perturbed": out.normal_perturbed, "sdf_grad": out.sdf_grad}
-        return _Flat(summed[:, :3], opacity, depth, normal, samples.ray_indices.shape[0], extra)
 
-    @torch.no_grad()
-    def _visible(self, samples: Samples, rays_o: Tensor, rays_d: Tensor, field: RadianceField) -> Samples:
-        sigmas = field.density(_positions(samples, rays_o, rays_d))
-        seen = visibility(sigmas, samples.t_starts, samples.t_ends, samples.packed_info, ALPHA_THRESHOLD, EARLY_STOP)
-        return samples.keep(seen)
-
-
-@dataclass(frozen=True)
-class _Flat:
-    """Composited rays before they become pictures."""
-
-    rgb: Float[Tensor, "R 3"]
-    opacity: Float[Tensor, "R"]
-    depth: Float[Tensor, "R"]
-    normal: Float[Tensor, "R 3"]
-    n_samples: int = 0
-    extra: dict[str, Tensor | None] | None = None
-
-    def images(self) -> tuple[Tensor, ...]:
-        return self.rgb, self.opacity, self.depth, self.normal
-
-
-def _positions(samples: Samples, rays_o: Tensor, rays_d: Tensor) -> Float[Tensor, "S 3"]:
-    middle = 0.5 * (samples.t_starts + samples.t_ends)
-    return rays_o[samples.ray_indices] + middle[:, None] * rays_d[samples.ray_indices]
-
-
-def _as_images(flat: _Flat, behind: Float[Tensor, "B H W 3"], needs: frozenset[str], training: bool) -> RenderOutput:
-    shape = behind.shape[:3]
-    opacity = flat.opacity.reshape(*shape, 1)
-    out = RenderOutput(
-        comp_rgb=flat.rgb.reshape(*shape, 3) + (1 - opacity) * behind,
-        opacity=opacity,
-        depth=flat.depth.reshape(*shape, 1),
-        background=behind,
-        n_samples=flat.n_samples,
-    )
-    if "normal" in needs:
-        unit = F.normalize(flat.normal.reshape(*shape, 3), dim=-1)
-        out = replace(out, comp_normal=0.5 * (unit + 1) * opacity)
-    return replace(out, **(flat.extra or {})) if training else out
+    def composite(
+        self, out: FieldOutput, dirs: Float[Tensor, "S 3"], samples: Samples, values: Float[Tensor, "S C"]
+    ) -> Composited:
+        """Composite by density."""
+        return composite(out.sigma, samples.t_starts, samples.t_ends, samples.packed_info, values)

@@ -111,7 +111,7 @@ class Zero123System(BaseSystem):
         for slot, registry in SLOTS.items():
             _, section = parse_slot(registry, getattr(cfg, f"{slot}_type"), getattr(cfg, slot), f"system.{slot}")
             setattr(cfg, slot, section)
-        LossWeights(cfg.loss)
+        _check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
 
     @classmethod
@@ -287,6 +287,16 @@ class Zero123System(BaseSystem):
     def _extras(self) -> dict[str, str]:
         model = {f"model_{k}": str(v) for k, v in self.describe().items() if v is not None}
         return {"generator": "zero123s", **model}
+
+
+def _check_sdf(cfg: Zero123System.Config, weights: LossWeights) -> None:
+    if GEOMETRIES.get(cfg.geometry_type).has_sdf:
+        return
+    advice = f"has no signed distance; use geometry_type: implicit-sdf instead of {cfg.geometry_type}."
+    if RENDERERS.get(cfg.renderer_type).needs_sdf:
+        raise ConfigError(f"system.renderer_type: {cfg.renderer_type} cannot render a geometry that {advice}")
+    if weights.ever("eikonal"):
+        raise ConfigError(f"system.loss.lambda_eikonal is set, but the geometry {advice}")
 
 
 def slot_names(cfg: Zero123System.Config) -> dict[str, str]:

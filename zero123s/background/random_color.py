@@ -1,0 +1,16 @@
+"""Random plain colours behind training views, so that no colour can hide against a fixed background."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def replace_by_random_color(
+    color: Float[Tensor, "B H W 3"], probability: float, generator: torch.Generator | None
+) -> Float[Tensor, "B H W 3"]:
+    """Return one uniformly random colour per view instead of `color`, with `probability` for the whole batch."""
+    if generator is None:
+        return color
+    chance = torch.rand((), generator=generator)
+    drawn = torch.rand(color.shape[0], 1, 1, 3, generator=generator).to(color)
+    return drawn.expand_as(color) if chance < probability else color
