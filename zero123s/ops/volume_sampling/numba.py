@@ -11,7 +11,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from zero123s.ops.backends import run_kernel
+from zero123s.ops.kernels import launch
 
 ONE = np.float32(1)
 HALF = np.float32(0.5)
@@ -67,7 +67,7 @@ class _SampleVolume(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, volume: Tensor, points: Tensor) -> Tensor:
         out = volume.new_zeros(*points.shape[:2], volume.shape[-1])
-        run_kernel(_forward, volume.detach().numpy(), points.numpy(), out.numpy())
+        launch(_forward, volume, points, out)
         ctx.save_for_backward(points)
         ctx.shape = volume.shape
         return out
@@ -76,7 +76,7 @@ class _SampleVolume(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (points,) = ctx.saved_tensors
         grad = grad_out.new_zeros(ctx.shape)
-        run_kernel(_backward, grad_out.contiguous().numpy(), points.numpy(), grad.numpy())
+        launch(_backward, grad_out, points, grad)
         return grad, None
 
 
