@@ -147,6 +147,12 @@ class Zero123System(BaseSystem):
             self.background = BACKGROUNDS.get(cfg.background_type)(cfg.background)
             self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
         self.loss_weights = LossWeights(cfg.loss)
+        for name, wanted in self.loss_weights.wanted().items():
+            if getattr(data.reference(), wanted) is None:
+                raise ConfigError(
+                    f"system.loss.lambda_{name} needs a {wanted} picture, and the data has none; set "
+                    f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
+                )
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
 
