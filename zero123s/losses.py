@@ -205,12 +205,14 @@ class LossWeights:
     Args:
         cfg: a `LossConfig`.
         key: full configuration key, named in errors.
+        skipped: terms that are off whatever their weight.
     """
 
-    def __init__(self, cfg: Any, key: str = "system.loss") -> None:
+    def __init__(self, cfg: Any, key: str = "system.loss", skipped: frozenset[str] = frozenset()) -> None:
         self.schedules = {
             f.name.removeprefix("lambda_"): Schedule(getattr(cfg, f.name), f"{key}.{f.name}") for f in fields(cfg)
         }
+        self.schedules |= {name: Schedule(0.0) for name in skipped}
 
     def weight(self, name: str, step: int) -> float:
         """Return the weight of one term at global step `step`."""

@@ -14,10 +14,11 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
+from zero123s.callbacks.guidance_views import GuidanceViews
 from zero123s.callbacks.interrupt import GracefulInterrupt
 from zero123s.callbacks.progress import StepProgress
 from zero123s.run_dir import create_run_dir, write_run_record
-from zero123s.system.base import BaseSystem, Plan
+from zero123s.system.base import BaseSystem, Plan, step_modules
 
 ENDLESS = 2**31
 
@@ -89,6 +90,7 @@ class Session:
             state = AtomicCheckpointIO().load_checkpoint(checkpoint)
             self.system.load_state_dict(state["state_dict"])
             self.step = int(state["global_step"])
+            step_modules(self.system, self.step)
 
     @staticmethod
     def _quiet_lightning() -> None:
@@ -101,6 +103,7 @@ class Session:
         callbacks: list[pl.Callback] = [
             self.interrupt,
             Previews(self.out_dir, t.val_check_interval),
+            GuidanceViews(self.out_dir),
             ModelCheckpoint(
                 self.out_dir / "ckpts",
                 save_last=c.save_last,

@@ -28,6 +28,7 @@ from zero123s.system.optimizers import (
     build_optimizer,
     build_scheduler,
     check_optimizer,
+    check_scheduler,
 )
 from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
@@ -39,6 +40,7 @@ SLOTS = {
     "guidance": GUIDANCES,
     "exporter": EXPORTERS,
 }
+FOG_TERMS = frozenset({"orient", "sparsity", "opaque"})
 
 
 @dataclass
@@ -118,7 +120,7 @@ class Zero123System(BaseSystem):
         ambient_ratio_min: float = 0.5
         """Smallest share of ambient light on random views."""
         refinement: bool = False
-        """Second stage: the reference pass is not regularised by the foggy-scene terms orient, sparsity and opaque."""
+        """Second stage: the terms against fog, orient, sparsity and opaque, are off on all passes."""
 
     cfg: Config
 
@@ -130,10 +132,13 @@ class Zero123System(BaseSystem):
             setattr(cfg, slot, section)
         _check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
+        check_scheduler(cfg.scheduler)
         if cfg.freq.ref_or_zero123 not in ("accumulate", "alternate"):
             raise ConfigError(
                 f"system.freq.ref_or_zero123: '{cfg.freq.ref_or_zero123}' is neither accumulate nor alternate."
             )
+        if cfg.freq.n_ref < 1 or not 0 <= cfg.ambient_ratio_min <= 1:
+            raise ConfigError("system: freq.n_ref must be at least 1 and ambient_ratio_min lie in [0, 1].")
 
     def __init__(self, cfg: Config, data: BaseData, seed: int = 0) -> None:
         super().__init__(cfg, data, seed)
@@ -146,7 +151,7 @@ class Zero123System(BaseSystem):
             self.material = MATERIALS.get(cfg.material_type)(cfg.material, self.geometry.n_features)
             self.background = BACKGROUNDS.get(cfg.background_type)(cfg.background)
             self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
-        self.loss_weights = LossWeights(cfg.loss)
+        self.loss_weights = LossWeights(cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset())
         for name, wanted in self.loss_weights.wanted().items():
             if getattr(data.reference(), wanted) is None:
                 raise ConfigError(
@@ -155,6 +160,8 @@ class Zero123System(BaseSystem):
                 )
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
+        self.guidance_pictures: tuple[int, dict[str, torch.Tensor]] | None = None
+        """Step and pictures of the last guidance evaluation, until a callback has taken them."""
 
     # ------------------------------------------------------------ parts
 
@@ -189,7 +196,9 @@ class Zero123System(BaseSystem):
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and scheduler from the config."""
-        optimizer = build_optimizer(self.cfg.optimizer, self)
+        # A fused optimiser unscales gradients itself, after it would be time to clip them.
+        clips_scaled = self.trainer.gradient_clip_val is not None and self.trainer.precision == "16-mixed"
+        optimizer = build_optimizer(self.cfg.optimizer, self, fused=not clips_scaled)
         if not self.cfg.scheduler.name:
             return optimizer
         scheduler = build_scheduler(self.cfg.scheduler, optimizer)
@@ -238,7 +247,7 @@ class Zero123System(BaseSystem):
             reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
         )
         self.log("samples/reference", float(out.n_samples))
-        return self._regularised(self.loss_weights.compute("reference", step, View(out, reference)))
+        return self.loss_weights.compute("reference", step, View(out, reference))
 
     def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
         """Render random views and let the guidance judge them."""
@@ -251,12 +260,12 @@ class Zero123System(BaseSystem):
         judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
         self.log("guidance/grad_norm", judged.grad_norm)
         self.log("samples/novel", float(out.n_samples))
-        terms = self._regularised(self.loss_weights.compute("novel", step, View(out)))
+        every = self.cfg.freq.guidance_eval
+        if every and step % every == 0:
+            seen = self.guidance.evaluate(out.comp_rgb.detach(), cameras, step, self.generator("guidance-eval"))
+            self.guidance_pictures = (step, seen)
+        terms = self.loss_weights.compute("novel", step, View(out))
         return {"sds": LossTerm(judged.loss, self.loss_weights.weight("sds", step)), **terms}
-
-    def _regularised(self, terms: dict[str, LossTerm]) -> dict[str, LossTerm]:
-        skipped = {"orient", "sparsity", "opaque"} if self.cfg.refinement else set()
-        return {name: t for name, t in terms.items() if name not in skipped}
 
     def _weigh(self, terms: dict[str, LossTerm], where: str) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
