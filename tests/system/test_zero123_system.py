@@ -142,9 +142,9 @@ def test_guidance_is_not_built_for_a_weight_of_zero(disc_data):
 def test_depth_and_normal_pictures_shape_the_scene(disc_data, name, normal_type):
     recorder = Recorder()
     system = build(disc_data, {name: 1.0, "mask": 1.0}, geometry={"normal_type": normal_type})
-    train(system, 25, [recorder])
+    train(system, 12, [recorder])
     first, last = (recorder.rows[i][f"loss/reference/{name}"] for i in (0, -1))
-    assert last < 0.8 * first
+    assert last < 0.96 * first
 
 
 def test_a_loss_without_its_picture_is_told(disc_data):
@@ -190,8 +190,8 @@ def test_alternate_and_reference_only_steps(disc_data):
 def test_the_guidance_turns_the_scene_green(disc_data):
     recorder = Recorder()
     system = build(disc_data, {"sds": 1.0})
-    train(system, 30, [recorder])
-    assert recorder.rows[-1]["loss/novel/sds"] < 0.7 * recorder.rows[0]["loss/novel/sds"]
+    train(system, 12, [recorder])
+    assert recorder.rows[-1]["loss/novel/sds"] < 0.9 * recorder.rows[0]["loss/novel/sds"]
 
 
 def test_ambient_ratio_is_drawn_between_its_least_and_one(disc_data):
@@ -269,7 +269,7 @@ def test_a_sequence_of_schedulers_moves_the_rate(disc_data):
         ({"scheduler": {"name": "StepLR", "interval": "epoch"}}, "use step"),
         ({"scheduler": {"name": "ChainedScheduler", "schedulers": [{"nam": "StepLR"}]}}, "expected `name`"),
         ({"optimizer": {"name": "Adan"}}, r"optimizer\.name: 'Adan'.*Did you mean"),
-        ({"freq": {"ref_or_zero123": "both"}}, "neither accumulate nor alternate"),
+        ({"freq": {"ref_or_zero123": "both"}}, "accumulate or alternate"),
         ({"freq": {"n_ref": 0}}, "n_ref"),
         ({"ambient_ratio_min": 1.5}, "ambient_ratio_min"),
         ({"renderer_type": "neus-volume-renderer"}, r"neus-volume-renderer cannot render.*implicit-sdf"),
