@@ -40,7 +40,8 @@ def cache_latents(
             encoded = [_encode_object(views.images(i), encode) for i in objects]
             meta = {"format": FORMAT, "model_sha256": model_sha256, "views": json.dumps(str(path.name))}
             partial = target.with_suffix(f".{os.getpid()}.partial")
-            save_file({"latents": np.stack(encoded)}, partial, meta)
+            # safetensors writes an array's memory as it lies: it must be in order
+            save_file({"latents": np.ascontiguousarray(np.stack(encoded))}, partial, meta)
             os.replace(partial, target)
         progress(len(objects))
 
