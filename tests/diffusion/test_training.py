@@ -8,6 +8,7 @@ from zero123s.diffusion import training
 from zero123s.diffusion.model import build_vae
 from zero123s.diffusion.model_config import VAEConfig
 from zero123s.diffusion.whitening import whiten
+from zero123s.structures import PosedViews
 
 
 def test_dropout_shares():
@@ -59,6 +60,15 @@ def test_lift_loss_is_zero_on_the_shrunken_truth_and_known_elsewhere():
     assert float(training.lift_loss(small, cover, rgb, alpha)) == pytest.approx(0, abs=1e-6)
     off = training.lift_loss(small + 0.5, cover - 0.25, rgb, alpha)
     assert float(off) == pytest.approx(0.5 * (0.5 + 0.25) + 0.25 + 0.0625, abs=1e-5)
+
+
+def test_views_are_fitted_with_premultiplied_colours():
+    rgba = torch.zeros(1, 2, 4, 4, 4)
+    rgba[:, :, :, :2] = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    rgba[:, :, :, 2:, :3] = torch.tensor([0.0, 0.0, 1.0])  # colour of nothing
+    angles = torch.zeros(1, 2)
+    fitted = training.fit_views(PosedViews(rgba, angles, angles, angles), 1)
+    torch.testing.assert_close(fitted.rgba[0, 0, 0, 0], torch.tensor([1.0, 0.0, 0.0, 0.5]))
 
 
 def test_whitening_changes_latents_but_no_picture():

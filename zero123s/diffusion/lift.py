@@ -9,6 +9,7 @@ stand under `pose_lift.` in the checkpoint.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -87,9 +88,7 @@ class PoseLift(nn.Module):
         """Return what the denoiser is given of a view."""
         return self.to_maps(torch.cat([view.features, view.opacity], dim=1))
 
-    def volume(
-        self, image_latents: Float[Tensor, "B 4 h w"], polar: Float[Tensor, "B"]
-    ) -> Float[Tensor, "B D H W G"]:
+    def volume(self, image_latents: Float[Tensor, "B 4 h w"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B D H W G"]:
         """Lift latents of a view from polar angle `polar` (radians) to a volume in its camera's frustum."""
         batch, size = len(image_latents), self.latent_size
         axis = (torch.arange(size, device=polar.device, dtype=polar.dtype) + 0.5) * (2 / size) - 1
@@ -175,10 +174,10 @@ class PlaneNetwork(nn.Module):
         levels = range(len(widths))
         attends = [level >= max(1, len(widths) - 2) for level in levels]
         self.down = nn.ModuleList(PlaneBlock(w, w, a) for w, a in zip(widths, attends, strict=True))
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths))
         self.middle = PlaneBlock(widths[-1], widths[-1], True)
         self.up = nn.ModuleList(PlaneBlock(2 * widths[i], widths[i], attends[i]) for i in levels)
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.last = nn.Sequential(
             nn.GroupNorm(32, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], out_channels, 3, padding=1)
         )

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zero123s.diffusion import conditioning
 from zero123s.diffusion.layout import weight_sources
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.weights_file import WeightsFile
@@ -15,9 +17,7 @@ from zero123s.errors import CheckpointError
 from zero123s.structures import PosedViews
 
 
-def draw_dropout(
-    batch: int, share: float, generator: torch.Generator
-) -> tuple[Bool[Tensor, "B"], Bool[Tensor, "B"]]:
+def draw_dropout(batch: int, share: float, generator: torch.Generator) -> tuple[Bool[Tensor, "B"], Bool[Tensor, "B"]]:
     """Return which samples lose their embedding and which their image latents.
 
     As in the original: `share` of them lose only the embedding, as many both, as many only the latents.
@@ -52,6 +52,17 @@ def pairwise_poses(model: Zero123Model, views: PosedViews) -> Float[Tensor, "B K
     wanted = [a[:, 1:].reshape(-1) for a in angles]
     given = [a[:, :1].expand(-1, k).reshape(-1) for a in angles]
     return model.pose_vector(*wanted, *given).unflatten(0, (-1, k))
+
+
+def fit_views(views: PosedViews, size: int) -> PosedViews:
+    """Return the pictures at `size` x `size` pixels, resampled with premultiplied colours."""
+    if views.rgba.shape[2:4] == (size, size):
+        return views
+    alpha = views.rgba[..., 3:]
+    flat = torch.cat([views.rgba[..., :3] * alpha, alpha], dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
+    fitted = conditioning.fit_image(flat, size).permute(0, 2, 3, 1).unflatten(0, views.rgba.shape[:2])
+    straight = fitted[..., :3] / fitted[..., 3:].clamp_min(1e-6)
+    return replace(views, rgba=torch.cat([straight, fitted[..., 3:]], dim=-1))
 
 
 def lift_loss(

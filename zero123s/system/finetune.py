@@ -36,6 +36,8 @@ class Zero123FinetuneSystem(BaseSystem):
         """YAML of a model to train from scratch, in the original's words."""
         checkpoint: str = ""
         """Checkpoint to start from, anything `load_zero123` reads; instead of `model`."""
+        model_config: str = ""
+        """YAML of the checkpoint's sizes; empty = read from the checkpoint."""
         autoencoder: str = ""
         """File whose `first_stage_model.` weights are taken; needed from scratch."""
         components: list[str] = field(default_factory=lambda: ["unet", "cc_projection"])
@@ -96,7 +98,7 @@ class Zero123FinetuneSystem(BaseSystem):
     @staticmethod
     def _build(cfg: Config, seed: int) -> Zero123Model:
         if cfg.checkpoint:
-            return load_zero123(cfg.checkpoint, dtype="fp32")
+            return load_zero123(cfg.checkpoint, config=cfg.model_config or None, dtype="fp32")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = build_model(read_model_config(cfg.model))
@@ -196,18 +198,22 @@ class Zero123FinetuneSystem(BaseSystem):
         """Score the averaged model on held-out pairs: pose gates, lift, sampled views beside copying the input."""
         model = self.average.averaged(self.model)
         assert isinstance(model, Zero123Model)
-        views = self.data_source.validation_batch(0, self.cfg.n_validation).to(self.device)  # type: ignore[attr-defined]
+        views = self._held_out(self.cfg.n_validation)
         scores = lift_scores(model, views)
         if not self.lambda_denoise(step):
             return scores
         scores |= pose_gates(model, views)
-        few = self.data_source.validation_batch(0, self.cfg.n_samples).to(self.device)  # type: ignore[attr-defined]
+        few = self._held_out(self.cfg.n_samples)
         drawn = sample_views(model, few, self.cfg.sample_steps, self.cfg.sample_scale)
         given, truth = few.on_white()[:, 0], few.on_white()[:, 1]
         rows = torch.cat([given, drawn, truth], dim=2).permute(2, 0, 3, 1).flatten(1, 2)
         write_png_atomic(out_dir / "save" / f"it{step}-val.png", rows.cpu().numpy())
         scores |= image_scores(drawn, few)
         return scores | {f"copy_{name}": value for name, value in image_scores(given, few).items()}
+
+    def _held_out(self, n: int) -> PosedViews:
+        views = self.data_source.validation_batch(0, n)  # type: ignore[attr-defined]
+        return training.fit_views(views.to(self.device), self.model.image_size)
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the averaged model as fp16 safetensors in the original's key names."""

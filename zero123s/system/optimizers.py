@@ -80,10 +80,12 @@ def build_optimizer(
     """
     cls = _lookup(torch.optim, Optimizer, cfg.name, key)
     groups = [_group(cls, model, name, extra, key) for name, extra in cfg.params.items()]
-    return build_optimizer_over(cfg, groups or [p for p in model.parameters() if p.requires_grad], key)
+    return build_optimizer_over(cfg, groups or [p for p in model.parameters() if p.requires_grad], key, fused)
 
 
-def build_optimizer_over(cfg: OptimizerConfig, parameters: list[Any], key: str = "system.optimizer") -> Optimizer:
+def build_optimizer_over(
+    cfg: OptimizerConfig, parameters: list[Any], key: str = "system.optimizer", fused: bool = True
+) -> Optimizer:
     """Return the optimiser over the given parameters or groups; fused as `build_optimizer` says."""
     cls = _lookup(torch.optim, Optimizer, cfg.name, key)
     args = _check_args(cls, cfg.args, f"{key}.args")
