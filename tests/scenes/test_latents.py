@@ -17,8 +17,12 @@ def views(tmp_path_factory):
     return ShardFolder(folder)
 
 
-def shrink(rgb: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.avg_pool2d(rgb, 4)
+def shrink(rgb: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"latents": torch.nn.functional.avg_pool2d(rgb, 4), "embeddings": rgb.mean((2, 3))[:, None]}
+
+
+def shifted(rgb: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {name: value + 1 for name, value in shrink(rgb).items()}
 
 
 def test_folder_reads_what_was_rendered(views):
@@ -36,8 +40,9 @@ def test_cache_holds_every_view_and_is_made_once(views, tmp_path):
     cached = LatentFolder(tmp_path, views)
     image = views.images(3).astype(np.float32) / 255
     white = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
-    expected = shrink(torch.from_numpy(white).permute(0, 3, 1, 2)).numpy()
-    np.testing.assert_allclose(cached.latents(3), expected, atol=2e-3)
+    expected = shrink(torch.from_numpy(white).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(cached.latents(3), expected["latents"].numpy(), atol=2e-3)
+    np.testing.assert_allclose(cached.embeddings(3), expected["embeddings"].numpy(), atol=2e-3)
     (tmp_path / views.paths[1].name).unlink()  # as after a kill
     cache_latents(views, tmp_path, lambda rgb: seen.append(1) or shrink(rgb), "abc")
     assert len(seen) == 7, "only the missing file is made again"
@@ -45,7 +50,7 @@ def test_cache_holds_every_view_and_is_made_once(views, tmp_path):
 
 def test_latents_of_another_autoencoder_are_replaced_not_mixed(views, tmp_path):
     cache_latents(views, tmp_path, shrink, "abc")
-    cache_latents(views, tmp_path, lambda rgb: shrink(rgb) + 1, "def")
+    cache_latents(views, tmp_path, shifted, "def")
     assert LatentFolder(tmp_path, views).model_sha256 == "def"
     assert LatentFolder(tmp_path, views).latents(0).min() >= 1
 

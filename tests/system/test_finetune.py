@@ -1,5 +1,6 @@
 """Zero123 training through the command line: it learns, resumes exactly, and its result guides."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -105,3 +106,23 @@ def test_data_visits_every_object_once_an_epoch_and_depends_on_the_step_alone(re
     assert again.rgba.shape == (4, 3, 32, 32, 4)
     assert (again.elevation_deg[:, 0] <= 45).all()
     assert not torch.equal(again.rgba, data.batch_at(1, micro_step=1).rgba)
+
+
+def test_training_from_cached_latents_equals_training_from_pictures(launch, rendered_views, tmp_path):
+    from zero123s.commands import main as command
+
+    run = launch("start", "trainer.max_steps=1")
+    start = run / "export" / "zero123.safetensors"
+    assert command(["cache-latents", str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(start)]) == 0
+    words = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "system.model=''", f"system.checkpoint={start}"]
+    words.append("system.components=[unet]")
+    pictures = launch("pictures", *words)
+    cached = launch("cached", *words, f"data.latents={tmp_path / 'latents'}")
+    first, second = (losses(run) for run in (pictures, cached))
+    assert len(first) == 2
+    assert first == pytest.approx(second, rel=0.01), "half precision is all that differs"
+
+
+def losses(run: Path) -> list[float]:
+    rows = csv.DictReader((run / "csv_logs" / "version_0" / "metrics.csv").read_text().splitlines())
+    return [float(row["train/denoise"]) for row in rows if row.get("train/denoise")]

@@ -78,7 +78,7 @@ class RenderedViews(BaseData):
     def _draw(self, index: torch.Tensor, generator: torch.Generator, n_targets: int | None = None) -> PosedViews:
         """Return the objects at `index`, a random allowed view first and random others behind it."""
         n_targets = self.cfg.n_targets if n_targets is None else n_targets
-        chosen, images, latents = [], [], []
+        chosen, images, latents, embeddings = [], [], [], []
         for i in index.tolist():
             allowed = torch.from_numpy(np.flatnonzero(self.allowed[i]))
             first = int(allowed[torch.randint(len(allowed), (1,), generator=generator)])
@@ -88,9 +88,10 @@ class RenderedViews(BaseData):
             images.append(self.views.images(i)[order])
             if self.latents is not None:
                 latents.append(self.latents.latents(i)[order])
+                embeddings.append(self.latents.embeddings(i)[first])
         rows, columns = index.numpy()[:, None], np.array(chosen)
         poses = (self.views.elevation_deg, self.views.azimuth_deg, self.views.distance)
         elevation, azimuth, distance = (torch.from_numpy(p[rows, columns]).float() for p in poses)
         rgba = torch.from_numpy(np.stack(images)).float() / 255
-        cached = torch.from_numpy(np.stack(latents)).float() if latents else None
-        return PosedViews(rgba, elevation, azimuth, distance, cached)
+        cached = [torch.from_numpy(np.stack(x)).float() if x else None for x in (latents, embeddings)]
+        return PosedViews(rgba, elevation, azimuth, distance, *cached)

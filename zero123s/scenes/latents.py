@@ -1,4 +1,4 @@
-"""Autoencoder latents of rendered views, computed once: one safetensors file beside each shard of renders."""
+"""Latents and image embeddings of rendered views, computed once: one safetensors file for each shard of renders."""
 
 import json
 import os
@@ -15,10 +15,11 @@ from safetensors.numpy import save_file
 from zero123s.errors import ImageError
 from zero123s.scenes.shards import ShardFolder
 
-FORMAT = "zero123s-latents-1"
+FORMAT = "zero123s-latents-2"
+ARRAYS = ("latents", "embeddings")
 
-Encode = Callable[[torch.Tensor], torch.Tensor]
-"""Images B 3 S S in [0, 1] on white -> unscaled latents B C h w."""
+Encode = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+"""Images B 3 S S in [0, 1] on white -> "latents" (unscaled, B C h w) and "embeddings" (B N D)."""
 
 
 def cache_latents(
@@ -41,16 +42,16 @@ def cache_latents(
             meta = {"format": FORMAT, "model_sha256": model_sha256, "views": json.dumps(str(path.name))}
             partial = target.with_suffix(f".{os.getpid()}.partial")
             # safetensors writes an array's memory as it lies: it must be in order
-            save_file({"latents": np.ascontiguousarray(np.stack(encoded))}, partial, meta)
+            save_file({n: np.ascontiguousarray(np.stack([e[n] for e in encoded])) for n in ARRAYS}, partial, meta)
             os.replace(partial, target)
         progress(len(objects))
 
 
-def _encode_object(images: NDArray[np.uint8], encode: Encode) -> NDArray[np.float16]:
+def _encode_object(images: NDArray[np.uint8], encode: Encode) -> dict[str, NDArray[np.float16]]:
     rgba = torch.from_numpy(images).float() / 255
     rgb = (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).permute(0, 3, 1, 2)
     with torch.no_grad():
-        return encode(rgb).to(torch.float16).cpu().numpy()
+        return {name: value.to(torch.float16).cpu().numpy() for name, value in encode(rgb).items()}
 
 
 def _is_cache_of(path: Path, model_sha256: str) -> bool:
@@ -58,7 +59,8 @@ def _is_cache_of(path: Path, model_sha256: str) -> bool:
         return False
     try:
         with safe_open(str(path), "numpy") as file:
-            return (file.metadata() or {}).get("model_sha256") == model_sha256
+            meta = file.metadata() or {}
+            return meta.get("format") == FORMAT and meta.get("model_sha256") == model_sha256
     except (OSError, SafetensorError):
         return False
 
@@ -88,8 +90,15 @@ class LatentFolder:
 
     def latents(self, index: int) -> NDArray[np.float16]:
         """Return the latents of all views of one object, V C h w."""
+        return self._read("latents", index)
+
+    def embeddings(self, index: int) -> NDArray[np.float16]:
+        """Return the image embeddings of all views of one object, V N D."""
+        return self._read("embeddings", index)
+
+    def _read(self, name: str, index: int) -> NDArray[np.float16]:
         shard, row = self.place[index]
-        return self._open[shard].get_slice("latents")[row : row + 1][0]
+        return self._open[shard].get_slice(name)[row : row + 1][0]
 
 
 def _open_latents(path: Path) -> Any:

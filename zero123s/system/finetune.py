@@ -134,7 +134,7 @@ class Zero123FinetuneSystem(BaseSystem):
             if denoise:
                 concat = torch.cat([concat, self.model.lift.maps(seen)], dim=1)
         if denoise:
-            embedding = self.model.embed_image(rgb[:, 0]) if views.embedding is None else views.embedding
+            embedding = self._embedding(views)
             embedding = embedding[:, None].expand(-1, k, -1, -1).flatten(0, 1)
             targets = self.model.scale_factor * latents[:, 1:].flatten(0, 1)
             terms["denoise"] = denoise * self._denoising_loss(targets, embedding, poses.flatten(0, 1), concat, step)
@@ -160,6 +160,12 @@ class Zero123FinetuneSystem(BaseSystem):
         noised = self.model.add_noise(latents, noise, t)
         output = self.model.denoise(noised, t, self.model.project(embedding, pose), concat)
         return (output - training.denoising_target(self.model, latents, noise, t)).square().mean()
+
+    def _embedding(self, views: PosedViews) -> Float[Tensor, "B N D"]:
+        """Return the embedding of view 0: cached, unless the image encoder learns."""
+        if views.embedding is not None and "image_encoder" not in self.cfg.components:
+            return views.embedding
+        return self.model.embed_image(views.on_white()[:, 0])
 
     @torch.no_grad()
     def _latents(self, views: PosedViews, n_views: int) -> Float[Tensor, "B V C h w"]:
