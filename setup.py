@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 VERSION = Path("zero123s/__init__.py").read_text(encoding="utf-8").split('__version__ = "')[1].split('"')[0]
 
-TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "ruff", "pyright"]
+TEST = ["pytest>=8", "peft", "pytest-xdist", "hypothesis", "ruff", "pyright"]
 
 setup(
     name="zero123s",
@@ -45,6 +45,7 @@ setup(
     entry_points={"console_scripts": ["zero123s=zero123s.commands:main"]},
     extras_require={
         "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
+        "lora": ["peft>=0.13"],
         "test": TEST,
     },
 )
