@@ -47,6 +47,8 @@ class VolumeRenderer(BaseRenderer):
         """Steps between refreshes of the occupancy grid."""
         grid_warmup_steps: int = 256
         """Steps during which every cell is refreshed."""
+        grid_ema_decay: float = 0.95
+        """What a refresh leaves of a cell's old occupancy; lower lets go of emptied space sooner, in short runs."""
         backend: str = "auto"
         """Marching backend: "auto", "reference" or "numba"."""
 
@@ -60,6 +62,8 @@ class VolumeRenderer(BaseRenderer):
             raise ConfigError(f"renderer.estimator: '{cfg.estimator}' is not known; use occgrid.")
         if cfg.num_samples_per_ray < 1 or cfg.eval_chunk_size < 1:
             raise ConfigError("renderer: num_samples_per_ray and eval_chunk_size must be at least 1.")
+        if not 0 <= cfg.grid_ema_decay < 1:
+            raise ConfigError(f"renderer.grid_ema_decay: must lie in [0, 1), got {cfg.grid_ema_decay}.")
         self.step_size = math.sqrt(3) * 2 * bound / cfg.num_samples_per_ray
         self.grid = OccupancyGrid([-bound] * 3 + [bound] * 3, cfg.grid_resolution)
         if not cfg.grid_prune:
@@ -94,6 +98,7 @@ class VolumeRenderer(BaseRenderer):
                 generator,
                 n=self.cfg.grid_update_every,
                 warmup_steps=self.cfg.grid_warmup_steps,
+                ema_decay=self.cfg.grid_ema_decay,
             )
 
     def forward(
