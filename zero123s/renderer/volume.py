@@ -12,6 +12,7 @@ from zero123s.errors import ConfigError
 from zero123s.ops.compositing import Composited, visible_samples
 from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
+from zero123s.ops.sections import section
 from zero123s.renderer.base import BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
 
@@ -91,7 +92,9 @@ class VolumeRenderer(BaseRenderer):
 
     def update(self, field: RadianceField, step: int, generator: torch.Generator) -> None:
         """Refresh the occupancy grid when its time has come."""
-        if self.cfg.grid_prune:
+        if not self.cfg.grid_prune:
+            return
+        with section("occupancy grid"):
             self.grid.update(
                 step,
                 lambda x: self.occupancy(field, x),
@@ -140,17 +143,21 @@ class VolumeRenderer(BaseRenderer):
         if self.training and self.cfg.randomized and generator is not None:
             jitter = torch.rand(len(rays_o), generator=generator).to(rays_o)
         aabb = self.grid.aabbs[0]
-        samples = march(
-            rays_o, rays_d, aabb, self.grid.binaries, self.step_size, jitter=jitter, backend=self.cfg.backend
-        )
+        with section("march"):
+            samples = march(
+                rays_o, rays_d, aabb, self.grid.binaries, self.step_size, jitter=jitter, backend=self.cfg.backend
+            )
         if self.cfg.prune_alpha_threshold and self.cfg.grid_prune:
-            samples = self._prune(field, rays_o, rays_d, samples)
+            with section("choose samples"):
+                samples = self._prune(field, rays_o, rays_d, samples)
         x, dirs = samples.positions(rays_o, rays_d), rays_d.index_select(0, samples.ray_indices)
         wanted = self.always_needed | (needs & {"normal", "normal_perturbed", "sdf"})
-        out = field.query(x, dirs, wanted, lights.index_select(0, samples.ray_indices))
+        with section("field"):
+            out = field.query(x, dirs, wanted, lights.index_select(0, samples.ray_indices))
         assert out.rgb is not None
         values = out.rgb if out.normal is None else torch.cat([out.rgb, out.normal], dim=-1)
-        weights, opacity, depth, summed = self.composite(out, dirs, samples, values)
+        with section("composite"):
+            weights, opacity, depth, summed = self.composite(out, dirs, samples, values)
         normal = summed[:, 3:] if out.normal is not None else torch.zeros_like(rays_o)
         extra = {}
         if "samples" in needs:
