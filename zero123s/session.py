@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
@@ -144,6 +145,9 @@ class Session:
     def run(self, mode: str) -> int:
         """Do one mode in the run folder, keep run.json up to date, print the summary; returns the exit code."""
         started = time.perf_counter()
+        self.trainer = (
+            self._trainer() if mode == "train" else None
+        )  # its settings are checked before the folder is touched
         with self.interrupt.listening(), locked(self.out_dir):
             self._begin(mode)
             with log_to_file(self.out_dir / "log.txt"):
@@ -193,7 +197,8 @@ class Session:
 
     def train(self) -> None:
         """Optimise, then draw, test and export what the system has; stops early when interrupted."""
-        trainer = self._trainer()
+        trainer = self.trainer
+        assert trainer is not None
         loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
         with self._timed("train"):
             try:
@@ -233,29 +238,33 @@ class Session:
         t = self.experiment.trainer
         loggers = [TensorBoardLogger(self.out_dir, "tb_logs"), CSVLogger(self.out_dir, "csv_logs")]
         on_gpu = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        return pl.Trainer(
-            max_steps=t.max_steps,
-            max_epochs=-1,
-            max_time=t.max_time,
-            limit_val_batches=0,
-            log_every_n_steps=t.log_every_n_steps,
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=t.num_nodes,
-            strategy=t.strategy,
-            precision=choose_precision(str(t.precision), on_gpu),  # type: ignore[arg-type]
-            accumulate_grad_batches=t.accumulate_grad_batches,
-            gradient_clip_val=t.gradient_clip_val,
-            gradient_clip_algorithm=t.gradient_clip_algorithm,
-            deterministic=t.deterministic,
-            detect_anomaly=t.detect_anomaly,
-            profiler=t.profiler,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            plugins=[AtomicCheckpointIO()],
-            callbacks=self._callbacks(),
-            logger=[*loggers, *self.system.extra_loggers(self.out_dir)],
-        )
+        options: dict[str, Any] = {
+            "max_steps": t.max_steps,
+            "max_epochs": -1,
+            "max_time": t.max_time,
+            "limit_val_batches": 0,
+            "log_every_n_steps": t.log_every_n_steps,
+            "accelerator": self.accelerator,
+            "devices": self.devices,
+            "num_nodes": t.num_nodes,
+            "strategy": t.strategy,
+            "precision": choose_precision(str(t.precision), on_gpu),
+            "accumulate_grad_batches": t.accumulate_grad_batches,
+            "gradient_clip_val": t.gradient_clip_val,
+            "gradient_clip_algorithm": t.gradient_clip_algorithm,
+            "deterministic": t.deterministic,
+            "detect_anomaly": t.detect_anomaly,
+            "profiler": t.profiler,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "plugins": [AtomicCheckpointIO()],
+            "callbacks": self._callbacks(),
+            "logger": [*loggers, *self.system.extra_loggers(self.out_dir)],
+        }
+        try:
+            return pl.Trainer(**options)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _callbacks(self) -> list[pl.Callback]:
         t, c = self.experiment.trainer, self.experiment.checkpoint
