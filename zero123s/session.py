@@ -138,6 +138,7 @@ class Session:
         self.record: dict[str, Any] = {}
         self.step = 0
         self.system = plan.build()
+        self.system.run_dir = out_dir
         if checkpoint is not None:
             self.step = load_weights(self.system, checkpoint)
             self.system.model_record = read_run_record(out_dir).get("model", {})
