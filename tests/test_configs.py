@@ -132,7 +132,7 @@ def test_threestudios_own_recipe_loads_and_builds_unchanged():
         OmegaConf.update(theirs, key, value, force_add=True)
     compat.translate(theirs)
     plans = [plan_experiment(parse_experiment(_loaded(resolve(cfg)))) for cfg in (ours, theirs)]
-    assert run_path(plans[1].experiment).name.startswith("64_128_256_hamburger_rgba.png@")
+    assert run_path(plans[1].experiment).name.startswith("64_128_256__hamburger_rgba.png@")
     for plan in plans:
         plan.experiment.tag = plan.experiment.system.guidance.checkpoint = ""
         plan.experiment.system.loggers.wandb.project = ""

@@ -27,7 +27,7 @@ data: {size: 0.4}
 system:
   geometry_type: my-ball
   geometry: {radius: 0.7, start_size: 0.2}
-  renderer: {num_samples_per_ray: 64}
+  renderer: {num_samples_per_ray: 64, grid_prune: false}
   exporter_type: point-exporter
   exporter: {n_points: 4000}
   loss: {lambda_rgb: 10.0, lambda_mask: 10.0, lambda_darkness: [0, 0.0, 0.001, 300]}

@@ -128,7 +128,7 @@ def test_a_term_that_is_off_is_neither_needed_nor_computed(out):
 
 
 def test_terms_say_what_they_want_of_the_data():
-    weights = LossWeights(LossConfig(lambda_depth_rel=[0, 0.0, 1.0, 10], lambda_normal=0.1, lambda_rgb=1.0))
+    weights = LossWeights(loss_config()(lambda_depth_rel=[0, 0.0, 1.0, 10], lambda_normal=0.1, lambda_rgb=1.0))
     assert weights.wanted() == {"depth_rel": "depth", "normal": "normal"}
 
 
