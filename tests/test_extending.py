@@ -34,6 +34,7 @@ system:
   optimizer: {name: Adam, args: {lr: 0.02}}
 trainer: {max_steps: 40, val_check_interval: 0, enable_progress_bar: false}
 """
+NAMES = ("rendered", "noised", "denoised")
 GUIDED = [
     "data_type=single-image-datamodule",
     f"data.image_path={IMAGE}",
@@ -111,7 +112,7 @@ def test_the_example_package_takes_part_in_a_run(launch, tiny_zero123, capsys):
     ]
     record, folder = launch(*words)
     assert record["model"]["path"].endswith("tiny.ckpt")
-    assert (folder / "save" / "it1-train.png").is_file()
+    assert {p.name for p in (folder / "save").glob("it1-*.png")} == {f"it1-guidance-{n}.png" for n in NAMES}
 
 
 def test_the_example_geometry_is_symmetric():

@@ -30,7 +30,7 @@ def test_a_missing_package_is_a_sentence_and_a_broken_one_a_traceback(tmp_path, 
     (tmp_path / "broken_package.py").write_text("import something_that_is_not_there")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ConfigError, match="there is no package 'not_here.below'"):
+    with pytest.raises(ConfigError, match=r"there is no package 'not_here\.below'"):
         load_plugins(["not_here.below"])
     with pytest.raises(ModuleNotFoundError, match="something_that_is_not_there"):
         load_plugins(["broken_package"])

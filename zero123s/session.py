@@ -139,7 +139,6 @@ class Session:
         self.record: dict[str, Any] = {}
         self.step = 0
         self.system = plan.build()
-        self.system.run_dir = out_dir
         if checkpoint is not None:
             self.step = load_weights(self.system, checkpoint)
             step_modules(self.system, self.step)

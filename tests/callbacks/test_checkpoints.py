@@ -2,31 +2,16 @@
 
 import errno
 import random
-import resource
-import signal
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from full_disk import files_no_larger_than
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO, random_states, restore_random_states
 from zero123s.errors import CheckpointError, OutputError
 
 STATE = {"state_dict": {"w": torch.arange(50_000, dtype=torch.float32)}, "global_step": 7}
-
-
-@contextmanager
-def files_no_larger_than(limit):
-    """The kernel refuses to write further, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, previous)
 
 
 def test_what_was_written_is_read(tmp_path):

@@ -36,8 +36,6 @@ class BaseSystem(pl.LightningModule):
         self.cfg = cfg
         self.data_source = data
         self.seed = seed
-        self.run_dir: Path | None = None
-        """Where the run writes; None outside of one."""
         self.export_stats: dict[str, Any] = {}
         """What run.json says of the last export."""
         self.model_record: dict[str, Any] = {}

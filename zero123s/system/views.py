@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
+import imageio_ffmpeg
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from zero123s.errors import OutputError
 from zero123s.files import explain_os_error
@@ -67,21 +66,25 @@ def save_strip(path: Path, frames: list[np.ndarray]) -> None:
     write_png_atomic(path, np.concatenate(frames, axis=0).astype(np.float32) / 255)
 
 
-def save_side_by_side(path: Path, pictures: dict[str, Float[Tensor, "B H W 3"]]) -> None:
-    """Write named pictures as columns, one row per view; writes nothing where there are none."""
-    if pictures:
-        rows = torch.cat(list(pictures.values()), dim=2).clamp(0, 1)
-        write_png_atomic(path, torch.cat(list(rows), dim=0).float().cpu().numpy())
-
-
 def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> None:
     """Write an mp4 whole or not at all; raises OutputError."""
     temporary = path.with_name(f".{path.stem}.part.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         imageio.imwrite(temporary, np.stack(frames), fps=fps, codec="libx264", macro_block_size=2)
+        # The encoder is another process, which ends without a word when its disk is full.
+        if _count_frames(temporary) != len(frames):
+            raise OutputError(f"'{path}' cannot be written whole: the disk is full, or the encoder failed.")
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written: {explain_os_error(error)}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _count_frames(path: Path) -> int:
+    """Return how many frames can be read back; 0 for a damaged file."""
+    try:
+        return imageio_ffmpeg.count_frames_and_secs(path)[0]
+    except (RuntimeError, OSError):
+        return 0

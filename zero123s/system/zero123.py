@@ -32,7 +32,7 @@ from zero123s.system.optimizers import (
     check_optimizer,
     check_scheduler,
 )
-from zero123s.system.views import render_orbit, save_side_by_side, save_strip, save_video, score_reference
+from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
 SLOTS = {
     "geometry": GEOMETRIES,
@@ -250,11 +250,6 @@ class Zero123System(BaseSystem):
         out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
         judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
         self.log("guidance/grad_norm", judged.grad_norm)
-        every = self.cfg.freq.guidance_eval
-        if every and step % every == 0 and self.run_dir is not None:
-            # The same generator again: the pictures show the very noise of this step.
-            seen = self.guidance.evaluate(out.comp_rgb.detach(), cameras, step, self.generator("guidance"))
-            save_side_by_side(self.run_dir / "save" / f"it{step}-train.png", seen)
         self.log("samples/novel", float(out.n_samples))
         every = self.cfg.freq.guidance_eval
         if every and step % every == 0:
