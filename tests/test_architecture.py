@@ -39,6 +39,8 @@ FLOORS = {
         "dry_run",
         "config_docs",
         "schedule_plot",
+        "scaffold",
+        "scaffold_templates",
         "commands",
         "web",
         "cluster",

@@ -14,6 +14,7 @@ COMMANDS = {
     "convert": ("zero123s.diffusion.command_convert", "rewrite a checkpoint in another layout or precision"),
     "download": ("zero123s.diffusion.command_download", "fetch published Zero123 weights, with their licence"),
     "render": ("zero123s.scenes.command", "render meshes or generated objects into training views"),
+    "new": ("zero123s.scaffold", "write a geometry, guidance, loss, exporter or data source to start from"),
     "launch": ("zero123s.cli", "train, validate, test or export as a YAML file says (same as launch.py)"),
 }
 
