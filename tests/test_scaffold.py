@@ -4,7 +4,7 @@ import pytest
 
 from zero123s.commands import main
 from zero123s.plugins import load_plugins
-from zero123s.scaffold_templates import CODE, CONFIG, KINDS, TEST
+from zero123s.scaffold_templates import CODE, CONFIG, KINDS, SMALL, TEST
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -16,7 +16,7 @@ def test_a_new_extension_passes_its_own_test(kind, tmp_path, monkeypatch, capsys
     assert f"pytest custom/test_{module}.py" in capsys.readouterr().out
     scope = {"__file__": str(tmp_path / "custom" / f"test_{module}.py")}
     exec((tmp_path / "custom" / f"test_{module}.py").read_text(), scope)
-    scope["test_it_takes_two_steps_and_exports"](tmp_path / "out", monkeypatch)
+    scope["test_it_takes_two_steps"](tmp_path / "out", monkeypatch)
     assert load_plugins() == [f"custom/{module}.py"], "the test file is no plugin"
 
 
@@ -32,5 +32,5 @@ def test_names_are_checked_and_nothing_is_overwritten(tmp_path, monkeypatch, cap
 
 
 def test_every_kind_has_its_texts():
-    assert set(CODE) == set(CONFIG) == set(KINDS)
+    assert set(CODE) == set(CONFIG) == set(SMALL) == set(KINDS)
     assert "@module@" in TEST

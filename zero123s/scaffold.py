@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zero123s.errors import ConfigError, OutputError
 from zero123s.files import write_text
-from zero123s.scaffold_templates import CODE, CONFIG, KINDS, TEST
+from zero123s.scaffold_templates import CODE, CONFIG, KINDS, SMALL, TEST
 
 SOURCE = Path(__file__).resolve().parents[1]
 
@@ -35,6 +35,7 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         "cls": "".join(part.capitalize() for part in name.split("-")),
         "base": os.path.relpath(SOURCE / "configs" / "multi-view.yaml", folder.resolve()),
         "views": str(SOURCE / "load" / "images" / "multi_view_sample" / "transforms.json"),
+        "small": SMALL[kind],
         "image": str(SOURCE / "load" / "images" / "hamburger_rgba.png"),
     }
     texts = {

@@ -203,8 +203,26 @@ CONFIG = {
     "data": f"{_HEAD}data_type: @name@\ndata: {{size: 0.4, pixels: 64}}\n",
 }
 
+_SMALL_VIEWS = """
+    "data.random_camera.n_test_views=2",
+    "data.random_camera.eval_height=32",
+    "data.random_camera.eval_width=32","""
+_NO_EXPORT = """
+    "export_after_train=false","""
+
+SMALL = {
+    "geometry": _SMALL_VIEWS + _NO_EXPORT,
+    "guidance": _SMALL_VIEWS + _NO_EXPORT,
+    "loss": _SMALL_VIEWS + _NO_EXPORT,
+    "exporter": _SMALL_VIEWS,
+    "data": """
+    "data.pixels=16","""
+    + _NO_EXPORT,
+}
+"""What keeps the generated test quick."""
+
 TEST = '''
-"""`@name@` takes part in a run: two steps, pictures, export."""
+"""`@name@` takes part in a run of two steps."""
 
 import json
 from pathlib import Path
@@ -212,14 +230,18 @@ from pathlib import Path
 from zero123s.cli import main
 
 HERE = Path(__file__).parent
+SMALL = [
+    "system.renderer.num_samples_per_ray=48",
+    "trainer.max_steps=2",
+    "trainer.enable_progress_bar=false",@small@
+]
 
 
-def test_it_takes_two_steps_and_exports(tmp_path, monkeypatch):
+def test_it_takes_two_steps(tmp_path, monkeypatch):
     monkeypatch.chdir(HERE.parent)
-    words = ["system.renderer.num_samples_per_ray=48", "trainer.max_steps=2", "trainer.enable_progress_bar=false"]
     config = str(HERE / "@module@.yaml")
-    assert main(["--config", config, "--train", f"exp_root_dir={tmp_path}", *words]) == 0
+    assert main(["--config", config, "--train", f"exp_root_dir={tmp_path}", *SMALL]) == 0
     (record,) = (json.loads(path.read_text()) for path in tmp_path.rglob("run.json"))
     assert record["state"] == "finished"
-    assert record["files"]
+    assert all(Path(path).is_file() for path in record.get("files", {}).values())
 '''
