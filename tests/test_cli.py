@@ -1,5 +1,6 @@
 """Flags, dry runs, explanations: what the command line answers."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from PIL import Image
 
 from zero123s.cli import main, parse_arguments
 from zero123s.config_docs import all_slots, configuration_page, key_docs
+from zero123s.console import set_up_logging
 from zero123s.errors import ConfigError
 from zero123s.experiment import ExperimentConfig
 from zero123s.schedule import Schedule
@@ -131,3 +133,15 @@ def test_tensor_shapes_are_checked_when_asked_for():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert "TypeCheckError" in done.stderr
+
+
+def test_verbose_shows_every_detail(capsys):
+    logger = logging.getLogger("zero123s.somewhere")
+    for verbose in (False, True):
+        set_up_logging(verbose)
+        logger.info("chosen")
+        logger.debug("detail")
+        shown = capsys.readouterr().err
+        assert shown.count("chosen") == 1
+        assert ("detail" in shown) == verbose
+    set_up_logging(False)

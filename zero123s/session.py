@@ -136,6 +136,7 @@ class Session:
         if self.experiment.threads:
             torch.set_num_threads(self.experiment.threads)
         self.interrupt = GracefulInterrupt()
+        self.trainer: pl.Trainer | None = None
         self.record: dict[str, Any] = {}
         self.step = 0
         self.system = plan.build()
@@ -147,9 +148,10 @@ class Session:
     def run(self, mode: str) -> int:
         """Do one mode in the run folder, keep run.json up to date, print the summary; returns the exit code."""
         started = time.perf_counter()
-        self.trainer = (
-            self._trainer() if mode == "train" else None
-        )  # its settings are checked before the folder is touched
+        if mode == "train":
+            # Whatever is wrong with settings or models is told before the folder is touched.
+            self.trainer = self._trainer()
+            self.system.load_networks(self.trainer.strategy.root_device)
         with self.interrupt.listening(), locked(self.out_dir):
             self._begin(mode)
             with log_to_file(self.out_dir / "log.txt"):
@@ -179,7 +181,8 @@ class Session:
             create_run_dir(self.out_dir, self.experiment)
         if mode == "train":
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-            write_run_record(self.out_dir, {"state": "training", "started": started, "error": None})
+            model = self.system.describe()
+            write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, "model": model})
 
     def _record_failure(self, mode: str, error: BaseException) -> None:
         if mode != "train":

@@ -160,6 +160,10 @@ class Zero123System(BaseSystem):
         """The guidance, once training has begun and if any weight wants one."""
         return self._guidance[0] if self._guidance else None
 
+    def load_networks(self, device: torch.device) -> None:
+        """Load the guidance; see `BaseSystem`."""
+        self.build_guidance(device)
+
     def build_guidance(self, device: torch.device | None = None) -> None:
         """Load the guidance's networks onto a device (default: this module's) if a weight ever wants them."""
         if self._guidance or not self.loss_weights.ever("sds"):
