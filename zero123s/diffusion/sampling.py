@@ -21,8 +21,16 @@ class Denoiser(Protocol):
 
     config: ModelConfig
     alphas_cumprod: Float[Tensor, "T"]
-    n_timesteps: int
-    device: torch.device
+
+    @property
+    def n_timesteps(self) -> int:
+        """Length of the noise schedule."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live."""
+        ...
 
     def guided_noise(self, latents: Tensor, t: Tensor, context: Tensor, concat: Tensor, scale: float) -> Tensor:
         """Predict the noise with classifier-free guidance."""

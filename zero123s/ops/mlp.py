@@ -130,7 +130,7 @@ class _ReluInputGradient(torch.autograd.Function):
         out = torch.empty_like(x)
         for start in range(0, x.shape[0], chunk):
             part = slice(start, start + chunk)
-            out[part] = _relu_chain(x[part], weights)[1][0] @ weights[0] if len(weights) > 1 else weights[0]
+            out[part] = _relu_chain(x[part], weights)[1][0] @ weights[0] if len(weights) > 1 else weights[0]  # type: ignore[misc]
         return out
 
     @staticmethod
