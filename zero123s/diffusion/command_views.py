@@ -115,7 +115,7 @@ def write_views(
         for frame, (elevation, azimuth) in zip(frames, cameras, strict=True):
             Image.fromarray(frame).save(folder / f"elevation{elevation:g}_azimuth{azimuth:g}.png")
         video = out.with_suffix(".mp4")
-        imageio.mimwrite(video, list[Any](frames), fps=FRAMES_PER_SECOND, macro_block_size=2)
+        imageio.mimwrite(video, [np.asarray(f) for f in frames], fps=FRAMES_PER_SECOND, macro_block_size=2)
     except OSError as error:
         raise ConfigError(f"Cannot write the views to {out}: {error}.") from error
     return [out, folder, video]
