@@ -21,6 +21,7 @@ FLOORS = {
         "files",
         "options",
         "plugins",
+        "type_checks",
     ),
     1.0: ("ops",),
     1.5: ("diffusion", "preprocess", "scenes"),

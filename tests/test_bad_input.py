@@ -44,7 +44,10 @@ def launch(tmp_path, capsys, monkeypatch):
         (["data.image_path=garbage.ckpt", "system.loss.lambda_sds=0"], "garbage.ckpt"),
         (["resume=garbage.ckpt", "system.loss.lambda_sds=0"], "garbage.ckpt"),
         (["resume=foreign.ckpt", "system.loss.lambda_sds=0"], "no checkpoint of a run"),
-        (["data.random_camera.elevation_range=[80,-10]"], "data.random_camera.elevation_range"),
+        (
+            ["data.random_camera.elevation_range=[80,-10]", "system.loss.lambda_sds=0"],
+            "data.random_camera.elevation_range",
+        ),
         (["data.resolution_milestones=[300,200]", "system.loss.lambda_sds=0"], "data.height"),
         (["system.guidance.min_step_percent=[1.0,2.0]"], "system.guidance.min_step_percent"),
         (["system.guidance.max_step_percent=2"], "system.guidance.max_step_percent: 2 is out of range"),
