@@ -48,7 +48,7 @@ class VolumeRenderer(BaseRenderer):
         grid_warmup_steps: int = 256
         """Steps during which every cell is refreshed."""
         backend: str = "auto"
-        """Marching backend: "auto", "reference" or "numba"."""
+        """Marching backend: "auto", "reference", "numba" or "cuda" (nerfacc)."""
 
     cfg: Config
     always_needed: frozenset[str] = frozenset({"rgb"})
