@@ -13,6 +13,7 @@ from zero123s.diffusion.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.sds import sample_timesteps, sds_gradient, sds_loss
+from zero123s.ops.sections import section
 from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
@@ -113,10 +114,11 @@ class StableZero123Guidance(BaseGuidance):
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
         """Return the SDS loss of rendered views; its gradient reaches `comp_rgb` through the VAE encoder."""
-        latents = self.encode(comp_rgb, generator)
+        with section("guidance: encode"):
+            latents = self.encode(comp_rgb, generator)
         t = self.timesteps(len(cameras), step, generator)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        with torch.no_grad():
+        with torch.no_grad(), section("guidance: network"):
             noised = self.model.add_noise(latents, noise, t)
             context, concat = self.condition(cameras)
             noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)
