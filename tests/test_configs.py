@@ -41,8 +41,7 @@ SMALL = [
 
 def words_for(path: Path, tiny_zero123: list[str]) -> list[str]:
     """Overrides that every config needs to start here; a config that needs none is not in the table."""
-    text = path.read_text()
-    guided = "zero123-guidance" in text or "stable-zero123.yaml" in text
+    guided = OmegaConf.select(load_config(path).cfg, "system.guidance_type") is not None
     return [*REQUIRED.get(path.stem, []), *(tiny_zero123 if guided else [])]
 
 

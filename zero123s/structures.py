@@ -143,6 +143,7 @@ class FieldOutput(TensorData):
 
 
 @runtime_checkable
+@runtime_checkable
 class RadianceField(Protocol):
     """All that renderer and exporter know of a scene."""
 
@@ -168,6 +169,7 @@ class RadianceField(Protocol):
         ...
 
 
+@runtime_checkable
 class BackgroundFunction(Protocol):
     """A colour for every unit ray direction."""
 

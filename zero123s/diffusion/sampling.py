@@ -1,7 +1,7 @@
 """Samples novel views: DDIM, Euler and DPM-Solver of diffusers, and the original sampler with its own timesteps."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
@@ -16,6 +16,7 @@ SAMPLERS = ("ddim", "euler", "dpm-solver", "original")
 Progress = Callable[[int, int], None]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """What a sampler needs of a model."""
 
