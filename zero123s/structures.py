@@ -143,7 +143,6 @@ class FieldOutput(TensorData):
 
 
 @runtime_checkable
-@runtime_checkable
 class RadianceField(Protocol):
     """All that renderer and exporter know of a scene."""
 
@@ -169,7 +168,6 @@ class RadianceField(Protocol):
         ...
 
 
-@runtime_checkable
 class BackgroundFunction(Protocol):
     """A colour for every unit ray direction."""
 
