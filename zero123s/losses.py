@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import ReferenceView, RenderOutput
 
@@ -179,9 +180,16 @@ def _mean_or_zero(values: Tensor) -> Scalar:
     return values.sum() / max(values.numel(), 1)
 
 
+def _weight_field(name: str) -> Any:
+    """A weight of 0 whose documentation is the term's own."""
+    doc = "Score distillation by the guidance." if name == "sds" else TERMS[name].fn.__doc__
+    limits = option(0.0, low=0.0, schedule=True).metadata
+    return field(default=0.0, metadata={**limits, "doc": f"Weight of: {doc}"})
+
+
 LossConfig = make_dataclass(
     "LossConfig",
-    [(f"lambda_{name}", Any, field(default=0.0)) for name in ("sds", *TERMS)],
+    [(f"lambda_{name}", Any, _weight_field(name)) for name in ("sds", *TERMS)],
     namespace={"__doc__": "Weights of the loss terms: numbers or schedules; 0 switches a term off."},
 )
 

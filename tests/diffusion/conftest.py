@@ -2,7 +2,6 @@
 
 import sys
 import types
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -36,34 +35,6 @@ def image(golden) -> torch.Tensor:
 def inputs(golden) -> tuple[torch.Tensor, ...]:
     """Noisy latents, timesteps, context, concat."""
     return golden["x_t"], golden["in/t"], golden["cc_stable"], golden["vae_mode"]
-
-
-@pytest.fixture(scope="session")
-def tiny_weights() -> dict[str, torch.Tensor]:
-    """The state dict of the tiny original model, averages and text leftovers included."""
-    weights: dict[str, torch.Tensor] = OrderedDict()
-    # The schedule's buffers are never read: any content must do.
-    for name in ("betas", "alphas_cumprod", "sqrt_alphas_cumprod"):
-        weights[name] = torch.full((1000,), 0.5)
-    with np.load(GOLDEN / "tiny_weights.npz") as file:
-        start = 0
-        data = torch.from_numpy(file["data"]).float()
-        rows = zip(
-            str(file["names"]).split("\n"),
-            str(file["shapes"]).split("\n"),
-            file["exponents"],
-            file["ones"],
-            strict=True,
-        )
-        for name, shape_text, exponent, one in rows:
-            shape = [int(n) for n in shape_text.split(",") if n]
-            n = int(np.prod(shape))
-            weights[name] = (data[start : start + n] * 2.0 ** -int(exponent) + int(one)).reshape(shape)
-            start += n
-        for key in file.files:
-            if key.startswith("extra/"):
-                weights[key.removeprefix("extra/")] = torch.from_numpy(file[key])
-    return weights
 
 
 class NumpyOneScalar:

@@ -1,11 +1,21 @@
+"""The exporter on analytic coloured fields, its files read back by another library."""
+
+import json
+import struct
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 
 from zero123s.errors import ConfigError, MeshError
+from zero123s.exporter import EXPORTERS
 from zero123s.exporter.mesh_exporter import MeshExporter
-from zero123s.structures import FieldOutput
+from zero123s.ops.cameras import orbit_cameras
+from zero123s.ops.metrics import psnr
+from zero123s.ops.rasterize import on_white, render_mesh
+from zero123s.structures import FieldOutput, Mesh, ReferenceView
 
 
 class TwoTone:
@@ -15,8 +25,8 @@ class TwoTone:
 
     def density(self, x):
         ball = 0.6 - x.norm(dim=-1)
-        dust = 0.03 - (x - torch.tensor([0.9, 0.9, 0.9])).norm(dim=-1)
-        return 10 * torch.sigmoid(40 * torch.maximum(ball, dust))
+        dust = 0.05 - (x - torch.tensor([0.8, 0.8, 0.8])).norm(dim=-1)
+        return 100 * torch.sigmoid(40 * torch.maximum(ball, dust))
 
     surface_level = density
 
@@ -25,44 +35,143 @@ class TwoTone:
         return FieldOutput(self.density(x), rgb)
 
 
-def export(tmp_path, **changes):
-    exporter = MeshExporter(MeshExporter.Config(formats=["glb", "ply", "obj", "stl"], **changes))
-    return exporter(TwoTone(), tmp_path)
+ALL = ["glb", "ply", "obj", "stl", "3mf"]
+SMALL = {"isosurface_resolution": 48, "max_faces": 3000, "texture_size": 128}
 
 
-def test_surface_is_where_the_field_says(tmp_path):
-    result = export(tmp_path)
-    radius = np.linalg.norm(result.mesh.vertices, axis=1)
+def export(out_dir, **changes):
+    exporter = MeshExporter(MeshExporter.Config(**{"formats": ALL, **SMALL, **changes}))
+    return exporter(TwoTone(), out_dir, extras={"model_licence": "CC-BY-4.0"})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("export"))
+
+
+def test_surface_is_closed_and_where_its_silhouette_is(exported):
+    radius = np.linalg.norm(exported.mesh.vertices, axis=1)
+    level = exported.stats["threshold"] / 100
     # sigmoid(40 d) of the level gives the distance from the middle of the soft shell
-    level = result.stats["threshold"] / 10
-    assert 0.3 < level < 0.6
-    assert abs(radius - (0.6 - np.log(level / (1 - level)) / 40)).max() < 0.005, "and the dust is gone"
-    read = trimesh.load(result.files["ply"])
-    assert read.is_watertight
-    assert read.volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.06), "positive volume: normals point outwards"
+    assert abs(radius - (0.6 - np.log(level / (1 - level)) / 40)).max() < 0.01, "and the dust is gone"
+    assert exported.stats["components_dropped"] == 1
+    assert exported.stats["health"]["watertight"]
+    assert exported.stats["health"]["faces"] <= 3000
+    assert max(exported.stats["threshold_curve"]["silhouette_iou"]) > 0.97
 
 
-def test_glb_stands_upright_and_faces_the_viewer(tmp_path):
-    read = trimesh.load(export(tmp_path).files["glb"], force="mesh")
-    colors = read.visual.vertex_colors[:, :3]
-    front, top = read.vertices[:, 2] > 0.3, read.vertices[:, 1] > 0.3  # glTF: +z faces the viewer, +y is up
-    assert (colors[front, 0] == 255).all()
-    assert (colors[top, 1] == 255).all()
-    assert (colors[read.vertices[:, 2] < -0.3, 0] == 0).all()
+def test_glb_stands_upright_faces_the_viewer_and_carries_its_texture(exported):
+    read = trimesh.load(exported.files["glb"], force="mesh")
+    colors = np.asarray(read.visual.to_color().vertex_colors)[:, :3]
+    front, top = read.vertices[:, 2] > 0.2, read.vertices[:, 1] > 0.2  # glTF: +z faces the viewer, +y is up
+    assert np.median(colors[front, 0]) > 250
+    assert np.median(colors[top, 1]) > 250
+    assert np.median(colors[read.vertices[:, 2] < -0.2, 0]) < 5
+    assert read.volume > 0, "normals point outwards"
+    data = exported.files["glb"].read_bytes()
+    (length,) = struct.unpack("<I", data[12:16])
+    document = json.loads(data[20 : 20 + length])
+    assert document["asset"]["extras"] == {"generator": "zero123s", "model_licence": "CC-BY-4.0"}
+    assert document["materials"][0]["pbrMetallicRoughness"]["roughnessFactor"] == 1.0
+    assert all(view["byteOffset"] % 4 == 0 for view in document["bufferViews"])
+    assert len(data) == struct.unpack("<I", data[8:12])[0]
 
 
-def test_every_format_opens_and_no_part_is_left(tmp_path):
-    files = export(tmp_path).files
-    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in files.values()}
-    volumes = [trimesh.load(p, force="mesh").volume for p in files.values()]
+def test_every_format_opens_and_no_part_is_left(exported):
+    folder = exported.files["glb"].parent
+    assert {p.name for p in folder.iterdir()} == {p.name for p in exported.files.values()}
+    volumes = [trimesh.load(exported.files[f], force="mesh").volume for f in ("glb", "ply", "obj", "stl")]
     assert volumes == pytest.approx([volumes[0]] * 4, rel=1e-3)
+    model = zipfile.ZipFile(exported.files["3mf"]).read("3D/3dmodel.model").decode()
+    assert model.count("<triangle ") == exported.stats["health"]["faces"]
+    assert model.count("<vertex ") == exported.stats["health"]["vertices"], "seams are joined"
+
+
+def test_obj_shows_the_same_picture_as_the_mesh(exported):
+    read = trimesh.load(exported.files["obj"], force="mesh", process=False)
+    image = np.asarray(read.visual.material.image.convert("RGB")) / 255
+    back = Mesh(np.asarray(read.vertices), np.asarray(read.faces), uvs=np.asarray(read.visual.uv), texture=image)
+    for azimuth in (0.0, 90.0, 200.0):
+        camera = orbit_cameras(20.0, azimuth, height=64, width=64)
+        np.testing.assert_allclose(render_mesh(back, camera), render_mesh(exported.mesh, camera), atol=0.02)
+
+
+def test_rendered_colours_are_the_fields(exported):
+    front = render_mesh(exported.mesh, orbit_cameras(0.0, 0.0, height=64, width=64))
+    assert front[16, 32] == pytest.approx([1, 1, 0, 1], abs=0.01)
+    assert front[48, 32] == pytest.approx([1, 0, 0, 1], abs=0.01)
+    behind = render_mesh(exported.mesh, orbit_cameras(0.0, 180.0, height=64, width=64))
+    assert behind[16, 32] == pytest.approx([0, 1, 0, 1], abs=0.01)
+
+
+def test_unwrap_time_limit_falls_back_to_triangles(tmp_path):
+    result = export(tmp_path, unwrap_time_limit_s=0.0, formats=["glb"], texture_size=512)
+    assert result.stats["unwrap"] == "triangles"
+    front = render_mesh(result.mesh, orbit_cameras(0.0, 0.0, height=64, width=64))
+    assert front[16, 32] == pytest.approx([1, 1, 0, 1], abs=0.02)
+
+
+def test_vertex_colours_without_texture(tmp_path):
+    result = export(tmp_path, fmt="obj", formats=["glb", "obj"])
+    assert set(result.files) == {"glb", "obj"}
+    read = trimesh.load(result.files["obj"], process=False)
+    assert read.visual.vertex_colors[read.vertices[:, 0] > 0.2, 0].min() == 255
 
 
 def test_an_empty_field_is_explained(tmp_path):
-    with pytest.raises(MeshError, match=r"no surface at density 25: the field lies between .*isosurface_threshold"):
-        export(tmp_path, isosurface_threshold=25)
+    with pytest.raises(MeshError, match=r"no surface at threshold 500\..*median.*isosurface_threshold below"):
+        export(tmp_path, isosurface_threshold=500)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_format_is_told(tmp_path):
-    with pytest.raises(ConfigError, match="'fbx'"):
-        MeshExporter(MeshExporter.Config(formats=["fbx"]))
+def test_fog_is_explained(tmp_path):
+    class Fog(TwoTone):
+        def density(self, x):
+            return x.new_full((len(x),), 0.01)
+
+        surface_level = density
+
+    with pytest.raises(MeshError, match=r"no ray meets anything opaque.*train longer"):
+        MeshExporter(MeshExporter.Config())(Fog(), tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MeshError, match="Cannot write"):
+        export(tmp_path / "file", formats=["stl"], fmt="obj")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"formats": ["fbx"]}, "'fbx' cannot be written"),
+        ({"texture_size": 3}, "64 to 8192"),
+        ({"texture_format": "bmp"}, "neither png nor jpg"),
+        ({"isosurface_threshold": "half"}, "a number or"),
+        ({"isosurface_resolution": 4}, "8 to 1024"),
+        ({"fmt": "fbx"}, "neither obj-mtl nor obj"),
+    ],
+)
+def test_bad_settings_are_told(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        EXPORTERS.get("mesh-exporter")(MeshExporter.Config(**changes))
+
+
+def test_photo_is_put_on_what_it_sees(tmp_path):
+    class Grey(TwoTone):
+        def query(self, x, dirs, needs, light_positions=None):
+            return FieldOutput(self.density(x), x.new_full((len(x), 3), 0.4))
+
+    truth = export(tmp_path / "truth", formats=["stl"]).mesh
+    assert truth.vertex_colors is not None
+    truth.texture, truth.vertex_colors = None, 0.5 + 0.4 * np.sin(5 * truth.vertices)
+    camera = orbit_cameras(10.0, 0.0, height=96, width=96)
+    rgba = torch.from_numpy(render_mesh(truth, camera)).float()[None]
+    reference = ReferenceView(camera, rgba[..., :3], rgba[..., 3:])
+    pictures = {}
+    for on in (False, True):
+        exporter = MeshExporter(MeshExporter.Config(formats=["glb"], project_photo=on, **SMALL))
+        pictures[on] = render_mesh(exporter(Grey(), tmp_path, reference=reference).mesh, camera)
+    score = {on: psnr(on_white(p), on_white(rgba[0].numpy())) for on, p in pictures.items()}
+    assert score[True] > score[False] + 5
+    assert score[True] > 26

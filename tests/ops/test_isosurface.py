@@ -94,7 +94,7 @@ def test_level_of_a_soft_ball_matches_its_rendered_silhouette():
     g = np.stack(np.meshgrid(np.linspace(-0.95, 0.95, 64), np.linspace(-0.95, 0.95, 64)), -1).reshape(-1, 2)
     origins = np.concatenate([np.full((len(g), 1), 3.0), g], 1)
     directions = np.tile([-1.0, 0, 0], (len(g), 1))
-    choice = choose_level(density, density, [(origins, directions, None)], 1.0)
+    choice = choose_level(density, density, [(origins, directions, None)], (LOWER, UPPER))
     assert choice.iou.max() > 0.99
     # Radius of the chosen level set against the radius at which the rendered opacity is one half.
     radius = 0.5 - 0.03 * np.log(choice.level / (40 - choice.level))
@@ -103,10 +103,10 @@ def test_level_of_a_soft_ball_matches_its_rendered_silhouette():
     depth = [float(density(torch.stack([s, torch.full_like(s, r), 0 * s], -1)).sum() * 0.001) for r in radii]
     half = radii[np.argmin(np.abs(np.array(depth) - np.log(2)))]
     assert radius == pytest.approx(half, abs=0.02)
-    by_mask = choose_level(density, density, [(origins, directions, np.linalg.norm(g, axis=1) < 0.4)], 1.0)
+    by_mask = choose_level(density, density, [(origins, directions, np.linalg.norm(g, axis=1) < 0.4)], (LOWER, UPPER))
     assert by_mask.level > choice.level
 
 
 def test_no_opaque_ray_means_no_level():
     origins, directions = np.array([[3.0, 0, 0]]), np.array([[-1.0, 0, 0]])
-    assert choose_level(sphere, lambda x: 0 * x[:, 0], [(origins, directions, None)], 1.0) is None
+    assert choose_level(sphere, lambda x: 0 * x[:, 0], [(origins, directions, None)], (LOWER, UPPER)) is None

@@ -186,10 +186,13 @@ class LevelChoice:
     """Mean silhouette IoU over the views for each candidate."""
 
 
-def _box_samples(origins: np.ndarray, directions: np.ndarray, bound: float, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return n positions per ray between its entry to and exit from the cube, and their spacing (0 = missed)."""
+Box = tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]
+
+
+def _box_samples(origins: np.ndarray, directions: np.ndarray, box: Box, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return n positions per ray between its entry to and exit from the box, and their spacing (0 = missed)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        t0, t1 = (-bound - origins) / directions, (bound - origins) / directions
+        t0, t1 = (box[0] - origins) / directions, (box[1] - origins) / directions
     near = np.nanmax(np.minimum(t0, t1), axis=-1).clip(0)
     far = np.maximum(np.nanmin(np.maximum(t0, t1), axis=-1), near)
     t = near[:, None] + (far - near)[:, None] * ((np.arange(n) + 0.5) / n)
@@ -200,8 +203,8 @@ def choose_level(
     level_fn: LevelFunction,
     density: LevelFunction,
     rays: list[tuple[Float[np.ndarray, "R 3"], Float[np.ndarray, "R 3"], Float[np.ndarray, "R"] | None]],
-    bound: float,
-    n_samples: int = 128,
+    box: Box,
+    n_samples: int = 96,
     n_levels: int = 96,
 ) -> LevelChoice | None:
     """Return the level whose silhouettes match the opacity that the density renders; None if nothing is opaque.
@@ -211,17 +214,21 @@ def choose_level(
 
     Args:
         rays: per view (origins, unit directions, mask or None); a mask replaces the rendered opacity as the target.
+        box: lower and upper corner of what may be opaque; only there is the field looked at.
     """
     peaks, targets = [], []
     for origins, directions, mask in rays:
-        points, dt = _box_samples(origins, directions, bound, n_samples)
-        flat = points.reshape(-1, 3)
-        values = evaluate_points(level_fn, flat).reshape(len(origins), n_samples)
+        points, dt = _box_samples(origins, directions, box, n_samples)
+        meets = dt > 0
+        flat = points[meets].reshape(-1, 3)
+        values = evaluate_points(level_fn, flat).reshape(-1, n_samples)
         sigma = values if level_fn is density else evaluate_points(density, flat).reshape(values.shape)
-        optical_depth = np.minimum((sigma.clip(0) * dt[:, None]).sum(-1), 80.0)
-        missed = dt <= 0
-        peaks.append(np.where(missed, np.finfo(np.float32).min, values.max(-1)))
-        rendered = np.where(missed, False, 1 - np.exp(-optical_depth) > 0.5)
+        optical_depth = np.minimum((sigma.clip(0) * dt[meets, None]).sum(-1), 80.0)
+        peak = np.full(len(origins), np.finfo(np.float32).min)
+        peak[meets] = values.max(-1)
+        rendered = np.zeros(len(origins), bool)
+        rendered[meets] = 1 - np.exp(-optical_depth) > 0.5
+        peaks.append(peak)
         targets.append(rendered if mask is None else mask > 0.5)
     inside = np.concatenate([p[t] for p, t in zip(peaks, targets, strict=True)])
     if len(inside) == 0:

@@ -10,7 +10,6 @@ import torch
 from zero123s.background import BACKGROUNDS
 from zero123s.config import parse_slot
 from zero123s.data.base import BaseData
-from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES, BaseGuidance
@@ -18,10 +17,12 @@ from zero123s.losses import LossConfig, LossTerm, LossWeights, View
 from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
 from zero123s.ops.cameras import generate_rays
+from zero123s.options import option
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
 from zero123s.system.field import GeometryMaterialField
+from zero123s.system.loggers import LoggersConfig, build_loggers, check_loggers
 from zero123s.system.optimizers import (
     OptimizerConfig,
     SchedulerConfig,
@@ -45,32 +46,14 @@ SLOTS = {
 class FreqConfig:
     """How often what happens, in steps."""
 
-    ref_only_steps: int = 0
+    ref_only_steps: int = option(0, low=0)
     """Steps at the start that only look at the reference view."""
-    guidance_eval: int = 0
+    guidance_eval: int = option(0, low=0)
     """Steps between pictures of what the guidance sees; 0 = never."""
-    ref_or_zero123: str = "accumulate"
+    ref_or_zero123: str = option("accumulate", choices=("accumulate", "alternate"))
     """"accumulate": every step does both; "alternate": one or the other."""
-    n_ref: int = 2
+    n_ref: int = option(2, low=1)
     """With "alternate": every n-th step looks at the reference view."""
-
-
-@dataclass
-class WandbConfig:
-    """Weights & Biases."""
-
-    enable: bool = False
-    """Also log there; needs the wandb package."""
-    project: str = "zero123s"
-    """Project name."""
-
-
-@dataclass
-class LoggersConfig:
-    """Loggers besides TensorBoard and CSV, which are always on."""
-
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    """Weights & Biases."""
 
 
 @SYSTEMS.register("zero123-system")
@@ -115,7 +98,7 @@ class Zero123System(BaseSystem):
         """Learning rate scheduler."""
         loggers: LoggersConfig = field(default_factory=LoggersConfig)
         """Extra loggers."""
-        ambient_ratio_min: float = 0.5
+        ambient_ratio_min: float = option(0.5, low=0.0, high=1.0)
         """Smallest share of ambient light on random views."""
         refinement: bool = False
         """Second stage: the reference pass is not regularised by the foggy-scene terms orient, sparsity and opaque."""
@@ -130,10 +113,16 @@ class Zero123System(BaseSystem):
             setattr(cfg, slot, section)
         _check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
-        if cfg.freq.ref_or_zero123 not in ("accumulate", "alternate"):
-            raise ConfigError(
-                f"system.freq.ref_or_zero123: '{cfg.freq.ref_or_zero123}' is neither accumulate nor alternate."
-            )
+
+    @classmethod
+    def requirements(cls, cfg: Config, mode: str) -> dict[str, Any]:
+        """Check the guiding model and the extra loggers for training; see `BaseSystem`."""
+        found: dict[str, Any] = {"slots": slot_names(cfg)}
+        if mode == "train":
+            check_loggers(cfg.loggers)
+            if LossWeights(cfg.loss).ever("sds"):
+                found["model"] = GUIDANCES.get(cfg.guidance_type).requirements(cfg.guidance)
+        return found
 
     def __init__(self, cfg: Config, data: BaseData, seed: int = 0) -> None:
         super().__init__(cfg, data, seed)
@@ -146,6 +135,7 @@ class Zero123System(BaseSystem):
             self.material = MATERIALS.get(cfg.material_type)(cfg.material, self.geometry.n_features)
             self.background = BACKGROUNDS.get(cfg.background_type)(cfg.background)
             self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
+        self.exporter = EXPORTERS.get(cfg.exporter_type)(cfg.exporter)
         self.loss_weights = LossWeights(cfg.loss)
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
@@ -278,10 +268,9 @@ class Zero123System(BaseSystem):
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the mesh; raises MeshError when there is no surface."""
-        exporter = EXPORTERS.get(self.cfg.exporter_type)(self.cfg.exporter)
         threshold = self.geometry.cfg.isosurface_threshold
         reference = self.data_source.reference()
-        result = exporter(
+        result = self.exporter(
             self.field(), out_dir, threshold=threshold, reference=reference, extras=self._extras(), progress=progress
         )
         self.export_stats = result.stats
@@ -289,7 +278,11 @@ class Zero123System(BaseSystem):
 
     def describe(self) -> dict[str, Any]:
         """Return what run.json says of the guiding model."""
-        return self.guidance.describe() if self.guidance else {"path": None, "bundled": None}
+        return self.guidance.describe() if self.guidance else self.model_record
+
+    def extra_loggers(self, out_dir: Path) -> list[Any]:
+        """Return the loggers of system.loggers; raises MissingDependencyError."""
+        return build_loggers(self.cfg.loggers, out_dir)
 
     def _extras(self) -> dict[str, str]:
         model = {f"model_{k}": str(v) for k, v in self.describe().items() if v is not None}
