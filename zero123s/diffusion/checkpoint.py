@@ -24,6 +24,7 @@ from zero123s.diffusion.model_config import (
     read_model_config,
 )
 from zero123s.diffusion.weights_file import StoredTensor, WeightsFile, open_weights, sha256_of
+from zero123s.diffusion.speed import compute_in_float32, computes_natively
 from zero123s.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def load_zero123(
         family: "stable-zero123", "zero123", or "auto" (metadata, else file name; a guess is logged as a warning).
         ema: prefer the denoiser's moving average where the file has one.
         dtype: "fp32", "bf16", "fp16", or "auto" (fp16 on CUDA; on a CPU fp32, and bf16 for a large denoiser where the
-            processor computes in it).
+            processor computes in it). On a CPU that does not, half precision is how weights are stored, and fp32 how
+            they are used.
         decoder: False drops the autoencoder's decoder, which distillation alone does not need.
 
     Raises:
@@ -82,6 +84,9 @@ def load_zero123(
     _assign(model, file, use_ema, dtypes)
     _materialise_buffers(model)
     model = model.to(device).eval().requires_grad_(False)
+    for component, part_dtype in dtypes.items():
+        if not computes_natively(part_dtype, torch.device(device)):
+            compute_in_float32(getattr(model, component))
     model.info = {"path": str(path), "sha256": digest, "family": chosen.family, "name": chosen.name} | {
         "license": LICENCES[chosen.name],
         "weights": "EMA" if use_ema else "raw",
@@ -178,8 +183,7 @@ def _choose_dtypes(dtype: str, device: torch.device, config: ModelConfig) -> dic
     if device.type == "cuda":
         return dict.fromkeys(names, torch.float16)
     chosen = dict.fromkeys(names, torch.float32)
-    # mkldnn's own test: true where matrix products in bf16 are native instead of emulated.
-    if config.unet.model_channels >= LARGE_UNET_CHANNELS and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if config.unet.model_channels >= LARGE_UNET_CHANNELS and computes_natively(torch.bfloat16, device):
         chosen["unet"] = torch.bfloat16
     return chosen
 

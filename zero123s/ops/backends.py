@@ -14,6 +14,7 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "hash_grid": ("reference", "numba"),
     "ray_marching": ("reference", "numba"),
     "compositing": ("reference",),
+    "convolution": ("reference", "numba"),
 }
 """Backends that exist for each operation; the plain-torch reference runs on every device."""
 
