@@ -92,7 +92,8 @@ def test_threestudio_words_are_translated_or_dropped_with_a_notice():
     plan = plan_experiment(parse_experiment(_loaded(resolve(cfg))))
     system = plan.experiment.system
     assert (system.guidance.checkpoint, system.exporter.isosurface_resolution) == ("x.ckpt", 256)
-    assert len(notices) == 9
+    assert len(notices) == 8
+    assert not plan.experiment.data.requires_depth
     assert any("prompt" in n for n in notices)
 
 

@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
+from zero123s.callbacks.guidance_views import GuidanceViews
 from zero123s.callbacks.interrupt import EXIT_CODE, GracefulInterrupt
 from zero123s.callbacks.progress import StepProgress
 from zero123s.console import log_to_file
@@ -24,7 +25,7 @@ from zero123s.experiment import ExperimentConfig
 from zero123s.run_dir import append_command, create_run_dir, read_run_record, write_run_record
 from zero123s.run_lock import locked
 from zero123s.summary import peak_memory_gb, print_summary, say
-from zero123s.system.base import BaseSystem, Plan
+from zero123s.system.base import BaseSystem, Plan, step_modules
 
 ENDLESS = 2**31
 
@@ -139,6 +140,7 @@ class Session:
         self.system = plan.build()
         if checkpoint is not None:
             self.step = load_weights(self.system, checkpoint)
+            step_modules(self.system, self.step)
             self.system.model_record = read_run_record(out_dir).get("model", {})
 
     def run(self, mode: str) -> int:
@@ -267,7 +269,14 @@ class Session:
         )
         previews = Previews(self.out_dir, t.val_check_interval)
         bar = [StepProgress()] if t.enable_progress_bar else []
-        return [self.interrupt, RandomStates(self.experiment.seed), previews, checkpoints, *bar]
+        return [
+            self.interrupt,
+            RandomStates(self.experiment.seed),
+            previews,
+            GuidanceViews(self.out_dir),
+            checkpoints,
+            *bar,
+        ]
 
 
 def _quiet_lightning() -> None:

@@ -10,6 +10,7 @@ import torch
 from zero123s.background import BACKGROUNDS
 from zero123s.config import parse_slot
 from zero123s.data.base import BaseData
+from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES, BaseGuidance
@@ -29,6 +30,7 @@ from zero123s.system.optimizers import (
     build_optimizer,
     build_scheduler,
     check_optimizer,
+    check_scheduler,
 )
 from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
@@ -40,6 +42,7 @@ SLOTS = {
     "guidance": GUIDANCES,
     "exporter": EXPORTERS,
 }
+FOG_TERMS = frozenset({"orient", "sparsity", "opaque"})
 
 
 @dataclass
@@ -101,7 +104,7 @@ class Zero123System(BaseSystem):
         ambient_ratio_min: float = option(0.5, low=0.0, high=1.0)
         """Smallest share of ambient light on random views."""
         refinement: bool = False
-        """Second stage: the reference pass is not regularised by the foggy-scene terms orient, sparsity and opaque."""
+        """Second stage: the terms against fog, orient, sparsity and opaque, are off on all passes."""
 
     cfg: Config
 
@@ -113,6 +116,7 @@ class Zero123System(BaseSystem):
             setattr(cfg, slot, section)
         _check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
+        check_scheduler(cfg.scheduler)
 
     @classmethod
     def requirements(cls, cfg: Config, mode: str) -> dict[str, Any]:
@@ -136,9 +140,17 @@ class Zero123System(BaseSystem):
             self.background = BACKGROUNDS.get(cfg.background_type)(cfg.background)
             self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
         self.exporter = EXPORTERS.get(cfg.exporter_type)(cfg.exporter)
-        self.loss_weights = LossWeights(cfg.loss)
+        self.loss_weights = LossWeights(cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset())
+        for name, wanted in self.loss_weights.wanted().items():
+            if getattr(data.reference(), wanted) is None:
+                raise ConfigError(
+                    f"system.loss.lambda_{name} needs a {wanted} picture, and the data has none; set "
+                    f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
+                )
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
+        self.guidance_pictures: tuple[int, dict[str, torch.Tensor]] | None = None
+        """Step and pictures of the last guidance evaluation, until a callback has taken them."""
 
     # ------------------------------------------------------------ parts
 
@@ -173,7 +185,9 @@ class Zero123System(BaseSystem):
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and scheduler from the config."""
-        optimizer = build_optimizer(self.cfg.optimizer, self)
+        # A fused optimiser unscales gradients itself, after it would be time to clip them.
+        clips_scaled = self.trainer.gradient_clip_val is not None and self.trainer.precision == "16-mixed"
+        optimizer = build_optimizer(self.cfg.optimizer, self, fused=not clips_scaled)
         if not self.cfg.scheduler.name:
             return optimizer
         scheduler = build_scheduler(self.cfg.scheduler, optimizer)
@@ -222,7 +236,7 @@ class Zero123System(BaseSystem):
             reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
         )
         self.log("samples/reference", float(out.n_samples))
-        return self._regularised(self.loss_weights.compute("reference", step, View(out, reference)))
+        return self.loss_weights.compute("reference", step, View(out, reference))
 
     def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
         """Render random views and let the guidance judge them."""
@@ -235,12 +249,12 @@ class Zero123System(BaseSystem):
         judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
         self.log("guidance/grad_norm", judged.grad_norm)
         self.log("samples/novel", float(out.n_samples))
-        terms = self._regularised(self.loss_weights.compute("novel", step, View(out)))
+        every = self.cfg.freq.guidance_eval
+        if every and step % every == 0:
+            seen = self.guidance.evaluate(out.comp_rgb.detach(), cameras, step, self.generator("guidance-eval"))
+            self.guidance_pictures = (step, seen)
+        terms = self.loss_weights.compute("novel", step, View(out))
         return {"sds": LossTerm(judged.loss, self.loss_weights.weight("sds", step)), **terms}
-
-    def _regularised(self, terms: dict[str, LossTerm]) -> dict[str, LossTerm]:
-        skipped = {"orient", "sparsity", "opaque"} if self.cfg.refinement else set()
-        return {name: t for name, t in terms.items() if name not in skipped}
 
     def _weigh(self, terms: dict[str, LossTerm], where: str) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
