@@ -23,8 +23,8 @@ from zero123s.diffusion.model_config import (
     parse_model_config,
     read_model_config,
 )
-from zero123s.diffusion.weights_file import StoredTensor, WeightsFile, open_weights, sha256_of
 from zero123s.diffusion.speed import compute_in_float32, computes_natively
+from zero123s.diffusion.weights_file import StoredTensor, WeightsFile, open_weights, sha256_of
 from zero123s.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)

@@ -219,6 +219,13 @@ def _open_safetensors(buffer: mmap.mmap) -> tuple[dict[str, StoredTensor], dict[
         raise CheckpointError(f"its header is damaged ({type(error).__name__})") from error
     if not isinstance(metadata, dict):
         raise CheckpointError("its header is damaged (metadata)")
+    end = 8 + length
+    for tensor in sorted(tensors.values(), key=lambda t: (t.start, t.n_bytes)):
+        if tensor.start != end:
+            raise CheckpointError("its header is damaged: tensors overlap or leave gaps")
+        end = tensor.start + tensor.n_bytes
+    if end != len(buffer):
+        raise CheckpointError("it is damaged: there are bytes behind the last tensor")
     return tensors, {str(k): str(v) for k, v in metadata.items()}
 
 
