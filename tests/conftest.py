@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from zero123s.data.random_camera import RandomCameraConfig
 from zero123s.data.single_image import SingleImageData
+from zero123s.diffusion import layout
+from zero123s.diffusion.model import build_model
+from zero123s.diffusion.model_config import read_model_config
+from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
+TINY_LIFTED = Path(__file__).parent / "tiny_lifted.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +103,23 @@ def disc_data(disc_path) -> SingleImageData:
     data = SingleImageData(cfg)
     data.prepare()
     return data
+
+
+@pytest.fixture(scope="session")
+def rendered_views(tmp_path_factory) -> Path:
+    """Shards of twelve small objects, four views each at 32 pixels."""
+    folder = tmp_path_factory.mktemp("rendered")
+    render_dataset(procedural_objects(0, 12), folder, RenderSettings(views=4, size=32, supersample=1, shard_size=8))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_autoencoder(tmp_path_factory) -> Path:
+    """A file with the random autoencoder of tiny_lifted.yaml, under the original's key names."""
+    torch.manual_seed(0)
+    model = build_model(read_model_config(TINY_LIFTED))
+    state = model.vae.state_dict()
+    sources = layout.weight_sources(model.config, "vae", state).items()
+    path = tmp_path_factory.mktemp("autoencoder") / "autoencoder.safetensors"
+    save_file({source.key: layout.join_parts([(source, state[name])]) for name, source in sources}, str(path))
+    return path

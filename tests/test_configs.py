@@ -15,6 +15,7 @@ from zero123s.experiment import parse_experiment
 from zero123s.system.base import plan_experiment
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+TINY_LIFTED = Path(__file__).parent / "tiny_lifted.yaml"
 SAMPLE = CONFIGS[0].parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"
 REQUIRED = {"multi-view": [f"data.transforms_path={SAMPLE}", "data.batch_size=2"]}
 SMALL = [
@@ -42,6 +43,23 @@ def words_for(path: Path, tiny_zero123: list[str]) -> list[str]:
     text = path.read_text()
     guided = "zero123-guidance" in text or "stable-zero123.yaml" in text
     return [*REQUIRED.get(path.stem, []), *(tiny_zero123 if guided else [])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def training_words(rendered_views, tiny_autoencoder, tiny_zero123):
+    """What the training configs need: renders, a model of toy size, few validation views."""
+    views = [f"data.root={rendered_views}", "data.batch_size=1", "data.held_out=2", "trainer.max_steps=2"]
+    few = ["system.n_validation=2", "system.n_samples=1", "system.sample_steps=2"]
+    tiny = tiny_zero123[0].replace("system.guidance.checkpoint", "system.checkpoint")
+    model = f"system.model={TINY_LIFTED}"
+    REQUIRED["train-autoencoder"] = [*views, model, "system.crop_until=1", "system.crop_size=16"]
+    REQUIRED["train-zero123"] = [
+        *views,
+        *few,
+        tiny,
+        f"system.model_config={TINY_LIFTED.parent / 'golden/tiny_config.yaml'}",
+    ]
+    REQUIRED["train-small-zero123"] = [*views, *few, model, f"system.autoencoder={tiny_autoencoder}"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

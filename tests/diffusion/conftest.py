@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from zero123s.diffusion.checkpoint import load_zero123
+from zero123s.diffusion.model import build_model
+from zero123s.diffusion.model_config import read_model_config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_CONFIG = GOLDEN / "tiny_config.yaml"
@@ -108,3 +110,10 @@ def models(tiny_ckpt, tiny_half_ckpt):
         "raw": (load_zero123(tiny_ckpt, TINY_CONFIG, dtype="fp32", ema=False), "raw/"),
         "half": (load_zero123(tiny_half_ckpt, TINY_CONFIG, dtype="fp32"), "raw/"),
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_v_model():
+    """A model of the bundled one's structure (v-prediction, pose lift) with random weights."""
+    torch.manual_seed(0)
+    return build_model(read_model_config(Path(__file__).parents[1] / "tiny_lifted.yaml")).eval()

@@ -13,6 +13,7 @@ BACKENDS = ("auto", "reference", "numba", "cuda")
 IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "hash_grid": ("reference", "numba"),
     "ray_marching": ("reference", "numba"),
+    "volume_sampling": ("reference", "numba"),
     "compositing": ("reference", "numba"),
     "convolution": ("reference", "numba"),
 }

@@ -79,13 +79,20 @@ def build_optimizer(
     `fused=False` turns that default off.
     """
     cls = _lookup(torch.optim, Optimizer, cfg.name, key)
+    groups = [_group(cls, model, name, extra, key) for name, extra in cfg.params.items()]
+    return build_optimizer_over(cfg, groups or [p for p in model.parameters() if p.requires_grad], key, fused)
+
+
+def build_optimizer_over(
+    cfg: OptimizerConfig, parameters: list[Any], key: str = "system.optimizer", fused: bool = True
+) -> Optimizer:
+    """Return the optimiser over the given parameters or groups; fused as `build_optimizer` says."""
+    cls = _lookup(torch.optim, Optimizer, cfg.name, key)
     args = _check_args(cls, cfg.args, f"{key}.args")
     if fused and cfg.name in ("Adam", "AdamW") and not {"fused", "foreach", "capturable", "differentiable"} & set(args):
         args["fused"] = True
     if "betas" in args:
         args["betas"] = tuple(args["betas"])
-    groups = [_group(cls, model, name, extra, key) for name, extra in cfg.params.items()]
-    parameters = groups or [p for p in model.parameters() if p.requires_grad]
     return cls(parameters, **args)
 
 
