@@ -101,13 +101,15 @@ class StableZero123Guidance(BaseGuidance):
         self.cond_latents = self.model.encode_image(image)
         camera = reference.cameras
         self.cond_pose = [float(v[0]) for v in (camera.elevation_deg, camera.azimuth_deg, camera.distance)]
+        own = self.model.pose_vector(*self.cond_pose, *self.cond_pose)
+        self.cond_volume = self.model.lift_volume(self.cond_latents, own)
 
     def condition(self, cameras: Cameras) -> tuple[Tensor, Tensor]:
         """Return (context B N C, concat B c h w) of the target views."""
         pose = self.model.pose_vector(cameras.elevation_deg, cameras.azimuth_deg, cameras.distance, *self.cond_pose)
         batch = len(cameras)
         context = self.model.project(self.cond_embedding.expand(batch, -1, -1), pose)
-        concat = self.model.concat_for(self.cond_latents.expand(batch, -1, -1, -1), pose)
+        concat = self.model.concat_for(self.cond_latents, pose, self.cond_volume)
         return context, concat
 
     def encode(
