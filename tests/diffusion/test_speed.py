@@ -87,3 +87,20 @@ def test_computing_in_float32_keeps_names_and_bits(model):
     after = model.unet.state_dict()
     assert names.keys() == after.keys()
     assert all(torch.equal(names[key], after[key]) for key in names)
+
+
+def test_compiling_is_asked_of_denoiser_and_encoder_only(model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(self))  # noqa: PLW0108
+    speed_up(model)
+    assert not asked
+    speed_up(model, compiled=True)
+    assert asked == [model.unet, model.vae.encoder]
+
+
+@pytest.mark.slow
+def test_compiled_model_answers_as_the_plain_one(model):
+    plain = copy.deepcopy(model)
+    fast = speed_up(model, compiled=True)
+    assert relative(noise_of(fast), noise_of(plain)) < 5e-5
+    assert relative(encoder_gradient(fast), encoder_gradient(plain)) < 2e-4
