@@ -179,7 +179,11 @@ def _choose_dtypes(dtype: str, device: torch.device, config: ModelConfig) -> dic
         raise ConfigError(f"Unknown dtype '{dtype}'. Known: auto, {', '.join(DTYPES)}.")
     names = [name for name in COMPONENTS if name != "lift" or config.pose_lift is not None]
     if dtype != "auto":
-        return dict.fromkeys(names, DTYPES[dtype])
+        chosen = dict.fromkeys(names, DTYPES[dtype])
+        # The lift has layers that compute_in_float32 does not know, and few weights.
+        if "lift" in chosen and not computes_natively(DTYPES[dtype], device):
+            chosen["lift"] = torch.float32
+        return chosen
     if device.type == "cuda":
         return dict.fromkeys(names, torch.float16)
     chosen = dict.fromkeys(names, torch.float32)

@@ -43,7 +43,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     model = load_zero123(source, arguments.config, arguments.family, arguments.ema, arguments.dtype)
     try:
         if arguments.to == "original":
-            save_zero123(model, target)
+            save_zero123(model, target, DTYPES[arguments.dtype])
         else:
             write_folder(model, target, arguments.projection)
     except OSError as error:

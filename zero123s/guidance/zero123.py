@@ -14,6 +14,7 @@ from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.speed import speed_up
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.sds import loss_with_gradient, sample_timesteps, sds_gradient, sds_loss
+from zero123s.ops.sections import section
 from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
@@ -160,9 +161,10 @@ class StableZero123Guidance(BaseGuidance):
     ) -> tuple[Tensor, Tensor]:
         """Return the views' latents and the SDS gradient with respect to them, both B 4 h w."""
         posterior_noise, t, noise = draws
-        latents = self.encode(comp_rgb, posterior_noise)
+        with section("guidance: encode"):
+            latents = self.encode(comp_rgb, posterior_noise)
         noise = noise.to(latents)
-        with torch.no_grad():
+        with torch.no_grad(), section("guidance: network"):
             noised = self.model.add_noise(latents, noise, t)
             context, concat = self.condition(cameras)
             noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)
