@@ -85,7 +85,7 @@ def hub(monkeypatch):
 def test_download_arrives_whole_and_says_its_licence(hub, tmp_path, capsys):
     assert main(["stable-zero123", "--to", str(tmp_path), "--endpoint", hub]) == 0
     assert (tmp_path / "stable_zero123.ckpt").read_bytes() == CONTENT
-    assert "non-commercial" in capsys.readouterr().out
+    assert "Non-Commercial" in capsys.readouterr().out
 
 
 def test_download_goes_on_where_it_stopped(hub, tmp_path, monkeypatch):
