@@ -51,7 +51,7 @@ class VolumeRenderer(BaseRenderer):
         grid_ema_decay: float = 0.95
         """What a refresh leaves of a cell's old occupancy; lower lets go of emptied space sooner, in short runs."""
         backend: str = "auto"
-        """Marching backend: "auto", "reference" or "numba"."""
+        """Marching backend: "auto", "reference", "numba" or "cuda" (nerfacc)."""
 
     cfg: Config
     always_needed: frozenset[str] = frozenset({"rgb"})
