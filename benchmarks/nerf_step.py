@@ -89,11 +89,12 @@ def main() -> None:
     """Print and write the ratios."""
     args = arguments(__doc__, size=64)
     results: dict[str, dict] = {}
-    m = medians({name: make(args.size) for name, make in SIDES.items()}, args.repeats)
-    report(results, f"step, {args.size}^2", m, {"ratio": m["peer"] / m["numba"]})
+    # First, because a child's peak counts from that of the process it was started from.
     peak = {name: peak_gib(name, args.size) for name in SIDES}
     results[f"peak memory, {args.size}^2"] = {"GiB": peak, "ratio": peak["numba"] / peak["peer"]}
-    print(f"peak memory: {peak['numba']:.2f} of {peak['peer']:.2f} GiB, {peak['numba'] / peak['peer']:.2f}")
+    print(f"peak memory: {peak['numba']:.2f} of {peak['peer']:.2f} GiB, {peak['numba'] / peak['peer']:.2f}", flush=True)
+    m = medians({name: make(args.size) for name, make in SIDES.items()}, args.repeats)
+    report(results, f"step, {args.size}^2", m, {"ratio": m["peer"] / m["numba"]})
     save(results, args.output)
 
 
