@@ -6,7 +6,17 @@ from setuptools import find_packages, setup
 
 VERSION = Path("zero123s/__init__.py").read_text(encoding="utf-8").split('__version__ = "')[1].split('"')[0]
 
-TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "ruff", "pyright", "meshio", "lxml", "networkx", "usd-core"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff",
+    "pyright",
+    "meshio",
+    "lxml",
+    "networkx",
+    "usd-core; platform_machine == 'x86_64' and python_version < '3.14'",
+]
 
 setup(
     name="zero123s",

@@ -41,7 +41,7 @@ def test_a_mesh_against_its_own_pictures_and_itself():
     same = surface_scores(mesh, mesh, n_points=4000)
     assert same["volume_iou"] == same["silhouette_iou"] == 1.0
     assert same["chamfer_of_extent"] < 0.02  # two samplings of one surface
-    assert same["f_score_at_0.05_of_extent"] == 1.0
+    assert same["f_score_at_0.05_of_extent"] > 0.999
 
 
 def test_a_smaller_ball_has_the_closed_form_scores_and_alignment_undoes_it():
