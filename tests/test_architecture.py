@@ -9,12 +9,40 @@ PACKAGE = Path(__file__).parents[1] / "zero123s"
 FILES = sorted(PACKAGE.rglob("*.py"))
 SLOTS = ("data", "geometry", "material", "background", "renderer", "guidance", "exporter")
 FLOORS = {
-    0.0: ("registry", "config", "experiment", "compat", "schedule", "structures", "errors", "randomness"),
+    0.0: (
+        "registry",
+        "config",
+        "experiment",
+        "compat",
+        "schedule",
+        "structures",
+        "errors",
+        "randomness",
+        "files",
+        "options",
+        "plugins",
+    ),
     1.0: ("ops",),
     1.5: ("diffusion", "preprocess", "scenes"),
     2.0: (*SLOTS, "losses"),
     3.0: ("system",),
-    4.0: ("callbacks", "run_dir", "evaluate", "cli", "session", "commands", "web", "cluster"),
+    4.0: (
+        "callbacks",
+        "run_dir",
+        "run_lock",
+        "provenance",
+        "console",
+        "summary",
+        "evaluate",
+        "cli",
+        "session",
+        "dry_run",
+        "config_docs",
+        "schedule_plot",
+        "commands",
+        "web",
+        "cluster",
+    ),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

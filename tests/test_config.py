@@ -78,7 +78,7 @@ def test_changing_a_slot_type_drops_the_old_settings(write):
         ("a: " + "[" * 60 + "]" * 60, "nested too deeply"),
         ("base: b.yaml\n", "circle"),
         ("trainer: {max_stps: 5}\n", r"'trainer\.max_stps'\. Did you mean 'trainer\.max_steps'\? \(set in"),
-        ("trainer: {max_steps: 0}\n", "at least 1"),
+        ("trainer: {max_steps: 0}\n", "expected >= 1"),
         ("name: ${missing.key}\n", "name"),
     ],
 )

@@ -11,7 +11,7 @@ from zero123s.structures import ReferenceView, RenderOutput
 
 
 def value(name: str, view: View) -> float:
-    return float(TERMS[name].fn(view))
+    return TERMS[name].fn(view).item()
 
 
 @pytest.fixture
@@ -53,6 +53,28 @@ def test_depth_terms_do_not_see_scale_and_shift(out, reference):
     assert value("depth_rel", flipped) == pytest.approx(2, abs=1e-6)
 
 
+def test_depth_is_what_no_scale_and_shift_explains(out, reference):
+    rendered = torch.tensor([[1.0, 2.0], [6.0, 9.0]]).reshape(1, 2, 2, 1)
+    given = torch.tensor([[0.0, 1.0], [2.0, 50.0]]).reshape(1, 2, 2, 1)  # the last pixel lies outside
+    view = View(replace(out, depth=rendered), replace(reference, depth=given))
+    # regression line through (0, 1), (1, 2), (2, 6): slope 2.5, mean 3, residuals 0.5, -1, 0.5
+    assert value("depth", view) == pytest.approx(1.5 / 3)
+    assert value("depth_rel", view) == pytest.approx(1 - 5 / math.sqrt(2 * 14))
+
+
+def test_depth_of_a_flat_picture_or_an_empty_mask_is_finite(out, reference):
+    rendered = torch.tensor([[1.0, 2.0], [6.0, 9.0]]).reshape(1, 2, 2, 1).requires_grad_()
+    for given in (reference, replace(reference, mask=0 * reference.mask)):
+        view = View(replace(out, depth=rendered), replace(given, depth=torch.ones(1, 2, 2, 1)))
+        loss = TERMS["depth"].fn(view) + TERMS["depth_rel"].fn(view)
+        (gradient,) = torch.autograd.grad(loss, rendered)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+    assert value("depth", View(replace(out, depth=rendered), replace(reference, depth=torch.ones(1, 2, 2, 1)))) == (
+        pytest.approx(14 / 3)  # the variance about the mean 3 of 1, 2, 6
+    )
+
+
 def test_normal_is_one_minus_cosine_inside_the_mask(out, reference):
     x = torch.tensor([1.0, 0.0, 0.0]).expand(1, 2, 2, 3)
     y = torch.tensor([0.0, 1.0, 0.0]).expand(1, 2, 2, 3)
@@ -65,6 +87,11 @@ def test_normal_smooth_is_down_plus_across(out):
     n = torch.zeros(1, 2, 2, 3)
     n[:, 1] = 1.0  # changes by 1 going down, by 0 going across
     assert value("normal_smooth", View(replace(out, comp_normal=n))) == pytest.approx(1)
+
+
+def test_3d_normal_smooth_is_the_mean_absolute_difference(out):
+    seen = replace(out, normal=torch.tensor([[1.0, 0, 0]]), normal_perturbed=torch.tensor([[0.0, 1.0, 0.5]]))
+    assert value("3d_normal_smooth", View(seen)) == pytest.approx(2.5 / 3)
 
 
 def test_orient_counts_only_normals_that_face_away(out):
@@ -98,6 +125,11 @@ def test_a_term_that_is_off_is_neither_needed_nor_computed(out):
     assert list(terms) == ["opaque"]
     assert terms["opaque"].weight == 2
     assert not weights.ever("sds")
+
+
+def test_terms_say_what_they_want_of_the_data():
+    weights = LossWeights(LossConfig(lambda_depth_rel=[0, 0.0, 1.0, 10], lambda_normal=0.1, lambda_rgb=1.0))
+    assert weights.wanted() == {"depth_rel": "depth", "normal": "normal"}
 
 
 def test_a_bad_weight_names_its_key():

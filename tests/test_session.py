@@ -55,8 +55,7 @@ def experiment(tmp_path):
 
 def test_a_system_without_pictures_or_export_trains_and_ends_well(experiment):
     session = Session(plan_experiment(experiment), run_path(experiment), None)
-    assert session.train() == 0
-    session.summary(1.0)
+    assert session.run("train") == 0
     assert session.system.seen == [0, 1, 2, 3, 4]
     record = json.loads((session.out_dir / "run.json").read_text())
     assert (record["state"], record["step"], record["files"], record["metrics"]) == ("finished", 5, {}, {})

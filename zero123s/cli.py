@@ -1,20 +1,23 @@
 """The command line: one config, one mode, overrides."""
 
 import argparse
-import importlib
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero123s.errors import ConfigError, UserError
 from zero123s.registry import nearest
+
+if TYPE_CHECKING:
+    from zero123s.config import LoadedConfig
+    from zero123s.system.base import Plan
 
 MODES = ("train", "validate", "test", "export")
 EPILOG = """overrides:
   any config key as key.subkey=value, for example
     data.image_path=photo.png trainer.max_steps=300 system.loss.lambda_sds=0.2
+  at the top: name= tag= seed= exp_root_dir= export_after_train=
   resume=last (or a checkpoint, or a run folder) goes on in the same run folder;
   --validate, --test and --export need it.
 """
@@ -36,21 +39,29 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, help="the YAML file, for example configs/multi-view.yaml")
-    mode = parser.add_mutually_exclusive_group(required=True)
+    add = parser.add_argument
+    add("--config", required=True, help="the YAML file, for example configs/multi-view.yaml")
+    mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--train", action="store_true", help="optimise, then render the turntable and export the mesh")
     mode.add_argument("--validate", action="store_true", help="render and score the supervised views")
     mode.add_argument("--test", action="store_true", help="render the turntable")
     mode.add_argument("--export", action="store_true", help="write the mesh")
-    parser.add_argument("--gpu", default=None, help="GPU index; without CUDA the run goes on on the CPU and says so")
-    parser.add_argument(
+    add("--gpu", metavar="N", help="GPU index, or several as 0,1; without CUDA the run goes on on the CPU and says so")
+    add(
         "--profile",
         default="auto",
+        metavar="NAME",
         help="overlay from the file's profiles: auto (cpu where there is no CUDA), none, or a name",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check everything and print the resolved config; write nothing"
+    add(
+        "--dry-run",
+        action="store_true",
+        help="check everything; print the resolved config, what would run and what would be written; write nothing",
     )
+    add("--verbose", action="store_true", help="log every detail")
+    add("--typecheck", action="store_true", help="check tensor shapes and types of all functions while running (slow)")
+    add("--explain", metavar="KEY", help="document a key: type, range, default, present value and where it was set")
+    add("--plot-schedules", metavar="PNG", help="draw every scheduled value over the steps of the run")
     return parser
 
 
@@ -62,7 +73,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     for word in rest:
         if word.startswith("-"):
             raise ConfigError(f"Unknown flag '{word}'.{nearest(word, flags)}")
-    args.mode = next(m for m in MODES if getattr(args, m))
+    args.mode = next((m for m in MODES if getattr(args, m)), None)
+    if args.mode is None and not (args.explain or args.plot_schedules):
+        raise ConfigError("Exactly one of --train, --validate, --test and --export is needed. See --help.")
     return args, rest
 
 
@@ -79,50 +92,92 @@ def choose_profile(wanted: str, config: Path) -> str | None:
     return "cpu" if not torch.cuda.is_available() and "cpu" in profile_names(config) else None
 
 
+def check_types_while_running() -> None:
+    """Let beartype check every jaxtyping annotation of the modules that are imported from here on."""
+    from jaxtyping import install_import_hook
+
+    install_import_hook("zero123s", "beartype.beartype")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 2 a mistake that the message explains, 130 interrupted."""
+    from zero123s.console import set_up_logging
+    from zero123s.files import OUT_OF_SPACE, explain_os_error
+
     try:
         args, overrides = parse_arguments(sys.argv[1:] if argv is None else argv)
+        set_up_logging(args.verbose)
+        if args.typecheck:
+            check_types_while_running()
         return run(args, overrides)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # Loggers and encoders write files of their own; a full disk is no bug of ours.
+        if error.errno not in OUT_OF_SPACE:
+            raise
+        print(f"error: '{error.filename or 'a file'}' cannot be written: {explain_os_error(error)}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
 
 
+def check_experiment(loaded: "LoadedConfig") -> "Plan":
+    """Check a loaded configuration down to its last key, plugins imported; raises ConfigError that names the file."""
+    from zero123s import compat
+    from zero123s.experiment import parse_experiment
+    from zero123s.plugins import load_plugins
+    from zero123s.system.base import plan_experiment
+
+    notices = loaded.notices + compat.translate(loaded.cfg)
+    experiment = parse_experiment(loaded)
+    load_plugins(experiment.imports)
+    try:
+        plan = plan_experiment(experiment)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{loaded.where(str(error))}") from error
+    for notice in notices + plan.notices():
+        print(f"note: {notice}", file=sys.stderr)
+    return plan
+
+
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Check the whole experiment, then do what the mode says."""
-    from zero123s import compat
     from zero123s.config import load_config
-    from zero123s.experiment import parse_experiment
-    from zero123s.run_dir import find_checkpoint, resolved_yaml, run_path
-    from zero123s.system.base import plan_experiment
+    from zero123s.run_dir import require_checkpoint, run_dir_of, run_path
 
     profile = choose_profile(args.profile, Path(args.config))
     loaded = load_config(args.config, overrides, profile)
-    notices = loaded.notices + compat.translate(loaded.cfg)
-    experiment = parse_experiment(loaded)
-    for package in experiment.imports:
-        importlib.import_module(package)
-    plan = plan_experiment(experiment)
-    for notice in notices:
-        print(f"note: {notice}", file=sys.stderr)
-    if args.mode != "train" and not experiment.resume:
-        experiment.resume = experiment.resume or ""
-        find_checkpoint(f"(missing, needed by --{args.mode})", experiment)
-    checkpoint = find_checkpoint(experiment.resume, experiment) if experiment.resume else None
-    out_dir = checkpoint.parent.parent if checkpoint else run_path(experiment)
+    plan = check_experiment(loaded)
+    if args.explain or args.plot_schedules:
+        return _explain(args, loaded, plan)
+    checkpoint = require_checkpoint(plan.experiment, args.mode)
+    out_dir = run_dir_of(checkpoint, plan.experiment) if checkpoint else run_path(plan.experiment)
+    requirements = plan.requirements(args.mode)
     if args.dry_run:
-        print(resolved_yaml(experiment), end="")
-        print(f"# profile: {profile or 'none'}; would write to {out_dir}")
+        from zero123s.dry_run import print_dry_run
+
+        print_dry_run(plan, args.mode, args.gpu, profile, out_dir, checkpoint, requirements)
         return 0
 
     from zero123s.session import Session
+    from zero123s.summary import model_words, say
 
-    started = time.perf_counter()
-    session = Session(plan, out_dir, checkpoint, gpu=args.gpu)
-    code = getattr(session, args.mode)()
-    session.summary(time.perf_counter() - started)
-    return code
+    guided = model_words(requirements.get("model", {}))
+    if guided:
+        say(f"guided by {guided}")
+    return Session(plan, out_dir, checkpoint, gpu=args.gpu).run(args.mode)
+
+
+def _explain(args: argparse.Namespace, loaded: "LoadedConfig", plan: "Plan") -> int:
+    if args.explain:
+        from zero123s.config_docs import explain
+
+        print(explain(args.explain, plan.experiment, loaded.origins))
+    if args.plot_schedules:
+        from zero123s.schedule_plot import plot_schedules
+
+        print(plot_schedules(plan.schedules(), plan.experiment.trainer.max_steps, Path(args.plot_schedules)))
+    return 0

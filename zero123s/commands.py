@@ -15,13 +15,14 @@ COMMANDS = {
     "download": ("zero123s.diffusion.command_download", "fetch published Zero123 weights, with their licence"),
     "evaluate": ("zero123s.evaluate.command", "score a run or a mesh, and write a report to look at"),
     "render": ("zero123s.scenes.command", "render meshes or generated objects into training views"),
+    "cache-latents": ("zero123s.diffusion.command_latents", "encode rendered views once, for quick training"),
     "launch": ("zero123s.cli", "train, validate, test or export as a YAML file says (same as launch.py)"),
 }
 
 
 def usage() -> str:
     """Return the list of commands."""
-    lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<15}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join([f"zero123s {__version__}", "usage: zero123s COMMAND ...  (COMMAND --help tells more)", *lines])
 
 

@@ -34,11 +34,13 @@ DROPPED = {
     "system.exporter.context_type": "no OpenGL context is needed",
     "system.cleanup_after_validation_step": "memory is freed by itself",
     "system.cleanup_after_test_step": "memory is freed by itself",
-    "data.requires_depth": "losses ask the data for what they need",
-    "data.requires_normal": "losses ask the data for what they need",
     "data.use_random_camera": "a weight of zero for the guidance turns random views off",
     "data.random_camera.eval_batch_size": "views are evaluated one by one",
     "data.random_camera.n_test_views_per_batch": "views are evaluated one by one",
+    "trainer.num_sanity_val_steps": "everything is checked before training",
+    "trainer.limit_val_batches": "data.random_camera.n_val_views decides; trainer.val_check_interval=0 turns previews off",
+    "trainer.limit_test_batches": "data.random_camera.n_test_views decides",
+    "trainer.inference_mode": "views are drawn without gradients in any case",
     "system.loggers.wandb.name": "the run folder's name is used",
 }
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from zero123s.errors import ConfigError
+from zero123s.options import check_values
 from zero123s.registry import Registry, nearest
 from zero123s.schedule import Schedule
 
@@ -36,6 +37,19 @@ class LoadedConfig:
     """Sentences that the user should see once."""
     path: Path
     profile: str | None
+
+    def where(self, message: str) -> str:
+        """Return " (set in FILE)" for the first key that a message names, or an empty string."""
+        for quoted in re.findall(r"[\w]+(?:\.[\w]+)*", message):
+            for key in (quoted, f"system.{quoted}"):
+                origin = self.origins.get(key) or self._origin_of_section(key)
+                if origin:
+                    return f" (set in {origin})"
+        return ""
+
+    def _origin_of_section(self, key: str) -> str | None:
+        """A section has no origin of its own; it came where its first entry came."""
+        return next((o for k, o in self.origins.items() if "." in key and k.startswith(f"{key}.")), None)
 
 
 # ---------------------------------------------------------------- resolvers
@@ -260,21 +274,22 @@ def parse(schema: type[C], section: Any, key: str = "") -> C:
         key: full key of the section, named in errors.
 
     Raises:
-        ConfigError: unknown key, wrong type, missing value; names the full key.
+        ConfigError: unknown key, wrong type, missing value, value out of range; names the full key.
     """
     plain = _plain(section) if section is not None else {}
     if not isinstance(plain, Mapping):
         raise ConfigError(f"{key}: expected a section with keys, got {plain!r}.")
     _check_keys(schema, plain, key)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        parsed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except MissingMandatoryValue as error:
         raise ConfigError(f"'{_join(key, error)}' must be given; it has no default.") from error
     except (ValidationError, ConfigKeyError) as error:
         raise ConfigError(f"{_join(key, error)}: {_first_line(error)}") from error
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}" if key and key not in str(error) else str(error)) from error
+    check_values(parsed, key)
+    return parsed
 
 
 def _join(key: str, error: Exception) -> str:

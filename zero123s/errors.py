@@ -24,5 +24,9 @@ class MeshError(UserError):
     """A surface or mesh file that is empty, damaged or cannot be written."""
 
 
+class OutputError(UserError):
+    """A file or folder that cannot be written: no permission, no space."""
+
+
 class MissingDependencyError(UserError):
     """An optional package that the chosen option needs and this environment lacks."""

@@ -6,52 +6,45 @@ from typing import Any
 
 from zero123s.config import LoadedConfig, parse, resolve
 from zero123s.errors import ConfigError
+from zero123s.options import option
 
 
 @dataclass
 class TrainerConfig:
     """What is handed to Lightning's Trainer, in its own words."""
 
-    max_steps: int = 600
+    max_steps: int = option(600, low=1)
     """Optimiser steps."""
     max_time: str | None = None
     """Stop after this long, "DD:HH:MM:SS"."""
-    val_check_interval: int = 100
-    """Steps between validations (views are rendered, the reference view is scored)."""
-    limit_val_batches: Any = None
-    """Number or share of validation views; 0 turns validation off."""
-    limit_test_batches: Any = None
-    """Number or share of test views."""
-    num_sanity_val_steps: int = 0
-    """Validation batches before training."""
-    log_every_n_steps: int = 1
+    val_check_interval: int = option(100, low=0)
+    """Steps between previews (views are rendered, the reference view is scored); 0 = none."""
+    log_every_n_steps: int = option(1, low=1)
     """Steps between log lines."""
     enable_progress_bar: bool = True
     """Show the progress bar."""
-    precision: Any = "32"
-    """"32", "bf16-mixed" or "16-mixed" (the last needs CUDA)."""
-    accelerator: str = "auto"
-    """"auto", "cpu" or "gpu"."""
+    precision: str = option("32", choices=("32", "64", "bf16-mixed", "16-mixed"))
+    """Floating point numbers in bits; 16-mixed needs CUDA."""
+    accelerator: str = option("auto", choices=("auto", "cpu", "gpu", "mps"))
+    """Kind of device."""
     devices: Any = "auto"
     """Number of devices, or "auto"."""
-    num_nodes: int = 1
+    num_nodes: int = option(1, low=1)
     """Machines that train together."""
     strategy: str = "auto"
     """Lightning strategy: "auto", "ddp", "fsdp", "ddp_spawn"..."""
-    accumulate_grad_batches: int = 1
+    accumulate_grad_batches: int = option(1, low=1)
     """Batches whose gradients are summed before a step."""
-    gradient_clip_val: float | None = None
+    gradient_clip_val: float | None = option(None, above=0)
     """Largest gradient norm; None = no clipping."""
-    gradient_clip_algorithm: str | None = None
-    """"norm" or "value"."""
+    gradient_clip_algorithm: str | None = option(None, choices=("norm", "value"))
+    """What gradient_clip_val limits; None = the norm."""
     deterministic: bool = False
     """Ask torch for deterministic algorithms only."""
     detect_anomaly: bool = False
     """Find the operation that makes a NaN; slow."""
-    inference_mode: bool = True
-    """No autograd at all outside training; analytic normals switch it back on where they need it."""
-    profiler: str | None = None
-    """Lightning profiler: "simple", "advanced", "pytorch"."""
+    profiler: str | None = option(None, choices=("simple", "advanced", "pytorch"))
+    """Lightning profiler."""
 
 
 @dataclass
@@ -60,9 +53,9 @@ class CheckpointConfig:
 
     save_last: Any = True
     """Keep `last.ckpt` up to date; "link" makes it a link to the newest one."""
-    save_top_k: int = 1
+    save_top_k: int = option(1, low=-1)
     """1 keeps the newest checkpoint, -1 all of them, 0 none."""
-    every_n_train_steps: int = 100
+    every_n_train_steps: int = option(100, low=1)
     """Steps between checkpoints."""
 
 
@@ -102,23 +95,20 @@ class ExperimentConfig:
     """Write the mesh when training ends."""
     imports: list[str] = field(default_factory=list)
     """Python packages to import first; they register their own classes."""
-    threads: int = 0
+    threads: int = option(0, low=0)
     """CPU threads; 0 = one per core."""
 
 
 def parse_experiment(loaded: LoadedConfig) -> ExperimentConfig:
-    """Check the top level; the slots' own sections are checked by `zero123s.system.base.parse_system`."""
+    """Check the top level; the sections of data and system are checked by `zero123s.system.base.plan_experiment`."""
     try:
         experiment = parse(ExperimentConfig, resolve(loaded.cfg))
+        _check_max_time(experiment.trainer.max_time)
     except ConfigError as error:
-        raise ConfigError(f"{error}{_where(loaded, str(error))}") from error
-    if experiment.trainer.max_steps < 1:
-        raise ConfigError(f"trainer.max_steps must be at least 1, got {experiment.trainer.max_steps}.")
+        raise ConfigError(f"{error}{loaded.where(str(error))}") from error
     return experiment
 
 
-def _where(loaded: LoadedConfig, message: str) -> str:
-    """Return " (set in FILE)" for the key that a message quotes."""
-    quoted = re.findall(r"[\w]+(?:\.[\w]+)*", message)
-    origin = next((loaded.origins[k] for k in quoted if k in loaded.origins), None)
-    return f" (set in {origin})" if origin else ""
+def _check_max_time(value: str | None) -> None:
+    if value is not None and not re.fullmatch(r"\d\d:\d\d:\d\d:\d\d", value):
+        raise ConfigError(f"trainer.max_time: '{value}' is not DD:HH:MM:SS, for example 00:01:30:00.")

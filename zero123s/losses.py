@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import ReferenceView, RenderOutput
 
@@ -34,13 +35,15 @@ class Term:
     fn: Callable[[View], Scalar]
     views: frozenset[str]
     needs: frozenset[str]
+    wants: str | None = None
+    """What the reference views must carry: "depth" or "normal"."""
 
 
 TERMS: dict[str, Term] = {}
 
 
 def term(
-    name: str, views: str, needs: tuple[str, ...] = ()
+    name: str, views: str, needs: tuple[str, ...] = (), wants: str | None = None
 ) -> Callable[[Callable[[View], Scalar]], Callable[[View], Scalar]]:
     """Register a loss term.
 
@@ -48,11 +51,12 @@ def term(
         name: YAML key without `lambda_`.
         views: "reference", "novel" or "both".
         needs: what the renderer must deliver: "normal", "samples", "normal_perturbed", "sdf".
+        wants: what the reference views must carry: "depth" or "normal".
     """
 
     def decorate(fn: Callable[[View], Scalar]) -> Callable[[View], Scalar]:
         passes = ("reference", "novel") if views == "both" else (views,)
-        TERMS[name] = Term(fn, frozenset(passes), frozenset(needs))
+        TERMS[name] = Term(fn, frozenset(passes), frozenset(needs), wants)
         return fn
 
     return decorate
@@ -88,32 +92,34 @@ def mask(view: View) -> Scalar:
 
 
 def _masked_depths(view: View) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """Return given and rendered depths inside the mask, the given ones without a graph."""
     reference = _reference(view)
     assert reference.depth is not None, "a depth loss is checked against the data before training"
     inside = reference.mask[..., 0] > 0.5
-    return reference.depth[..., 0][inside], view.out.depth[..., 0][inside]
+    return reference.depth[..., 0][inside].detach(), view.out.depth[..., 0][inside]
 
 
-@term("depth", "reference")
+@term("depth", "reference", wants="depth")
 def depth(view: View) -> Scalar:
     """MSE inside the mask after the best scale and shift of the given depth (least squares)."""
     given, rendered = _masked_depths(view)
     with torch.no_grad():
-        a = torch.stack([given, torch.ones_like(given)], dim=-1)
-        solution = torch.linalg.lstsq(a, rendered[:, None]).solution
-        target = (a @ solution)[:, 0]
-    return F.mse_loss(rendered, target)
+        a = given - _mean_or_zero(given)
+        b = rendered - _mean_or_zero(rendered)
+        # A flat picture has no scale to find: its best fit is the mean.
+        target = _mean_or_zero(rendered) + a * (a * b).sum() / a.square().sum().clamp_min(1e-12)
+    return _mean_or_zero((rendered - target).square())
 
 
-@term("depth_rel", "reference")
+@term("depth_rel", "reference", wants="depth")
 def depth_rel(view: View) -> Scalar:
     """1 - Pearson correlation of depths inside the mask."""
     given, rendered = _masked_depths(view)
-    a, b = given - given.mean(), rendered - rendered.mean()
-    return 1 - (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-8)
+    a, b = given - _mean_or_zero(given), rendered - _mean_or_zero(rendered)
+    return 1 - (a * b).sum() / (a.norm() * (b.square().sum() + 1e-16).sqrt()).clamp_min(1e-8)
 
 
-@term("normal", "reference", needs=("normal",))
+@term("normal", "reference", needs=("normal",), wants="normal")
 def normal(view: View) -> Scalar:
     """1 - cosine between rendered and given normals inside the mask."""
     reference = _reference(view)
@@ -122,7 +128,7 @@ def normal(view: View) -> Scalar:
     inside = reference.mask[..., 0] > 0.5
     given = F.normalize(reference.normal[inside], dim=-1)
     rendered = F.normalize(2 * view.out.comp_normal[inside] - 1, dim=-1)
-    return (1 - (given * rendered).sum(-1)).mean()
+    return _mean_or_zero(1 - (given * rendered).sum(-1))
 
 
 @term("normal_smooth", "both", needs=("normal",))
@@ -179,9 +185,16 @@ def _mean_or_zero(values: Tensor) -> Scalar:
     return values.sum() / max(values.numel(), 1)
 
 
+def _weight_field(name: str) -> Any:
+    """A weight of 0 whose documentation is the term's own."""
+    doc = "Score distillation by the guidance." if name == "sds" else TERMS[name].fn.__doc__
+    limits = option(0.0, low=0.0, schedule=True).metadata
+    return field(default=0.0, metadata={**limits, "doc": f"Weight of: {doc}"})
+
+
 LossConfig = make_dataclass(
     "LossConfig",
-    [(f"lambda_{name}", Any, field(default=0.0)) for name in ("sds", *TERMS)],
+    [(f"lambda_{name}", Any, _weight_field(name)) for name in ("sds", *TERMS)],
     namespace={"__doc__": "Weights of the loss terms: numbers or schedules; 0 switches a term off."},
 )
 
@@ -200,12 +213,14 @@ class LossWeights:
     Args:
         cfg: a `LossConfig`.
         key: full configuration key, named in errors.
+        skipped: terms that are off whatever their weight.
     """
 
-    def __init__(self, cfg: Any, key: str = "system.loss") -> None:
+    def __init__(self, cfg: Any, key: str = "system.loss", skipped: frozenset[str] = frozenset()) -> None:
         self.schedules = {
             f.name.removeprefix("lambda_"): Schedule(getattr(cfg, f.name), f"{key}.{f.name}") for f in fields(cfg)
         }
+        self.schedules |= {name: Schedule(0.0) for name in skipped}
 
     def weight(self, name: str, step: int) -> float:
         """Return the weight of one term at global step `step`."""
@@ -214,6 +229,10 @@ class LossWeights:
     def ever(self, name: str) -> bool:
         """Return whether a term is ever used."""
         return not self.schedules[name].is_zero
+
+    def wanted(self) -> dict[str, str]:
+        """Return, of the terms that are ever used, what the reference views must carry for them."""
+        return {name: t.wants for name, t in TERMS.items() if t.wants and self.ever(name)}
 
     def active(self, view: str, step: int) -> dict[str, Term]:
         """Return the terms that count on a "reference" or "novel" pass at `step`."""

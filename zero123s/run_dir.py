@@ -2,29 +2,28 @@
 
 import dataclasses
 import json
-import os
-import platform
 import re
 import shlex
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from zero123s import __version__
 from zero123s.errors import ConfigError
 from zero123s.experiment import ExperimentConfig
+from zero123s.files import write_text
+from zero123s.provenance import environment, git_state
 
-PACKAGES = ("torch", "pytorch-lightning", "omegaconf", "diffusers", "transformers", "numpy", "trimesh")
+MAX_NAME = 100
+"""Characters of a folder's name; file systems end at 255 bytes, and a letter may take four."""
 
 
 def shell_safe(text: str) -> str:
     """Return `text` with everything but letters, digits, dot, dash and underscore replaced by one underscore."""
-    return re.sub(r"[^\w.-]+", "_", text).strip("_.") or "run"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:MAX_NAME].strip("_.-") or "run"
 
 
 def default_tag(experiment: ExperimentConfig) -> str:
@@ -47,17 +46,6 @@ def run_path(experiment: ExperimentConfig, now: datetime | None = None) -> Path:
     return Path(experiment.exp_root_dir) / shell_safe(experiment.name) / name
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all; raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def plain(value: Any) -> Any:
     """Return dataclasses, paths and tuples as what YAML and JSON know."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -74,37 +62,53 @@ def resolved_yaml(experiment: ExperimentConfig) -> str:
     return yaml.safe_dump(plain(experiment), sort_keys=False, allow_unicode=True)
 
 
+def append_command(path: Path) -> None:
+    """Add this process's command line to cmd.txt; raises OutputError."""
+    log = path / "cmd.txt"
+    earlier = log.read_text(encoding="utf-8") if log.exists() else ""
+    write_text(log, earlier + shlex.join([Path(sys.executable).name, *sys.argv]) + "\n")
+
+
 def create_run_dir(path: Path, experiment: ExperimentConfig) -> None:
-    """Make the folder and write config, command line and versions into it; raises ConfigError if that is impossible."""
+    """Write config, versions and git state into the run folder; raises OutputError if that is impossible.
+
+    A resumed run keeps what was there: a configuration that changed gets a number.
+    """
+    config = path / "config.yaml"
+    text = resolved_yaml(experiment)
+    if config.exists() and config.read_text(encoding="utf-8") != text:
+        n = 1 + len(list(path.glob("config.before*.yaml")))
+        write_text(path / f"config.before{n}.yaml", config.read_text(encoding="utf-8"))
+    write_text(config, text)
+    write_text(path / "env.txt", environment())
+    git = git_state()
+    write_text(path / "git.txt", "\n".join([git.note, git.status, git.diff]).rstrip() + "\n")
+
+
+def read_run_record(path: Path) -> dict[str, Any]:
+    """Return run.json of a run folder; empty where there is none or it is damaged."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(path / "config.yaml", resolved_yaml(experiment))
-        write_text_atomic(path / "cmd.txt", shlex.join([Path(sys.executable).name, *sys.argv]) + "\n")
-        write_text_atomic(path / "env.txt", environment())
-    except OSError as error:
-        raise ConfigError(f"The run folder '{path}' cannot be written ({error.strerror}); set exp_root_dir.") from error
-
-
-def environment() -> str:
-    """Return the versions that a result depends on, one a line."""
-    lines = [
-        f"zero123s {__version__}",
-        f"python {platform.python_version()}",
-        f"system {platform.system()} {platform.machine()}",
-    ]
-    for package in PACKAGES:
-        try:
-            lines.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            lines.append(f"{package} not installed")
-    return "\n".join(lines) + "\n"
+        record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def write_run_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Merge `record` into run.json."""
-    file = path / "run.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    write_text_atomic(file, json.dumps({**known, **plain(record)}, indent=2) + "\n")
+    """Merge `record` into run.json; raises OutputError."""
+    write_text(path / "run.json", json.dumps({**read_run_record(path), **plain(record)}, indent=2) + "\n")
+
+
+def known_checkpoints(experiment: ExperimentConfig) -> list[Path]:
+    """Return the newest checkpoint of every run of this experiment's name, oldest run first."""
+    root = Path(experiment.exp_root_dir) / shell_safe(experiment.name)
+    return sorted(root.glob("*/ckpts/last.ckpt"), key=lambda p: p.stat().st_mtime)
+
+
+def _listed(experiment: ExperimentConfig) -> str:
+    found = known_checkpoints(experiment)
+    root = Path(experiment.exp_root_dir) / shell_safe(experiment.name)
+    return f"; there are: {', '.join(str(p) for p in found[-5:])}" if found else f"; there is none below {root} yet"
 
 
 def find_checkpoint(resume: str, experiment: ExperimentConfig) -> Path:
@@ -113,16 +117,30 @@ def find_checkpoint(resume: str, experiment: ExperimentConfig) -> Path:
     Raises:
         ConfigError: nothing there; lists the checkpoints there are.
     """
-    root = Path(experiment.exp_root_dir) / shell_safe(experiment.name)
-    found = sorted(root.glob("*/ckpts/last.ckpt"), key=lambda p: p.stat().st_mtime)
     if resume == "last":
+        found = known_checkpoints(experiment)
         if found:
             return found[-1]
     else:
-        path = Path(resume)
-        candidates = [path, path / "ckpts" / "last.ckpt"]
-        match = next((p for p in candidates if p.is_file()), None)
+        path = Path(resume).expanduser()
+        match = next((p for p in (path, path / "ckpts" / "last.ckpt", path / "last.ckpt") if p.is_file()), None)
         if match:
             return match
-    listed = "; there are: " + ", ".join(str(p) for p in found[-5:]) if found else "; there is none yet"
-    raise ConfigError(f"resume={resume}: no such checkpoint below {root}{listed}.")
+    raise ConfigError(f"resume={resume}: no such checkpoint{_listed(experiment)}.")
+
+
+def require_checkpoint(experiment: ExperimentConfig, mode: str) -> Path | None:
+    """Return the checkpoint a mode goes on from, None for training from the start; raises ConfigError."""
+    if experiment.resume:
+        return find_checkpoint(experiment.resume, experiment)
+    if mode == "train":
+        return None
+    raise ConfigError(f"--{mode} needs resume=<checkpoint, run folder or last>{_listed(experiment)}.")
+
+
+def run_dir_of(checkpoint: Path, experiment: ExperimentConfig) -> Path:
+    """Return the run folder a checkpoint lies in; a checkpoint from elsewhere gets a new one."""
+    parent = checkpoint.resolve().parent
+    if parent.name == "ckpts":
+        return checkpoint.parent.parent
+    return run_path(experiment)

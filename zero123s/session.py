@@ -1,9 +1,11 @@
 """One run from a checked plan to its files: train, validate, test, export."""
 
 import logging
-import resource
-import sys
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,17 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
-from zero123s.callbacks.checkpoints import AtomicCheckpointIO
-from zero123s.callbacks.interrupt import GracefulInterrupt
+from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
+from zero123s.callbacks.guidance_views import GuidanceViews
+from zero123s.callbacks.interrupt import EXIT_CODE, GracefulInterrupt
 from zero123s.callbacks.progress import StepProgress
-from zero123s.run_dir import create_run_dir, write_run_record
-from zero123s.system.base import BaseSystem, Plan
+from zero123s.console import log_to_file
+from zero123s.errors import CheckpointError, ConfigError, UserError
+from zero123s.experiment import ExperimentConfig
+from zero123s.run_dir import append_command, create_run_dir, read_run_record, write_run_record
+from zero123s.run_lock import locked
+from zero123s.summary import peak_memory_gb, print_summary, say
+from zero123s.system.base import BaseSystem, Plan, step_modules
 
 ENDLESS = 2**31
 
@@ -54,13 +62,58 @@ class Previews(pl.Callback):
     def __init__(self, out_dir: Path, every: int) -> None:
         self.out_dir = out_dir
         self.every = every
+        self._last = -1
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Make a preview when its step has come."""
+        """Make a preview when its step has come, once, and not when the run is asked to stop."""
         step = trainer.global_step
-        if self.every and step % self.every == 0:
+        if self.every and step % self.every == 0 and step != self._last and not trainer.should_stop:
+            self._last = step
             for name, value in pl_module.preview(self.out_dir, step).items():
                 pl_module.log(f"preview/{name}", value)
+
+
+def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, Any]:
+    """Return Lightning's accelerator and devices; `--gpu` without CUDA goes on on the CPU and says so.
+
+    Raises:
+        ConfigError: `--gpu` is no list of indices, or there are not that many GPUs.
+    """
+    t = experiment.trainer
+    if gpu is None:
+        return t.accelerator, t.devices
+    words = [w.strip() for w in gpu.split(",")]
+    if not all(w.isdigit() for w in words):
+        raise ConfigError(f"--gpu {gpu}: expected an index such as 0, or several such as 0,1.")
+    if not torch.cuda.is_available():
+        say(f"note: --gpu {gpu}: CUDA is not available here; running on the CPU.")
+        return "cpu", "auto"
+    count = torch.cuda.device_count()
+    if max(int(w) for w in words) >= count:
+        raise ConfigError(f"--gpu {gpu}: there are {count} GPUs here, counted from 0.")
+    return "gpu", [int(w) for w in words]
+
+
+def choose_precision(precision: str, on_gpu: bool) -> str:
+    """Return the precision that the device has; 16-mixed needs CUDA and becomes 32 without it, said aloud."""
+    if precision == "16-mixed" and not on_gpu:
+        say("note: trainer.precision=16-mixed needs CUDA; running in 32.")
+        return "32"
+    return precision
+
+
+def load_weights(system: BaseSystem, checkpoint: Path) -> int:
+    """Load a run's weights and return the step they belong to; raises CheckpointError when they do not fit."""
+    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
+    try:
+        system.load_state_dict(state["state_dict"])
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise CheckpointError(
+            f"'{checkpoint}' belongs to another configuration; use the one beside it "
+            f"(--config {checkpoint.parent.parent / 'config.yaml'}). First difference: {detail[:300]}"
+        ) from error
+    return int(state["global_step"])
 
 
 class Session:
@@ -77,56 +130,122 @@ class Session:
         self.experiment = plan.experiment
         self.out_dir = out_dir
         self.checkpoint = checkpoint
-        if gpu is not None and not torch.cuda.is_available():
-            print(f"note: --gpu {gpu}: CUDA is not available here; running on the CPU.", file=sys.stderr)
-        self.gpu = gpu
-        self._quiet_lightning()
+        self.accelerator, self.devices = choose_devices(self.experiment, gpu)
+        _quiet_lightning()
         if self.experiment.threads:
             torch.set_num_threads(self.experiment.threads)
-        self.system: Any = plan.build()
+        self.interrupt = GracefulInterrupt()
         self.record: dict[str, Any] = {}
+        self.step = 0
+        self.system = plan.build()
         if checkpoint is not None:
-            state = AtomicCheckpointIO().load_checkpoint(checkpoint)
-            self.system.load_state_dict(state["state_dict"])
-            self.step = int(state["global_step"])
+            self.step = load_weights(self.system, checkpoint)
+            step_modules(self.system, self.step)
+            self.system.model_record = read_run_record(out_dir).get("model", {})
 
-    @staticmethod
-    def _quiet_lightning() -> None:
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
+    def run(self, mode: str) -> int:
+        """Do one mode in the run folder, keep run.json up to date, print the summary; returns the exit code."""
+        started = time.perf_counter()
+        with self.interrupt.listening(), locked(self.out_dir):
+            self._begin(mode)
+            with log_to_file(self.out_dir / "log.txt"):
+                try:
+                    getattr(self, mode)()
+                    state = "interrupted" if self.interrupt.interrupted else "finished"
+                except KeyboardInterrupt:
+                    state = "interrupted"
+                except BaseException as error:
+                    self._record_failure(mode, error)
+                    raise
+            self.record |= {
+                "step": self.step,
+                "ended": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+                "seconds": round(time.perf_counter() - started, 1),
+                "peak_memory_gb": round(peak_memory_gb(), 2),
+            }
+            if mode == "train":
+                self.record["state"] = state
+            write_run_record(self.out_dir, self.record)
+        print_summary(self.record, self.out_dir, state, mode)
+        return EXIT_CODE if state == "interrupted" else 0
+
+    def _begin(self, mode: str) -> None:
+        append_command(self.out_dir)
+        if mode == "train" or not (self.out_dir / "config.yaml").exists():
+            create_run_dir(self.out_dir, self.experiment)
+        if mode == "train":
+            started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            write_run_record(self.out_dir, {"state": "training", "started": started, "error": None})
+
+    def _record_failure(self, mode: str, error: BaseException) -> None:
+        if mode != "train":
+            return
+        try:
+            write_run_record(self.out_dir, {"state": "failed", "error": f"{type(error).__name__}: {error}"})
+        except UserError:
+            logging.getLogger(__name__).warning("run.json could not be written either")
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.record.setdefault("stage_seconds", {})[stage] = round(time.perf_counter() - started, 1)
+
+    # ------------------------------------------------------------ modes
+
+    def train(self) -> None:
+        """Optimise, then draw, test and export what the system has; stops early when interrupted."""
+        trainer = self._trainer()
+        loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
+        with self._timed("train"):
+            try:
+                # Lightning trusts its own checkpoints only when told so; ours are read with weights_only throughout.
+                trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
+            except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
+                raise KeyboardInterrupt from error
+        self.step = trainer.global_step
+        self.record["model"] = self.system.describe()
+        trainer.save_checkpoint(self.out_dir / "ckpts" / "last.ckpt")
+        if self.interrupt.interrupted:
+            return
+        self.validate()
+        self.test()
+        if self.experiment.export_after_train:
+            self.export()
+
+    def validate(self) -> None:
+        """Let the system draw and score itself."""
+        with self._timed("validate"):
+            self.record["metrics"] = self.system.preview(self.out_dir, self.step)
+
+    def test(self) -> None:
+        """Let the system write its final pictures."""
+        with self._timed("test"):
+            self.record["pictures"] = self.system.test(self.out_dir, self.step)
+
+    def export(self) -> None:
+        """Let the system write what training was for."""
+        with self._timed("export"):
+            self.record["files"] = self.system.export(self.out_dir / "export")
+        self.record["export"] = self.system.export_stats
+
+    # ------------------------------------------------------------ training
 
     def _trainer(self) -> pl.Trainer:
-        t, c = self.experiment.trainer, self.experiment.checkpoint
-        self.interrupt = GracefulInterrupt()
-        callbacks: list[pl.Callback] = [
-            self.interrupt,
-            Previews(self.out_dir, t.val_check_interval),
-            ModelCheckpoint(
-                self.out_dir / "ckpts",
-                save_last=c.save_last,
-                save_top_k=c.save_top_k,
-                every_n_train_steps=c.every_n_train_steps,
-            ),
-        ]
-        if t.enable_progress_bar:
-            callbacks.append(StepProgress())
-        precision = str(t.precision)
-        if precision == "16-mixed" and not torch.cuda.is_available():
-            print("note: trainer.precision=16-mixed needs CUDA; running in 32.", file=sys.stderr)
-            precision = "32"
-        on_gpu = torch.cuda.is_available()
-        devices = [int(i) for i in self.gpu.split(",")] if on_gpu and self.gpu else t.devices
+        t = self.experiment.trainer
+        loggers = [TensorBoardLogger(self.out_dir, "tb_logs"), CSVLogger(self.out_dir, "csv_logs")]
+        on_gpu = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         return pl.Trainer(
             max_steps=t.max_steps,
             max_epochs=-1,
             max_time=t.max_time,
             limit_val_batches=0,
             log_every_n_steps=t.log_every_n_steps,
-            accelerator=t.accelerator,
-            devices=devices,
+            accelerator=self.accelerator,
+            devices=self.devices,
             num_nodes=t.num_nodes,
             strategy=t.strategy,
-            precision=precision,  # type: ignore[arg-type]
+            precision=choose_precision(str(t.precision), on_gpu),  # type: ignore[arg-type]
             accumulate_grad_batches=t.accumulate_grad_batches,
             gradient_clip_val=t.gradient_clip_val,
             gradient_clip_algorithm=t.gradient_clip_algorithm,
@@ -136,61 +255,31 @@ class Session:
             enable_progress_bar=False,
             enable_model_summary=False,
             plugins=[AtomicCheckpointIO()],
-            callbacks=callbacks,
-            logger=[TensorBoardLogger(self.out_dir, "tb_logs"), CSVLogger(self.out_dir, "csv_logs")],
+            callbacks=self._callbacks(),
+            logger=[*loggers, *self.system.extra_loggers(self.out_dir)],
         )
 
-    def train(self) -> int:
-        """Optimise, draw, test and export what the system has; returns 130 when interrupted, with a checkpoint written."""
-        create_run_dir(self.out_dir, self.experiment)
-        write_run_record(self.out_dir, {"state": "training"})
-        trainer = self._trainer()
-        loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
-        trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
-        self.step = trainer.global_step
-        last = self.out_dir / "ckpts" / "last.ckpt"
-        if self.interrupt.interrupted:
-            trainer.save_checkpoint(last)
-            write_run_record(self.out_dir, {"state": "interrupted", "step": self.step})
-            print(f"Stopped at step {self.step}. Go on with: resume={self.out_dir}", file=sys.stderr)
-            return 130
-        trainer.save_checkpoint(last)
-        self.record["model"] = self.system.describe()
-        self.validate()
-        self.test()
-        if self.experiment.export_after_train:
-            self.export()
-        return 0
+    def _callbacks(self) -> list[pl.Callback]:
+        t, c = self.experiment.trainer, self.experiment.checkpoint
+        checkpoints = ModelCheckpoint(
+            self.out_dir / "ckpts",
+            save_last=c.save_last,
+            save_top_k=c.save_top_k,
+            every_n_train_steps=c.every_n_train_steps,
+        )
+        previews = Previews(self.out_dir, t.val_check_interval)
+        bar = [StepProgress()] if t.enable_progress_bar else []
+        return [
+            self.interrupt,
+            RandomStates(self.experiment.seed),
+            previews,
+            GuidanceViews(self.out_dir),
+            checkpoints,
+            *bar,
+        ]
 
-    def validate(self) -> int:
-        """Let the system draw and score itself."""
-        self.record["metrics"] = self.system.preview(self.out_dir, self.step)
-        return 0
 
-    def test(self) -> int:
-        """Let the system write its final pictures."""
-        self.record["pictures"] = self.system.test(self.out_dir, self.step)
-        return 0
-
-    def export(self) -> int:
-        """Let the system write what training was for."""
-        self.record["files"] = self.system.export(self.out_dir / "export")
-        self.record["export"] = self.system.export_stats
-        return 0
-
-    def summary(self, seconds: float) -> None:
-        """Write run.json and print where things are."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        state = "interrupted" if getattr(self, "interrupt", None) and self.interrupt.interrupted else "finished"
-        self.record |= {
-            "state": state,
-            "step": self.step,
-            "seconds": round(seconds, 1),
-            "peak_memory_gb": round(peak, 2),
-        }
-        write_run_record(self.out_dir, self.record)
-        print(f"{state}: step {self.step}, {seconds:.0f} s, {peak:.1f} GB, {self.out_dir}")
-        for name, value in self.record.get("metrics", {}).items():
-            print(f"  {name}: {value:.3f}")
-        for kind, path in self.record.get("files", {}).items():
-            print(f"  {kind}: {path}")
+def _quiet_lightning() -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")

@@ -109,6 +109,26 @@ class Batch(TensorData):
 
 
 @dataclass(frozen=True)
+class PosedViews(TensorData):
+    """V rendered views each of B objects, view 0 first: the picture that a Zero123 is given. What it is trained on."""
+
+    rgba: Float[Tensor, "B V H W 4"]
+    """Straight alpha, in [0, 1]."""
+    elevation_deg: Float[Tensor, "B V"]
+    azimuth_deg: Float[Tensor, "B V"]
+    distance: Float[Tensor, "B V"]
+    latents: Float[Tensor, "B V C h w"] | None = None
+    """Unscaled latents from a cache; None = encode the pictures."""
+    embedding: Float[Tensor, "B N D"] | None = None
+    """Image embedding of view 0 from a cache; None = embed the picture."""
+
+    def on_white(self) -> Float[Tensor, "B V 3 H W"]:
+        """Return the pictures over white, channels first."""
+        alpha = self.rgba[..., 3:]
+        return (self.rgba[..., :3] * alpha + (1 - alpha)).movedim(-1, 2)
+
+
+@dataclass(frozen=True)
 class FieldOutput(TensorData):
     """A radiance field at N points. What was not asked for is None."""
 

@@ -2,7 +2,6 @@
 
 import sys
 import types
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ import pytest
 import torch
 
 from zero123s.diffusion.checkpoint import load_zero123
+from zero123s.diffusion.model import build_model
+from zero123s.diffusion.model_config import read_model_config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_CONFIG = GOLDEN / "tiny_config.yaml"
@@ -20,34 +21,6 @@ def golden() -> dict[str, torch.Tensor]:
     """Everything that was recorded from the original."""
     with np.load(GOLDEN / "reference.npz") as file:
         return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
-@pytest.fixture(scope="session")
-def tiny_weights() -> dict[str, torch.Tensor]:
-    """The state dict of the tiny original model, averages and text leftovers included."""
-    weights: dict[str, torch.Tensor] = OrderedDict()
-    # The schedule's buffers are never read: any content must do.
-    for name in ("betas", "alphas_cumprod", "sqrt_alphas_cumprod"):
-        weights[name] = torch.full((1000,), 0.5)
-    with np.load(GOLDEN / "tiny_weights.npz") as file:
-        start = 0
-        data = torch.from_numpy(file["data"]).float()
-        rows = zip(
-            str(file["names"]).split("\n"),
-            str(file["shapes"]).split("\n"),
-            file["exponents"],
-            file["ones"],
-            strict=True,
-        )
-        for name, shape_text, exponent, one in rows:
-            shape = [int(n) for n in shape_text.split(",") if n]
-            n = int(np.prod(shape))
-            weights[name] = (data[start : start + n] * 2.0 ** -int(exponent) + int(one)).reshape(shape)
-            start += n
-        for key in file.files:
-            if key.startswith("extra/"):
-                weights[key.removeprefix("extra/")] = torch.from_numpy(file[key])
-    return weights
 
 
 class NumpyOneScalar:
@@ -121,3 +94,10 @@ def models(tiny_ckpt, tiny_half_ckpt):
         "raw": (load_zero123(tiny_ckpt, TINY_CONFIG, dtype="fp32", ema=False), "raw/"),
         "half": (load_zero123(tiny_half_ckpt, TINY_CONFIG, dtype="fp32"), "raw/"),
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_v_model():
+    """A model of the bundled one's structure (v-prediction, pose lift) with random weights."""
+    torch.manual_seed(0)
+    return build_model(read_model_config(Path(__file__).parents[1] / "tiny_lifted.yaml")).eval()

@@ -1,34 +1,72 @@
-"""Ctrl-C once: finish the step, write a checkpoint, say how to go on. Twice: quit."""
+"""Ctrl-C once: finish the step, write a checkpoint, say how to go on. Twice: quit at once."""
 
+import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
 
+EXIT_CODE = 130
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1")
+    if hasattr(signal, name) and (name != "SIGUSR1" or "SLURM_JOB_ID" in os.environ)
+)
+"""SLURM sends SIGTERM before it takes a node away, or SIGUSR1 where the job asked for it (--signal=USR1@60)."""
+
 
 class GracefulInterrupt(pl.Callback):
-    """Turns SIGINT and SIGTERM into a clean stop after the running step."""
+    """Turns a stop signal into a clean stop after the running step, and a second one into the end of the process."""
 
     def __init__(self) -> None:
         self.interrupted = False
-        self._previous: dict[int, Any] = {}
+        self._training = False
+        self._step = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over the signals for the time of the block; outside of training they raise KeyboardInterrupt."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may; a web server stops its runs in other ways
+            return
+        previous = {signum: signal.signal(signum, self._on_signal) for signum in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        if self.interrupted:
+            print("\nQuitting at once.", file=sys.stderr, flush=True)
+            os._exit(EXIT_CODE)  # Lightning would begin another graceful shutdown
+        self.interrupted = True
+        if not self._training:
+            raise KeyboardInterrupt
+        print("\nStopping after this step; press Ctrl-C again to quit at once.", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals."""
+        """From here on a signal waits for the end of a step; Lightning's own handlers are put aside."""
+        self._training = True
+        if threading.current_thread() is threading.main_thread():
+            for signum in STOP_SIGNALS:
+                signal.signal(signum, self._on_signal)
 
-        def stop(signum: int, frame: Any) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember where the step began."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Stop between two steps, never between the accumulated batches of one: their gradients would be lost."""
+        if self.interrupted and trainer.global_step > self._step:
             trainer.should_stop = True
-            trainer.limit_val_batches = 0
-            print("\nStopping after this step; press Ctrl-C again to quit at once.", file=sys.stderr, flush=True)
-
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._previous[signum] = signal.signal(signum, stop)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
+        """Back to raising: drawing and exporting can be repeated from the checkpoint."""
+        self._training = False

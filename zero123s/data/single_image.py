@@ -1,11 +1,19 @@
 """One picture of an object, and random cameras around it."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from zero123s.data.base import DATA, BaseData
+from zero123s.data.companions import (
+    check_conventions,
+    companion_path,
+    decode_depth,
+    decode_normal,
+    read_companion,
+)
 from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError
@@ -13,6 +21,8 @@ from zero123s.ops.cameras import orbit_cameras
 from zero123s.preprocess.images import fit_square, load_reference_rgba, resize_rgba
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
+
+logger = logging.getLogger(__name__)
 
 
 @DATA.register("single-image-datamodule")
@@ -41,6 +51,18 @@ class SingleImageData(BaseData):
         """Vertical field of view of the reference camera."""
         rays_noise_scale: float = 0.0
         """Standard deviation of a per-step offset of the reference camera's position, world units."""
+        requires_depth: bool = False
+        """Read a depth picture (8 or 16 bit) for lambda_depth and lambda_depth_rel: X_depth.png beside X_rgba.png."""
+        depth_path: str | None = None
+        """Another place of the depth picture."""
+        depth_bright_is: str = "far"
+        """"far", or "near" for disparity pictures."""
+        requires_normal: bool = False
+        """Read a normal picture, (n + 1) / 2, for lambda_normal: X_normal.png beside X_rgba.png."""
+        normal_path: str | None = None
+        """Another place of the normal picture."""
+        normal_convention: str = "opengl"
+        """Axes of the normal picture: "opengl" (x right, y up, z to the viewer), "opencv" (y down, z away), "world"."""
         random_camera: RandomCameraConfig = field(default_factory=RandomCameraConfig)
         """Novel views and evaluation orbits."""
 
@@ -52,11 +74,23 @@ class SingleImageData(BaseData):
         self.width = Stages(cfg.width, cfg.resolution_milestones, "data.width")
         self.sampler = RandomCameraSampler(cfg.random_camera)
         self.elevation_deg = _elevation(cfg.default_elevation_deg)
+        check_conventions(cfg.depth_bright_is, cfg.normal_convention)
         self._views: dict[tuple[int, int], ReferenceView] = {}
 
     def prepare(self) -> None:
-        """Read the picture and pad it to the frame's aspect; raises ImageError."""
-        self.rgba = fit_square(load_reference_rgba(self.cfg.image_path).rgba)
+        """Read the picture and those that belong to it, padded to the frame's aspect; raises ImageError."""
+        cfg = self.cfg
+        loaded = load_reference_rgba(cfg.image_path)
+        for note in loaded.notes:
+            logger.warning(note)
+        self.rgba = fit_square(loaded.rgba)
+        self.depth_picture = self.normal_picture = None
+        if cfg.requires_depth:
+            path = companion_path(cfg.image_path, "depth", cfg.depth_path)
+            self.depth_picture = fit_square(read_companion(path, "depth", loaded.rgba))
+        if cfg.requires_normal:
+            path = companion_path(cfg.image_path, "normal", cfg.normal_path)
+            self.normal_picture = fit_square(read_companion(path, "normal", loaded.rgba))
 
     def view(self, height: int, width: int) -> ReferenceView:
         """Return the reference view at one size; resampling is premultiplied, so no background bleeds in."""
@@ -71,7 +105,15 @@ class SingleImageData(BaseData):
                 height,
                 width,
             )
-            self._views[height, width] = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
+            view = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
+            if self.depth_picture is not None:
+                depth = decode_depth(self.depth_picture, height, width, cfg.depth_bright_is)
+                view = replace(view, depth=depth)
+            if self.normal_picture is not None:
+                c2w = cameras.c2w[0]
+                normal = decode_normal(self.normal_picture, height, width, cfg.normal_convention, c2w)
+                view = replace(view, normal=normal)
+            self._views[height, width] = view
         return self._views[height, width]
 
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zero123s.errors import ConfigError
-from zero123s.ops.hash_grid import HashGrid, encode
+from zero123s.ops.hash_grid import GradBuffer, HashGrid, encode, position_gradient
 
 
 @dataclass
@@ -70,12 +70,32 @@ class HashEncoding(nn.Module):
 
     def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
         """Return features of positions in [0, 1]; levels that are still off give zeros."""
-        features = encode(x, self.table, self.grid, self.cfg.backend)
+        return self._masked(encode(x, self.table, self.grid, self.cfg.backend, self._grad_buffer()))
+
+    def position_gradient(self, x: Float[Tensor, "N 3"], grad: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
+        """Return the gradient of `grad . forward(x)` by `x`, differentiable in the table and `grad`."""
+        return position_gradient(x, self.table, self._masked(grad), self.grid, self.cfg.backend, self._grad_buffer())
+
+    def _masked(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         if self.active_levels >= self.cfg.n_levels:
             return features
         mask = torch.zeros(self.n_output_dims, dtype=features.dtype, device=features.device)
         mask[: self.active_levels * self.cfg.n_features_per_level] = 1
         return features * mask
+
+    def _grad_buffer(self) -> GradBuffer | None:
+        """Return how kernels reach the table's gradient itself: adding there spares a table-sized buffer per call.
+
+        None where gradients must pass through autograd: other processes wait for its hooks.
+        """
+        if not self.training or torch.distributed.is_initialized():
+            return None
+        return self._table_grad
+
+    def _table_grad(self) -> Tensor:
+        if self.table.grad is None:
+            self.table.grad = torch.zeros_like(self.table)
+        return self.table.grad
 
     def on_step(self, step: int) -> None:
         """Switch levels on."""

@@ -12,7 +12,7 @@ from zero123s.errors import ConfigError
 from zero123s.geometry.base import GEOMETRIES
 from zero123s.geometry.encoded_field import EncodedFieldGeometry
 from zero123s.geometry.scalar_field import norm
-from zero123s.ops.networks import build_mlp
+from zero123s.ops.networks import MLP, build_mlp
 from zero123s.schedule import Schedule
 
 SHAPES = ("sphere", "ellipsoid")
@@ -67,7 +67,12 @@ class ImplicitSDF(EncodedFieldGeometry):
         """Move the sharpness along its schedule."""
         self.sharpness = self.sharpness_schedule(step)
 
-    def initial_sdf(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    @property
+    def scalar_network(self) -> MLP:
+        """The network of the signed distance."""
+        return self.sdf_network
+
+    def bias(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return the signed distance of the shape that the field starts from."""
         if self.shape == "sphere":
             return norm(x) - self.shape_params[0]
@@ -77,7 +82,7 @@ class ImplicitSDF(EncodedFieldGeometry):
 
     def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
         """Return the signed distance."""
-        return self.sdf_network(encoded)[:, 0] + self.initial_sdf(x)
+        return self.sdf_network(encoded)[:, 0] + self.bias(x)
 
     def sigma_of(self, value: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Return s sigmoid(-s sdf)."""

@@ -12,7 +12,7 @@ from zero123s.geometry.base import GEOMETRIES
 from zero123s.geometry.encoded_field import EncodedFieldGeometry
 from zero123s.geometry.scalar_field import norm
 from zero123s.ops.activations import get_activation
-from zero123s.ops.networks import build_mlp
+from zero123s.ops.networks import MLP, build_mlp
 
 
 @GEOMETRIES.register("implicit-volume")
@@ -43,7 +43,12 @@ class ImplicitVolume(EncodedFieldGeometry):
         self.density_network = build_mlp(self.encoding.n_output_dims, 1, cfg.mlp_network_config)
         self.density_activation = get_activation(cfg.density_activation)
 
-    def density_bias(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    @property
+    def scalar_network(self) -> MLP:
+        """The network of the raw density."""
+        return self.density_network
+
+    def bias(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return what is added to the raw density: s (1 - |x| / std), s exp(-|x|^2 / 2 std^2), or a constant."""
         cfg = self.cfg
         if cfg.density_bias == "blob_magic3d":
@@ -54,4 +59,4 @@ class ImplicitVolume(EncodedFieldGeometry):
 
     def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
         """Return the activated sum of network and bias."""
-        return self.density_activation(self.density_network(encoded)[:, 0] + self.density_bias(x))
+        return self.density_activation(self.density_network(encoded)[:, 0] + self.bias(x))

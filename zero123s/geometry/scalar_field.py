@@ -86,43 +86,61 @@ class ScalarFieldGeometry(BaseGeometry):
         """Evaluate density and what `needs` names; analytic gradients share this forward pass."""
         predicts = "normal" in needs and self.cfg.normal_type == "pred"
         wants_gradient = ("normal" in needs and not predicts) or ("sdf" in needs and self.has_sdf)
-        analytic = wants_gradient and self.cfg.normal_type == "analytic"
-        keep_graph = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.set_grad_enabled(keep_graph or analytic):
-            if analytic:
-                x = x.clone() if x.is_inference() else x
-                x = x.detach().requires_grad_(True)
-            encoded = self.encode(x)
-            value = self.value(x, encoded)
-            gradient = self._gradient(x, value, keep_graph) if wants_gradient else None
-            wants_features = "features" in needs and self.n_features > 0
-            features = self.features_of(encoded) if wants_features else None
-            normal = F.normalize(self.predicted_normal(encoded), dim=-1) if predicts else None
-        if not keep_graph:
-            value = value.detach()
-            features = None if features is None else features.detach()
-        if gradient is not None and "normal" in needs and normal is None:
-            normal = F.normalize(gradient if self.has_sdf else -gradient, dim=-1)
+        x = x.detach()
+        encoded = self.encode(x)
+        value = self.value(x, encoded)
+        gradient = self._gradient(x, encoded, value) if wants_gradient else None
+        features = self.features_of(encoded) if "features" in needs and self.n_features > 0 else None
+        normal = None
+        if predicts:
+            normal = F.normalize(self.predicted_normal(encoded), dim=-1)
+        elif "normal" in needs:
+            assert gradient is not None
+            normal = self._outwards(gradient)
         perturbed = None
         if "normal_perturbed" in needs:
             offset = PERTURBATION * torch.randn(x.shape, generator=generator).to(x)
-            perturbed = self(x.detach() + offset, frozenset({"normal"})).normal
+            perturbed = self.normal_at(x + offset)
         sigma = self.sigma_of(value)
         if self.has_sdf:
             return GeometryOutput(sigma, features, normal, perturbed, sdf=value, sdf_grad=gradient)
         return GeometryOutput(sigma, features, normal, perturbed)
 
-    def _gradient(self, x: Float[Tensor, "N 3"], value: Float[Tensor, "N"], keep_graph: bool) -> Float[Tensor, "N 3"]:
-        """Return the scalar's gradient at world positions."""
+    def normal_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Return unit outward normals alone."""
+        encoded = self.encode(x)
+        if self.cfg.normal_type == "pred":
+            return F.normalize(self.predicted_normal(encoded), dim=-1)
+        value = self.value(x, encoded) if self.cfg.normal_type == "finite_difference" else None
+        return self._outwards(self._gradient(x, encoded, value))
+
+    def _outwards(self, gradient: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        return F.normalize(gradient if self.has_sdf else -gradient, dim=-1)
+
+    def _gradient(
+        self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"], value: Float[Tensor, "N"] | None
+    ) -> Float[Tensor, "N 3"]:
+        """Return the scalar's gradient at world positions; `value` is only needed by forward differences."""
         if self.cfg.normal_type == "analytic":
-            return torch.autograd.grad(value.sum(), x, create_graph=keep_graph, retain_graph=True)[0]
+            return self.analytic_gradient(x, encoded)
         eps = self.cfg.finite_difference_normal_eps
         eps = self.progressive_eps() if eps == "progressive" else float(eps)
         steps = eps * torch.eye(3, dtype=x.dtype, device=x.device)
         ahead = self._values_around(x, steps)
         if self.cfg.normal_type == "finite_difference_laplacian":
             return (ahead - self._values_around(x, -steps)) / (2 * eps)
+        assert value is not None
         return (ahead - value[:, None]) / eps
+
+    def analytic_gradient(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
+        """Return the scalar's gradient by position (of a density, up to a factor >= 0); found by autograd.
+
+        `encoded` is there for subclasses that can go on from it.
+        """
+        keep_graph = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = x.clone().detach().requires_grad_()
+            return torch.autograd.grad(self.value_at(leaf).sum(), leaf, create_graph=keep_graph)[0]
 
     def _values_around(self, x: Float[Tensor, "N 3"], steps: Float[Tensor, "3 3"]) -> Float[Tensor, "N 3"]:
         limit = self.cfg.radius

@@ -1,6 +1,7 @@
 """What a guidance is: an opinion about rendered views, given as a loss."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,15 @@ class BaseGuidance:
     @dataclass
     class Config:
         """Settings common to all guidances."""
+
+    @classmethod
+    def requirements(cls, cfg: Any) -> dict[str, str | bool | None]:
+        """Check that the model is there, loading nothing; returns the part of `describe()` that is known by now.
+
+        Raises:
+            CheckpointError: it is missing.
+        """
+        return {}
 
     def __init__(self, cfg: Config, reference: ReferenceView, device: torch.device | str = "cpu") -> None:
         self.cfg = cfg

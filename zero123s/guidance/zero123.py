@@ -13,6 +13,7 @@ from zero123s.diffusion.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.sds import sample_timesteps, sds_gradient, sds_loss
+from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
 
@@ -40,23 +41,29 @@ class StableZero123Guidance(BaseGuidance):
         """"auto" (load/zero123/stable_zero123.ckpt, else the bundled small model), a file, or a diffusers folder."""
         config: str | None = None
         """YAML of the network's sizes in the original's words; None = read from the checkpoint."""
-        family: str = "auto"
-        """"stable-zero123" or "zero123": which meaning the fourth pose term has; "auto" = by name."""
+        family: str = option("auto", choices=("auto", "stable-zero123", "zero123"))
+        """Which meaning the fourth pose term has; "auto" = by the checkpoint's name."""
         ema: bool = True
         """Use the EMA weights where the file has both."""
         dtype: str = "auto"
         """"fp32", "bf16", "fp16", or "auto" = what suits the device."""
-        guidance_scale: float = 5.0
+        guidance_scale: float = option(5.0, low=0.0)
         """Classifier-free guidance scale."""
-        min_step_percent: Any = 0.02
+        min_step_percent: Any = option(0.02, low=0.0, high=1.0, schedule=True)
         """Smallest noise level as a share of the schedule; number or schedule."""
-        max_step_percent: Any = 0.98
+        max_step_percent: Any = option(0.98, low=0.0, high=1.0, schedule=True)
         """Largest noise level; number or schedule."""
-        grad_clip: Any = None
+        grad_clip: Any = option(None, low=0.0, schedule=True)
         """Largest absolute latent gradient; number, schedule, or None."""
 
     cfg: Config
     model: Zero123Model
+
+    @classmethod
+    def requirements(cls, cfg: Config) -> dict[str, str | bool | None]:
+        """Return which checkpoint would be loaded; raises CheckpointError when it is missing."""
+        located = locate_checkpoint(cfg.checkpoint)
+        return {"path": str(located.path), "bundled": located.bundled}
 
     def __init__(self, cfg: Config, reference: ReferenceView, device: torch.device | str = "cpu") -> None:
         super().__init__(cfg, reference, device)

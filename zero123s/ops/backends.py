@@ -13,7 +13,8 @@ BACKENDS = ("auto", "reference", "numba", "cuda")
 IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "hash_grid": ("reference", "numba"),
     "ray_marching": ("reference", "numba"),
-    "compositing": ("reference",),
+    "volume_sampling": ("reference", "numba"),
+    "compositing": ("reference", "numba"),
 }
 """Backends that exist for each operation; the plain-torch reference runs on every device."""
 

@@ -1,5 +1,7 @@
 """Bias-free multilayer perceptron in chunks that recomputes its hidden layers, so that they stay in the cache."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,15 +10,21 @@ from torch.nn import functional as F
 from zero123s.errors import ConfigError
 from zero123s.ops.activations import get_activation
 
-_GRADIENTS = {"relu": lambda h: (h > 0).to(h.dtype), "softplus": lambda h: -torch.expm1(-h)}
-"""Derivative of an activation from its own output."""
+_GRADIENTS = {
+    "relu": lambda grad, h: torch.ops.aten.threshold_backward(grad, h, 0),
+    "softplus": lambda grad, h: grad * -torch.expm1(-h),
+}
+"""The gradient before an activation, from the one behind it and the activation's own output."""
+CHUNK = 4096
+"""Points whose hidden layers are in the cache together."""
+CHUNKED_ACTIVATIONS = tuple(_GRADIENTS)
 
 
 def mlp_forward(
     x: Float[Tensor, "N I"],
     weights: list[Float[Tensor, "O I"]],
     activation: str = "relu",
-    chunk: int = 8192,
+    chunk: int = CHUNK,
     precision: str = "fp32",
 ) -> Float[Tensor, "N O"]:
     """Apply linear layers `weights` with `activation` ("relu" or "softplus") between, none after the last.
@@ -92,7 +100,62 @@ def _chunked_gradients(
         for index in range(len(layers) - 1, -1, -1):
             grad_w[index] += grad.T @ inputs[index]
             if index > 0:
-                grad = (grad @ layers[index]) * derivative(inputs[index])
+                grad = derivative(grad @ layers[index], inputs[index])
             elif grad_x is not None:
                 grad_x[part] = grad @ layers[0]
     return [grad_x, *grad_w]
+
+
+def mlp_input_gradient(
+    x: Float[Tensor, "N I"], weights: list[Float[Tensor, "O I"]], activation: str = "relu", chunk: int = CHUNK
+) -> Float[Tensor, "N I"]:
+    """Return the gradient of the network's only output by its input, differentiable in `weights`.
+
+    With "relu" it does not depend on `x` but for jumps; with another activation it is differentiable in `x` as well.
+    """
+    if activation == "relu":
+        return _ReluInputGradient.apply(chunk, x, *weights)  # type: ignore[return-value]
+    keep_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaf = x if x.requires_grad else x.detach().requires_grad_()
+        y = plain_mlp(leaf, weights, activation)
+        return torch.autograd.grad(y.sum(), leaf, create_graph=keep_graph)[0]
+
+
+class _ReluInputGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, chunk: int, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *weights)
+        ctx.chunk = chunk
+        out = torch.empty_like(x)
+        for start in range(0, x.shape[0], chunk):
+            part = slice(start, start + chunk)
+            out[part] = _relu_chain(x[part], weights)[1][0] @ weights[0] if len(weights) > 1 else weights[0]
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, v: Tensor) -> tuple:  # type: ignore[override]
+        x, *weights = ctx.saved_tensors
+        grad_w = [torch.zeros_like(w) for w in weights]
+        for start in range(0, x.shape[0], ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            hidden, gradients = _relu_chain(x[part], weights)
+            along = v[part]  # the derivative of each layer's input along v
+            for index, weight in enumerate(weights[:-1]):
+                grad_w[index] += gradients[index].T @ along
+                along = _GRADIENTS["relu"](along @ weight.T, hidden[index])
+            grad_w[-1] += along.sum(0)
+        return (None, None, *grad_w)
+
+
+def _relu_chain(x: Tensor, weights: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the outputs of the hidden layers, and the gradient of the network's output before each of their ReLUs."""
+    hidden = []
+    for weight in weights[:-1]:
+        hidden.append(torch.relu_(F.linear(hidden[-1] if hidden else x, weight)))
+    gradients: list[Tensor] = []
+    for index in range(len(hidden) - 1, -1, -1):
+        behind = gradients[0] @ weights[index + 1] if gradients else weights[-1].expand(len(x), -1)
+        gradients.insert(0, _GRADIENTS["relu"](behind, hidden[index]))
+    return hidden, gradients

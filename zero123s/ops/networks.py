@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zero123s.errors import ConfigError
 from zero123s.ops.activations import get_activation
+from zero123s.ops.mlp import CHUNKED_ACTIVATIONS, mlp_forward, mlp_input_gradient, plain_mlp
 from zero123s.ops.spherical_harmonics import spherical_harmonics
 
 
@@ -28,7 +29,7 @@ class NetworkConfig:
     """Hidden layers."""
 
 
-def build_mlp(n_in: int, n_out: int, cfg: NetworkConfig) -> nn.Module:
+def build_mlp(n_in: int, n_out: int, cfg: NetworkConfig) -> "MLP":
     """Return the network of a `NetworkConfig`; raises ConfigError for an unknown kind."""
     if cfg.otype not in ("VanillaMLP", "FullyFusedMLP", "CutlassMLP"):
         raise ConfigError(f"mlp_network_config.otype: '{cfg.otype}' is not known; use VanillaMLP.")
@@ -48,14 +49,26 @@ class MLP(nn.Module):
     def __init__(self, widths: list[int], activation: str, output_activation: str) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
-        self.activation = get_activation(activation)
+        self.activation = activation.lower()
+        get_activation(self.activation)
         self.output_activation = get_activation(output_activation)
 
+    @property
+    def weights(self) -> list[Float[Tensor, "O I"]]:
+        """The layers' matrices, first to last."""
+        return [layer.weight for layer in self.layers]  # type: ignore[misc]
+
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        """Apply all layers."""
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.output_activation(self.layers[-1](x))
+        """Apply all layers; on a CPU in chunks that stay in the cache and are recomputed for the gradients."""
+        # The chunks know nothing of autocast, and pay only where a cache is small.
+        chunked = x.device.type == "cpu" and x.dim() == 2 and self.activation in CHUNKED_ACTIVATIONS
+        if chunked and not torch.is_autocast_enabled("cpu"):
+            return self.output_activation(mlp_forward(x, self.weights, self.activation))
+        return self.output_activation(plain_mlp(x, self.weights, self.activation))
+
+    def input_gradient(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        """Return the gradient of the only output by `x`, before the output activation; differentiable in the weights."""
+        return mlp_input_gradient(x, self.weights, self.activation)
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from zero123s.ops.compositing import Composited, composite, visibility
+from zero123s.ops.compositing import Composited, composite
 from zero123s.ops.ray_marching import Samples
 from zero123s.renderer.base import RENDERERS
-from zero123s.renderer.volume import ALPHA_THRESHOLD, EARLY_STOP, VolumeRenderer
+from zero123s.renderer.volume import VolumeRenderer
 from zero123s.structures import FieldOutput, RadianceField
 
 
@@ -26,11 +27,11 @@ class NerfVolumeRenderer(VolumeRenderer):
         """Return the optical depth of one step."""
         return field.density(x) * self.step_size
 
-    def visible(self, field: RadianceField, x: Float[Tensor, "S 3"], samples: Samples) -> Bool[Tensor, "S"]:
-        """Return which samples are opaque enough and not hidden."""
-        return visibility(
-            field.density(x), samples.t_starts, samples.t_ends, samples.packed_info, ALPHA_THRESHOLD, EARLY_STOP
-        )
+    def opacity(
+        self, field: RadianceField, x: Float[Tensor, "S 3"], dt: Float[Tensor, "S"] | float
+    ) -> Float[Tensor, "S"]:
+        """Return 1 - exp(-sigma dt)."""
+        return -torch.expm1(-field.density(x) * dt)
 
     def composite(
         self, out: FieldOutput, dirs: Float[Tensor, "S 3"], samples: Samples, values: Float[Tensor, "S C"]

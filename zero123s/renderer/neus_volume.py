@@ -4,15 +4,15 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zero123s.errors import ConfigError
-from zero123s.ops.compositing import Composited, composite_alpha, visibility_alpha
+from zero123s.ops.compositing import Composited, composite_alpha
 from zero123s.ops.ray_marching import Samples
 from zero123s.renderer.base import RENDERERS
-from zero123s.renderer.volume import ALPHA_THRESHOLD, EARLY_STOP, VolumeRenderer
+from zero123s.renderer.volume import VolumeRenderer
 from zero123s.structures import FieldOutput, RadianceField
 
 EPS = 1e-5
@@ -82,10 +82,11 @@ class NeusVolumeRenderer(VolumeRenderer):
         """Return the head-on opacity at the most that the distance may shrink within a cell."""
         return self.alpha(-field.surface_level(x) - self.cell_radius, -1.0, self.step_size)
 
-    def visible(self, field: RadianceField, x: Float[Tensor, "S 3"], samples: Samples) -> Bool[Tensor, "S"]:
-        """Return which samples would be opaque enough head on, and are not hidden."""
-        alphas = self.alpha(-field.surface_level(x), -1.0, samples.t_ends - samples.t_starts)
-        return visibility_alpha(alphas, samples.packed_info, ALPHA_THRESHOLD, EARLY_STOP)
+    def opacity(
+        self, field: RadianceField, x: Float[Tensor, "S 3"], dt: Float[Tensor, "S"] | float
+    ) -> Float[Tensor, "S"]:
+        """Return the opacity that steps would have head on."""
+        return self.alpha(-field.surface_level(x), -1.0, dt)
 
     def composite(
         self, out: FieldOutput, dirs: Float[Tensor, "S 3"], samples: Samples, values: Float[Tensor, "S C"]

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from zero123s.errors import ConfigError
-from zero123s.ops.compositing import Composited
+from zero123s.ops.compositing import Composited, visible_samples
 from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
 from zero123s.renderer.base import BaseRenderer
@@ -24,7 +24,7 @@ EARLY_STOP = 1e-4
 class VolumeRenderer(BaseRenderer):
     """Marches occupied space in uniform steps and composites what it finds.
 
-    A subclass says how opaque the field is: `occupancy`, `visible` and `composite`.
+    A subclass says how opaque the field is: `occupancy`, `opacity` and `composite`.
     """
 
     @dataclass
@@ -71,9 +71,11 @@ class VolumeRenderer(BaseRenderer):
         """Return how opaque one step at `x` is, for the occupancy grid."""
         raise NotImplementedError(f"{type(self).__name__} must define occupancy().")
 
-    def visible(self, field: RadianceField, x: Float[Tensor, "S 3"], samples: Samples) -> Bool[Tensor, "S"]:
-        """Return which samples are worth shading."""
-        raise NotImplementedError(f"{type(self).__name__} must define visible().")
+    def opacity(
+        self, field: RadianceField, x: Float[Tensor, "S 3"], dt: Float[Tensor, "S"] | float
+    ) -> Float[Tensor, "S"]:
+        """Return how opaque steps of length `dt` at `x` are at most, to choose the samples worth shading."""
+        raise NotImplementedError(f"{type(self).__name__} must define opacity().")
 
     def composite(
         self, out: FieldOutput, dirs: Float[Tensor, "S 3"], samples: Samples, values: Float[Tensor, "S C"]
@@ -137,11 +139,10 @@ class VolumeRenderer(BaseRenderer):
             rays_o, rays_d, aabb, self.grid.binaries, self.step_size, jitter=jitter, backend=self.cfg.backend
         )
         if self.cfg.prune_alpha_threshold and self.cfg.grid_prune:
-            with torch.no_grad():
-                samples = samples.keep(self.visible(field, _positions(samples, rays_o, rays_d), samples))
-        x, dirs = _positions(samples, rays_o, rays_d), rays_d[samples.ray_indices]
+            samples = self._prune(field, rays_o, rays_d, samples)
+        x, dirs = samples.positions(rays_o, rays_d), rays_d.index_select(0, samples.ray_indices)
         wanted = self.always_needed | (needs & {"normal", "normal_perturbed", "sdf"})
-        out = field.query(x, dirs, wanted, lights[samples.ray_indices])
+        out = field.query(x, dirs, wanted, lights.index_select(0, samples.ray_indices))
         assert out.rgb is not None
         values = out.rgb if out.normal is None else torch.cat([out.rgb, out.normal], dim=-1)
         weights, opacity, depth, summed = self.composite(out, dirs, samples, values)
@@ -151,6 +152,15 @@ class VolumeRenderer(BaseRenderer):
             extra = {"weights": weights, "dirs": dirs, "ray_indices": samples.ray_indices}
             extra |= {"normal": out.normal, "normal_perturbed": out.normal_perturbed, "sdf_grad": out.sdf_grad}
         return _Flat(summed[:, :3], opacity, depth, normal, samples.ray_indices.shape[0], extra)
+
+    def _prune(self, field: RadianceField, rays_o: Tensor, rays_d: Tensor, samples: Samples) -> Samples:
+        """Return the samples that are opaque enough and not hidden; evaluated without gradients."""
+
+        def alphas_at(index: Int[Tensor, "K"]) -> Float[Tensor, "K"]:
+            return self.opacity(field, samples.positions(rays_o, rays_d, index), self.step_size)
+
+        seen = visible_samples(alphas_at, samples.ray_indices, samples.packed_info, ALPHA_THRESHOLD, EARLY_STOP)
+        return samples.keep(seen)
 
 
 @dataclass(frozen=True)
@@ -166,11 +176,6 @@ class _Flat:
 
     def images(self) -> tuple[Tensor, ...]:
         return self.rgb, self.opacity, self.depth, self.normal
-
-
-def _positions(samples: Samples, rays_o: Tensor, rays_d: Tensor) -> Float[Tensor, "S 3"]:
-    middle = 0.5 * (samples.t_starts + samples.t_ends)
-    return rays_o[samples.ray_indices] + middle[:, None] * rays_d[samples.ray_indices]
 
 
 def _as_images(flat: _Flat, behind: Float[Tensor, "B H W 3"], needs: frozenset[str], training: bool) -> RenderOutput:

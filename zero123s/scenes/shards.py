@@ -79,3 +79,48 @@ def read_shard(path: str | Path) -> Shard:
         records=lists["records"],
         failures=lists["failures"],
     )
+
+
+class ShardFolder:
+    """All objects of a folder of shards, read row by row through memory maps.
+
+    Args:
+        folder: what `zero123s render` wrote.
+
+    Raises:
+        ImageError: no shards there, or one of them is damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.paths = sorted(self.folder.glob("shard_*.safetensors"))
+        if not self.paths:
+            raise ImageError(f"{self.folder}: holds no rendered views; make some with `zero123s render {self.folder}`.")
+        self._open = [_open_shard(path) for path in self.paths]
+        poses = [{n: f.get_tensor(n) for n in _ARRAYS[1:]} for f in self._open]
+        self.elevation_deg, self.azimuth_deg, self.distance, self.fovy_deg = (
+            np.concatenate([p[name] for p in poses]) for name in _ARRAYS[1:]
+        )
+        counts = [len(p["elevation_deg"]) for p in poses]
+        self.place = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
+        """Per object: which shard, which row."""
+        self.size = int(self._open[0].get_slice("images").get_shape()[2])
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def images(self, index: int) -> NDArray[np.uint8]:
+        """Return all views of one object, V S S 4."""
+        shard, row = self.place[index]
+        return self._open[shard].get_slice("images")[row : row + 1][0]
+
+
+def _open_shard(path: Path) -> Any:
+    """Map one shard; raises ImageError as `read_shard` does."""
+    try:
+        file = safe_open(str(path), "numpy").__enter__()
+    except (OSError, SafetensorError) as error:
+        raise ImageError(f"{path}: cannot be read as a shard of renders ({error}); render it again.") from error
+    if (file.metadata() or {}).get("format") != FORMAT:
+        raise ImageError(f"{path}: is no shard of renders; move it out of the folder.")
+    return file

@@ -12,8 +12,10 @@ from zero123s.config import parse_slot
 from zero123s.data import DATA
 from zero123s.data.base import BaseData
 from zero123s.experiment import ExperimentConfig
+from zero123s.options import schedules
 from zero123s.randomness import generator_for
 from zero123s.registry import Registry
+from zero123s.schedule import Schedule
 
 
 class BaseSystem(pl.LightningModule):
@@ -21,7 +23,7 @@ class BaseSystem(pl.LightningModule):
 
     Args:
         cfg: the parsed `Config` of the subclass, slot sections included.
-        data: the data source, already prepared.
+        data: the data source; prepared, except in a dry run, which builds everything and reads nothing.
         seed: the run's seed.
     """
 
@@ -36,10 +38,24 @@ class BaseSystem(pl.LightningModule):
         self.seed = seed
         self.export_stats: dict[str, Any] = {}
         """What run.json says of the last export."""
+        self.model_record: dict[str, Any] = {}
+        """What run.json of a resumed run says of its model."""
 
     @classmethod
     def check(cls, cfg: Any) -> None:
         """Check and type the nested slot sections of `cfg` in place, building nothing; raises ConfigError."""
+
+    @classmethod
+    def requirements(cls, cfg: Any, mode: str) -> dict[str, Any]:
+        """Check that what a mode needs is there, before anything is built or written.
+
+        Returns:
+            What would be used, by name, for `--dry-run`; "model" as in `describe()`.
+
+        Raises:
+            UserError: a model or an optional package that is missing.
+        """
+        return {}
 
     def generator(self, purpose: str, step: int | None = None) -> torch.Generator:
         """Return a generator that depends on seed, step, rank and purpose alone."""
@@ -63,8 +79,12 @@ class BaseSystem(pl.LightningModule):
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """Return what run.json says of the networks behind this run."""
-        return {}
+        """Return what run.json says of the networks behind this run: path, sha256, family, bundled."""
+        return self.model_record
+
+    def extra_loggers(self, out_dir: Path) -> list[Any]:
+        """Return Lightning loggers besides TensorBoard and CSV; raises MissingDependencyError."""
+        return []
 
 
 SYSTEMS: Registry[BaseSystem] = Registry("system", BaseSystem)
@@ -85,11 +105,29 @@ class Plan:
     data_class: type[BaseData]
     system_class: type[BaseSystem]
 
-    def build(self) -> BaseSystem:
-        """Read the data and build the system; the expensive networks come with training, not here."""
+    def build(self, prepare: bool = True) -> BaseSystem:
+        """Read the data (unless told otherwise, in a dry run) and build the system; networks come with training."""
         data = self.data_class(self.experiment.data, self.experiment.seed)
-        data.prepare()
+        if prepare:
+            data.prepare()
         return self.system_class(self.experiment.system, data, self.experiment.seed)
+
+    def requirements(self, mode: str) -> dict[str, Any]:
+        """Check that what a mode needs is there, building and writing nothing; see `BaseSystem.requirements`."""
+        return self.system_class.requirements(self.experiment.system, mode)
+
+    def schedules(self) -> dict[str, Schedule]:
+        """Return every scheduled value by its full key."""
+        return schedules(self.experiment)
+
+    def notices(self) -> list[str]:
+        """Return sentences about settings that are allowed and probably not meant."""
+        last = self.experiment.trainer.max_steps
+        return [
+            f"{key} never moves: its schedule starts at step {s.points[0][0]} and the run ends at {last}."
+            for key, s in self.schedules().items()
+            if not s.is_constant and s.points[0][0] >= last
+        ]
 
 
 def plan_experiment(experiment: ExperimentConfig) -> Plan:

@@ -18,16 +18,19 @@ from zero123s.losses import LossConfig, LossTerm, LossWeights, View
 from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
 from zero123s.ops.cameras import generate_rays
+from zero123s.options import option
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
 from zero123s.system.field import GeometryMaterialField
+from zero123s.system.loggers import LoggersConfig, build_loggers, check_loggers
 from zero123s.system.optimizers import (
     OptimizerConfig,
     SchedulerConfig,
     build_optimizer,
     build_scheduler,
     check_optimizer,
+    check_scheduler,
 )
 from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
@@ -39,38 +42,21 @@ SLOTS = {
     "guidance": GUIDANCES,
     "exporter": EXPORTERS,
 }
+FOG_TERMS = frozenset({"orient", "sparsity", "opaque"})
 
 
 @dataclass
 class FreqConfig:
     """How often what happens, in steps."""
 
-    ref_only_steps: int = 0
+    ref_only_steps: int = option(0, low=0)
     """Steps at the start that only look at the reference view."""
-    guidance_eval: int = 0
+    guidance_eval: int = option(0, low=0)
     """Steps between pictures of what the guidance sees; 0 = never."""
-    ref_or_zero123: str = "accumulate"
+    ref_or_zero123: str = option("accumulate", choices=("accumulate", "alternate"))
     """"accumulate": every step does both; "alternate": one or the other."""
-    n_ref: int = 2
+    n_ref: int = option(2, low=1)
     """With "alternate": every n-th step looks at the reference view."""
-
-
-@dataclass
-class WandbConfig:
-    """Weights & Biases."""
-
-    enable: bool = False
-    """Also log there; needs the wandb package."""
-    project: str = "zero123s"
-    """Project name."""
-
-
-@dataclass
-class LoggersConfig:
-    """Loggers besides TensorBoard and CSV, which are always on."""
-
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    """Weights & Biases."""
 
 
 @SYSTEMS.register("zero123-system")
@@ -115,10 +101,10 @@ class Zero123System(BaseSystem):
         """Learning rate scheduler."""
         loggers: LoggersConfig = field(default_factory=LoggersConfig)
         """Extra loggers."""
-        ambient_ratio_min: float = 0.5
+        ambient_ratio_min: float = option(0.5, low=0.0, high=1.0)
         """Smallest share of ambient light on random views."""
         refinement: bool = False
-        """Second stage: the reference pass is not regularised by the foggy-scene terms orient, sparsity and opaque."""
+        """Second stage: the terms against fog, orient, sparsity and opaque, are off on all passes."""
 
     cfg: Config
 
@@ -130,10 +116,17 @@ class Zero123System(BaseSystem):
             setattr(cfg, slot, section)
         _check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
-        if cfg.freq.ref_or_zero123 not in ("accumulate", "alternate"):
-            raise ConfigError(
-                f"system.freq.ref_or_zero123: '{cfg.freq.ref_or_zero123}' is neither accumulate nor alternate."
-            )
+        check_scheduler(cfg.scheduler)
+
+    @classmethod
+    def requirements(cls, cfg: Config, mode: str) -> dict[str, Any]:
+        """Check the guiding model and the extra loggers for training; see `BaseSystem`."""
+        found: dict[str, Any] = {"slots": slot_names(cfg)}
+        if mode == "train":
+            check_loggers(cfg.loggers)
+            if LossWeights(cfg.loss).ever("sds"):
+                found["model"] = GUIDANCES.get(cfg.guidance_type).requirements(cfg.guidance)
+        return found
 
     def __init__(self, cfg: Config, data: BaseData, seed: int = 0) -> None:
         super().__init__(cfg, data, seed)
@@ -146,9 +139,18 @@ class Zero123System(BaseSystem):
             self.material = MATERIALS.get(cfg.material_type)(cfg.material, self.geometry.n_features)
             self.background = BACKGROUNDS.get(cfg.background_type)(cfg.background)
             self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
-        self.loss_weights = LossWeights(cfg.loss)
+        self.exporter = EXPORTERS.get(cfg.exporter_type)(cfg.exporter)
+        self.loss_weights = LossWeights(cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset())
+        for name, wanted in self.loss_weights.wanted().items():
+            if getattr(data.reference(), wanted) is None:
+                raise ConfigError(
+                    f"system.loss.lambda_{name} needs a {wanted} picture, and the data has none; set "
+                    f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
+                )
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
+        self.guidance_pictures: tuple[int, dict[str, torch.Tensor]] | None = None
+        """Step and pictures of the last guidance evaluation, until a callback has taken them."""
 
     # ------------------------------------------------------------ parts
 
@@ -183,7 +185,9 @@ class Zero123System(BaseSystem):
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and scheduler from the config."""
-        optimizer = build_optimizer(self.cfg.optimizer, self)
+        # A fused optimiser unscales gradients itself, after it would be time to clip them.
+        clips_scaled = self.trainer.gradient_clip_val is not None and self.trainer.precision == "16-mixed"
+        optimizer = build_optimizer(self.cfg.optimizer, self, fused=not clips_scaled)
         if not self.cfg.scheduler.name:
             return optimizer
         scheduler = build_scheduler(self.cfg.scheduler, optimizer)
@@ -232,7 +236,7 @@ class Zero123System(BaseSystem):
             reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
         )
         self.log("samples/reference", float(out.n_samples))
-        return self._regularised(self.loss_weights.compute("reference", step, View(out, reference)))
+        return self.loss_weights.compute("reference", step, View(out, reference))
 
     def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
         """Render random views and let the guidance judge them."""
@@ -245,12 +249,12 @@ class Zero123System(BaseSystem):
         judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
         self.log("guidance/grad_norm", judged.grad_norm)
         self.log("samples/novel", float(out.n_samples))
-        terms = self._regularised(self.loss_weights.compute("novel", step, View(out)))
+        every = self.cfg.freq.guidance_eval
+        if every and step % every == 0:
+            seen = self.guidance.evaluate(out.comp_rgb.detach(), cameras, step, self.generator("guidance-eval"))
+            self.guidance_pictures = (step, seen)
+        terms = self.loss_weights.compute("novel", step, View(out))
         return {"sds": LossTerm(judged.loss, self.loss_weights.weight("sds", step)), **terms}
-
-    def _regularised(self, terms: dict[str, LossTerm]) -> dict[str, LossTerm]:
-        skipped = {"orient", "sparsity", "opaque"} if self.cfg.refinement else set()
-        return {name: t for name, t in terms.items() if name not in skipped}
 
     def _weigh(self, terms: dict[str, LossTerm], where: str) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
@@ -278,10 +282,9 @@ class Zero123System(BaseSystem):
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the mesh; raises MeshError when there is no surface."""
-        exporter = EXPORTERS.get(self.cfg.exporter_type)(self.cfg.exporter)
         threshold = self.geometry.cfg.isosurface_threshold
         reference = self.data_source.reference()
-        result = exporter(
+        result = self.exporter(
             self.field(), out_dir, threshold=threshold, reference=reference, extras=self._extras(), progress=progress
         )
         self.export_stats = result.stats
@@ -289,7 +292,11 @@ class Zero123System(BaseSystem):
 
     def describe(self) -> dict[str, Any]:
         """Return what run.json says of the guiding model."""
-        return self.guidance.describe() if self.guidance else {"path": None, "bundled": None}
+        return self.guidance.describe() if self.guidance else self.model_record
+
+    def extra_loggers(self, out_dir: Path) -> list[Any]:
+        """Return the loggers of system.loggers; raises MissingDependencyError."""
+        return build_loggers(self.cfg.loggers, out_dir)
 
     def _extras(self) -> dict[str, str]:
         model = {f"model_{k}": str(v) for k, v in self.describe().items() if v is not None}

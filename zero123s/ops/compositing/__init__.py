@@ -1,5 +1,7 @@
 """Volume rendering of packed samples: weights, opacity, depth and any per-sample values along each ray."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from zero123s.ops import backends
 from zero123s.ops.compositing import reference
 
-__all__ = ["Composited", "composite", "composite_alpha", "visibility", "visibility_alpha"]
+__all__ = ["Composited", "composite", "composite_alpha", "visibility", "visibility_alpha", "visible_samples"]
 
 Composited = tuple[Float[Tensor, "S"], Float[Tensor, "R"], Float[Tensor, "R"], Float[Tensor, "R C"]]
 
@@ -27,7 +29,9 @@ def composite(
     not divided by opacity. Samples whose transmittance is below `early_stop_eps` weigh nothing. Differentiable in
     `sigmas` and `values`, through every output.
     """
-    backends.resolve("compositing", backend, sigmas.device)
+    if _backend(sigmas, backend) == "numba":
+        alphas = -torch.expm1(-sigmas * (t_ends - t_starts))
+        return composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps, "numba")
     transmittance, alphas = reference.from_density(sigmas * (t_ends - t_starts), packed_info)
     return reference.accumulate(transmittance, alphas, t_starts, t_ends, packed_info, values, early_stop_eps)
 
@@ -42,9 +46,40 @@ def composite_alpha(
     backend: str = "auto",
 ) -> Composited:
     """As `composite`, from the opacity in [0, 1] of each sample (NeuS)."""
-    backends.resolve("compositing", backend, alphas.device)
+    if _backend(alphas, backend) == "numba":
+        from zero123s.ops.compositing import numba
+
+        return numba.composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps)  # type: ignore[return-value]
     transmittance = reference.from_alpha(alphas, packed_info)
     return reference.accumulate(transmittance, alphas, t_starts, t_ends, packed_info, values, early_stop_eps)
+
+
+@torch.no_grad()
+def visible_samples(
+    alphas_at: Callable[[Int[Tensor, "K"]], Float[Tensor, "K"]],
+    ray_indices: Int[Tensor, "S"],
+    packed_info: Int[Tensor, "R 2"],
+    alpha_thre: float = 0.0,
+    early_stop_eps: float = 1e-4,
+    backend: str = "auto",
+) -> Bool[Tensor, "S"]:
+    """Return which samples are at least `alpha_thre` opaque and reached by `early_stop_eps` of the light.
+
+    `alphas_at` gives the opacity of the samples it is asked for: of all at once, or, on the CPU, front to back as
+    long as light passes, which spares most of the evaluations inside and behind an opaque object.
+    """
+    if backends.resolve("compositing", backend, ray_indices.device) == "numba":
+        from zero123s.ops.compositing import numba
+
+        return numba.visible_samples(alphas_at, ray_indices, packed_info, alpha_thre, early_stop_eps)
+    everything = torch.arange(len(ray_indices), device=ray_indices.device)
+    return visibility_alpha(alphas_at(everything), packed_info, alpha_thre, early_stop_eps)
+
+
+def _backend(x: Tensor, backend: str) -> str:
+    if backend == "auto" and x.dtype != torch.float32:
+        backend = "reference"  # the kernels are written for float32
+    return backends.resolve("compositing", backend, x.device)
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from zero123s.ops import backends
 from zero123s.ops.hash_grid import reference
-from zero123s.ops.hash_grid.reference import Level
+from zero123s.ops.hash_grid.reference import GradBuffer, Level
 
-__all__ = ["HashGrid", "Level", "encode"]
+__all__ = ["GradBuffer", "HashGrid", "Level", "encode", "position_gradient"]
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,46 @@ class HashGrid:
 
 
 def encode(
-    x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], grid: HashGrid, backend: str = "auto"
+    x: Float[Tensor, "N 3"],
+    table: Float[Tensor, "P F"],
+    grid: HashGrid,
+    backend: str = "auto",
+    grad_buffer: GradBuffer | None = None,
 ) -> Float[Tensor, "N LF"]:
     """Interpolate the features of every level at `x` in [0, 1]; twice differentiable in `x`, once in `table`.
 
     Points outside the box wrap through tiny-cuda-nn's unsigned index arithmetic: finite, but without meaning.
+    A backend that can adds the table gradient to what `grad_buffer` returns, and autograd sees none: saves a new
+    table-sized buffer per call.
     """
-    assert table.shape == (grid.n_rows, grid.n_features_per_level), "the table does not belong to this grid"
-    if x.dtype != torch.float32 and backend == "auto":
-        backend = "reference"  # the kernels are written for float32
-    if backends.resolve("hash_grid", backend, x.device) == "numba":
+    if _backend(x, table, grid, backend) == "numba":
         from zero123s.ops.hash_grid import numba
 
-        return numba.encode(x.contiguous(), table.contiguous(), grid.levels)
+        return numba.encode(x.contiguous(), table.contiguous(), grid.levels, grad_buffer)
     return reference.encode(x, table, grid.levels)
+
+
+def position_gradient(
+    x: Float[Tensor, "N 3"],
+    table: Float[Tensor, "P F"],
+    grad: Float[Tensor, "N LF"],
+    grid: HashGrid,
+    backend: str = "auto",
+    grad_buffer: GradBuffer | None = None,
+) -> Float[Tensor, "N 3"]:
+    """Return the gradient of `grad . encode(x)` by `x`, differentiable in `table` and `grad` but not in `x`.
+
+    What analytic normals need: they train the field, and the positions of samples are not trained.
+    """
+    if _backend(x, table, grid, backend) == "numba":
+        from zero123s.ops.hash_grid import numba
+
+        return numba.position_gradient(x, table.contiguous(), grad, grid.levels, grad_buffer)
+    return reference.position_gradient(x, table, grad, grid.levels)
+
+
+def _backend(x: Tensor, table: Tensor, grid: HashGrid, backend: str) -> str:
+    assert table.shape == (grid.n_rows, grid.n_features_per_level), "the table does not belong to this grid"
+    if backend == "auto" and (x.dtype != torch.float32 or grid.n_features_per_level % 2):
+        backend = "reference"  # the kernels are written for float32 and pairs of features
+    return backends.resolve("hash_grid", backend, x.device)

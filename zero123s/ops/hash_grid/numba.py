@@ -1,198 +1,277 @@
-"""Hash encoding on the CPU: level-major numba kernels for the encoding, its gradients and their derivative.
+"""Hash encoding on the CPU: level-major numba kernels for the encoding, its gradients and their derivatives.
 
-Level by level, because one level's rows fit into the cache where the whole table does not. In the table gradients
-one thread owns a level, so that they need no atomics and are the same for any number of threads.
+Level by level, because one level's rows fit into the cache where the whole table does not. Points and features are
+stored axis by axis and feature by feature, so that a level reads and writes whole cache lines. Each block of points
+goes through short loops that the compiler can vectorise: cells, rows, weights; only reading and adding rows is scalar.
+In the table gradient one thread owns a level: no atomics, and the same sum for any number of threads.
 """
 
 # numba's decorators and scalar types are opaque to a type checker.
 # pyright: reportCallIssue=false, reportArgumentType=false
-import logging
-import threading
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
-from zero123s.ops.hash_grid.reference import Level
+from zero123s.ops.hash_grid.reference import GradBuffer, Level
+from zero123s.ops.kernels import launch, n_threads
 
-logger = logging.getLogger(__name__)
-# numba's fallback threading layer must not be entered by two threads at once.
-_lock = threading.Lock()
-_BLOCK = 2048
-_HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1.0), np.float32(0.0)
-_Y, _Z = np.uint32(2654435761), np.uint32(805459861)
-
-
-@njit(inline="always")
-def _locate(x, scale):
-    """Return the cell (as unsigned 32 bit, wrapping below zero) and the fraction inside it."""
-    position = x * scale + _HALF
-    base = np.floor(position)
-    return np.uint32(np.int64(base)), position - base
+_BLOCK = 256
+"""Points that go through the loops together; their scratch (8 corners, 4 bytes, four times) stays in the L1 cache."""
+_HALF, _ONE = np.float32(0.5), np.float32(1.0)
+# numba widens sums of 32-bit integers, which halves what a vector holds.
+_u32 = np.uint32
+_1, _Y, _Z = _u32(1), _u32(2654435761), _u32(805459861)
 
 
-@njit(inline="always")
-def _row(x, y, z, resolution, size, hashed):
-    """Return the row of a grid point inside its level."""
+@njit
+def _find_rows(x, first, count, scale, resolution, size, hashed, fraction, rows):
+    """Fill the fractions inside the cells, by axis, and the rows (inside the level) of the corners, by corner.
+
+    Cells are unsigned 32 bit and wrap below zero, as in tiny-cuda-nn.
+    """
+    for axis in range(3):
+        position = x[axis, first : first + count]
+        offset, cell = fraction[axis * _BLOCK : (axis + 1) * _BLOCK], rows[axis * _BLOCK : (axis + 1) * _BLOCK]
+        for n in range(count):
+            scaled = position[n] * scale + _HALF
+            base = np.floor(scaled)
+            offset[n] = scaled - base
+            cell[n] = np.int32(base)
     if hashed:
-        return np.int64(np.uint32(x ^ np.uint32(y * _Y) ^ np.uint32(z * _Z)) & np.uint32(size - 1))
-    row = np.int64(np.uint32(x + y * resolution + z * resolution * resolution))
-    # A division costs more than the rest; only points beyond the last grid point need it.
-    return row if row < size else row % size
+        _hash(count, _u32(size - 1), rows)
+    else:
+        _stride(count, _u32(resolution), _u32(size), rows)
 
 
-@njit(inline="always")
-def _corner_row(c, x, y, z, resolution, size, hashed):
-    return _row(np.uint32(x + (c & 1)), np.uint32(y + (c >> 1 & 1)), np.uint32(z + (c >> 2)), resolution, size, hashed)
+@njit
+def _hash(count, mask, rows):
+    """Turn cells, by axis, into hashed rows of their corners."""
+    for n in range(count):
+        x0, y0, z0 = rows[n], _u32(rows[_BLOCK + n] * _Y), _u32(rows[2 * _BLOCK + n] * _Z)
+        x1, y1, z1 = _u32(x0 + _1), _u32(y0 + _Y), _u32(z0 + _Z)
+        rows[n], rows[_BLOCK + n] = (x0 ^ y0 ^ z0) & mask, (x1 ^ y0 ^ z0) & mask
+        rows[2 * _BLOCK + n], rows[3 * _BLOCK + n] = (x0 ^ y1 ^ z0) & mask, (x1 ^ y1 ^ z0) & mask
+        rows[4 * _BLOCK + n], rows[5 * _BLOCK + n] = (x0 ^ y0 ^ z1) & mask, (x1 ^ y0 ^ z1) & mask
+        rows[6 * _BLOCK + n], rows[7 * _BLOCK + n] = (x0 ^ y1 ^ z1) & mask, (x1 ^ y1 ^ z1) & mask
 
 
-@njit(inline="always")
-def _side(bit, fraction):
-    return fraction if bit else _ONE - fraction
+@njit
+def _stride(count, resolution, size, rows):
+    """Turn cells, by axis, into the rows of their corners in a dense level."""
+    plane, largest = _u32(resolution * resolution), _u32(0)
+    for n in range(count):
+        r0 = _u32(rows[n] + _u32(_u32(rows[_BLOCK + n] * resolution) + _u32(rows[2 * _BLOCK + n] * plane)))
+        r2, r4 = _u32(r0 + resolution), _u32(r0 + plane)
+        r6 = _u32(r4 + resolution)
+        rows[n], rows[_BLOCK + n], rows[2 * _BLOCK + n], rows[3 * _BLOCK + n] = r0, _u32(r0 + _1), r2, _u32(r2 + _1)
+        rows[4 * _BLOCK + n], rows[5 * _BLOCK + n] = r4, _u32(r4 + _1)
+        rows[6 * _BLOCK + n], rows[7 * _BLOCK + n] = r6, _u32(r6 + _1)
+    for k in range(8):
+        for n in range(count):
+            largest = max(largest, rows[k * _BLOCK + n])
+    if largest >= size:  # points beyond the last grid point; a division costs more than all the rest
+        for k in range(8):
+            for n in range(count):
+                rows[k * _BLOCK + n] %= size
+
+
+@njit
+def _fill_weights(fraction, v, directional, first, count, scale, weights):
+    """Fill the trilinear weight of each corner, or its derivative along `v`."""
+    vx, vy, vz = v[0, first : first + count], v[1, first : first + count], v[2, first : first + count]
+    for n in range(count):
+        x1, y1, z1 = fraction[n], fraction[_BLOCK + n], fraction[2 * _BLOCK + n]
+        x0, y0, z0 = _ONE - x1, _ONE - y1, _ONE - z1
+        if directional:
+            dx, dy, dz = vx[n] * scale, vy[n] * scale, vz[n] * scale
+            for k in range(8):
+                x, sx = (x1, dx) if k & 1 else (x0, -dx)
+                y, sy = (y1, dy) if k & 2 else (y0, -dy)
+                z, sz = (z1, dz) if k & 4 else (z0, -dz)
+                weights[k * _BLOCK + n] = sx * y * z + x * (sy * z + y * sz)
+        else:
+            for k in range(8):
+                yz = (y1 if k & 2 else y0) * (z1 if k & 4 else z0)
+                weights[k * _BLOCK + n] = (x1 if k & 1 else x0) * yz
+
+
+@njit
+def _read_rows(table, pair, offset, count, rows, values):
+    """Copy one pair of features of every corner."""
+    for k in range(8):
+        for n in range(count):
+            values[k * _BLOCK + n] = table[offset + np.int64(rows[k * _BLOCK + n]), pair]
 
 
 @njit(cache=True, parallel=True)
-def _forward(x, table, scales, sizes, out):
-    n_features = table.shape[1]
-    for level in prange(scales.shape[0]):
-        resolution, offset, size, hashed = sizes[level]
-        scale = scales[level]
-        for n in range(x.shape[0]):
-            cx, fx = _locate(x[n, 0], scale)
-            cy, fy = _locate(x[n, 1], scale)
-            cz, fz = _locate(x[n, 2], scale)
-            # Two features at a time stay in registers; sums in `out` would go to memory eight times.
-            for f in range(0, n_features, 2):
-                second = min(f + 1, n_features - 1)
-                sum0, sum1 = _ZERO, _ZERO
-                for c in range(8):
-                    row = offset + _corner_row(c, cx, cy, cz, resolution, size, hashed)
-                    weight = _side(c & 1, fx) * _side(c & 2, fy) * _side(c & 4, fz)
-                    sum0 += weight * table[row, f]
-                    sum1 += weight * table[row, second]
-                out[n, level * n_features + f] = sum0
-                out[n, level * n_features + second] = sum1
-
-
-@njit(cache=True, parallel=True)
-def _scatter(x, v, directional, grad, scales, sizes, grad_table):
-    """Add weights (or their derivative along `v`) times `grad` to the table gradient."""
-    n_features = grad_table.shape[1]
-    for level in prange(scales.shape[0]):
-        resolution, offset, size, hashed = sizes[level]
-        scale = scales[level]
-        for n in range(x.shape[0]):
-            cx, fx = _locate(x[n, 0], scale)
-            cy, fy = _locate(x[n, 1], scale)
-            cz, fz = _locate(x[n, 2], scale)
-            for c in range(8):
-                row = offset + _corner_row(c, cx, cy, cz, resolution, size, hashed)
-                wx, wy, wz = _side(c & 1, fx), _side(c & 2, fy), _side(c & 4, fz)
-                weight = wx * wy * wz
-                if directional:
-                    dx = v[n, 0] if c & 1 else -v[n, 0]
-                    dy = v[n, 1] if c & 2 else -v[n, 1]
-                    dz = v[n, 2] if c & 4 else -v[n, 2]
-                    weight = scale * (dx * wy * wz + wx * dy * wz + wx * wy * dz)
-                for f in range(n_features):
-                    grad_table[row, f] += weight * grad[n, level * n_features + f]
-
-
-@njit(cache=True, parallel=True)
-def _position_gradient(x, table, grad, scales, sizes, out):
-    n_features = table.shape[1]
-    for block in prange((x.shape[0] + _BLOCK - 1) // _BLOCK):
-        end = min(x.shape[0], (block + 1) * _BLOCK)
+def _gather(x, v, directional, table, scales, sizes, n_parts, out):
+    """Interpolate the table, or differentiate the interpolation along `v`."""
+    n_pairs, size_of_part = table.shape[1], (x.shape[1] + n_parts - 1) // n_parts
+    for part in prange(n_parts):
+        fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
+        rows, values = np.empty(8 * _BLOCK, np.uint32), np.empty(8 * _BLOCK, np.float64)
+        features = values.view(np.float32)
+        end = min(x.shape[1], (part + 1) * size_of_part)
         for level in range(scales.shape[0]):
             resolution, offset, size, hashed = sizes[level]
-            scale = scales[level]
-            for n in range(block * _BLOCK, end):
-                cx, fx = _locate(x[n, 0], scale)
-                cy, fy = _locate(x[n, 1], scale)
-                cz, fz = _locate(x[n, 2], scale)
-                gx, gy, gz = _ZERO, _ZERO, _ZERO
-                for c in range(8):
-                    row = offset + _corner_row(c, cx, cy, cz, resolution, size, hashed)
-                    dot = _ZERO
-                    for f in range(n_features):
-                        dot += table[row, f] * grad[n, level * n_features + f]
-                    wx, wy, wz = _side(c & 1, fx), _side(c & 2, fy), _side(c & 4, fz)
-                    gx += dot * wy * wz if c & 1 else -dot * wy * wz
-                    gy += dot * wx * wz if c & 2 else -dot * wx * wz
-                    gz += dot * wx * wy if c & 4 else -dot * wx * wy
-                out[n, 0] += scale * gx
-                out[n, 1] += scale * gy
-                out[n, 2] += scale * gz
+            for first in range(part * size_of_part, end, _BLOCK):
+                count = min(_BLOCK, end - first)
+                _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
+                _fill_weights(fraction, v, directional, first, count, scales[level], weights)
+                for pair in range(n_pairs):
+                    _read_rows(table, pair, offset, count, rows, values)
+                    channel = (level * n_pairs + pair) * 2
+                    out0, out1 = out[channel, first : first + count], out[channel + 1, first : first + count]
+                    for n in range(count):
+                        sum0, sum1 = np.float32(0), np.float32(0)
+                        for k in range(8):
+                            sum0 += weights[k * _BLOCK + n] * features[2 * (k * _BLOCK + n)]
+                            sum1 += weights[k * _BLOCK + n] * features[2 * (k * _BLOCK + n) + 1]
+                        out0[n] = sum0
+                        out1[n] = sum1
 
 
 @njit(cache=True, parallel=True)
-def _second(x, table, v, grad, scales, sizes, jvp, grad_x):
-    """Differentiate `v . position gradient`: by `grad` (the derivative of the encoding along v) and by `x`."""
-    n_features = table.shape[1]
-    for block in prange((x.shape[0] + _BLOCK - 1) // _BLOCK):
-        end = min(x.shape[0], (block + 1) * _BLOCK)
+def _scatter(x, v, directional, grad, scales, sizes, n_parts, grad_table):
+    """Add what `_gather` transposed makes of `grad` to the table gradient."""
+    n_pairs = grad_table.shape[1]
+    for part in prange(n_parts):
+        fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
+        rows = np.empty(8 * _BLOCK, np.uint32)
+        for level in range(part, scales.shape[0], n_parts):
+            resolution, offset, size, hashed = sizes[level]
+            for first in range(0, x.shape[1], _BLOCK):
+                count = min(_BLOCK, x.shape[1] - first)
+                _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
+                _fill_weights(fraction, v, directional, first, count, scales[level], weights)
+                for pair in range(n_pairs):
+                    channel = (level * n_pairs + pair) * 2
+                    for n in range(count):
+                        grad0, grad1 = grad[channel, first + n], grad[channel + 1, first + n]
+                        for k in range(8):
+                            row, weight = offset + np.int64(rows[k * _BLOCK + n]), weights[k * _BLOCK + n]
+                            old = grad_table[row, pair]
+                            grad_table[row, pair] = complex(old.real + weight * grad0, old.imag + weight * grad1)
+
+
+@njit(cache=True, parallel=True)
+def _position_gradient(x, v, second, table, grad, scales, sizes, n_parts, out):
+    """Add the gradient of `grad . encoding` by position, or the gradient of (that along `v`) by position."""
+    n_pairs, size_of_part = table.shape[1], (x.shape[1] + n_parts - 1) // n_parts
+    for part in prange(n_parts):
+        fraction, dots = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
+        rows, values = np.empty(8 * _BLOCK, np.uint32), np.empty(8 * _BLOCK, np.float64)
+        features = values.view(np.float32)
+        end = min(x.shape[1], (part + 1) * size_of_part)
         for level in range(scales.shape[0]):
             resolution, offset, size, hashed = sizes[level]
-            scale = scales[level]
-            for n in range(block * _BLOCK, end):
-                cx, fx = _locate(x[n, 0], scale)
-                cy, fy = _locate(x[n, 1], scale)
-                cz, fz = _locate(x[n, 2], scale)
-                for c in range(8):
-                    row = offset + _corner_row(c, cx, cy, cz, resolution, size, hashed)
-                    wx, wy, wz = _side(c & 1, fx), _side(c & 2, fy), _side(c & 4, fz)
-                    sx, sy, sz = (
-                        _ONE if c & 1 else -_ONE,
-                        _ONE if c & 2 else -_ONE,
-                        _ONE if c & 4 else -_ONE,
-                    )
-                    dx, dy, dz = sx * v[n, 0], sy * v[n, 1], sz * v[n, 2]
-                    weight = scale * (dx * wy * wz + wx * dy * wz + wx * wy * dz)
-                    dot = _ZERO
-                    for f in range(n_features):
-                        jvp[n, level * n_features + f] += weight * table[row, f]
-                        dot += table[row, f] * grad[n, level * n_features + f]
-                    dot *= scale * scale
-                    grad_x[n, 0] += dot * sx * (dy * wz + wy * dz)
-                    grad_x[n, 1] += dot * sy * (dx * wz + wx * dz)
-                    grad_x[n, 2] += dot * sz * (dx * wy + wx * dy)
+            for first in range(part * size_of_part, end, _BLOCK):
+                count = min(_BLOCK, end - first)
+                _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
+                dots[:] = np.float32(0)
+                for pair in range(n_pairs):
+                    _read_rows(table, pair, offset, count, rows, values)
+                    channel = (level * n_pairs + pair) * 2
+                    grad0, grad1 = grad[channel, first : first + count], grad[channel + 1, first : first + count]
+                    for k in range(8):
+                        for n in range(count):
+                            m = k * _BLOCK + n
+                            dots[m] += features[2 * m] * grad0[n] + features[2 * m + 1] * grad1[n]
+                _differentiate(fraction, v, second, dots, first, count, scales[level], out)
 
 
-def _call(kernel, *args) -> None:
-    """Run a kernel on tensors and arrays, one at a time, and say so when it has to be compiled first."""
-    arrays = [a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in args]
-    with _lock:
-        if not kernel.signatures:
-            logger.info("Loading or compiling the kernel %s (seconds, the first time on this machine)", kernel.__name__)
-        kernel(*arrays)
+@njit
+def _differentiate(fraction, v, second, dots, first, count, scale, out):
+    """Add the derivative of sum_k weight_k dots_k by position, or of its derivative along `v`."""
+    vx, vy, vz = v[0, first : first + count], v[1, first : first + count], v[2, first : first + count]
+    gx, gy, gz = out[0, first : first + count], out[1, first : first + count], out[2, first : first + count]
+    for n in range(count):
+        x1, y1, z1 = fraction[n], fraction[_BLOCK + n], fraction[2 * _BLOCK + n]
+        x0, y0, z0 = _ONE - x1, _ONE - y1, _ONE - z1
+        d0, d1, d2, d3 = dots[n], dots[_BLOCK + n], dots[2 * _BLOCK + n], dots[3 * _BLOCK + n]
+        d4, d5, d6, d7 = dots[4 * _BLOCK + n], dots[5 * _BLOCK + n], dots[6 * _BLOCK + n], dots[7 * _BLOCK + n]
+        if second:
+            xy = z0 * (d3 - d2 - d1 + d0) + z1 * (d7 - d6 - d5 + d4)
+            xz = y0 * (d5 - d4 - d1 + d0) + y1 * (d7 - d6 - d3 + d2)
+            yz = x0 * (d6 - d4 - d2 + d0) + x1 * (d7 - d5 - d3 + d1)
+            gx[n] += scale * scale * (xy * vy[n] + xz * vz[n])
+            gy[n] += scale * scale * (xy * vx[n] + yz * vz[n])
+            gz[n] += scale * scale * (xz * vx[n] + yz * vy[n])
+        else:
+            gx[n] += scale * (z0 * (y0 * (d1 - d0) + y1 * (d3 - d2)) + z1 * (y0 * (d5 - d4) + y1 * (d7 - d6)))
+            gy[n] += scale * (z0 * (x0 * (d2 - d0) + x1 * (d3 - d1)) + z1 * (x0 * (d6 - d4) + x1 * (d7 - d5)))
+            gz[n] += scale * (y0 * (x0 * (d4 - d0) + x1 * (d5 - d1)) + y1 * (x0 * (d6 - d2) + x1 * (d7 - d3)))
+
+
+class _Sizes(NamedTuple):
+    """What every kernel is told about the grid."""
+
+    scales: np.ndarray
+    levels: np.ndarray
+
+    @staticmethod
+    def of(levels: tuple[Level, ...]) -> "_Sizes":
+        scales = np.array([level.scale for level in levels], dtype=np.float32)
+        return _Sizes(scales, np.array([level[1:] for level in levels], dtype=np.int64))
+
+
+def _by_axis(x: Tensor) -> Tensor:
+    """Return N C as contiguous C N: free for what these functions made themselves."""
+    return x.detach().t().contiguous()
+
+
+def _interpolate(x: Tensor, v: Tensor | None, table: Tensor, sizes: _Sizes) -> Tensor:
+    out = x.new_empty(len(sizes.scales) * table.shape[1], x.shape[1])
+    pairs = table.detach().view(torch.float64)
+    launch(_gather, x, x if v is None else v, v is not None, pairs, *sizes, n_threads(), out)
+    return out.t()
+
+
+def _add_to_table(x: Tensor, v: Tensor | None, grad: Tensor, sizes: _Sizes, grad_table: Tensor) -> None:
+    pairs = grad_table.view(torch.complex64)
+    launch(_scatter, x, x if v is None else v, v is not None, _by_axis(grad), *sizes, n_threads(), pairs)
+
+
+def _table_gradient(ctx, x: Tensor, v: Tensor | None, grad: Tensor, table: Tensor) -> Tensor | None:
+    """Return the gradient, or add it to the buffer that the caller keeps and return None."""
+    if ctx.keep is None:
+        grad_table = torch.zeros_like(table)
+        _add_to_table(x, v, grad, ctx.sizes, grad_table)
+        return grad_table
+    _add_to_table(x, v, grad, ctx.sizes, ctx.keep())
+    return None
 
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, table: Tensor, scales: np.ndarray, sizes: np.ndarray) -> Tensor:
-        ctx.save_for_backward(x, table)
-        ctx.levels = scales, sizes
-        out = x.new_empty(x.shape[0], scales.shape[0] * table.shape[1])
-        _call(_forward, x, table, scales, sizes, out)
-        return out
+    def forward(ctx, x: Tensor, table: Tensor, sizes: _Sizes, keep: GradBuffer | None) -> Tensor:
+        axes = _by_axis(x)
+        ctx.save_for_backward(x, axes, table)
+        ctx.sizes, ctx.keep = sizes, keep
+        return _interpolate(axes, None, table, sizes)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple:  # type: ignore[override]
-        x, table = ctx.saved_tensors
+        x, axes, table = ctx.saved_tensors
         grad_x = grad_table = None
         if ctx.needs_input_grad[0]:
-            grad_x = _PositionGradient.apply(x, table, grad, *ctx.levels)
+            grad_x = _PositionGradient.apply(x, table, grad, ctx.sizes, ctx.keep)
         if ctx.needs_input_grad[1]:
-            grad_table = _TableGradient.apply(x, table, grad, *ctx.levels)
+            if torch.is_grad_enabled() and grad.requires_grad:
+                grad_table = _TableGradient.apply(x, table, grad, ctx.sizes)
+            else:
+                grad_table = _table_gradient(ctx, axes, None, grad, table)
         return grad_x, grad_table, None, None
 
 
 class _TableGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, table: Tensor, grad: Tensor, scales: np.ndarray, sizes: np.ndarray) -> Tensor:
+    def forward(ctx, x: Tensor, table: Tensor, grad: Tensor, sizes: _Sizes) -> Tensor:
         grad_table = torch.zeros_like(table)
-        _call(_scatter, x, x, False, grad, scales, sizes, grad_table)
+        _add_to_table(_by_axis(x), None, grad, sizes, grad_table)
         return grad_table
 
     @staticmethod
@@ -202,28 +281,41 @@ class _TableGradient(torch.autograd.Function):
 
 class _PositionGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, table: Tensor, grad: Tensor, scales: np.ndarray, sizes: np.ndarray) -> Tensor:
-        ctx.save_for_backward(x, table, grad)
-        ctx.levels = scales, sizes
-        out = torch.zeros_like(x)
-        _call(_position_gradient, x, table, grad, scales, sizes, out)
-        return out
+    def forward(ctx, x: Tensor, table: Tensor, grad: Tensor, sizes: _Sizes, keep: GradBuffer | None) -> Tensor:
+        axes = _by_axis(x)
+        ctx.save_for_backward(axes, table, grad)
+        ctx.sizes, ctx.keep = sizes, keep
+        return _differentiate_by_position(axes, None, table, grad, sizes)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, v: Tensor) -> tuple:  # type: ignore[override]
-        x, table, grad = ctx.saved_tensors
-        jvp, grad_x = torch.zeros_like(grad), torch.zeros_like(x)
-        _call(_second, x, table, v, grad, *ctx.levels, jvp, grad_x)
-        grad_table = None
+        axes, table, grad = ctx.saved_tensors
+        along = _by_axis(v)
+        grad_x = grad_table = jvp = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _differentiate_by_position(axes, along, table, grad, ctx.sizes)
         if ctx.needs_input_grad[1]:
-            grad_table = torch.zeros_like(table)
-            _call(_scatter, x, v, True, grad, *ctx.levels, grad_table)
+            grad_table = _table_gradient(ctx, axes, along, grad, table)
+        if ctx.needs_input_grad[2]:
+            jvp = _interpolate(axes, along, table, ctx.sizes)
         return grad_x, grad_table, jvp, None, None
 
 
-def encode(x: Tensor, table: Tensor, levels: tuple[Level, ...]) -> Tensor:
-    """Encode float32 CPU points as `reference.encode` does."""
-    scales = np.array([level.scale for level in levels], dtype=np.float32)
-    sizes = np.array([level[1:] for level in levels], dtype=np.int64)
-    return _Encode.apply(x, table, scales, sizes)  # type: ignore[return-value]
+def _differentiate_by_position(x: Tensor, v: Tensor | None, table: Tensor, grad: Tensor, sizes: _Sizes) -> Tensor:
+    out, pairs = torch.zeros_like(x), table.detach().view(torch.float64)
+    second = v is not None
+    launch(_position_gradient, x, x if v is None else v, second, pairs, _by_axis(grad), *sizes, n_threads(), out)
+    return out.t()
+
+
+def encode(x: Tensor, table: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None = None) -> Tensor:
+    """Encode float32 CPU points as `reference.encode` does, with an even number of features per level."""
+    return _Encode.apply(x, table, _Sizes.of(levels), keep)  # type: ignore[return-value]
+
+
+def position_gradient(
+    x: Tensor, table: Tensor, grad: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None = None
+) -> Tensor:
+    """Return the gradient of `grad . encode(x)` by `x`, differentiable in table and `grad`."""
+    return _PositionGradient.apply(x.detach(), table, grad, _Sizes.of(levels), keep)  # type: ignore[return-value]

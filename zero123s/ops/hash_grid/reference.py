@@ -1,11 +1,14 @@
 """Plain-torch hash encoding: the definition that every faster backend is tested against."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+GradBuffer = Callable[[], Tensor]
+"""Returns the buffer, shaped as the table, to which a backend may add the table gradient instead of returning it."""
 _PRIMES = (1, 2654435761, 805459861)
 _UINT32 = 0xFFFFFFFF
 
@@ -44,3 +47,15 @@ def encode(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], levels: tuple[L
         values = rows.index_select(0, index).view(8, -1, table.shape[1])
         features.append((weights[..., None] * values).sum(dim=0))
     return torch.cat(features, dim=-1)
+
+
+def position_gradient(
+    x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], grad: Float[Tensor, "N LF"], levels: tuple[Level, ...]
+) -> Float[Tensor, "N 3"]:
+    """Return the gradient of `grad . encode(x)` by `x`, differentiable in table and `grad`."""
+    keep_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        y = encode(x, table, levels)
+        (out,) = torch.autograd.grad(y, x, grad, create_graph=keep_graph)
+    return out

@@ -23,8 +23,22 @@ class Samples(NamedTuple):
 
     def keep(self, mask: Bool[Tensor, "S"]) -> "Samples":
         """Return the samples where `mask` is true."""
-        rays = self.ray_indices[mask]
-        return Samples(rays, self.t_starts[mask], self.t_ends[mask], pack_info(rays, self.packed_info.shape[0]))
+        index = torch.nonzero(mask)[:, 0]
+        rays = self.ray_indices.index_select(0, index)
+        t_starts, t_ends = self.t_starts.index_select(0, index), self.t_ends.index_select(0, index)
+        return Samples(rays, t_starts, t_ends, pack_info(rays, self.packed_info.shape[0]))
+
+    def positions(
+        self, rays_o: Float[Tensor, "R 3"], rays_d: Float[Tensor, "R 3"], index: Int[Tensor, "K"] | None = None
+    ) -> Float[Tensor, "K 3"]:
+        """Return the middles of all samples, or of those at `index`."""
+        rays, t0, t1 = self.ray_indices, self.t_starts, self.t_ends
+        if index is not None:
+            rays, t0, t1 = (t.index_select(0, index) for t in (rays, t0, t1))
+        middle = 0.5 * (t0 + t1)
+        # Axis by axis: gathering single numbers is several times faster than gathering rows of three.
+        axes = [torch.addcmul(o[rays], middle, d[rays]) for o, d in zip(rays_o.t(), rays_d.t(), strict=True)]
+        return torch.stack(axes).t()
 
 
 def pack_info(ray_indices: Int[Tensor, "S"], n_rays: int) -> Int[Tensor, "R 2"]:

@@ -2,17 +2,14 @@
 
 # numba's decorators and scalar types are opaque to a type checker.
 # pyright: reportCallIssue=false, reportArgumentType=false
-import threading
-
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
+from zero123s.ops.kernels import launch
 from zero123s.ops.ray_marching.reference import intersect_box
 
-# numba's fallback threading layer must not be entered by two threads at once.
-_lock = threading.Lock()
 _HALF, _ONE = np.float32(0.5), np.float32(1.0)
 
 
@@ -52,15 +49,11 @@ def march(
     enter, leave = intersect_box(rays_o, rays_d, aabb)
     enter, leave = torch.maximum(enter, start), leave.clamp(max=far)
     first = torch.ceil((enter - start) / step_size - 0.5).clamp(min=0)
-    inputs = [t.contiguous().numpy() for t in (rays_o, rays_d, aabb, binaries)]
-    bounds = [t.contiguous().numpy() for t in (start, enter, leave, first)]
+    inputs = (rays_o, rays_d, aabb, binaries, np.float32(step_size), start, enter, leave, first)
     counts = torch.zeros(rays_o.shape[0], dtype=torch.int64)
-    empty_rays, empty_t = np.empty(0, np.int64), np.empty(0, np.float32)
-    step = np.float32(step_size)
-    with _lock:
-        _march(*inputs, step, *bounds, counts.numpy(), False, counts.numpy(), empty_rays, empty_t)
-        offsets = counts.cumsum(0) - counts
-        total = int(counts.sum())
-        rays, t_starts = torch.empty(total, dtype=torch.int64), torch.empty(total)
-        _march(*inputs, step, *bounds, offsets.numpy(), True, counts.numpy(), rays.numpy(), t_starts.numpy())
+    launch(_march, *inputs, counts, False, counts, np.empty(0, np.int64), np.empty(0, np.float32))
+    offsets = counts.cumsum(0) - counts
+    total = int(counts.sum())
+    rays, t_starts = torch.empty(total, dtype=torch.int64), torch.empty(total)
+    launch(_march, *inputs, offsets, True, counts, rays, t_starts)
     return rays, t_starts

@@ -1,0 +1,206 @@
+"""The input picture and the depth and normal pictures beside it, in every shape that people have them in."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zero123s.data.random_camera import RandomCameraConfig
+from zero123s.data.single_image import SingleImageData
+from zero123s.errors import ConfigError, ImageError
+from zero123s.ops.cameras import generate_rays, orbit_cameras
+
+RADIUS = 0.5
+
+
+def ball(size: int = 48):
+    """Mask, distance along the ray and world normals of a ball, seen from 20 degrees above."""
+    rays = generate_rays(orbit_cameras(20.0, 0.0, height=size, width=size))
+    b = (rays.rays_o * rays.rays_d).sum(-1)
+    inside = b**2 - (rays.rays_o.square().sum(-1) - RADIUS**2)
+    distance = -b - inside.clamp_min(0).sqrt()
+    normal = torch.nn.functional.normalize(rays.rays_o + distance[..., None] * rays.rays_d, dim=-1)
+    return (inside > 0)[0].numpy(), distance[0].numpy(), normal[0].numpy()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """ball_rgba.png, ball_depth.png (16 bit) and ball_normal.png (OpenGL camera axes)."""
+    mask, distance, normal = ball()
+    rgba = np.zeros((*mask.shape, 4), np.uint8)
+    rgba[mask] = (200, 40, 10, 255)
+    Image.fromarray(rgba).save(tmp_path / "ball_rgba.png")
+    Image.fromarray(np.rint((distance - 3) / 1.5 * 65535 * mask).astype(np.uint16)).save(tmp_path / "ball_depth.png")
+    rotation = orbit_cameras(20.0, 0.0).c2w[0, :3, :3].numpy()
+    camera_normal = normal @ rotation
+    Image.fromarray(np.rint((camera_normal + 1) / 2 * 255).astype(np.uint8)).save(tmp_path / "ball_normal.png")
+    return tmp_path
+
+
+def load(path, **changes) -> SingleImageData:
+    words = {"height": 48, "width": 48, "default_elevation_deg": 20.0, "default_camera_distance": 3.8}
+    camera = RandomCameraConfig(height=8, width=8)
+    cfg = SingleImageData.Config(
+        image_path=str(path), default_fovy_deg=20.0, random_camera=camera, **{**words, **changes}
+    )
+    data = SingleImageData(cfg)
+    data.prepare()
+    return data
+
+
+def test_depth_and_normal_pictures_are_read_in_our_units(pictures):
+    view = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).reference()
+    mask, distance, normal = ball()
+    given = view.depth[0, ..., 0].numpy()[mask]
+    np.testing.assert_allclose(3 + 1.5 * given, distance[mask], atol=1e-3)
+    agreement = (view.normal[0].numpy() * normal).sum(-1)[mask]
+    assert agreement.min() > 0.999
+    assert (view.normal[0].norm(dim=-1)[torch.from_numpy(mask)] - 1).abs().max() < 1e-5
+
+
+def test_other_conventions_and_places(pictures):
+    plain = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).reference()
+    picture = np.asarray(Image.open(pictures / "ball_normal.png")).astype(int)
+    picture[..., 1:] = 255 - picture[..., 1:]
+    Image.fromarray(picture.astype(np.uint8)).save(pictures / "cv.png")
+    (pictures / "ball_depth.png").rename(pictures / "d.png")
+    other = load(
+        pictures / "ball_rgba.png",
+        requires_depth=True,
+        depth_path=str(pictures / "d.png"),
+        depth_bright_is="near",
+        requires_normal=True,
+        normal_path=str(pictures / "cv.png"),
+        normal_convention="opencv",
+    ).reference()
+    mask = plain.mask[..., 0] > 0.5
+    torch.testing.assert_close(other.normal[mask], plain.normal[mask], atol=0.02, rtol=0)
+    torch.testing.assert_close(other.depth, 1 - plain.depth)
+
+
+def test_smaller_sizes_do_not_mix_in_what_lies_outside(pictures):
+    view = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).view(12, 12)
+    covered = view.mask[0, ..., 0] > 0.1
+    assert view.depth[0, ..., 0][covered].min() > 0.1  # outside the ball the picture is 0
+    assert (view.normal[0][covered].norm(dim=-1) - 1).abs().max() < 1e-5
+
+
+def test_a_picture_that_is_not_asked_for_is_not_read(pictures):
+    (pictures / "ball_depth.png").write_text("no picture")
+    view = load(pictures / "ball_rgba.png").reference()
+    assert view.depth is None
+    assert view.normal is None
+
+
+@pytest.mark.parametrize("kind", ["depth", "normal"])
+def test_a_missing_or_foreign_companion_is_told(pictures, kind):
+    path = pictures / f"ball_{kind}.png"
+    Image.new("RGB", (40, 20)).save(path)
+    with pytest.raises(ImageError, match="same frame"):
+        load(pictures / "ball_rgba.png", **{f"requires_{kind}": True})
+    path.unlink()
+    with pytest.raises(ImageError, match=rf"does not exist.*data\.requires_{kind}.*data\.{kind}_path"):
+        load(pictures / "ball_rgba.png", **{f"requires_{kind}": True})
+
+
+@pytest.mark.parametrize("changes", [{"depth_bright_is": "yes"}, {"normal_convention": "blender"}])
+def test_unknown_conventions_are_told(pictures, changes):
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        load(pictures / "ball_rgba.png", **changes)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def cut_out(mode: str = "RGBA", size: tuple[int, int] = (32, 24)) -> Image.Image:
+    image = Image.new("RGBA", size, (0, 0, 0, 0))
+    image.paste((200, 40, 10, 255), (8, 4, 24, 20))
+    return image.convert(mode)
+
+
+def png_bytes(image: Image.Image, **words) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **words)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG header that promises 10 billion pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 6, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(header))
+    empty = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + crc + empty
+
+
+BAD = {
+    "text": (b"hello, I am text " * 20, "not a picture"),
+    "empty": (b"", "is empty"),
+    "truncated": (png_bytes(cut_out(size=(300, 300)))[:300], "damaged or cut short"),
+    "one_pixel": (png_bytes(Image.new("RGBA", (1, 1))), "only 1x1 pixels"),
+    "transparent": (png_bytes(Image.new("RGBA", (32, 32))), "fully transparent"),
+    "opaque": (png_bytes(cut_out("RGB")), "no transparent background.*zero123s prepare"),
+    "opaque_alpha": (png_bytes(Image.new("RGBA", (32, 32), (9, 9, 9, 255))), "no transparent background"),
+    "bomb": (bomb(), "make it smaller"),
+    "deep_gray": (png_bytes(Image.fromarray(np.full((16, 16), 40000, np.uint16))), "no transparent background"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_pictures_are_refused_in_one_sentence(tmp_path, name):
+    content, message = BAD[name]
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ImageError, match=message) as caught:
+        load(tmp_path / "a.png")
+    assert str(tmp_path / "a.png") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder_and_unreadable(tmp_path, monkeypatch):
+    with pytest.raises(ImageError, match="does not exist"):
+        load(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        load(tmp_path)
+    cut_out().save(tmp_path / "a.png")
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda self: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    with pytest.raises(ImageError, match="cannot be read"):
+        load(tmp_path / "a.png")
+
+
+def test_cmyk_has_no_transparency_to_read(tmp_path):
+    cut_out("CMYK").save(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="no transparent background"):
+        load(tmp_path / "a.jpg")
+
+
+def test_palette_and_animation_and_rotation_are_read(tmp_path, caplog):
+    cut_out().quantize(8).save(tmp_path / "palette.png")
+    red = (200 / 255, 40 / 255, 10 / 255)
+    seen = load(tmp_path / "palette.png").reference()
+    np.testing.assert_allclose(seen.rgb[0, 20, 20], red, atol=0.05)
+    assert 0.15 < float(seen.mask.mean()) < 0.35
+
+    frames = [cut_out(), Image.new("RGBA", (32, 24), (0, 0, 255, 255))]
+    frames[0].save(tmp_path / "moves.png", save_all=True, append_images=frames[1:])
+    np.testing.assert_allclose(load(tmp_path / "moves.png").reference().rgb[0, 20, 20], red, atol=0.02)
+    assert "2 frames; the first is used" in caplog.text
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    cut_out().save(tmp_path / "turned.png", exif=exif)
+    turned = load(tmp_path / "turned.png").reference()
+    upright = load(tmp_path / "palette.png").reference()
+    torch.testing.assert_close(turned.mask[0], torch.rot90(upright.mask[0], -1, (0, 1)), atol=0.05, rtol=0)
+    assert "turned upright" in caplog.text
+
+
+def test_any_aspect_keeps_its_proportions(tmp_path):
+    wide = Image.new("RGBA", (80, 20), (0, 0, 0, 0))
+    wide.paste((0, 255, 0, 255), (30, 0, 50, 20))  # a square in the middle of a wide picture
+    wide.save(tmp_path / "wide.png")
+    mask = load(tmp_path / "wide.png", height=40, width=40).reference().mask[0, ..., 0] > 0.5
+    rows, columns = mask.any(1).sum(), mask.any(0).sum()
+    assert (int(rows), int(columns)) == (10, 10)

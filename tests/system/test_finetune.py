@@ -1,0 +1,128 @@
+"""Zero123 training through the command line: it learns, resumes exactly, and its result guides."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from zero123s.callbacks.checkpoints import AtomicCheckpointIO
+from zero123s.cli import main
+from zero123s.data.rendered_views import RenderedViews
+from zero123s.diffusion.checkpoint import load_zero123
+from zero123s.diffusion.validation import image_scores, pose_gates, sample_views
+from zero123s.errors import ConfigError
+from zero123s.system.finetune import Zero123FinetuneSystem
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TINY = Path(__file__).parents[1] / "tiny_lifted.yaml"
+
+
+@pytest.fixture(scope="module")
+def launch(rendered_views, tiny_autoencoder, tmp_path_factory):
+    def run(name: str, *words: str) -> Path:
+        root = tmp_path_factory.getbasetemp() / "finetune" / name
+        base = [
+            "--config", str(CONFIGS / "train-small-zero123.yaml"), "--train", f"exp_root_dir={root}", "use_timestamp=false",
+            f"data.root={rendered_views}", "data.batch_size=4", "data.held_out=4", "data.n_targets=2",
+            f"system.model={TINY}", f"system.autoencoder={tiny_autoencoder}", "system.ema_decay=0.5",
+            "system.n_validation=4", "system.n_samples=2", "system.sample_steps=2",
+            "trainer.val_check_interval=0", "trainer.enable_progress_bar=false", "checkpoint.every_n_train_steps=2",
+        ]  # fmt: skip
+        assert main([*base, *words]) == 0
+        return root / "train-small-zero123" / "small"
+
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return AtomicCheckpointIO().load_checkpoint(run / "ckpts" / "last.ckpt")["state_dict"]
+
+
+def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
+    run = launch("learn", "trainer.max_steps=12")
+    rows = (run / "csv_logs" / "version_0" / "metrics.csv").read_text()
+    assert "train/denoise" in rows
+    assert "train/lift" in rows
+    record = json.loads((run / "run.json").read_text())
+    assert {"x0_error", "mirrored_ratio", "lift_iou", "psnr", "copy_psnr"} <= set(record["metrics"])
+    model = load_zero123(run / "export" / "zero123.safetensors", dtype="fp32")
+    assert model.lift is not None
+    assert model.config.parameterization == "v"
+    data = RenderedViews(RenderedViews.Config(root=str(rendered_views), held_out=4))
+    data.prepare()
+    views = data.validation_batch(0, 4)
+    assert set(pose_gates(model, views)) == {"x0_error", "shuffled_ratio", "mirrored_ratio", "identity_ratio"}
+    drawn = sample_views(model, views, steps=2)
+    assert drawn.shape == (4, 3, 32, 32)
+    assert image_scores(views.on_white()[:, 1], views) == {
+        "psnr": pytest.approx(100),
+        "mask_iou": pytest.approx(1, abs=0.1),
+    }
+
+
+def test_a_resumed_training_ends_with_the_same_weights(launch):
+    whole = launch("whole", "trainer.max_steps=4")
+    launch("parts", "trainer.max_steps=2")
+    resumed = launch("parts", "trainer.max_steps=4", "resume=last")
+    first, second = weights(whole), weights(resumed)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    exports = [load_zero123(run / "export" / "zero123.safetensors", dtype="fp32") for run in (whole, resumed)]
+    pairs = zip(exports[0].parameters(), exports[1].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs), "the averages went on too"
+
+
+def test_the_lift_alone_leaves_the_denoiser_as_it_was(launch):
+    run = launch("lift", "trainer.max_steps=3", "system.components=[lift]", "system.lambda_denoise=0")
+    trained = load_zero123(run / "export" / "zero123.safetensors", dtype="fp32")
+    again = launch("lift0", "trainer.max_steps=1", "system.components=[lift]", "system.lambda_denoise=0")
+    begun = load_zero123(again / "export" / "zero123.safetensors", dtype="fp32")
+    assert all(torch.equal(a, b) for a, b in zip(trained.unet.parameters(), begun.unet.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(trained.lift.parameters(), begun.lift.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "either `model`"),
+        ({"model": "a.yaml", "checkpoint": "b"}, "either `model`"),
+        ({"model": "a.yaml", "components": ["unets"]}, "'unets' is none of"),
+    ],
+)
+def test_bad_settings_are_told(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Zero123FinetuneSystem.check(Zero123FinetuneSystem.Config(**changes))
+
+
+def test_data_visits_every_object_once_an_epoch_and_depends_on_the_step_alone(rendered_views):
+    data = RenderedViews(RenderedViews.Config(root=str(rendered_views), batch_size=4, n_targets=2, held_out=4))
+    data.prepare()
+    epoch = torch.cat([data.batch_at(step).rgba[:, 0, ..., 3].mean((1, 2)) for step in range(2)])
+    assert len(data.train) == 8
+    assert len(epoch.unique()) == 8
+    again = data.batch_at(1)
+    assert torch.equal(again.rgba, data.batch_at(1).rgba)
+    assert again.rgba.shape == (4, 3, 32, 32, 4)
+    assert (again.elevation_deg[:, 0] <= 45).all()
+    assert not torch.equal(again.rgba, data.batch_at(1, micro_step=1).rgba)
+
+
+def test_training_from_cached_latents_equals_training_from_pictures(launch, rendered_views, tmp_path):
+    from zero123s.commands import main as command
+
+    run = launch("start", "trainer.max_steps=1")
+    start = run / "export" / "zero123.safetensors"
+    assert command(["cache-latents", str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(start)]) == 0
+    words = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "system.model=''", f"system.checkpoint={start}"]
+    words.append("system.components=[unet]")
+    pictures = launch("pictures", *words)
+    cached = launch("cached", *words, f"data.latents={tmp_path / 'latents'}")
+    first, second = (losses(run) for run in (pictures, cached))
+    assert len(first) == 2
+    assert first == pytest.approx(second, rel=0.01), "half precision is all that differs"
+
+
+def losses(run: Path) -> list[float]:
+    rows = csv.DictReader((run / "csv_logs" / "version_0" / "metrics.csv").read_text().splitlines())
+    return [float(row["train/denoise"]) for row in rows if row.get("train/denoise")]

@@ -1,0 +1,76 @@
+"""Depth and normal pictures that belong to an input picture."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from zero123s.errors import ConfigError, ImageError
+from zero123s.preprocess.images import read_image, resize_rgba
+
+NORMAL_CONVENTIONS = {"opengl": (1.0, 1.0, 1.0), "opencv": (1.0, -1.0, -1.0), "world": (1.0, 1.0, 1.0)}
+"""Factors that turn a picture's axes into OpenGL camera axes; world normals stay as they are."""
+ASPECT_TOLERANCE = 0.02
+
+
+def companion_path(image_path: str, kind: str, given: str | None) -> Path:
+    """Return `given`, or the picture beside the input: X_rgba.png and X.png have X_depth.png ("depth"), and so on."""
+    if given:
+        return Path(given)
+    image = Path(image_path)
+    return image.with_name(f"{image.stem.removesuffix('_rgba')}_{kind}.png")
+
+
+def read_companion(path: Path, kind: str, rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 4"]:
+    """Return a depth or normal picture at the input's size, with the input's transparency.
+
+    Raises:
+        ImageError: it cannot be read, or has another aspect ratio than the input.
+    """
+    try:
+        picture = read_image(path).rgba[..., :3]
+    except ImageError as error:
+        raise ImageError(
+            f"{error} data.requires_{kind} wants a {kind} picture beside the input; data.{kind}_path names another."
+        ) from error
+    height, width = rgba.shape[:2]
+    aspect, wanted = picture.shape[1] / picture.shape[0], width / height
+    if abs(aspect / wanted - 1) > ASPECT_TOLERANCE:
+        raise ImageError(
+            f"'{path}' has {picture.shape[1]}x{picture.shape[0]} pixels, another shape than the input's "
+            f"{width}x{height}; the {kind} picture must show the same frame."
+        )
+    if picture.shape[:2] != (height, width):
+        shrinks = picture.shape[0] > height
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        picture = cv2.resize(picture, (width, height), interpolation=method)
+    return np.concatenate([picture, rgba[..., 3:]], axis=-1).astype(np.float32)
+
+
+def decode_depth(
+    picture: Float[np.ndarray, "H W 4"], height: int, width: int, bright_is: str
+) -> Float[Tensor, "1 H W 1"]:
+    """Return values that grow with the distance, up to an unknown scale and shift; "near" turns the scale around."""
+    values = torch.from_numpy(resize_rgba(picture, height, width)[..., :3].mean(axis=-1, keepdims=True))[None]
+    return values if bright_is == "far" else 1 - values
+
+
+def decode_normal(
+    picture: Float[np.ndarray, "H W 4"], height: int, width: int, convention: str, c2w: Float[Tensor, "4 4"]
+) -> Float[Tensor, "1 H W 3"]:
+    """Return unit world normals of a picture of (n + 1) / 2 in the given axes."""
+    encoded = torch.from_numpy(resize_rgba(picture, height, width)[..., :3])
+    normal = F.normalize(2 * encoded - 1, dim=-1) * torch.tensor(NORMAL_CONVENTIONS[convention])
+    return (normal if convention == "world" else normal @ c2w[:3, :3].T)[None]
+
+
+def check_conventions(depth_bright_is: str, normal_convention: str) -> None:
+    """Raise ConfigError for words that mean nothing."""
+    if depth_bright_is not in ("far", "near"):
+        raise ConfigError(f"data.depth_bright_is: '{depth_bright_is}' is neither far nor near.")
+    if normal_convention not in NORMAL_CONVENTIONS:
+        raise ConfigError(f"data.normal_convention: '{normal_convention}' is none of {', '.join(NORMAL_CONVENTIONS)}.")

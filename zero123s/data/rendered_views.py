@@ -1,0 +1,97 @@
+"""Rendered views of many objects: what a Zero123 and its autoencoder are trained on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zero123s.data.base import DATA, BaseData
+from zero123s.errors import ConfigError
+from zero123s.randomness import generator_for
+from zero123s.scenes.latents import LatentFolder
+from zero123s.scenes.shards import ShardFolder
+from zero123s.structures import PosedViews
+
+
+@DATA.register("rendered-views-datamodule")
+class RenderedViews(BaseData):
+    """One condition view and some target views of a few objects per step; every object is seen before any again."""
+
+    @dataclass
+    class Config(BaseData.Config):
+        """Settings of `rendered-views-datamodule`."""
+
+        root: str = "???"
+        """Folder of shards that `zero123s render` wrote."""
+        latents: str = ""
+        """Folder of `zero123s cache-latents`; empty = the pictures are encoded at every step."""
+        batch_size: int = 16
+        """Objects per step."""
+        n_targets: int = 1
+        """Target views of each."""
+        condition_elevation_range: list[float] = field(default_factory=lambda: [-10.0, 45.0])
+        """Degrees; only views from here are given as inputs."""
+        held_out: int = 256
+        """Objects at the end that are kept for validation."""
+
+    cfg: Config
+
+    def prepare(self) -> None:
+        """Open the shards; raises ImageError or ConfigError."""
+        cfg = self.cfg
+        self.views = ShardFolder(cfg.root)
+        self.latents = LatentFolder(Path(cfg.latents), self.views) if cfg.latents else None
+        low, high = cfg.condition_elevation_range
+        elevation = self.views.elevation_deg
+        allowed = (elevation >= low) & (elevation <= high)
+        usable = np.flatnonzero(allowed.any(1) & (elevation.shape[1] > cfg.n_targets))
+        if not 0 <= cfg.held_out < len(usable):
+            raise ConfigError(
+                f"data.held_out={cfg.held_out} leaves nothing to train on: {cfg.root} has {len(usable)} usable objects "
+                f"(with a view from {low} to {high} degrees and {cfg.n_targets} more)."
+            )
+        self.allowed = allowed
+        self.train = torch.from_numpy(usable[: len(usable) - cfg.held_out])
+        self.validation = torch.from_numpy(usable[len(usable) - cfg.held_out :])
+        self._order: tuple[int, torch.Tensor] = (-1, self.train)
+
+    def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> PosedViews:  # type: ignore[override]
+        """Return the views of global step `step`."""
+        batch, n = self.cfg.batch_size, len(self.train)
+        start = step * batch
+        index = [self._permutation((start + k) // n, rank, micro_step)[(start + k) % n] for k in range(batch)]
+        return self._draw(torch.stack(index), generator_for(self.seed, step, "views", rank, micro_step))
+
+    def validation_batch(self, number: int, size: int) -> PosedViews:
+        """Return a fixed batch of held-out objects, one target each; the same in every run with these shards."""
+        index = self.validation[number * size : (number + 1) * size]
+        return self._draw(index, generator_for(0, number, "validation"), n_targets=1)
+
+    def _permutation(self, epoch: int, rank: int, micro_step: int) -> torch.Tensor:
+        key = hash((epoch, rank, micro_step))
+        if self._order[0] != key:
+            generator = generator_for(self.seed, epoch, "objects", rank, micro_step)
+            self._order = (key, self.train[torch.randperm(len(self.train), generator=generator)])
+        return self._order[1]
+
+    def _draw(self, index: torch.Tensor, generator: torch.Generator, n_targets: int | None = None) -> PosedViews:
+        """Return the objects at `index`, a random allowed view first and random others behind it."""
+        n_targets = self.cfg.n_targets if n_targets is None else n_targets
+        chosen, images, latents, embeddings = [], [], [], []
+        for i in index.tolist():
+            allowed = torch.from_numpy(np.flatnonzero(self.allowed[i]))
+            first = int(allowed[torch.randint(len(allowed), (1,), generator=generator)])
+            others = torch.randperm(self.views.elevation_deg.shape[1], generator=generator)
+            order = [first, *others[others != first][:n_targets].tolist()]
+            chosen.append(order)
+            images.append(self.views.images(i)[order])
+            if self.latents is not None:
+                latents.append(self.latents.latents(i)[order])
+                embeddings.append(self.latents.embeddings(i)[first])
+        rows, columns = index.numpy()[:, None], np.array(chosen)
+        poses = (self.views.elevation_deg, self.views.azimuth_deg, self.views.distance)
+        elevation, azimuth, distance = (torch.from_numpy(p[rows, columns]).float() for p in poses)
+        rgba = torch.from_numpy(np.stack(images)).float() / 255
+        cached = [torch.from_numpy(np.stack(x)).float() if x else None for x in (latents, embeddings)]
+        return PosedViews(rgba, elevation, azimuth, distance, *cached)

@@ -1,0 +1,227 @@
+"""The pose lift: geometry wired into Zero123, where a small network does not find it by attention.
+
+The input view's latents become a feature volume in the frustum of the conditioning camera; the target camera's rays
+walk through it, and what they gather is concatenated to the denoiser's input. The relative pose enters only as
+geometry, so it cannot be ignored. The original Zero123 has no such part: it is the small model's own, and its weights
+stand under `pose_lift.` in the checkpoint.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zero123s.ops.volume_sampling import sample_volume
+
+DENSITY_GAIN, DENSITY_SHIFT = 4.0, 6.0
+"""sigma = softplus(gain f - shift): near zero at the start, else every ray is opaque and nothing learns."""
+DENSITY_SCALE = 40.0
+"""Per world unit."""
+
+
+@dataclass(frozen=True)
+class LiftedView:
+    """What the target cameras see of the lifted volume."""
+
+    features: Float[Tensor, "B F R R"]
+    """Composited features, the first three of them colours on white in [-1, 1]."""
+    opacity: Float[Tensor, "B 1 R R"]
+
+
+class PoseLift(nn.Module):
+    """Maps of the target view from the latents of the input view.
+
+    Args:
+        in_channels: channels of the latents.
+        latent_size: their edge in cells.
+        widths: channels of the 2-D network at full, half, quarter... size.
+        volume_channels: channels while the volume is refined, at `latent_size`^3 cells.
+        features: channels of the volume that the rays walk through, at (2 latent_size)^3 cells; colour first.
+        n_samples: samples per ray.
+        out_channels: maps that are concatenated to the denoiser's input.
+        distance, fovy_deg: the camera that all pictures share.
+        bound: half depth of the volume, world units.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        latent_size: int = 16,
+        widths: Sequence[int] = (64, 128, 192),
+        volume_channels: int = 16,
+        features: int = 12,
+        n_samples: int = 24,
+        out_channels: int = 32,
+        distance: float = 3.8,
+        fovy_deg: float = 20.0,
+        bound: float = 0.75,
+    ) -> None:
+        super().__init__()
+        self.latent_size, self.features, self.n_samples = latent_size, features, n_samples
+        self.distance, self.bound = distance, bound
+        self.tangent = math.tan(math.radians(fovy_deg) / 2)
+        self.volume_channels = volume_channels
+        self.planes = PlaneNetwork(in_channels + 4, volume_channels * latent_size, widths)
+        self.refine = nn.Sequential(
+            nn.Conv3d(volume_channels + 3, volume_channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(volume_channels, volume_channels, 3, padding=1),
+        )
+        self.expand = nn.Conv3d(volume_channels, 8 * (features + 1), 1)
+        self.to_maps = nn.Sequential(
+            nn.Conv2d(features + 1, out_channels, 4, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        )
+
+    def forward(self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "B 4"]) -> Float[Tensor, "B C h w"]:
+        """Return the maps of one target view per input view; `pose` is that of the family stable-zero123."""
+        volume = self.volume(image_latents, pose[:, 3])
+        return self.maps(self.look(volume, pose[:, None]))
+
+    def maps(self, view: LiftedView) -> Float[Tensor, "B C h w"]:
+        """Return what the denoiser is given of a view."""
+        return self.to_maps(torch.cat([view.features, view.opacity], dim=1))
+
+    def volume(self, image_latents: Float[Tensor, "B 4 h w"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B D H W G"]:
+        """Lift latents of a view from polar angle `polar` (radians) to a volume in its camera's frustum."""
+        batch, size = len(image_latents), self.latent_size
+        axis = (torch.arange(size, device=polar.device, dtype=polar.dtype) + 0.5) * (2 / size) - 1
+        v, u = torch.meshgrid(axis, axis, indexing="ij")
+        here = torch.stack([u, v]).expand(batch, -1, -1, -1)
+        view = torch.stack([polar.sin(), polar.cos()], 1)[:, :, None, None].expand(-1, -1, size, size)
+        x = self.planes(torch.cat([image_latents, here, view], dim=1))
+        x = x.unflatten(1, (self.volume_channels, size))
+        # Upright in the world, not in the picture: things stand, and are mostly symmetric left to right.
+        world = self._world(axis, polar).movedim(-1, 1)
+        x = x + self.refine(torch.cat([x, world], dim=1))
+        x = self.expand(F.silu(x)).unflatten(1, (self.features + 1, 2, 2, 2))
+        # B G 2 2 2 D H W -> B 2D 2H 2W G
+        return x.permute(0, 5, 2, 6, 3, 7, 4, 1).reshape(batch, 2 * size, 2 * size, 2 * size, self.features + 1)
+
+    def look(self, volume: Float[Tensor, "B D H W G"], poses: Float[Tensor, "B K 4"]) -> LiftedView:
+        """Let K target cameras for each volume look at it; views are ordered object by object."""
+        batch, k = poses.shape[:2]
+        size = 2 * self.latent_size
+        points = self._points(poses.flatten(0, 1), size)
+        gathered = sample_volume(volume, points.reshape(batch, -1, 3))
+        gathered = gathered.reshape(batch * k, size * size, self.n_samples, -1)
+        # Outside the volume everything is zero, and the density of zero is nearly none.
+        sigma = F.softplus(DENSITY_GAIN * gathered[..., 0] - DENSITY_SHIFT) * DENSITY_SCALE
+        step = 2 * self.bound / self.n_samples
+        alpha = 1 - torch.exp(-sigma * step)
+        through = torch.cumprod(1 - alpha + 1e-6, dim=-1)
+        weights = alpha * torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
+        features = (weights[..., None, :] @ gathered[..., 1:])[..., 0, :]
+        opacity = weights.sum(-1, keepdim=True)
+        features = torch.cat([features[..., :3] + 1 - opacity, features[..., 3:]], dim=-1)
+        to_image = lambda x: x.transpose(1, 2).unflatten(2, (size, size))  # noqa: E731
+        return LiftedView(to_image(features), to_image(opacity))
+
+    def _world(self, axis: Float[Tensor, "S"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B S S S 3"]:
+        """Return the world position of every cell (depth, row, column), the conditioning camera at azimuth 0."""
+        depth, v, u = torch.meshgrid(axis, axis, axis, indexing="ij")
+        along = self.distance + self.bound * depth
+        x, y = u * self.tangent * along, -v * self.tangent * along
+        centre, frame = camera_frame(polar, torch.zeros_like(polar), self.distance)
+        local = torch.stack([x, y, -along], dim=-1)
+        return torch.einsum("dhwj,bij->bdhwi", local, frame) + centre[:, None, None, None]
+
+    def _points(self, pose: Float[Tensor, "B 4"], size: int) -> Float[Tensor, "B P 3"]:
+        """Return the samples of the target camera's rays in the volume's coordinates, in [-1, 1] inside it."""
+        polar = pose[:, 3]
+        centre, frame = camera_frame(polar + pose[:, 0], torch.atan2(pose[:, 1], pose[:, 2]), self.distance)
+        axis = ((torch.arange(size, device=pose.device, dtype=pose.dtype) + 0.5) * (2 / size) - 1) * self.tangent
+        steps = (torch.arange(self.n_samples, device=pose.device, dtype=pose.dtype) + 0.5) / self.n_samples
+        along = self.distance + self.bound * (2 * steps - 1)
+        y, x = torch.meshgrid(-axis, axis, indexing="ij")
+        rays = torch.stack([x, y, -torch.ones_like(x)], dim=-1).reshape(-1, 1, 3) * along[:, None]
+        world = rays.reshape(1, -1, 3) @ frame.transpose(1, 2) + centre[:, None]
+        centre_in, frame_in = camera_frame(polar, torch.zeros_like(polar), self.distance)
+        local = (world - centre_in[:, None]) @ frame_in
+        depth = -local[..., 2]
+        u, v = local[..., 0] / (depth * self.tangent), -local[..., 1] / (depth * self.tangent)
+        return torch.stack([u, v, (depth - self.distance) / self.bound], dim=-1)
+
+
+def camera_frame(
+    polar: Float[Tensor, "B"], azimuth: Float[Tensor, "B"], distance: float
+) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3 3"]]:
+    """Return centre and axes (columns right | up | back) of a camera that looks at the origin; angles in radians."""
+    sin_p, cos_p, sin_a, cos_a = polar.sin(), polar.cos(), azimuth.sin(), azimuth.cos()
+    back = torch.stack([sin_p * cos_a, sin_p * sin_a, cos_p], dim=-1)
+    right = torch.stack([-sin_a, cos_a, torch.zeros_like(sin_a)], dim=-1)
+    up = torch.linalg.cross(back, right)
+    return back * distance, torch.stack([right, up, back], dim=-1)
+
+
+class PlaneNetwork(nn.Module):
+    """A small 2-D U-net with attention at its two coarsest sizes.
+
+    Args:
+        in_channels, out_channels: of input and output.
+        widths: channels at full, half, quarter... size; multiples of 32.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        levels = range(len(widths))
+        attends = [level >= max(1, len(widths) - 2) for level in levels]
+        self.down = nn.ModuleList(PlaneBlock(w, w, a) for w, a in zip(widths, attends, strict=True))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths))
+        self.middle = PlaneBlock(widths[-1], widths[-1], True)
+        self.up = nn.ModuleList(PlaneBlock(2 * widths[i], widths[i], attends[i]) for i in levels)
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.last = nn.Sequential(
+            nn.GroupNorm(32, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        )
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Return as many channels as asked for, at the input's size."""
+        x = self.first(x)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x)
+            skips.append(x)
+            if level < len(self.shrink):
+                x = self.shrink[level](x)
+        x = self.middle(x)
+        for level in reversed(range(len(skips))):
+            x = self.up[level](torch.cat([x, skips[level]], dim=1))
+            if level > 0:
+                x = self.grow[level - 1](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.last(x)
+
+
+class PlaneBlock(nn.Module):
+    """A residual block, and attention over all cells where asked for.
+
+    Args:
+        in_channels, out_channels: of input and output.
+        attends: with attention.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, attends: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(32, in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.GroupNorm(32, out_channels), nn.SiLU(), nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        )  # fmt: skip
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.norm = nn.LayerNorm(out_channels) if attends else None
+        self.attention = nn.MultiheadAttention(out_channels, 4, batch_first=True) if attends else None
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Return the block's output."""
+        x = self.skip(x) + self.body(x)
+        if self.attention is None or self.norm is None:
+            return x
+        tokens = self.norm(x.flatten(2).transpose(1, 2))
+        mixed = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])

@@ -1,0 +1,146 @@
+"""The arithmetic of training a Zero123: what is dropped, what is noised, what is compared."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zero123s.diffusion import conditioning
+from zero123s.diffusion.layout import weight_sources
+from zero123s.diffusion.model import Zero123Model
+from zero123s.diffusion.weights_file import WeightsFile
+from zero123s.errors import CheckpointError
+from zero123s.structures import PosedViews
+
+
+def draw_dropout(batch: int, share: float, generator: torch.Generator) -> tuple[Bool[Tensor, "B"], Bool[Tensor, "B"]]:
+    """Return which samples lose their embedding and which their image latents.
+
+    As in the original: `share` of them lose only the embedding, as many both, as many only the latents.
+    """
+    r = torch.rand(batch, generator=generator)
+    return r < 2 * share, (r >= share) & (r < 3 * share)
+
+
+def draw_timesteps(
+    batch: int, n_timesteps: int, high_noise_share: float, generator: torch.Generator
+) -> Int[Tensor, "B"]:
+    """Draw t uniformly from the whole schedule, and for `high_noise_share` of the samples from its noisier half."""
+    t = torch.randint(n_timesteps, (batch,), generator=generator)
+    high = torch.randint(n_timesteps // 2, n_timesteps, (batch,), generator=generator)
+    return torch.where(torch.rand(batch, generator=generator) < high_noise_share, high, t)
+
+
+def denoising_target(
+    model: Zero123Model, latents: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"], t: Int[Tensor, "B"]
+) -> Float[Tensor, "B C h w"]:
+    """Return what the network should say: the noise, or v = sqrt(a) noise - sqrt(1 - a) latents (Salimans 2022)."""
+    if model.config.parameterization == "eps":
+        return noise
+    signal = model.alphas_cumprod[t].to(latents).view(-1, 1, 1, 1)
+    return signal.sqrt() * noise - (1 - signal).sqrt() * latents
+
+
+def pairwise_poses(model: Zero123Model, views: PosedViews) -> Float[Tensor, "B K 4"]:
+    """Return the pose vectors of every view behind the first, relative to the first."""
+    k = views.elevation_deg.shape[1] - 1
+    angles = (views.elevation_deg, views.azimuth_deg, views.distance)
+    wanted = [a[:, 1:].reshape(-1) for a in angles]
+    given = [a[:, :1].expand(-1, k).reshape(-1) for a in angles]
+    return model.pose_vector(*wanted, *given).unflatten(0, (-1, k))
+
+
+def fit_views(views: PosedViews, size: int) -> PosedViews:
+    """Return the pictures at `size` x `size` pixels, resampled with premultiplied colours."""
+    if views.rgba.shape[2:4] == (size, size):
+        return views
+    alpha = views.rgba[..., 3:]
+    flat = torch.cat([views.rgba[..., :3] * alpha, alpha], dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
+    fitted = conditioning.fit_image(flat, size).permute(0, 2, 3, 1).unflatten(0, views.rgba.shape[:2])
+    straight = fitted[..., :3] / fitted[..., 3:].clamp_min(1e-6)
+    return replace(views, rgba=torch.cat([straight, fitted[..., 3:]], dim=-1))
+
+
+def lift_loss(
+    rgb_lift: Float[Tensor, "B 3 R R"],
+    opacity: Float[Tensor, "B 1 R R"],
+    rgb: Float[Tensor, "B 3 H W"],
+    alpha: Float[Tensor, "B 1 H W"],
+) -> Float[Tensor, ""]:
+    """Compare colours on white in [-1, 1] and opacity of lifted views with pictures in [0, 1] shrunken to their size.
+
+    The sum of absolute and squared differences: the one for crisp outlines, the other for stable starts.
+    """
+    small, cover = (F.adaptive_avg_pool2d(x, rgb_lift.shape[-2:]) for x in (rgb * 2 - 1, alpha))
+    colour, outline = rgb_lift - small, opacity - cover
+    return 0.5 * (colour.abs().mean() + colour.square().mean()) + outline.abs().mean() + outline.square().mean()
+
+
+class WeightAverage:
+    """Exponential moving average of trainable weights; decay min(decay, (1 + n) / (10 + n)) after n updates.
+
+    Args:
+        module: whose parameters are followed.
+        decay: of one update.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.n_updates = 0
+        self.names = [n for n, p in module.named_parameters() if p.requires_grad]
+        self.averages = [p.detach().clone() for p in module.parameters() if p.requires_grad]
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take in the current weights."""
+        decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
+        self.n_updates += 1
+        current = [p.detach() for p in module.parameters() if p.requires_grad]
+        torch._foreach_lerp_(self.averages, current, 1 - decay)
+
+    @torch.no_grad()
+    def averaged(self, module: nn.Module) -> nn.Module:
+        """Return a copy of `module` that has the averages as weights."""
+        clone = copy.deepcopy(module)
+        parameters = dict(clone.named_parameters())
+        for name, average in zip(self.names, self.averages, strict=True):
+            parameters[name].copy_(average)
+        return clone.eval().requires_grad_(False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return averages by parameter name, and the number of updates."""
+        return {"n_updates": torch.tensor(self.n_updates)} | dict(zip(self.names, self.averages, strict=True))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` returned."""
+        self.n_updates = int(state["n_updates"])
+        for name, average in zip(self.names, self.averages, strict=True):
+            average.copy_(state[name])
+
+
+def load_component(model: Zero123Model, component: str, file: WeightsFile) -> None:
+    """Copy one component's weights from a file with the original's key names; raises CheckpointError if one lacks."""
+    module = getattr(model, component)
+    state = module.state_dict()
+    for name, source in weight_sources(model.config, component, state).items():
+        if source.key not in file.tensors:
+            raise CheckpointError(f"{file.path}: has no '{source.key}'; it is no file with a {component}.")
+        state[name] = source.extract(file.tensors[source.key].read()).to(state[name])
+    module.load_state_dict(state)
+
+
+def parameter_groups(
+    model: Zero123Model, components: Iterable[str], lr: float, projection_factor: float
+) -> list[dict[str, object]]:
+    """Return optimiser groups: the camera projection learns `projection_factor` times faster, as in the original."""
+    groups = []
+    for component in components:
+        module = getattr(model, component)
+        if module is not None:
+            factor = projection_factor if component == "cc_projection" else 1.0
+            groups.append({"params": list(module.parameters()), "lr": lr * factor, "name": component})
+    return groups

@@ -1,0 +1,60 @@
+"""Writing files whole or not at all."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from zero123s.errors import OutputError
+
+OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def explain_os_error(error: OSError) -> str:
+    """Return what stands between a program and its file, in a few words that say what to do."""
+    if error.errno in OUT_OF_SPACE:
+        return "the disk is full or a quota is reached; free some space or set another exp_root_dir"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "no permission to write there; set another exp_root_dir"
+    return (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Open a temporary file beside `path` that takes its place when the block ends without an error.
+
+    The earlier file of that name stays until the new one is on the disk.
+
+    Raises:
+        OutputError: the folder cannot be made or the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {explain_os_error(error)}.") from error
+    finally:
+        # Nothing is left of a failed attempt; after a success the name is already gone.
+        with _ignored():
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        return
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; raises OutputError."""
+    with replacing(path, "w") as file:
+        file.write(text)

@@ -1,0 +1,125 @@
+"""Compositing on the CPU: one pass along each ray forward, one back for the gradients; visibility block by block."""
+
+# numba's decorators and scalar types are opaque to a type checker.
+# pyright: reportCallIssue=false, reportArgumentType=false
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from zero123s.ops.kernels import launch
+
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_FIRST_BLOCK = 8
+"""Samples of each ray that are looked at first; every further look is twice as long."""
+
+
+@njit(cache=True, parallel=True)
+def _forward(alphas, t_starts, t_ends, info, values, eps, transmittance, weights, opacity, depth, summed):
+    for r in prange(info.shape[0]):
+        left, covered, distance = _ONE, _ZERO, _ZERO
+        for s in range(info[r, 0], info[r, 0] + info[r, 1]):
+            transmittance[s] = left
+            weight = left * alphas[s] if left >= eps else _ZERO
+            weights[s] = weight
+            covered += weight
+            distance += weight * _HALF * (t_starts[s] + t_ends[s])
+            for c in range(values.shape[1]):
+                summed[r, c] += weight * values[s, c]
+            left *= _ONE - alphas[s]
+        opacity[r], depth[r] = covered, distance
+
+
+@njit(cache=True, parallel=True)
+def _backward(alphas, t_starts, t_ends, info, values, eps, transmittance, weights, grads, grad_alphas, grad_values):
+    """Walk back along each ray; `behind` is what one unit of light that passes a sample will still earn."""
+    grad_weights, grad_opacity, grad_depth, grad_summed = grads
+    for r in prange(info.shape[0]):
+        behind = _ZERO
+        for s in range(info[r, 0] + info[r, 1] - 1, info[r, 0] - 1, -1):
+            here = grad_weights[s] + grad_opacity[r] + grad_depth[r] * _HALF * (t_starts[s] + t_ends[s])
+            for c in range(values.shape[1]):
+                here += grad_summed[r, c] * values[s, c]
+                grad_values[s, c] = weights[s] * grad_summed[r, c]
+            reached = transmittance[s] >= eps
+            if not reached:
+                here = _ZERO
+            grad_alphas[s] = transmittance[s] * (here - behind)
+            behind = alphas[s] * here + (_ONE - alphas[s]) * behind
+
+
+@njit(cache=True)
+def _next_samples(info, done, block, transmittance, eps, out):
+    """List the next `block` samples of every ray that light still passes; return how many there are."""
+    n = 0
+    for r in range(info.shape[0]):
+        if transmittance[r] >= eps:
+            for s in range(info[r, 0] + done, info[r, 0] + min(done + block, info[r, 1])):
+                out[n] = s
+                n += 1
+    return n
+
+
+@njit(cache=True)
+def _absorb(index, rays, alphas, alpha_thre, eps, transmittance, seen):
+    for i in range(index.shape[0]):
+        s = index[i]
+        r = rays[s]
+        seen[s] = transmittance[r] >= eps and alphas[i] >= alpha_thre
+        transmittance[r] *= _ONE - alphas[i]
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, alphas, t_starts, t_ends, info, values, eps):
+        transmittance, weights = torch.empty_like(alphas), torch.empty_like(alphas)
+        opacity, depth = alphas.new_empty(len(info)), alphas.new_empty(len(info))
+        summed = alphas.new_zeros(len(info), values.shape[1])
+        launch(
+            _forward,
+            *(alphas, t_starts, t_ends, info, values, np.float32(eps)),
+            *(transmittance, weights, opacity, depth, summed),
+        )
+        ctx.eps = eps
+        ctx.save_for_backward(alphas, t_starts, t_ends, info, values, transmittance, weights)
+        return weights, opacity, depth, summed
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *grads):  # type: ignore[override]
+        alphas, t_starts, t_ends, info, values, transmittance, weights = ctx.saved_tensors
+        grad_alphas, grad_values = torch.empty_like(alphas), torch.empty_like(values)
+        arrays = tuple(g.detach().contiguous().numpy() for g in grads)
+        launch(
+            _backward,
+            *(alphas, t_starts, t_ends, info, values, np.float32(ctx.eps)),
+            *(transmittance, weights, arrays, grad_alphas, grad_values),
+        )
+        return grad_alphas, None, None, None, grad_values, None
+
+
+def composite_alpha(
+    alphas: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor, values: Tensor, early_stop_eps: float
+) -> tuple[Tensor, ...]:
+    """Composite float32 CPU samples as the reference does."""
+    inputs = [t.contiguous() for t in (alphas, t_starts, t_ends, packed_info, values)]
+    return _Composite.apply(*inputs, early_stop_eps)  # type: ignore[return-value]
+
+
+def visible_samples(
+    alphas_at: Callable[[Tensor], Tensor], rays: Tensor, packed_info: Tensor, alpha_thre: float, early_stop_eps: float
+) -> Tensor:
+    """Return which samples are visible, asking for the opacity only of those that light reaches."""
+    seen, index = torch.zeros(len(rays), dtype=torch.bool), torch.empty(len(rays), dtype=torch.int64)
+    transmittance = torch.ones(len(packed_info))
+    info, longest = packed_info.contiguous().numpy(), int(packed_info[:, 1].max()) if len(packed_info) else 0
+    eps, done, block = np.float32(early_stop_eps), 0, _FIRST_BLOCK
+    while done < longest:
+        n = _next_samples(info, done, block, transmittance.numpy(), eps, index.numpy())
+        if n:
+            alphas = alphas_at(index[:n])
+            launch(_absorb, index[:n], rays, alphas, np.float32(alpha_thre), eps, transmittance, seen)
+        done, block = done + block, 2 * block
+    return seen

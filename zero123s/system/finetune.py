@@ -1,0 +1,230 @@
+"""Trains a Zero123: from scratch or from any checkpoint, on rendered views or on their cached latents."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zero123s.data.base import BaseData
+from zero123s.diffusion import training
+from zero123s.diffusion.checkpoint import COMPONENTS, load_zero123, save_zero123
+from zero123s.diffusion.model import Zero123Model, build_model
+from zero123s.diffusion.model_config import read_model_config
+from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates, sample_views
+from zero123s.diffusion.weights_file import open_weights
+from zero123s.errors import ConfigError
+from zero123s.preprocess.images import write_png_atomic
+from zero123s.schedule import Schedule
+from zero123s.structures import PosedViews
+from zero123s.system.base import SYSTEMS, BaseSystem
+from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig, build_optimizer_over, build_scheduler
+from zero123s.system.optimizers import check_optimizer as check_optimizer_config
+
+
+@SYSTEMS.register("zero123-finetune-system")
+class Zero123FinetuneSystem(BaseSystem):
+    """The original recipe: noise a target view, say its pose, compare the prediction; the lift learns beside it."""
+
+    @dataclass
+    class Config(BaseSystem.Config):
+        """Settings of `zero123-finetune-system`."""
+
+        model: str = ""
+        """YAML of a model to train from scratch, in the original's words."""
+        checkpoint: str = ""
+        """Checkpoint to start from, anything `load_zero123` reads; instead of `model`."""
+        model_config: str = ""
+        """YAML of the checkpoint's sizes; empty = read from the checkpoint."""
+        autoencoder: str = ""
+        """File whose `first_stage_model.` weights are taken; needed from scratch."""
+        components: list[str] = field(default_factory=lambda: ["unet", "cc_projection"])
+        """What is trained, any of unet, image_encoder, cc_projection, lift; the autoencoder never is."""
+        lambda_denoise: Any = 1.0
+        """Weight of the denoising loss, number or schedule; at zero the denoiser does not run."""
+        lambda_lift: Any = 0.0
+        """Weight of the lift's own loss on colours and opacity, number or schedule."""
+        dropout: float = 0.05
+        """Share of samples that lose only the embedding, as many both, as many only the image latents."""
+        high_noise_share: float = 0.0
+        """Share of the timesteps that are drawn from the noisier half; the others are uniform, as in the original."""
+        projection_lr_factor: float = 10.0
+        """How much faster the camera projection learns."""
+        ema_decay: float = 0.9999
+        """Decay of the moving average that is validated and exported."""
+        n_validation: int = 64
+        """Held-out pairs that are scored at every validation."""
+        n_samples: int = 16
+        """Of these, how many are drawn."""
+        sample_steps: int = 25
+        """DDIM steps of the drawn views."""
+        sample_scale: float = 3.0
+        """Classifier-free guidance of the drawn views."""
+        optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("AdamW", {"lr": 1e-4}))
+        """Optimiser; its lr is that of all but the projection."""
+        scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+        """Learning rate scheduler."""
+
+    cfg: Config
+
+    @classmethod
+    def check(cls, cfg: Any) -> None:
+        """Check schedules, components and optimiser; raises ConfigError."""
+        for key in ("lambda_denoise", "lambda_lift"):
+            Schedule(getattr(cfg, key), f"system.{key}")
+        check_optimizer_config(cfg.optimizer)
+        if bool(cfg.model) == bool(cfg.checkpoint):
+            raise ConfigError("system: give either `model` (a YAML, from scratch) or `checkpoint` (to start from).")
+        trainable = [c for c in COMPONENTS if c != "vae"]
+        for name in cfg.components:
+            if name not in trainable:
+                raise ConfigError(f"system.components: '{name}' is none of {', '.join(trainable)}.")
+
+    def __init__(self, cfg: Config, data: BaseData, seed: int = 0) -> None:
+        super().__init__(cfg, data, seed)
+        self.model = self._build(cfg, seed)
+        self.model.requires_grad_(False)
+        for name in cfg.components:
+            module = getattr(self.model, name)
+            if module is None:
+                raise ConfigError(f"system.components: this model has no {name}.")
+            module.requires_grad_(True)
+        self.lambda_denoise = Schedule(cfg.lambda_denoise, "system.lambda_denoise")
+        self.lambda_lift = Schedule(cfg.lambda_lift, "system.lambda_lift")
+        self.average = training.WeightAverage(self.model, cfg.ema_decay)
+
+    @staticmethod
+    def _build(cfg: Config, seed: int) -> Zero123Model:
+        if cfg.checkpoint:
+            return load_zero123(cfg.checkpoint, config=cfg.model_config or None, dtype="fp32")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = build_model(read_model_config(cfg.model))
+        if not cfg.autoencoder:
+            raise ConfigError("system.autoencoder: a model from scratch needs a trained autoencoder; see CONTRIBUTING.")
+        training.load_component(model, "vae", open_weights(cfg.autoencoder))
+        return model
+
+    def training_step(self, batch: PosedViews, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; logs its terms."""
+        terms = self.losses(batch, self.global_step)
+        loss = sum(terms.values())
+        assert isinstance(loss, Tensor)
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=True)
+        return loss
+
+    def losses(self, views: PosedViews, step: int) -> dict[str, Tensor]:
+        """Return the weighted terms of step `step`: denoise, lift."""
+        denoise, lift = self.lambda_denoise(step), self.lambda_lift(step)
+        k = views.elevation_deg.shape[1] - 1
+        rgb = views.on_white()
+        latents = self._latents(views, n_views=k + 1 if denoise else 1)
+        poses = training.pairwise_poses(self.model, views)
+        terms: dict[str, Tensor] = {}
+        concat = latents[:, :1].expand(-1, k, -1, -1, -1).flatten(0, 1)
+        if self.model.lift is not None:
+            volume = self.model.lift.volume(latents[:, 0], poses[:, 0, 3])
+            seen = self.model.lift.look(volume, poses)
+            if lift:
+                alpha = views.rgba[:, 1:, ..., 3].flatten(0, 1)[:, None]
+                wanted = rgb[:, 1:].flatten(0, 1)
+                terms["lift"] = lift * training.lift_loss(seen.features[:, :3], seen.opacity, wanted, alpha)
+            if denoise:
+                concat = torch.cat([concat, self.model.lift.maps(seen)], dim=1)
+        if denoise:
+            embedding = self._embedding(views)
+            embedding = embedding[:, None].expand(-1, k, -1, -1).flatten(0, 1)
+            targets = self.model.scale_factor * latents[:, 1:].flatten(0, 1)
+            terms["denoise"] = denoise * self._denoising_loss(targets, embedding, poses.flatten(0, 1), concat, step)
+        return terms
+
+    def _denoising_loss(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        embedding: Float[Tensor, "B N D"],
+        pose: Float[Tensor, "B 4"],
+        concat: Float[Tensor, "B K h w"],
+        step: int,
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared error of the network's own output (eps or v)."""
+        generator = self.generator("denoising", step)
+        no_embedding, no_concat = training.draw_dropout(len(latents), self.cfg.dropout, generator)
+        # In training the dropped embedding is zero before the projection: the pose stays, as in the original.
+        embedding = embedding * (~no_embedding).to(embedding).view(-1, 1, 1)
+        concat = concat * (~no_concat).to(concat).view(-1, 1, 1, 1)
+        n, share = self.model.n_timesteps, self.cfg.high_noise_share
+        t = training.draw_timesteps(len(latents), n, share, generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        noised = self.model.add_noise(latents, noise, t)
+        output = self.model.denoise(noised, t, self.model.project(embedding, pose), concat)
+        return (output - training.denoising_target(self.model, latents, noise, t)).square().mean()
+
+    def _embedding(self, views: PosedViews) -> Float[Tensor, "B N D"]:
+        """Return the embedding of view 0: cached, unless the image encoder learns."""
+        if views.embedding is not None and "image_encoder" not in self.cfg.components:
+            return views.embedding
+        return self.model.embed_image(views.on_white()[:, 0])
+
+    @torch.no_grad()
+    def _latents(self, views: PosedViews, n_views: int) -> Float[Tensor, "B V C h w"]:
+        """Return the unscaled latents of the first `n_views` views: cached, else encoded."""
+        if views.latents is not None:
+            return views.latents
+        rgb = views.on_white()[:, :n_views]
+        return self.model.encode_image(rgb.flatten(0, 1)).unflatten(0, rgb.shape[:2])
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        """Let the average follow after every optimiser step."""
+        if self.average.n_updates < self.global_step:
+            self.average.update(self.model)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the average."""
+        checkpoint["weight_average"] = self.average.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the average up again."""
+        self.average.load_state_dict(checkpoint["weight_average"])
+
+    def configure_optimizers(self) -> Any:
+        """Return what Lightning wants: one group per component, the projection's rate higher."""
+        cfg = self.cfg
+        lr = float(cfg.optimizer.args.get("lr", 1e-4))
+        groups = training.parameter_groups(self.model, cfg.components, lr, cfg.projection_lr_factor)
+        optimizer = build_optimizer_over(cfg.optimizer, groups)
+        if not cfg.scheduler.name:
+            return optimizer
+        scheduler = build_scheduler(cfg.scheduler, optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @torch.no_grad()
+    def preview(self, out_dir: Path, step: int) -> dict[str, float]:
+        """Score the averaged model on held-out pairs: pose gates, lift, sampled views beside copying the input."""
+        model = self.average.averaged(self.model)
+        assert isinstance(model, Zero123Model)
+        views = self._held_out(self.cfg.n_validation)
+        scores = lift_scores(model, views)
+        if not self.lambda_denoise(step):
+            return scores
+        scores |= pose_gates(model, views)
+        few = self._held_out(self.cfg.n_samples)
+        drawn = sample_views(model, few, self.cfg.sample_steps, self.cfg.sample_scale)
+        given, truth = few.on_white()[:, 0], few.on_white()[:, 1]
+        rows = torch.cat([given, drawn, truth], dim=2).permute(2, 0, 3, 1).flatten(1, 2)
+        write_png_atomic(out_dir / "save" / f"it{step}-val.png", rows.cpu().numpy())
+        scores |= image_scores(drawn, few)
+        return scores | {f"copy_{name}": value for name, value in image_scores(given, few).items()}
+
+    def _held_out(self, n: int) -> PosedViews:
+        views = self.data_source.validation_batch(0, n)  # type: ignore[attr-defined]
+        return training.fit_views(views.to(self.device), self.model.image_size)
+
+    def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
+        """Write the averaged model as fp16 safetensors in the original's key names."""
+        model = self.average.averaged(self.model)
+        assert isinstance(model, Zero123Model)
+        path = out_dir / "zero123.safetensors"
+        save_zero123(model, path, torch.float16)
+        return {"checkpoint": path}
