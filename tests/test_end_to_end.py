@@ -34,6 +34,7 @@ QUICK = [
     "system.exporter.max_faces=4000",
     "trainer.max_steps=80",
     "trainer.enable_progress_bar=false",
+    "threads=1",  # other tests may keep the other cores busy
 ]
 
 

@@ -46,6 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
     mode.add_argument("--validate", action="store_true", help="render and score the supervised views")
     mode.add_argument("--test", action="store_true", help="render the turntable")
     mode.add_argument("--export", action="store_true", help="write the mesh")
+    add(
+        "--threads", metavar="N", help="CPU threads, as threads=N: 0 (the default) = measure what pays off here and now"
+    )
+    add("--profile-run", action="store_true", help="record a few steps: print where their time and memory went, trace")
     add("--gpu", metavar="N", help="GPU index, or several as 0,1; without CUDA the run goes on on the CPU and says so")
     add(
         "--profile",
@@ -149,6 +153,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from zero123s.run_dir import require_checkpoint, run_dir_of, run_path
 
     profile = choose_profile(args.profile, Path(args.config))
+    if args.threads is not None:
+        overrides = [*overrides, f"threads={args.threads}"]
     loaded = load_config(args.config, overrides, profile)
     plan = check_experiment(loaded)
     if args.explain or args.plot_schedules:
@@ -168,7 +174,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     guided = model_words(requirements.get("model", {}))
     if guided:
         say(f"guided by {guided}")
-    return Session(plan, out_dir, checkpoint, gpu=args.gpu).run(args.mode)
+    return Session(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run).run(args.mode)
 
 
 def _explain(args: argparse.Namespace, loaded: "LoadedConfig", plan: "Plan") -> int:

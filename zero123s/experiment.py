@@ -96,7 +96,7 @@ class ExperimentConfig:
     imports: list[str] = field(default_factory=list)
     """Python packages to import first; they register their own classes."""
     threads: int = option(0, low=0)
-    """CPU threads; 0 = one per core."""
+    """CPU threads; 0 = one, or one per core, whichever a short measurement at the start finds faster."""
 
 
 def parse_experiment(loaded: LoadedConfig) -> ExperimentConfig:

@@ -19,9 +19,11 @@ from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
 from zero123s.callbacks.guidance_views import GuidanceViews
 from zero123s.callbacks.interrupt import EXIT_CODE, GracefulInterrupt
 from zero123s.callbacks.progress import StepProgress
+from zero123s.callbacks.step_profile import StepProfile
 from zero123s.console import log_to_file
 from zero123s.errors import CheckpointError, ConfigError, UserError
 from zero123s.experiment import ExperimentConfig
+from zero123s.ops.threads import measured_threads
 from zero123s.run_dir import append_command, create_run_dir, read_run_record, write_run_record
 from zero123s.run_lock import locked
 from zero123s.summary import peak_memory_gb, print_summary, say
@@ -102,6 +104,12 @@ def choose_precision(precision: str, on_gpu: bool) -> str:
     return precision
 
 
+def choose_threads(wanted: int, out_dir: Path) -> int:
+    """Return the wanted number of CPU threads; 0 = as before in this run folder, else what is measured to pay off."""
+    # Another number sums in another order: a run that goes on must keep its own to be repeatable to the last bit.
+    return wanted or int(read_run_record(out_dir).get("threads", 0)) or measured_threads()
+
+
 def load_weights(system: BaseSystem, checkpoint: Path) -> int:
     """Load a run's weights and return the step they belong to; raises CheckpointError when they do not fit."""
     state = AtomicCheckpointIO().load_checkpoint(checkpoint)
@@ -124,18 +132,27 @@ class Session:
         out_dir: the run folder; made when something is written.
         checkpoint: where to go on from; None = from the start.
         gpu: what `--gpu` said.
+        profile_run: record where the time of some steps went.
     """
 
-    def __init__(self, plan: Plan, out_dir: Path, checkpoint: Path | None, gpu: str | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        out_dir: Path,
+        checkpoint: Path | None,
+        gpu: str | None = None,
+        profile_run: bool = False,
+    ) -> None:
         self.experiment = plan.experiment
         self.out_dir = out_dir
         self.checkpoint = checkpoint
         self.accelerator, self.devices = choose_devices(self.experiment, gpu)
         _quiet_lightning()
-        if self.experiment.threads:
-            torch.set_num_threads(self.experiment.threads)
+        self.profile_run = profile_run
         self.interrupt = GracefulInterrupt()
-        self.record: dict[str, Any] = {}
+        threads = choose_threads(self.experiment.threads, out_dir)
+        torch.set_num_threads(threads)
+        self.record: dict[str, Any] = {"threads": threads}
         self.step = 0
         self.system = plan.build()
         if checkpoint is not None:
@@ -175,7 +192,7 @@ class Session:
             create_run_dir(self.out_dir, self.experiment)
         if mode == "train":
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-            write_run_record(self.out_dir, {"state": "training", "started": started, "error": None})
+            write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, **self.record})
 
     def _record_failure(self, mode: str, error: BaseException) -> None:
         if mode != "train":
@@ -268,14 +285,16 @@ class Session:
             every_n_train_steps=c.every_n_train_steps,
         )
         previews = Previews(self.out_dir, t.val_check_interval)
-        bar = [StepProgress()] if t.enable_progress_bar else []
+        extra: list[pl.Callback] = [StepProgress()] if t.enable_progress_bar else []
+        if self.profile_run:
+            extra.append(StepProfile(self.out_dir, t.max_steps))
         return [
             self.interrupt,
             RandomStates(self.experiment.seed),
             previews,
             GuidanceViews(self.out_dir),
             checkpoints,
-            *bar,
+            *extra,
         ]
 
 

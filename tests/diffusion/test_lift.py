@@ -91,3 +91,17 @@ def test_forward_gives_maps_and_gradients_reach_every_weight(lift):
     assert out.shape == (2, 8, 8, 8)
     out.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in lift.parameters())
+
+
+def test_one_image_is_lifted_once_for_all_its_views(tiny_v_model):
+    model = tiny_v_model
+    latents = model.encode_image(torch.rand(1, 3, 32, 32)).detach()
+    pose = model.pose_vector([10.0, -5.0, 60.0], [0.0, 90.0, 200.0], 3.8, 10.0, 0.0, 3.8)
+    together = model.concat_for(latents, pose)
+    kept = model.concat_for(latents, pose, model.lift_volume(latents, pose))
+    alone = torch.cat([model.concat_for(latents, pose[i : i + 1]) for i in range(3)])
+    each = model.concat_for(latents.expand(3, -1, -1, -1), pose)
+    assert together.shape == (3, 12, 8, 8)
+    for other in (kept, alone, each):
+        torch.testing.assert_close(other, together, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together[0, 4:], together[1, 4:], atol=1e-4), "the pose changes the maps"

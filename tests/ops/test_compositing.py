@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zero123s.ops.compositing import composite, composite_alpha, visibility
+from zero123s.ops.compositing import composite, composite_alpha, visibility, visible_samples
 
 INFO = torch.tensor([[0, 2], [2, 0], [2, 3]])
 
@@ -36,3 +36,55 @@ def test_rays_without_samples_are_empty():
 def test_what_stands_behind_an_opaque_sample_is_invisible():
     sigma, t = torch.tensor([1e3, 1.0, 0.0, 1.0, 1.0]), torch.arange(5.0)
     assert visibility(sigma, t, t + 1, INFO, 0.01, 1e-4).tolist() == [True, False, False, True, True]
+
+
+def _rays(longest: int = 40) -> tuple[torch.Tensor, ...]:
+    """Densities from clear to opaque along rays of 0 to `longest` samples."""
+    g = torch.Generator().manual_seed(3)
+    counts = torch.cat([torch.randint(0, longest, (50,), generator=g), torch.tensor([0, 1, longest])])
+    info = torch.stack([counts.cumsum(0) - counts, counts], dim=-1)
+    n = int(counts.sum())
+    sigma = torch.rand(n, generator=g).pow(4) * 60
+    t = torch.rand(n, generator=g)
+    return sigma, t, info, torch.rand(n, 4, generator=g)
+
+
+@pytest.mark.parametrize("early_stop_eps", [0.0, 1e-2])
+def test_the_kernels_equal_the_reference(early_stop_eps):
+    pytest.importorskip("numba")
+    sigma, t, info, values = _rays()
+    results = []
+    for backend in ("numba", "reference"):
+        leaves = [sigma.clone().requires_grad_(), values.clone().requires_grad_()]
+        out = composite(leaves[0], t, t + 0.1, info, leaves[1], early_stop_eps, backend)
+        loss = sum((o.cos() * o).sum() for o in out)
+        results.append([*out, *torch.autograd.grad(loss, leaves)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+
+
+def test_opacity_one_has_a_gradient():
+    pytest.importorskip("numba")
+    alphas = torch.tensor([0.5, 1.0, 0.5, 0.2, 1.0])
+    t, values, grads = torch.arange(5.0), torch.rand(5, 3), []
+    for backend in ("numba", "reference"):
+        leaf = alphas.clone().requires_grad_()
+        colour = composite_alpha(leaf, t, t + 1, INFO, values, 0.0, backend)[3]
+        grads += torch.autograd.grad(colour.square().sum(), leaf)
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_visible_samples_are_found_with_few_evaluations(backend):
+    sigma, t, info, _ = _rays(200)
+    rays, asked = torch.repeat_interleave(torch.arange(len(info)), info[:, 1]), []
+
+    def alphas_at(index):
+        asked.append(index.clone())
+        return -torch.expm1(-sigma[index] * 0.1)
+
+    seen = visible_samples(alphas_at, rays, info, 0.01, 1e-4, backend)
+    assert torch.equal(seen, visibility(sigma, t, t + 0.1, info, 0.01, 1e-4))
+    index = torch.cat(asked)
+    assert len(index.unique()) == len(index)
+    assert backend == "reference" or len(index) < 0.5 * len(sigma)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zero123s.errors import ConfigError
-from zero123s.ops.mlp import mlp_forward, plain_mlp
+from zero123s.ops.mlp import mlp_forward, mlp_input_gradient, plain_mlp
 
 
 def _layers(dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -41,3 +41,29 @@ def test_bf16_is_close_and_bad_names_are_errors():
         mlp_forward(x, weights, "sin")
     with pytest.raises(ConfigError, match="Unknown MLP precision 'int8'"):
         mlp_forward(x, weights, precision="int8")
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+def test_the_input_gradient_and_its_derivatives(activation):
+    g = torch.Generator().manual_seed(0)
+    sizes = [(5, 3), (4, 5), (1, 4)]
+    weights = [torch.randn(s, generator=g, dtype=torch.float64).requires_grad_() for s in sizes]
+    x = torch.randn(7, 3, generator=g, dtype=torch.float64).requires_grad_()
+    (expected,) = torch.autograd.grad(plain_mlp(x, weights, activation).sum(), x)
+    torch.testing.assert_close(mlp_input_gradient(x, weights, activation, chunk=3), expected)
+    # ReLU leaves nothing to differentiate by x
+    inputs = weights if activation == "relu" else [x, *weights]
+
+    def function(*tensors):
+        points = x.detach() if activation == "relu" else tensors[0]
+        return mlp_input_gradient(points, list(tensors[-3:]), activation, chunk=3)
+
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+def test_a_single_layer_has_its_row_as_gradient():
+    weight = torch.randn(1, 3, requires_grad=True)
+    gradient = mlp_input_gradient(torch.randn(5, 3), [weight])
+    assert torch.equal(gradient, weight.expand(5, 3))
+    gradient.sum().backward()
+    torch.testing.assert_close(weight.grad, torch.full((1, 3), 5.0))

@@ -127,15 +127,36 @@ class Zero123Model(nn.Module):
         joined = torch.cat([embedding, pose], dim=-1)
         return self.cc_projection(joined.to(_dtype(self.cc_projection))).to(embedding.dtype)
 
-    def concat_for(
+    def lift_volume(
         self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "B 4"]
-    ) -> Float[Tensor, "B K h w"]:
-        """Make what is concatenated to the noisy latents: the unscaled image latents, and the lift's maps if any."""
-        image_latents = image_latents.expand(max(len(image_latents), len(pose)), -1, -1, -1)
+    ) -> Float[Tensor, "B D H W G"] | None:
+        """Lift image latents for `concat_for`, which takes it again for every step; None without a lift.
+
+        Only the fourth term of `pose`, the input view's own polar angle, matters.
+        """
         if self.lift is None:
-            return image_latents
-        maps = self.lift(image_latents.to(_dtype(self.lift)), pose.expand(len(image_latents), -1).to(_dtype(self.lift)))
-        return torch.cat([image_latents, maps.to(image_latents.dtype)], dim=1)
+            return None
+        dtype = _dtype(self.lift)
+        return self.lift.volume(image_latents.to(dtype), pose[: len(image_latents), 3].to(dtype))
+
+    def concat_for(
+        self,
+        image_latents: Float[Tensor, "B 4 h w"],
+        pose: Float[Tensor, "B 4"],
+        volume: Float[Tensor, "B D H W G"] | None = None,
+    ) -> Float[Tensor, "B K h w"]:
+        """Make what is concatenated to the noisy latents: the unscaled image latents, and the lift's maps if any.
+
+        One image for several poses is lifted once; `volume`, if given, is what `lift_volume` made of the same latents.
+        """
+        n_views = max(len(image_latents), len(pose))
+        expanded = image_latents.expand(n_views, -1, -1, -1)
+        if self.lift is None:
+            return expanded
+        volume = self.lift_volume(image_latents, pose) if volume is None else volume
+        poses = pose.to(volume.dtype).expand(n_views, -1).unflatten(0, (len(image_latents), -1))
+        maps = self.lift.maps(self.lift.look(volume, poses))
+        return torch.cat([expanded, maps.to(image_latents.dtype)], dim=1)
 
     # ---- the denoiser ----
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zero123s.errors import ConfigError
 from zero123s.ops.hash_grid import GradBuffer, HashGrid, encode, position_gradient
+from zero123s.ops.sections import section
 
 
 @dataclass
@@ -70,11 +71,14 @@ class HashEncoding(nn.Module):
 
     def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
         """Return features of positions in [0, 1]; levels that are still off give zeros."""
-        return self._masked(encode(x, self.table, self.grid, self.cfg.backend, self._grad_buffer()))
+        with section("encode"):
+            return self._masked(encode(x, self.table, self.grid, self.cfg.backend, self._grad_buffer()))
 
     def position_gradient(self, x: Float[Tensor, "N 3"], grad: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
         """Return the gradient of `grad . forward(x)` by `x`, differentiable in the table and `grad`."""
-        return position_gradient(x, self.table, self._masked(grad), self.grid, self.cfg.backend, self._grad_buffer())
+        grad, buffer = self._masked(grad), self._grad_buffer()
+        with section("encode, by position"):
+            return position_gradient(x, self.table, grad, self.grid, self.cfg.backend, buffer)
 
     def _masked(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         if self.active_levels >= self.cfg.n_levels:

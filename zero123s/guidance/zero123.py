@@ -13,6 +13,7 @@ from zero123s.diffusion.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.sds import sample_timesteps, sds_gradient, sds_loss
+from zero123s.ops.sections import section
 from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
@@ -87,13 +88,15 @@ class StableZero123Guidance(BaseGuidance):
         self.cond_latents = self.model.encode_image(image)
         camera = reference.cameras
         self.cond_pose = [float(v[0]) for v in (camera.elevation_deg, camera.azimuth_deg, camera.distance)]
+        own = self.model.pose_vector(*self.cond_pose, *self.cond_pose)
+        self.cond_volume = self.model.lift_volume(self.cond_latents, own)
 
     def condition(self, cameras: Cameras) -> tuple[Tensor, Tensor]:
         """Return (context B N C, concat B c h w) of the target views."""
         pose = self.model.pose_vector(cameras.elevation_deg, cameras.azimuth_deg, cameras.distance, *self.cond_pose)
         batch = len(cameras)
         context = self.model.project(self.cond_embedding.expand(batch, -1, -1), pose)
-        concat = self.model.concat_for(self.cond_latents.expand(batch, -1, -1, -1), pose)
+        concat = self.model.concat_for(self.cond_latents, pose, self.cond_volume)
         return context, concat
 
     def encode(self, comp_rgb: Float[Tensor, "B H W 3"], generator: torch.Generator) -> Float[Tensor, "B 4 h w"]:
@@ -111,10 +114,11 @@ class StableZero123Guidance(BaseGuidance):
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
         """Return the SDS loss of rendered views; its gradient reaches `comp_rgb` through the VAE encoder."""
-        latents = self.encode(comp_rgb, generator)
+        with section("guidance: encode"):
+            latents = self.encode(comp_rgb, generator)
         t = self.timesteps(len(cameras), step, generator)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        with torch.no_grad():
+        with torch.no_grad(), section("guidance: network"):
             noised = self.model.add_noise(latents, noise, t)
             context, concat = self.condition(cameras)
             noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)

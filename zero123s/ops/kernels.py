@@ -1,30 +1,34 @@
-"""How numba kernels are started: one at a time, on torch's number of threads, with a note before a compilation."""
+"""How numba kernels are started: on torch's number of threads, with a note before a compilation.
+
+Kernels are plain compiled loops that release the GIL, `kernel(part, n_parts, ...)`, and Python threads run the parts.
+numba's own parallel loops take twice as long to compile, and their fallback threading layer may not be entered by two
+threads at once; torch's pool would be one more to wake for each of many short loops.
+"""
 
 import logging
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import torch
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
-# numba's fallback threading layer must not be entered by two threads at once, whichever kernels they run.
-_lock = threading.Lock()
-
-
-def n_threads() -> int:
-    """Return how many threads a kernel may use: torch's number, as far as numba has started as many."""
-    return max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+_pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def launch(kernel, *args) -> None:
-    """Run a compiled function on tensors (as contiguous arrays), arrays and numbers.
+    """Run all parts of a compiled function on tensors (as contiguous arrays), arrays, tuples and numbers.
 
-    Results are written into the arguments, which therefore must be contiguous already.
+    Results are written into the arguments, which therefore must be contiguous already. Parts never write to the same
+    place, so that results do not depend on their number.
     """
     arrays = [a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in args]
-    with _lock:
-        if not kernel.signatures:
-            logger.info("Loading or compiling the kernel %s (seconds, the first time on this machine)", kernel.__name__)
-        numba.set_num_threads(n_threads())
-        kernel(*arrays)
+    if not kernel.signatures:
+        logger.info("Loading or compiling the kernel %s (seconds, the first time on this machine)", kernel.__name__)
+    n_parts = torch.get_num_threads()
+    if n_parts == 1:
+        kernel(0, 1, *arrays)
+        return
+    if n_parts not in _pools:
+        _pools[n_parts] = ThreadPoolExecutor(n_parts, thread_name_prefix="kernel")
+    for done in [_pools[n_parts].submit(kernel, part, n_parts, *arrays) for part in range(n_parts)]:
+        done.result()

@@ -59,7 +59,7 @@ class _ChunkedMLP(torch.autograd.Function):
         y = x.new_empty(x.shape[0], weights[-1].shape[0])
         for start in range(0, x.shape[0], chunk):
             part = slice(start, start + chunk)
-            y[part] = plain_mlp(x[part].to(cast), layers, activation)
+            y[part] = F.linear(_inputs(x[part].to(cast), layers, activation)[-1], layers[-1])
         return y
 
     @staticmethod
@@ -71,6 +71,15 @@ class _ChunkedMLP(torch.autograd.Function):
         else:
             grads = _chunked_gradients(x, weights, activation, chunk, precision, grad_y)
         return (None, None, None, *grads)
+
+
+def _inputs(x: Tensor, layers: list[Tensor], activation: str) -> list[Tensor]:
+    """Return what each layer sees; ReLU overwrites, because a second copy would not stay in the cache."""
+    function = torch.relu_ if activation == "relu" else get_activation(activation)
+    inputs = [x]
+    for layer in layers[:-1]:
+        inputs.append(function(F.linear(inputs[-1], layer)))
+    return inputs
 
 
 def _plain_gradients(x: Tensor, weights: list[Tensor], activation: str, grad_y: Tensor) -> list[Tensor | None]:
@@ -88,14 +97,12 @@ def _chunked_gradients(
     """Return the gradients of x and weights, recomputing one chunk's hidden layers at a time."""
     cast = torch.bfloat16 if precision == "bf16" else x.dtype
     layers = [w.to(cast) for w in weights]
-    function, derivative = get_activation(activation), _GRADIENTS[activation]
+    derivative = _GRADIENTS[activation]
     grad_x = torch.empty_like(x) if x.requires_grad else None
     grad_w = [torch.zeros_like(w) for w in weights]
     for start in range(0, x.shape[0], chunk):
         part = slice(start, start + chunk)
-        inputs = [x[part].to(cast)]
-        for weight in layers[:-1]:
-            inputs.append(function(F.linear(inputs[-1], weight)))
+        inputs = _inputs(x[part].to(cast), layers, activation)
         grad = grad_y[part].to(cast)
         for index in range(len(layers) - 1, -1, -1):
             grad_w[index] += grad.T @ inputs[index]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zero123s.errors import ConfigError
 from zero123s.ops.activations import get_activation
 from zero123s.ops.mlp import CHUNKED_ACTIVATIONS, mlp_forward, mlp_input_gradient, plain_mlp
+from zero123s.ops.sections import section
 from zero123s.ops.spherical_harmonics import spherical_harmonics
 
 
@@ -60,15 +61,20 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         """Apply all layers; on a CPU in chunks that stay in the cache and are recomputed for the gradients."""
+        with section("networks"):
+            return self.output_activation(self._raw(x))
+
+    def _raw(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         # The chunks know nothing of autocast, and pay only where a cache is small.
         chunked = x.device.type == "cpu" and x.dim() == 2 and self.activation in CHUNKED_ACTIVATIONS
         if chunked and not torch.is_autocast_enabled("cpu"):
-            return self.output_activation(mlp_forward(x, self.weights, self.activation))
-        return self.output_activation(plain_mlp(x, self.weights, self.activation))
+            return mlp_forward(x, self.weights, self.activation)
+        return plain_mlp(x, self.weights, self.activation)
 
     def input_gradient(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         """Return the gradient of the only output by `x`, before the output activation; differentiable in the weights."""
-        return mlp_input_gradient(x, self.weights, self.activation)
+        with section("networks, by input"):
+            return mlp_input_gradient(x, self.weights, self.activation)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from zero123s.errors import ConfigError
 from zero123s.ops.compositing import Composited, visible_samples
 from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
+from zero123s.ops.sections import section
 from zero123s.renderer.base import BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
 
@@ -47,6 +48,8 @@ class VolumeRenderer(BaseRenderer):
         """Steps between refreshes of the occupancy grid."""
         grid_warmup_steps: int = 256
         """Steps during which every cell is refreshed."""
+        grid_ema_decay: float = 0.95
+        """What a refresh leaves of a cell's old occupancy; lower lets go of emptied space sooner, in short runs."""
         backend: str = "auto"
         """Marching backend: "auto", "reference" or "numba"."""
 
@@ -60,6 +63,8 @@ class VolumeRenderer(BaseRenderer):
             raise ConfigError(f"renderer.estimator: '{cfg.estimator}' is not known; use occgrid.")
         if cfg.num_samples_per_ray < 1 or cfg.eval_chunk_size < 1:
             raise ConfigError("renderer: num_samples_per_ray and eval_chunk_size must be at least 1.")
+        if not 0 <= cfg.grid_ema_decay < 1:
+            raise ConfigError(f"renderer.grid_ema_decay: must lie in [0, 1), got {cfg.grid_ema_decay}.")
         self.step_size = math.sqrt(3) * 2 * bound / cfg.num_samples_per_ray
         self.grid = OccupancyGrid([-bound] * 3 + [bound] * 3, cfg.grid_resolution)
         if not cfg.grid_prune:
@@ -87,13 +92,16 @@ class VolumeRenderer(BaseRenderer):
 
     def update(self, field: RadianceField, step: int, generator: torch.Generator) -> None:
         """Refresh the occupancy grid when its time has come."""
-        if self.cfg.grid_prune:
+        if not self.cfg.grid_prune:
+            return
+        with section("occupancy grid"):
             self.grid.update(
                 step,
                 lambda x: self.occupancy(field, x),
                 generator,
                 n=self.cfg.grid_update_every,
                 warmup_steps=self.cfg.grid_warmup_steps,
+                ema_decay=self.cfg.grid_ema_decay,
             )
 
     def forward(
@@ -135,17 +143,21 @@ class VolumeRenderer(BaseRenderer):
         if self.training and self.cfg.randomized and generator is not None:
             jitter = torch.rand(len(rays_o), generator=generator).to(rays_o)
         aabb = self.grid.aabbs[0]
-        samples = march(
-            rays_o, rays_d, aabb, self.grid.binaries, self.step_size, jitter=jitter, backend=self.cfg.backend
-        )
+        with section("march"):
+            samples = march(
+                rays_o, rays_d, aabb, self.grid.binaries, self.step_size, jitter=jitter, backend=self.cfg.backend
+            )
         if self.cfg.prune_alpha_threshold and self.cfg.grid_prune:
-            samples = self._prune(field, rays_o, rays_d, samples)
+            with section("choose samples"):
+                samples = self._prune(field, rays_o, rays_d, samples)
         x, dirs = samples.positions(rays_o, rays_d), rays_d.index_select(0, samples.ray_indices)
         wanted = self.always_needed | (needs & {"normal", "normal_perturbed", "sdf"})
-        out = field.query(x, dirs, wanted, lights.index_select(0, samples.ray_indices))
+        with section("field"):
+            out = field.query(x, dirs, wanted, lights.index_select(0, samples.ray_indices))
         assert out.rgb is not None
         values = out.rgb if out.normal is None else torch.cat([out.rgb, out.normal], dim=-1)
-        weights, opacity, depth, summed = self.composite(out, dirs, samples, values)
+        with section("composite"):
+            weights, opacity, depth, summed = self.composite(out, dirs, samples, values)
         normal = summed[:, 3:] if out.normal is not None else torch.zeros_like(rays_o)
         extra = {}
         if "samples" in needs:

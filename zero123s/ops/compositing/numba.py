@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from zero123s.ops.kernels import launch
@@ -16,9 +16,11 @@ _FIRST_BLOCK = 8
 """Samples of each ray that are looked at first; every further look is twice as long."""
 
 
-@njit(cache=True, parallel=True)
-def _forward(alphas, t_starts, t_ends, info, values, eps, transmittance, weights, opacity, depth, summed):
-    for r in prange(info.shape[0]):
+@njit(cache=True, nogil=True)
+def _forward(
+    part, n_parts, alphas, t_starts, t_ends, info, values, eps, transmittance, weights, opacity, depth, summed
+):
+    for r in range(part, info.shape[0], n_parts):
         left, covered, distance = _ONE, _ZERO, _ZERO
         for s in range(info[r, 0], info[r, 0] + info[r, 1]):
             transmittance[s] = left
@@ -32,11 +34,13 @@ def _forward(alphas, t_starts, t_ends, info, values, eps, transmittance, weights
         opacity[r], depth[r] = covered, distance
 
 
-@njit(cache=True, parallel=True)
-def _backward(alphas, t_starts, t_ends, info, values, eps, transmittance, weights, grads, grad_alphas, grad_values):
+@njit(cache=True, nogil=True)
+def _backward(
+    part, n_parts, alphas, t_starts, t_ends, info, values, eps, transmittance, weights, grads, grad_alphas, grad_values
+):
     """Walk back along each ray; `behind` is what one unit of light that passes a sample will still earn."""
     grad_weights, grad_opacity, grad_depth, grad_summed = grads
-    for r in prange(info.shape[0]):
+    for r in range(part, info.shape[0], n_parts):
         behind = _ZERO
         for s in range(info[r, 0] + info[r, 1] - 1, info[r, 0] - 1, -1):
             here = grad_weights[s] + grad_opacity[r] + grad_depth[r] * _HALF * (t_starts[s] + t_ends[s])
@@ -114,12 +118,13 @@ def visible_samples(
     """Return which samples are visible, asking for the opacity only of those that light reaches."""
     seen, index = torch.zeros(len(rays), dtype=torch.bool), torch.empty(len(rays), dtype=torch.int64)
     transmittance = torch.ones(len(packed_info))
+    state = transmittance.numpy(), seen.numpy()
     info, longest = packed_info.contiguous().numpy(), int(packed_info[:, 1].max()) if len(packed_info) else 0
     eps, done, block = np.float32(early_stop_eps), 0, _FIRST_BLOCK
     while done < longest:
-        n = _next_samples(info, done, block, transmittance.numpy(), eps, index.numpy())
+        n = _next_samples(info, done, block, state[0], eps, index.numpy())
         if n:
             alphas = alphas_at(index[:n])
-            launch(_absorb, index[:n], rays, alphas, np.float32(alpha_thre), eps, transmittance, seen)
+            _absorb(index[:n].numpy(), rays.numpy(), alphas.contiguous().numpy(), np.float32(alpha_thre), eps, *state)
         done, block = done + block, 2 * block
     return seen

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from zero123s.ops.hash_grid.reference import GradBuffer, Level
-from zero123s.ops.kernels import launch, n_threads
+from zero123s.ops.kernels import launch
 
 _BLOCK = 256
 """Points that go through the loops together; their scratch (8 corners, 4 bytes, four times) stays in the L1 cache."""
@@ -106,81 +106,78 @@ def _read_rows(table, pair, offset, count, rows, values):
             values[k * _BLOCK + n] = table[offset + np.int64(rows[k * _BLOCK + n]), pair]
 
 
-@njit(cache=True, parallel=True)
-def _gather(x, v, directional, table, scales, sizes, n_parts, out):
+@njit(cache=True, nogil=True)
+def _gather(part, n_parts, x, v, directional, table, scales, sizes, out):
     """Interpolate the table, or differentiate the interpolation along `v`."""
     n_pairs, size_of_part = table.shape[1], (x.shape[1] + n_parts - 1) // n_parts
-    for part in prange(n_parts):
-        fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
-        rows, values = np.empty(8 * _BLOCK, np.uint32), np.empty(8 * _BLOCK, np.float64)
-        features = values.view(np.float32)
-        end = min(x.shape[1], (part + 1) * size_of_part)
-        for level in range(scales.shape[0]):
-            resolution, offset, size, hashed = sizes[level]
-            for first in range(part * size_of_part, end, _BLOCK):
-                count = min(_BLOCK, end - first)
-                _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
-                _fill_weights(fraction, v, directional, first, count, scales[level], weights)
-                for pair in range(n_pairs):
-                    _read_rows(table, pair, offset, count, rows, values)
-                    channel = (level * n_pairs + pair) * 2
-                    out0, out1 = out[channel, first : first + count], out[channel + 1, first : first + count]
-                    for n in range(count):
-                        sum0, sum1 = np.float32(0), np.float32(0)
-                        for k in range(8):
-                            sum0 += weights[k * _BLOCK + n] * features[2 * (k * _BLOCK + n)]
-                            sum1 += weights[k * _BLOCK + n] * features[2 * (k * _BLOCK + n) + 1]
-                        out0[n] = sum0
-                        out1[n] = sum1
+    fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
+    rows, values = np.empty(8 * _BLOCK, np.uint32), np.empty(8 * _BLOCK, np.float64)
+    features = values.view(np.float32)
+    end = min(x.shape[1], (part + 1) * size_of_part)
+    for level in range(scales.shape[0]):
+        resolution, offset, size, hashed = sizes[level]
+        for first in range(part * size_of_part, end, _BLOCK):
+            count = min(_BLOCK, end - first)
+            _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
+            _fill_weights(fraction, v, directional, first, count, scales[level], weights)
+            for pair in range(n_pairs):
+                _read_rows(table, pair, offset, count, rows, values)
+                channel = (level * n_pairs + pair) * 2
+                out0, out1 = out[channel, first : first + count], out[channel + 1, first : first + count]
+                for n in range(count):
+                    sum0, sum1 = np.float32(0), np.float32(0)
+                    for k in range(8):
+                        sum0 += weights[k * _BLOCK + n] * features[2 * (k * _BLOCK + n)]
+                        sum1 += weights[k * _BLOCK + n] * features[2 * (k * _BLOCK + n) + 1]
+                    out0[n] = sum0
+                    out1[n] = sum1
 
 
-@njit(cache=True, parallel=True)
-def _scatter(x, v, directional, grad, scales, sizes, n_parts, grad_table):
+@njit(cache=True, nogil=True)
+def _scatter(part, n_parts, x, v, directional, grad, scales, sizes, grad_table):
     """Add what `_gather` transposed makes of `grad` to the table gradient."""
     n_pairs = grad_table.shape[1]
-    for part in prange(n_parts):
-        fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
-        rows = np.empty(8 * _BLOCK, np.uint32)
-        for level in range(part, scales.shape[0], n_parts):
-            resolution, offset, size, hashed = sizes[level]
-            for first in range(0, x.shape[1], _BLOCK):
-                count = min(_BLOCK, x.shape[1] - first)
-                _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
-                _fill_weights(fraction, v, directional, first, count, scales[level], weights)
-                for pair in range(n_pairs):
-                    channel = (level * n_pairs + pair) * 2
-                    for n in range(count):
-                        grad0, grad1 = grad[channel, first + n], grad[channel + 1, first + n]
-                        for k in range(8):
-                            row, weight = offset + np.int64(rows[k * _BLOCK + n]), weights[k * _BLOCK + n]
-                            old = grad_table[row, pair]
-                            grad_table[row, pair] = complex(old.real + weight * grad0, old.imag + weight * grad1)
+    fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
+    rows = np.empty(8 * _BLOCK, np.uint32)
+    for level in range(part, scales.shape[0], n_parts):
+        resolution, offset, size, hashed = sizes[level]
+        for first in range(0, x.shape[1], _BLOCK):
+            count = min(_BLOCK, x.shape[1] - first)
+            _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
+            _fill_weights(fraction, v, directional, first, count, scales[level], weights)
+            for pair in range(n_pairs):
+                channel = (level * n_pairs + pair) * 2
+                for n in range(count):
+                    grad0, grad1 = grad[channel, first + n], grad[channel + 1, first + n]
+                    for k in range(8):
+                        row, weight = offset + np.int64(rows[k * _BLOCK + n]), weights[k * _BLOCK + n]
+                        old = grad_table[row, pair]
+                        grad_table[row, pair] = complex(old.real + weight * grad0, old.imag + weight * grad1)
 
 
-@njit(cache=True, parallel=True)
-def _position_gradient(x, v, second, table, grad, scales, sizes, n_parts, out):
+@njit(cache=True, nogil=True)
+def _position_gradient(part, n_parts, x, v, second, table, grad, scales, sizes, out):
     """Add the gradient of `grad . encoding` by position, or the gradient of (that along `v`) by position."""
     n_pairs, size_of_part = table.shape[1], (x.shape[1] + n_parts - 1) // n_parts
-    for part in prange(n_parts):
-        fraction, dots = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
-        rows, values = np.empty(8 * _BLOCK, np.uint32), np.empty(8 * _BLOCK, np.float64)
-        features = values.view(np.float32)
-        end = min(x.shape[1], (part + 1) * size_of_part)
-        for level in range(scales.shape[0]):
-            resolution, offset, size, hashed = sizes[level]
-            for first in range(part * size_of_part, end, _BLOCK):
-                count = min(_BLOCK, end - first)
-                _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
-                dots[:] = np.float32(0)
-                for pair in range(n_pairs):
-                    _read_rows(table, pair, offset, count, rows, values)
-                    channel = (level * n_pairs + pair) * 2
-                    grad0, grad1 = grad[channel, first : first + count], grad[channel + 1, first : first + count]
-                    for k in range(8):
-                        for n in range(count):
-                            m = k * _BLOCK + n
-                            dots[m] += features[2 * m] * grad0[n] + features[2 * m + 1] * grad1[n]
-                _differentiate(fraction, v, second, dots, first, count, scales[level], out)
+    fraction, dots = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
+    rows, values = np.empty(8 * _BLOCK, np.uint32), np.empty(8 * _BLOCK, np.float64)
+    features = values.view(np.float32)
+    end = min(x.shape[1], (part + 1) * size_of_part)
+    for level in range(scales.shape[0]):
+        resolution, offset, size, hashed = sizes[level]
+        for first in range(part * size_of_part, end, _BLOCK):
+            count = min(_BLOCK, end - first)
+            _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
+            dots[:] = np.float32(0)
+            for pair in range(n_pairs):
+                _read_rows(table, pair, offset, count, rows, values)
+                channel = (level * n_pairs + pair) * 2
+                grad0, grad1 = grad[channel, first : first + count], grad[channel + 1, first : first + count]
+                for k in range(8):
+                    for n in range(count):
+                        m = k * _BLOCK + n
+                        dots[m] += features[2 * m] * grad0[n] + features[2 * m + 1] * grad1[n]
+            _differentiate(fraction, v, second, dots, first, count, scales[level], out)
 
 
 @njit
@@ -226,13 +223,13 @@ def _by_axis(x: Tensor) -> Tensor:
 def _interpolate(x: Tensor, v: Tensor | None, table: Tensor, sizes: _Sizes) -> Tensor:
     out = x.new_empty(len(sizes.scales) * table.shape[1], x.shape[1])
     pairs = table.detach().view(torch.float64)
-    launch(_gather, x, x if v is None else v, v is not None, pairs, *sizes, n_threads(), out)
+    launch(_gather, x, x if v is None else v, v is not None, pairs, *sizes, out)
     return out.t()
 
 
 def _add_to_table(x: Tensor, v: Tensor | None, grad: Tensor, sizes: _Sizes, grad_table: Tensor) -> None:
     pairs = grad_table.view(torch.complex64)
-    launch(_scatter, x, x if v is None else v, v is not None, _by_axis(grad), *sizes, n_threads(), pairs)
+    launch(_scatter, x, x if v is None else v, v is not None, _by_axis(grad), *sizes, pairs)
 
 
 def _table_gradient(ctx, x: Tensor, v: Tensor | None, grad: Tensor, table: Tensor) -> Tensor | None:
@@ -305,7 +302,7 @@ class _PositionGradient(torch.autograd.Function):
 def _differentiate_by_position(x: Tensor, v: Tensor | None, table: Tensor, grad: Tensor, sizes: _Sizes) -> Tensor:
     out, pairs = torch.zeros_like(x), table.detach().view(torch.float64)
     second = v is not None
-    launch(_position_gradient, x, x if v is None else v, second, pairs, _by_axis(grad), *sizes, n_threads(), out)
+    launch(_position_gradient, x, x if v is None else v, second, pairs, _by_axis(grad), *sizes, out)
     return out.t()
 
 

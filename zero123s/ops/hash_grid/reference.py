@@ -23,28 +23,75 @@ class Level(NamedTuple):
     hashed: bool
 
 
-def corner_rows(corner: Int[Tensor, "... 3"], level: Level) -> Int[Tensor, "..."]:
-    """Return the row inside its level of each integer grid point, in tiny-cuda-nn's unsigned 32-bit arithmetic."""
-    x, y, z = (corner & _UINT32).unbind(-1)
+class _Gather(torch.autograd.Function):
+    """Rows of two numbers, read and added as one complex number each.
+
+    On a CPU that is 9 times faster than gathering rows and 20 times faster than adding to them.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Float[Tensor, "P 2"], index: Int[Tensor, "K"]) -> Float[Tensor, "K 2"]:
+        ctx.save_for_backward(index)
+        ctx.n_rows = rows.shape[0]
+        return torch.view_as_real(torch.view_as_complex(rows).index_select(0, index))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:  # type: ignore[override]
+        return _Scatter.apply(grad, ctx.saved_tensors[0], ctx.n_rows), None
+
+
+class _Scatter(torch.autograd.Function):
+    """The transpose of `_Gather`, so that each is the other's derivative."""
+
+    @staticmethod
+    def forward(ctx, values: Float[Tensor, "K 2"], index: Int[Tensor, "K"], n_rows: int) -> Float[Tensor, "P 2"]:
+        ctx.save_for_backward(index)
+        rows = values.new_zeros(n_rows, 2)
+        torch.view_as_complex(rows).index_add_(0, index, torch.view_as_complex(values.contiguous()))
+        return rows
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:  # type: ignore[override]
+        return _Gather.apply(grad.contiguous(), ctx.saved_tensors[0]), None, None
+
+
+def gather_rows(table: Float[Tensor, "P F"], index: Int[Tensor, "K"]) -> Float[Tensor, "K F"]:
+    """Return `table[index]`, differentiable any number of times."""
+    n_features = table.shape[1]
+    if table.device.type != "cpu" or n_features % 2:
+        return table.index_select(0, index)
+    pairs = n_features // 2
+    if pairs > 1:
+        index = (index[:, None] * pairs + torch.arange(pairs)).flatten()
+    return _Gather.apply(table.reshape(-1, 2), index).reshape(-1, n_features)  # type: ignore[union-attr]
+
+
+def corner_rows(base: Int[Tensor, "3 N"], level: Level) -> Int[Tensor, "8 N"]:
+    """Return the rows inside their level of the corners of cells, in tiny-cuda-nn's unsigned 32-bit arithmetic.
+
+    Corner c lies one further along z, y and x where the bits 1, 2 and 4 of c are set.
+    """
+    both = torch.stack([base, base + 1], dim=1)  # 3 2 N
     if level.hashed:
-        index = (x * _PRIMES[0]) ^ (y * _PRIMES[1]) ^ (z * _PRIMES[2])
-    else:
-        index = x + y * level.resolution + z * level.resolution**2
-    return (index & _UINT32) % level.size
+        x, y, z = both * torch.tensor(_PRIMES, device=base.device)[:, None, None]
+        # A hashed level has a power of two of rows, so that the lower bits are all that counts.
+        return ((x[:, None, None] ^ (y[:, None] ^ z)) & (level.size - 1)).flatten(0, 2)
+    x, y, z = both & _UINT32
+    rows = x[:, None, None] + (level.resolution * y[:, None] + level.resolution**2 * z)
+    return ((rows & _UINT32) % level.size).flatten(0, 2)
 
 
 def encode(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], levels: tuple[Level, ...]) -> Float[Tensor, "N LF"]:
     """Interpolate trilinearly on every level; features are level-major."""
     features = []
+    axes = x.t().contiguous()
     # Split once and gather once per level: every gather's gradient is a buffer as large as what it reads from.
     for level, rows in zip(levels, table.split([level.size for level in levels]), strict=True):
-        position = x * level.scale + 0.5
+        position = axes * level.scale + 0.5
         base = torch.floor(position).detach()
-        fraction = position - base
-        bits = torch.tensor([[c & 1, c >> 1 & 1, c >> 2] for c in range(8)], device=x.device)
-        weights = torch.where(bits[:, None] == 1, fraction, 1.0 - fraction).prod(dim=-1)
-        index = corner_rows(base.long() + bits[:, None], level).flatten()
-        values = rows.index_select(0, index).view(8, -1, table.shape[1])
+        wx, wy, wz = torch.stack([1.0 - (position - base), position - base], dim=1)  # each 2 N
+        weights = (wx[:, None, None] * (wy[:, None] * wz)).flatten(0, 2)
+        values = gather_rows(rows, corner_rows(base.long(), level).flatten()).view(8, -1, table.shape[1])
         features.append((weights[..., None] * values).sum(dim=0))
     return torch.cat(features, dim=-1)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numba import prange
 from torch import Tensor
 
 from zero123s.ops.kernels import launch
@@ -25,10 +24,10 @@ def _cell(position, size):
     return np.int64(lower), scaled - np.float32(lower)
 
 
-@numba.njit(cache=True, fastmath=True, parallel=True)
-def _forward(volume, points, out):
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _forward(part, n_parts, volume, points, out):
     n_batch, depth, height, width, n_features = volume.shape
-    for b in prange(n_batch):
+    for b in range(part, n_batch, n_parts):
         for p in range(points.shape[1]):
             x, fx = _cell(points[b, p, 0], width)
             y, fy = _cell(points[b, p, 1], height)
@@ -44,10 +43,10 @@ def _forward(volume, points, out):
                     out[b, p, c] += w * volume[b, z + k, y + j, x + i, c]
 
 
-@numba.njit(cache=True, fastmath=True, parallel=True)
-def _backward(grad_out, points, grad_volume):
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _backward(part, n_parts, grad_out, points, grad_volume):
     n_batch, depth, height, width, n_features = grad_volume.shape
-    for b in prange(n_batch):
+    for b in range(part, n_batch, n_parts):
         for p in range(points.shape[1]):
             x, fx = _cell(points[b, p, 0], width)
             y, fy = _cell(points[b, p, 1], height)

@@ -1,0 +1,151 @@
+"""The whole job on generated objects that no training saw: one view in, a mesh out, scored against the true mesh.
+
+    python benchmarks/image_to_mesh.py OUT [--count 10] [--first 9000000] [--blind] [OVERRIDES...]
+
+Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same picture.
+`--blind` also runs the job with every pose told as the input's own: what is gained without knowing the pose.
+Writes OUT/results.json and one strip of views per object (truth above, result below).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+from skimage.measure import marching_cubes
+
+from zero123s.cli import main as launch
+from zero123s.diffusion.model import Zero123Model
+from zero123s.ops.cameras import orbit_cameras, project
+from zero123s.ops.metrics import mask_iou, psnr, volume_iou
+from zero123s.ops.rasterize import on_white, render_mesh
+from zero123s.preprocess.images import write_png_atomic
+from zero123s.scenes.mesh import SceneMesh
+from zero123s.scenes.procedural import generate
+from zero123s.scenes.render import render_views
+from zero123s.structures import Cameras, Mesh
+
+ELEVATION = 10.0
+RING = [(elevation, azimuth) for elevation in (0.0, 30.0) for azimuth in range(45, 360, 45)]
+BOUND, CELLS = 0.7, 96
+
+
+def novel_views(azimuth: float, size: int = 96) -> Cameras:
+    """Return a ring of views that leaves out the input's azimuth."""
+    angles = torch.tensor(RING)
+    return orbit_cameras(angles[:, 0], angles[:, 1] + azimuth, 3.8, 20.0, size, size)
+
+
+def baselines(rgba: np.ndarray, azimuth: float) -> dict[str, Mesh]:
+    """Return solids made from the picture alone: ball, extrusion and lathe of its silhouette, painted from the front."""
+    camera = orbit_cameras(ELEVATION, azimuth, 3.8, 20.0, *rgba.shape[:2])
+    axis = (np.arange(CELLS) + 0.5) / CELLS * 2 * BOUND - BOUND
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    mask = rgba[..., 3] > 0.5
+    xy = project(torch.from_numpy(points).float(), camera)[0].numpy()
+    row, column = (np.floor(xy[:, i]).astype(int) for i in (1, 0))
+    inside = (row >= 0) & (column >= 0) & (row < mask.shape[0]) & (column < mask.shape[1])
+    hit = np.zeros(len(points), bool)
+    hit[inside] = mask[row[inside], column[inside]]
+    pixel = 2 * 3.8 * np.tan(np.deg2rad(10)) / mask.shape[0]
+    widths = mask.sum(1) * pixel
+    depth = points @ np.array([np.cos(np.deg2rad(azimuth)), np.sin(np.deg2rad(azimuth)), 0])
+    rows, columns = np.nonzero(mask)
+    middle = (columns.mean() - mask.shape[1] / 2 + 0.5) * pixel
+    side = np.array([-np.sin(np.deg2rad(azimuth)), np.cos(np.deg2rad(azimuth)), 0])
+    centre = side * middle + [0, 0, -(rows.mean() - mask.shape[0] / 2 + 0.5) * pixel]
+    radius = np.sqrt(mask.sum() * pixel**2 / np.pi)
+    level = np.clip(np.round(mask.shape[0] / 2 - 0.5 - points[:, 2] / pixel).astype(int), 0, mask.shape[0] - 1)
+    around = np.hypot(*(points - side * middle)[:, :2].T)
+    solids = {
+        "ball": np.linalg.norm(points - centre, axis=1) < radius,
+        "extrusion": hit & (np.abs(depth) < widths[widths > 0].mean() / 2),
+        "lathe": (around < widths[level] / 2),
+    }
+    return {name: _solid(solid.reshape(3 * (CELLS,)), rgba, camera) for name, solid in solids.items()}
+
+
+def _solid(solid: np.ndarray, rgba: np.ndarray, camera: Cameras) -> Mesh:
+    padded = np.pad(solid.astype(np.float32), 1)
+    if padded.max() < 0.5:
+        padded[CELLS // 2, CELLS // 2, CELLS // 2] = 1
+    vertices, faces, _, _ = marching_cubes(padded, 0.5)
+    vertices = ((vertices - 0.5) / CELLS * 2 * BOUND - BOUND).astype(np.float32)
+    xy = project(torch.from_numpy(vertices), camera)[0].numpy()
+    row, column = (np.clip(np.floor(xy[:, i]).astype(int), 0, rgba.shape[0] - 1) for i in (1, 0))
+    seen, colors = rgba[row, column, 3] > 0.5, rgba[row, column, :3]
+    colors[~seen] = rgba[rgba[..., 3] > 0.5, :3].mean(0)
+    return Mesh(vertices, faces[:, ::-1], vertex_colors=colors)
+
+
+def scores(mesh: Mesh, scene: SceneMesh, truth: np.ndarray, cameras: Cameras) -> dict[str, float]:
+    """Return volume IoU, mean silhouette IoU and mean PSNR over the novel views."""
+    views = [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
+    return {
+        "volume_iou": volume_iou((mesh.vertices, mesh.faces), (scene.vertices, scene.faces), 96),
+        "mask_iou": float(np.mean([mask_iou(v[..., 3], t[..., 3]) for v, t in zip(views, truth, strict=True)])),
+        "psnr": float(np.mean([psnr(on_white(v), on_white(t)) for v, t in zip(views, truth, strict=True)])),
+    }
+
+
+def run_job(picture: Path, out_dir: Path, azimuth: float, words: list[str]) -> Mesh:
+    """Run launch.py on one picture and return the exported mesh, z up."""
+    config = str(Path(__file__).parents[1] / "configs" / "stable-zero123.yaml")
+    angles = [f"data.default_elevation_deg={ELEVATION}", f"data.default_azimuth_deg={azimuth}"]
+    places = [f"exp_root_dir={out_dir}", "name=run", f"tag={picture.stem}", "use_timestamp=false"]
+    files = ["system.exporter.formats=[obj]", "trainer.val_check_interval=0", "trainer.enable_progress_bar=false"]
+    code = launch(["--config", config, "--train", f"data.image_path={picture}", *angles, *places, *files, *words])
+    if code:
+        raise SystemExit(code)
+    read = trimesh.load(out_dir / "run" / picture.stem / "export" / "model.obj", force="mesh", process=False)
+    texture = np.asarray(read.visual.material.image.convert("RGB")) / 255
+    return Mesh(np.asarray(read.vertices), np.asarray(read.faces), uvs=np.asarray(read.visual.uv), texture=texture)
+
+
+def blind_poses(self: Zero123Model, *angles: object) -> torch.Tensor:
+    """Tell the network that every view is the input's own."""
+    pose = Zero123Model.seeing_pose_vector(self, *angles)  # type: ignore[attr-defined]
+    pose[:, :3] = pose.new_tensor([0.0, 0.0, 1.0])
+    return pose
+
+
+def main() -> None:
+    """Run and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--first", type=int, default=9_000_000)
+    parser.add_argument("--blind", action="store_true")
+    args, words = parser.parse_known_args()
+    table: dict[str, list[dict[str, float]]] = {}
+    Zero123Model.seeing_pose_vector = Zero123Model.pose_vector  # type: ignore[attr-defined]
+    for seed in range(args.first, args.first + args.count):
+        scene = generate(seed)
+        azimuth = float(np.random.default_rng(seed).uniform(0, 360))
+        rgba = render_views(scene, orbit_cameras(ELEVATION, azimuth, height=256, width=256), supersample=3).rgba[0]
+        picture = args.out / f"object{seed}_rgba.png"
+        write_png_atomic(picture, rgba)
+        cameras = novel_views(azimuth)
+        truth = render_views(scene, cameras, supersample=3).rgba
+        meshes = {"result": run_job(picture, args.out, azimuth, words)}
+        if args.blind:
+            Zero123Model.pose_vector = blind_poses  # type: ignore[method-assign]
+            meshes["pose-blind"] = run_job(picture, args.out / "blind", azimuth, words)
+            Zero123Model.pose_vector = Zero123Model.seeing_pose_vector  # type: ignore[attr-defined]
+        meshes |= baselines(rgba, azimuth)
+        for name, mesh in meshes.items():
+            table.setdefault(name, []).append(scores(mesh, scene, truth, cameras))
+        shown = [on_white(render_mesh(meshes["result"], cameras.select(slice(i, i + 1)))) for i in range(14)]
+        strip = np.concatenate([np.concatenate([on_white(t) for t in truth], 1), np.concatenate(shown, 1)])
+        write_png_atomic(args.out / f"object{seed}_views.png", strip.astype(np.float32))
+        print(seed, scene.name, {k: round(v, 3) for k, v in table["result"][-1].items()}, flush=True)
+        (args.out / "results.json").write_text(json.dumps(table, indent=1))
+    for name, rows in table.items():
+        means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        print(f"{name:<12}" + "  ".join(f"{key} {value:.3f}" for key, value in means.items()))
+
+
+if __name__ == "__main__":
+    main()

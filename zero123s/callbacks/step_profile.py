@@ -1,0 +1,94 @@
+"""`--profile-run`: where the time and memory of a few training steps went, as a table and as a trace."""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from zero123s.ops.sections import PREFIX
+
+N_STEPS = 5
+FIRST_STEP = 20
+"""Steps before: kernels are loaded, and the occupancy grid knows the scene."""
+_BACKWARD = "autograd::engine::evaluate_function: "
+_GRADIENTS = {
+    "_EncodeBackward": "encode, backward",
+    "_PositionGradientBackward": "encode, second derivative",
+    "_ChunkedMLPBackward": "networks, backward",
+    "_ReluInputGradientBackward": "networks, second derivative",
+    "_CompositeBackward": "composite, backward",
+}
+
+
+class StepProfile(pl.Callback):
+    """Records some steps, then prints the table and writes `profile/trace.json`, for chrome://tracing or Perfetto.
+
+    Args:
+        out_dir: the run folder.
+        max_steps: of the training, in case it is shorter than the usual warm-up.
+    """
+
+    def __init__(self, out_dir: Path, max_steps: int) -> None:
+        self.out_dir = out_dir
+        self.first = min(FIRST_STEP, max(0, max_steps - N_STEPS))
+        self._profile: Any = None
+        self._seen = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Begin to record when the warm-up is over."""
+        self._seen += 1
+        if self._seen == self.first + 1:
+            activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+            self._profile = profile(activities=activities, profile_memory=True)
+            self._profile.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Stop after N_STEPS steps and report."""
+        if self._profile is None or self._seen < self.first + N_STEPS:
+            return
+        recorded, self._profile = self._profile, None
+        recorded.stop()
+        folder = self.out_dir / "profile"
+        folder.mkdir(parents=True, exist_ok=True)
+        recorded.export_chrome_trace(str(folder / "trace.json"))
+        table = format_table(parts_of(recorded.events()), N_STEPS)
+        (folder / "parts.txt").write_text(table + "\n", encoding="utf-8")
+        print(f"\n{table}\ntrace: {folder / 'trace.json'}", file=sys.stderr)
+
+
+def part_of(event: str) -> str | None:
+    """Return the part of a step that an event of this name stands for, None where its surroundings say."""
+    if event.startswith(PREFIX):
+        return event.removeprefix(PREFIX)
+    if event.startswith("Optimizer.step"):
+        return "optimiser"
+    if event.startswith(_BACKWARD):
+        return _GRADIENTS.get(event.removeprefix(_BACKWARD), "other gradients")
+    return None
+
+
+def parts_of(events: Any) -> dict[str, tuple[float, float]]:
+    """Return milliseconds and MiB allocated for each part, each moment counted in the innermost one."""
+    parts: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for event in events:
+        at = event
+        while at is not None and part_of(at.name) is None:
+            at = at.cpu_parent
+        part = "other" if at is None else part_of(at.name)
+        parts[str(part)][0] += (event.self_cpu_time_total + event.self_device_time_total) / 1e3
+        parts[str(part)][1] += max(0, event.self_cpu_memory_usage + event.self_device_memory_usage) / 2**20
+    return {name: (ms, mib) for name, (ms, mib) in parts.items()}
+
+
+def format_table(parts: dict[str, tuple[float, float]], n_steps: int) -> str:
+    """Return the parts, longest first, per step."""
+    total = sum(ms for ms, _ in parts.values())
+    lines = [f"{'part of a step':<28}{'ms':>9}{'share':>8}{'MiB allocated':>16}"]
+    for name, (ms, mib) in sorted(parts.items(), key=lambda item: -item[1][0]):
+        lines.append(f"{name:<28}{ms / n_steps:>9.2f}{ms / max(total, 1e-9):>8.1%}{mib / n_steps:>16.1f}")
+    allocated = sum(mib for _, mib in parts.values()) / n_steps
+    return "\n".join([*lines, f"{'all':<28}{total / n_steps:>9.2f}{1:>8.0%}{allocated:>16.1f}"])
