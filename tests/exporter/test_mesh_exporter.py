@@ -8,7 +8,7 @@ import pytest
 import torch
 import trimesh
 
-from zero123s.errors import ConfigError, MeshError
+from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.exporter import EXPORTERS
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.ops.cameras import orbit_cameras
@@ -122,7 +122,7 @@ def test_fog_is_explained(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(MeshError, match="Cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         export(tmp_path / "file", formats=["stl"], fmt="obj")
 
 

@@ -20,7 +20,7 @@ from zero123s.evaluate.scores import (
     texture_scores,
     view_scores,
 )
-from zero123s.run_dir import write_text_atomic
+from zero123s.files import write_text
 from zero123s.scenes.mesh_files import read_mesh
 from zero123s.structures import Mesh, ReferenceView
 
@@ -140,10 +140,7 @@ def main(argv: Sequence[str]) -> int:
         sections["embedding"] = embedding_similarity(mesh, reference, args.embed)
     print(table(sections))
     out = args.out or run or path.parent
-    try:
-        write_text_atomic(out / "metrics.json", json.dumps({"mesh": path.name, **sections}, indent=2) + "\n")
-        report = write_report(out / "report.html", path, mesh, sections, reference, run)
-    except OSError as error:
-        raise ConfigError(f"{out}: the report cannot be written ({error.strerror}); set --out.") from error
+    write_text(out / "metrics.json", json.dumps({"mesh": path.name, **sections}, indent=2) + "\n")
+    report = write_report(out / "report.html", path, mesh, sections, reference, run)
     print(f"{out / 'metrics.json'}\n{report}")
     return 0

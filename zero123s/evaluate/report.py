@@ -13,8 +13,8 @@ import numpy as np
 from zero123s.evaluate.scores import Scores, pictures_of, rendered_views
 from zero123s.exporter.files import encode_image
 from zero123s.exporter.gltf import glb_bytes
+from zero123s.files import write_text
 from zero123s.ops.rasterize import on_white
-from zero123s.run_dir import write_text_atomic
 from zero123s.structures import Mesh, ReferenceView
 
 HERE = Path(__file__).parent
@@ -157,7 +157,7 @@ def write_report(
     reference: ReferenceView | None = None,
     run: Path | None = None,
 ) -> Path:
-    """Write the report and return its path; raises OSError.
+    """Write the report and return its path; raises OutputError.
 
     Args:
         mesh_file: shown in the viewer; a glb as it is, anything else converted.
@@ -175,7 +175,7 @@ def write_report(
     if run is not None:
         body += [_turntable(run), _threshold_plot(record), _training_curves(run), _settings(run, record)]
     style = (HERE / "report.css").read_text(encoding="utf-8")
-    write_text_atomic(
+    write_text(
         path,
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
         f"</head><body><h1>{title}</h1>{''.join(body)}</body></html>\n",

@@ -1,32 +1,18 @@
 """Whole files or none, and pictures as bytes."""
 
 import io
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from zero123s.errors import MeshError
+from zero123s.files import replacing
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under another name and rename it; raises MeshError with the operating system's reason."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise MeshError(
-            f"Cannot write {path}: {error.strerror or error}; free space or choose another folder."
-        ) from error
+    """Write a file whole or not at all; raises OutputError with the operating system's reason."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def encode_image(image: np.ndarray, fmt: str) -> bytes:
