@@ -146,6 +146,9 @@ class MeshExporter(BaseExporter):
             vertices, faces = simplify(vertices, faces, self.cfg.max_faces)
         else:
             vertices, faces = repair(vertices, faces)
+        # Collapsing may pinch crumbs off.
+        vertices, faces, crumbs = remove_small_components(vertices, faces, self.cfg.isosurface_outlier_threshold)
+        stats["components_dropped"] += crumbs
         health = mesh_health(vertices, faces)
         stats["health"] = health.as_dict()
         stats["statement"] = health.sentence()
