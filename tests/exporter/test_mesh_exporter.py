@@ -126,6 +126,14 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         export(tmp_path / "file", formats=["stl"], fmt="obj")
 
 
+def test_lighter_files_on_request(tmp_path):
+    result = export(tmp_path, formats=["glb"], lods=[400], poster=False, unwrap_time_limit_s=0.0)
+    read = trimesh.load(result.files["lod_400"], force="mesh")
+    assert 100 < len(read.faces) <= 440
+    assert read.visual.uv is not None
+    assert result.stats["lods"]["400"]["health"]["watertight"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -135,6 +143,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         ({"isosurface_threshold": "half"}, "a number or"),
         ({"isosurface_resolution": 4}, "8 to 1024"),
         ({"fmt": "fbx"}, "neither obj-mtl nor obj"),
+        ({"lods": [2]}, "at least 4"),
     ],
 )
 def test_bad_settings_are_told(changes, message):

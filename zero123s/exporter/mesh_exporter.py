@@ -23,7 +23,7 @@ from zero123s.ops.isosurface import (
     sparse_resolution,
     straightened,
 )
-from zero123s.ops.mesh import mesh_health, remove_small_components, repair, simplify, vertex_normals
+from zero123s.ops.mesh import mesh_health, remove_small_components, simplify, vertex_normals
 from zero123s.ops.photo import Photos, exposure_match, membrane
 from zero123s.ops.texture import SurfacePoints, bake
 from zero123s.ops.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
@@ -102,6 +102,8 @@ class MeshExporter(BaseExporter):
         """Parts below this share of the largest part's volume are dropped."""
         max_faces: int = 50000
         """Face budget; the surface is simplified before unwrapping. 0 = no limit."""
+        lods: list[int] = field(default_factory=list)
+        """Face budgets of further, lighter files, NAME_BUDGET.glb each."""
 
     cfg: Config
 
@@ -121,6 +123,8 @@ class MeshExporter(BaseExporter):
             )
         if cfg.fmt not in ("obj-mtl", "obj"):
             raise ConfigError(f"system.exporter.fmt: '{cfg.fmt}' is neither obj-mtl nor obj.")
+        if cfg.max_faces < 0 or any(budget < 4 for budget in cfg.lods):
+            raise ConfigError("system.exporter: max_faces should be 0 or more, and every one of lods at least 4.")
         _check_threshold(cfg.isosurface_threshold)
 
     @torch.no_grad()
@@ -141,26 +145,19 @@ class MeshExporter(BaseExporter):
         level = self._level(field, threshold, reference, stats)
         stages.begin("surface", 0.1)
         vertices, faces = self._surface(field, level, stats)
-        stages.begin("simplify", 0.4)
-        if self.cfg.max_faces:
-            vertices, faces = simplify(vertices, faces, self.cfg.max_faces)
-        else:
-            vertices, faces = repair(vertices, faces)
-        # Collapsing may pinch crumbs off.
-        vertices, faces, crumbs = remove_small_components(vertices, faces, self.cfg.isosurface_outlier_threshold)
-        stats["components_dropped"] += crumbs
-        health = mesh_health(vertices, faces)
-        stats["health"] = health.as_dict()
-        stats["statement"] = health.sentence()
-        stages.begin("unwrap", 0.5)
-        mesh = self._unwrapped(vertices, faces, stats)
-        stages.begin("texture", 0.8)
-        self._color(mesh, field, reference, stats)
+        mesh = self._light_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
         mesh.extras = {"generator": "zero123s", **(extras or {})}
         stages.begin("write", 0.95)
         files: dict[str, Path] = {}
         for name in self.cfg.formats:
             files |= WRITERS[name](mesh, Path(out_dir), self.cfg.save_name, self.cfg.texture_format)
+        for budget in self.cfg.lods:
+            own: dict[str, Any] = {}
+            lod = self._light_mesh(vertices, faces, budget, field, reference, own, _Stages(None))
+            lod.extras = mesh.extras
+            name = f"{self.cfg.save_name}_{budget}"
+            files[f"lod_{budget}"] = WRITERS["glb"](lod, Path(out_dir), name, self.cfg.texture_format)["glb"]
+            stats.setdefault("lods", {})[str(budget)] = own
         readable = next((files[f] for f in ("glb", "gltf", "obj", "ply", "stl") if f in files), None)
         if self.cfg.poster and readable is not None:
             stages.begin("poster", 0.97)
@@ -168,6 +165,29 @@ class MeshExporter(BaseExporter):
         stages.begin("done", 1.0)
         stats["seconds"] = stages.seconds
         return ExportResult(mesh, files, stats)
+
+    def _light_mesh(
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        max_faces: int,
+        field: RadianceField,
+        reference: ReferenceView | None,
+        stats: dict[str, Any],
+        stages: "_Stages",
+    ) -> Mesh:
+        """Return the surface within a face budget (0 = as it is), closed, unwrapped and coloured."""
+        stages.begin("simplify", 0.4)
+        vertices, faces = simplify(vertices, faces, max_faces or len(faces))
+        # Collapsing may pinch crumbs off.
+        vertices, faces, crumbs = remove_small_components(vertices, faces, self.cfg.isosurface_outlier_threshold)
+        health = mesh_health(vertices, faces)
+        stats |= {"crumbs_dropped": crumbs, "health": health.as_dict(), "statement": health.sentence()}
+        stages.begin("unwrap", 0.5)
+        mesh = self._unwrapped(vertices, faces, stats)
+        stages.begin("texture", 0.8)
+        self._color(mesh, field, reference, stats)
+        return mesh
 
     def _level(
         self, field: RadianceField, given: float | str, reference: ReferenceView | None, stats: dict[str, Any]
