@@ -34,6 +34,7 @@ QUICK = [
     "system.exporter.isosurface_resolution=64",
     "system.exporter.texture_size=256",
     "system.exporter.max_faces=4000",
+    "system.exporter.poster=false",
     "trainer.max_steps=80",
     "trainer.enable_progress_bar=false",
     "threads=1",  # other tests may keep the other cores busy

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.exporter import EXPORTERS
@@ -35,7 +36,7 @@ class TwoTone:
 
 
 ALL = ["glb", "gltf", "ply", "obj", "stl", "3mf", "usdz"]
-SMALL = {"isosurface_resolution": 48, "max_faces": 3000, "texture_size": 128}
+SMALL = {"isosurface_resolution": 48, "max_faces": 3000, "texture_size": 128, "poster": False}
 
 
 def export(out_dir, **changes):
@@ -45,7 +46,7 @@ def export(out_dir, **changes):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    return export(tmp_path_factory.mktemp("export"))
+    return export(tmp_path_factory.mktemp("export"), poster=True)
 
 
 def test_surface_is_closed_and_where_its_silhouette_is(exported):
@@ -98,7 +99,7 @@ def test_unwrap_time_limit_falls_back_to_triangles(tmp_path):
 
 def test_vertex_colours_without_texture(tmp_path):
     result = export(tmp_path, fmt="obj", formats=["glb", "obj"])
-    assert set(result.files) == {"glb", "obj", "poster"}
+    assert set(result.files) == {"glb", "obj"}
     read = trimesh.load(result.files["obj"], process=False)
     assert read.visual.vertex_colors[read.vertices[:, 0] > 0.2, 0].min() == 255
 
@@ -126,8 +127,18 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         export(tmp_path / "file", formats=["stl"], fmt="obj")
 
 
+def test_the_poster_shows_the_front_from_the_file(exported):
+    picture = np.asarray(Image.open(exported.files["poster"]).convert("RGB"))
+    height, width = picture.shape[0] // 2, picture.shape[1] // 2
+    front, back = picture[:height, :width], picture[height:, :width]
+    assert (front[0, 0] == 255).all(), "white around it"
+    red, _, blue = front[height // 2 + height // 6, width // 2].astype(int)
+    assert red > 100 > blue + 50
+    assert back[height // 2 + height // 6, width // 2].max() < 60, "black behind and below"
+
+
 def test_lighter_files_on_request(tmp_path):
-    result = export(tmp_path, formats=["glb"], lods=[400], poster=False, unwrap_time_limit_s=0.0)
+    result = export(tmp_path, formats=["glb"], lods=[400], unwrap_time_limit_s=0.0)
     read = trimesh.load(result.files["lod_400"], force="mesh")
     assert 100 < len(read.faces) <= 440
     assert read.visual.uv is not None
