@@ -142,7 +142,7 @@ class Zero123System(BaseSystem):
         self.exporter = EXPORTERS.get(cfg.exporter_type)(cfg.exporter)
         self.loss_weights = LossWeights(cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset())
         for name, wanted in self.loss_weights.wanted().items():
-            if getattr(data.reference(), wanted) is None:
+            if wanted not in data.delivers():
                 raise ConfigError(
                     f"system.loss.lambda_{name} needs a {wanted} picture, and the data has none; set "
                     f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
