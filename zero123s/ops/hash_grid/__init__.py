@@ -90,7 +90,7 @@ def encode(
     if chosen == "numba":
         from zero123s.ops.hash_grid import numba
 
-        return numba.encode(x.contiguous(), table.contiguous(), grid.levels, grad_buffer)
+        return numba.encode(x, table.contiguous(), grid.levels, grad_buffer)
     if chosen == "cuda":
         from zero123s.ops.hash_grid import tcnn
 
