@@ -21,6 +21,16 @@ from zero123s.diffusion.model_config import read_model_config
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what needs a CUDA device where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
 TINY_LIFTED = Path(__file__).parent / "tiny_lifted.yaml"
 
 

@@ -24,6 +24,10 @@ class BaseData:
         self.cfg = cfg
         self.seed = seed
 
+    def delivers(self) -> frozenset[str]:
+        """Return which of "depth" and "normal" the supervised views will carry; reads nothing."""
+        return frozenset()
+
     def prepare(self) -> None:
         """Read files; called once, before anything expensive. Raises ImageError with a sentence for the user."""
 

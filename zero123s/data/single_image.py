@@ -77,6 +77,11 @@ class SingleImageData(BaseData):
         check_conventions(cfg.depth_bright_is, cfg.normal_convention)
         self._views: dict[tuple[int, int], ReferenceView] = {}
 
+    def delivers(self) -> frozenset[str]:
+        """Return the pictures that the config asks for."""
+        wanted = {"depth": self.cfg.requires_depth, "normal": self.cfg.requires_normal}
+        return frozenset(kind for kind, is_wanted in wanted.items() if is_wanted)
+
     def prepare(self) -> None:
         """Read the picture and those that belong to it, padded to the frame's aspect; raises ImageError."""
         cfg = self.cfg

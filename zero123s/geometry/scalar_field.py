@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import BaseGeometry, GeometryOutput
+from zero123s.ops.vectors import unit
 
 NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 PERTURBATION = 0.01
@@ -93,7 +93,7 @@ class ScalarFieldGeometry(BaseGeometry):
         features = self.features_of(encoded) if "features" in needs and self.n_features > 0 else None
         normal = None
         if predicts:
-            normal = F.normalize(self.predicted_normal(encoded), dim=-1)
+            normal = unit(self.predicted_normal(encoded))
         elif "normal" in needs:
             assert gradient is not None
             normal = self._outwards(gradient)
@@ -110,12 +110,12 @@ class ScalarFieldGeometry(BaseGeometry):
         """Return unit outward normals alone."""
         encoded = self.encode(x)
         if self.cfg.normal_type == "pred":
-            return F.normalize(self.predicted_normal(encoded), dim=-1)
+            return unit(self.predicted_normal(encoded))
         value = self.value(x, encoded) if self.cfg.normal_type == "finite_difference" else None
         return self._outwards(self._gradient(x, encoded, value))
 
     def _outwards(self, gradient: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        return F.normalize(gradient if self.has_sdf else -gradient, dim=-1)
+        return unit(gradient if self.has_sdf else -gradient)
 
     def _gradient(
         self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"], value: Float[Tensor, "N"] | None

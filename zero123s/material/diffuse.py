@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from zero123s.material.base import MATERIALS, BaseMaterial, Shading
 from zero123s.ops.activations import get_activation
+from zero123s.ops.vectors import unit
 
 
 @MATERIALS.register("diffuse-with-point-light-material")
@@ -68,7 +68,7 @@ class DiffuseMaterial(BaseMaterial):
             return albedo
         if normal is None or light_positions is None:
             raise ValueError(f"Shading '{shading.mode}' needs normals and light positions.")
-        to_light = F.normalize(light_positions - x, dim=-1)
+        to_light = unit(light_positions - x)
         cosine = (normal * to_light).sum(-1, keepdim=True).clamp_min(0)
         light = shading.ambient_ratio + (1 - shading.ambient_ratio) * cosine
         return (light.expand_as(albedo) if shading.mode == "textureless" else albedo * light).clamp(0, 1)

@@ -1,6 +1,8 @@
 """Which implementation of a fast operation runs: plain torch always, the faster ones where they can."""
 
 import functools
+import importlib
+import importlib.util
 import logging
 
 import torch
@@ -11,12 +13,15 @@ logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "reference", "numba", "cuda")
 IMPLEMENTED: dict[str, tuple[str, ...]] = {
-    "hash_grid": ("reference", "numba"),
-    "ray_marching": ("reference", "numba"),
+    "hash_grid": ("reference", "numba", "cuda"),
+    "ray_marching": ("reference", "numba", "cuda"),
     "volume_sampling": ("reference", "numba"),
-    "compositing": ("reference", "numba"),
+    "compositing": ("reference", "numba", "cuda"),
+    "convolution": ("reference", "numba"),
 }
 """Backends that exist for each operation; the plain-torch reference runs on every device."""
+CUDA_PACKAGES = {"hash_grid": "tinycudann", "ray_marching": "nerfacc", "compositing": "nerfacc"}
+"""The package that owns an operation's CUDA backend."""
 
 _logged: set[tuple[str, str, str]] = set()
 
@@ -32,10 +37,30 @@ def _numba_works() -> bool:
     return True
 
 
-def _is_usable(backend: str, device: torch.device) -> bool:
-    """Tell whether `backend` can run on tensors of `device` in this environment."""
+@functools.cache
+def _package_works(package: str) -> bool:
+    """Tell whether a package's CUDA kernels can be used; warn once where it is there and they cannot."""
+    if importlib.util.find_spec(package) is None:
+        return False
+    try:
+        module = importlib.import_module(package)
+        if package == "nerfacc":
+            # It imports without its kernels and fails in the middle of a run; this builds or loads them now.
+            module = importlib.import_module("nerfacc.cuda._backend")._C
+    except Exception as error:  # a build for another torch, driver or GPU fails in many ways
+        logger.warning("%s cannot be used (%s); slower plain-torch operations run instead", package, error)
+        return False
+    if module is None:
+        logger.warning("nerfacc has no CUDA kernels here; slower plain-torch operations run instead")
+    return module is not None
+
+
+def _is_usable(op: str, backend: str, device: torch.device) -> bool:
+    """Tell whether `backend` can run `op` on tensors of `device` in this environment."""
     if backend == "numba":
         return device.type == "cpu" and _numba_works()
+    if backend == "cuda":
+        return device.type == "cuda" and _package_works(CUDA_PACKAGES[op])
     return backend == "reference"
 
 
@@ -47,11 +72,14 @@ def resolve(op: str, backend: str, device: torch.device | str) -> str:
     device = torch.device(device)
     if backend not in BACKENDS:
         raise ConfigError(f"Unknown backend '{backend}'; choose one of {', '.join(BACKENDS)}.")
-    usable = [b for b in IMPLEMENTED[op] if _is_usable(b, device)]
+    usable = [b for b in IMPLEMENTED[op] if _is_usable(op, b, device)]
     chosen = usable[-1] if backend == "auto" else backend
     if chosen not in usable:
+        package = (
+            f" (it needs a CUDA device and {CUDA_PACKAGES[op]})" if backend == "cuda" and op in CUDA_PACKAGES else ""
+        )
         raise MissingDependencyError(
-            f"Backend '{backend}' of {op} cannot run on device '{device}' here; "
+            f"Backend '{backend}' of {op} cannot run on device '{device}' here{package}; "
             f"use backend: auto, or one of: {', '.join(usable)}."
         )
     key = (op, chosen, device.type)

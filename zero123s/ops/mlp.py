@@ -59,7 +59,7 @@ class _ChunkedMLP(torch.autograd.Function):
         y = x.new_empty(x.shape[0], weights[-1].shape[0])
         for start in range(0, x.shape[0], chunk):
             part = slice(start, start + chunk)
-            y[part] = F.linear(_inputs(x[part].to(cast), layers, activation)[-1], layers[-1])
+            _multiply(_inputs(x[part].to(cast), layers, activation)[-1], layers[-1].T, y[part])
         return y
 
     @staticmethod
@@ -71,6 +71,14 @@ class _ChunkedMLP(torch.autograd.Function):
         else:
             grads = _chunked_gradients(x, weights, activation, chunk, precision, grad_y)
         return (None, None, None, *grads)
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Write a @ b to `out`, which may be stored column by column: a product of its own would be copied, transposed."""
+    if out.dtype == a.dtype:
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
 
 
 def _inputs(x: Tensor, layers: list[Tensor], activation: str) -> list[Tensor]:
@@ -109,7 +117,7 @@ def _chunked_gradients(
             if index > 0:
                 grad = derivative(grad @ layers[index], inputs[index])
             elif grad_x is not None:
-                grad_x[part] = grad @ layers[0]
+                _multiply(grad, layers[0], grad_x[part])
     return [grad_x, *grad_w]
 
 
@@ -137,7 +145,10 @@ class _ReluInputGradient(torch.autograd.Function):
         out = torch.empty_like(x)
         for start in range(0, x.shape[0], chunk):
             part = slice(start, start + chunk)
-            out[part] = _relu_chain(x[part], weights)[1][0] @ weights[0] if len(weights) > 1 else weights[0]
+            if len(weights) > 1:
+                _multiply(_relu_chain(x[part], weights)[1][0], weights[0], out[part])
+            else:
+                out[part] = weights[0]
         return out
 
     @staticmethod

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from zero123s.errors import ConfigError
 from zero123s.ops.compositing import Composited, visible_samples
 from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
 from zero123s.ops.sections import section
+from zero123s.ops.vectors import unit
 from zero123s.renderer.base import BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
 
@@ -51,7 +51,7 @@ class VolumeRenderer(BaseRenderer):
         grid_ema_decay: float = 0.95
         """What a refresh leaves of a cell's old occupancy; lower lets go of emptied space sooner, in short runs."""
         backend: str = "auto"
-        """Marching backend: "auto", "reference" or "numba"."""
+        """Marching backend: "auto", "reference", "numba" or "cuda" (nerfacc)."""
 
     cfg: Config
     always_needed: frozenset[str] = frozenset({"rgb"})
@@ -201,6 +201,6 @@ def _as_images(flat: _Flat, behind: Float[Tensor, "B H W 3"], needs: frozenset[s
         n_samples=flat.n_samples,
     )
     if "normal" in needs:
-        unit = F.normalize(flat.normal.reshape(*shape, 3), dim=-1)
-        out = replace(out, comp_normal=0.5 * (unit + 1) * opacity)
+        mean = unit(flat.normal.reshape(*shape, 3))
+        out = replace(out, comp_normal=0.5 * (mean + 1) * opacity)
     return replace(out, **(flat.extra or {})) if training else out

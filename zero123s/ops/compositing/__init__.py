@@ -29,9 +29,14 @@ def composite(
     not divided by opacity. Samples whose transmittance is below `early_stop_eps` weigh nothing. Differentiable in
     `sigmas` and `values`, through every output.
     """
-    if _backend(sigmas, backend) == "numba":
+    chosen = _backend(sigmas, backend)
+    if chosen == "numba":
         alphas = -torch.expm1(-sigmas * (t_ends - t_starts))
         return composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps, "numba")
+    if chosen == "cuda":
+        from zero123s.ops.compositing import nerfacc
+
+        return nerfacc.composite(sigmas, t_starts, t_ends, packed_info, values, early_stop_eps)
     transmittance, alphas = reference.from_density(sigmas * (t_ends - t_starts), packed_info)
     return reference.accumulate(transmittance, alphas, t_starts, t_ends, packed_info, values, early_stop_eps)
 
@@ -46,7 +51,12 @@ def composite_alpha(
     backend: str = "auto",
 ) -> Composited:
     """As `composite`, from the opacity in [0, 1] of each sample (NeuS)."""
-    if _backend(alphas, backend) == "numba":
+    chosen = _backend(alphas, backend)
+    if chosen == "cuda":
+        from zero123s.ops.compositing import nerfacc
+
+        return nerfacc.composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps)
+    if chosen == "numba":
         from zero123s.ops.compositing import numba
 
         return numba.composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps)  # type: ignore[return-value]

@@ -1,7 +1,7 @@
 """Multiresolution hash encoding in tiny-cuda-nn's layout (Mueller et al. 2022, Instant Neural Graphics Primitives)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -43,6 +43,11 @@ class HashGrid:
         return tuple(levels)
 
     @property
+    def sizes(self) -> tuple[int, int, int, int, float]:
+        """The grid's own parameters, in the order of its fields."""
+        return astuple(self)
+
+    @property
     def resolutions(self) -> tuple[int, ...]:
         """Grid points per axis of every level."""
         return tuple(level.resolution for level in self.levels)
@@ -81,10 +86,15 @@ def encode(
     A backend that can adds the table gradient to what `grad_buffer` returns, and autograd sees none: saves a new
     table-sized buffer per call.
     """
-    if _backend(x, table, grid, backend) == "numba":
+    chosen = _backend(x, table, grid, backend)
+    if chosen == "numba":
         from zero123s.ops.hash_grid import numba
 
-        return numba.encode(x.contiguous(), table.contiguous(), grid.levels, grad_buffer)
+        return numba.encode(x, table.contiguous(), grid.levels, grad_buffer)
+    if chosen == "cuda":
+        from zero123s.ops.hash_grid import tcnn
+
+        return tcnn.encode(x, table, grid.sizes)
     return reference.encode(x, table, grid.levels)
 
 
@@ -100,10 +110,15 @@ def position_gradient(
 
     What analytic normals need: they train the field, and the positions of samples are not trained.
     """
-    if _backend(x, table, grid, backend) == "numba":
+    chosen = _backend(x, table, grid, backend)
+    if chosen == "numba":
         from zero123s.ops.hash_grid import numba
 
         return numba.position_gradient(x, table.contiguous(), grad, grid.levels, grad_buffer)
+    if chosen == "cuda":
+        from zero123s.ops.hash_grid import tcnn
+
+        return tcnn.position_gradient(x, table, grad, grid.sizes)
     return reference.position_gradient(x, table, grad, grid.levels)
 
 

@@ -79,6 +79,10 @@ def march(
         from zero123s.ops.ray_marching import numba
 
         rays, t_starts = numba.march(*arguments)
+    elif chosen == "cuda":
+        from zero123s.ops.ray_marching import nerfacc
+
+        rays, t_starts = nerfacc.march(*arguments)
     else:
         rays, t_starts = reference.march(*arguments)
     return Samples(rays, t_starts, t_starts + step_size, pack_info(rays, rays_o.shape[0]))
