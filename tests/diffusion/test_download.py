@@ -2,16 +2,27 @@
 
 import hashlib
 import http.server
+import io
 import threading
 from collections import namedtuple
 
 import pytest
+import torch
 
 from zero123s.diffusion import command_download
 from zero123s.diffusion.command_download import download, main
 from zero123s.errors import CheckpointError
 
 CONTENT = bytes(range(256)) * 4000
+
+
+def small_checkpoint() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"a": torch.rand(300, 300)}}, buffer)
+    return buffer.getvalue()
+
+
+CHECKPOINT = small_checkpoint()
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -36,6 +47,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        content = CHECKPOINT if self.path == "/assets/zero123-xl.ckpt" else CONTENT
         start = 0
         if body and self.headers.get("Range"):
             Hub.ranges.append(self.headers["Range"])
@@ -45,11 +57,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", "0" * 40)
         self.send_header("Accept-Ranges", "bytes")
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         if body:
-            self.wfile.write(CONTENT[start:] if start or not Hub.cut else CONTENT[: Hub.cut])
+            self.wfile.write(content[start:] if start or not Hub.cut else content[: Hub.cut])
             Hub.cut = 0
             self.close_connection = True
 
@@ -73,7 +85,7 @@ def hub(monkeypatch):
 def test_download_arrives_whole_and_says_its_licence(hub, tmp_path, capsys):
     assert main(["stable-zero123", "--to", str(tmp_path), "--endpoint", hub]) == 0
     assert (tmp_path / "stable_zero123.ckpt").read_bytes() == CONTENT
-    assert "non-commercial" in capsys.readouterr().out
+    assert "Non-Commercial" in capsys.readouterr().out
 
 
 def test_download_goes_on_where_it_stopped(hub, tmp_path, monkeypatch):
@@ -90,7 +102,9 @@ def test_gated_licence_is_explained(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "gated", True)
     with pytest.raises(CheckpointError, match="asks for its licence to be accepted"):
         download("stable-zero123", tmp_path, token="bad", endpoint=hub)
-    assert download("stable-zero123", tmp_path, token="good", endpoint=hub).exists()
+    assert download("stable-zero123", tmp_path / "a", token="good", endpoint=hub).exists()
+    monkeypatch.setenv("HF_TOKEN", "good")
+    assert download("stable-zero123", tmp_path / "b", endpoint=hub).exists()
 
 
 def test_damaged_file_is_deleted(hub, tmp_path, monkeypatch):
@@ -110,4 +124,22 @@ def test_small_disk_is_seen_first(hub, tmp_path, monkeypatch):
 
 def test_hub_out_of_reach_is_explained(tmp_path, capsys):
     assert main(["zero123-xl", "--to", str(tmp_path), "--endpoint", "http://127.0.0.1:9"]) == 2
-    assert "cannot be reached" in capsys.readouterr().err
+    assert "The server cannot be reached" in capsys.readouterr().err
+    assert main(["stable-zero123", "--to", str(tmp_path), "--endpoint", "http://127.0.0.1:9"]) == 2
+    assert "The server cannot be reached" in capsys.readouterr().err
+
+
+def test_file_that_the_hub_does_not_hold_goes_on_in_a_later_try(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(Hub, "cut", 200_000)
+    with pytest.raises(CheckpointError, match="what is here is kept"):
+        download("zero123-xl", tmp_path, endpoint=hub)
+    assert not (tmp_path / "zero123-xl.ckpt").exists()
+    assert download("zero123-xl", tmp_path, endpoint=hub).read_bytes() == CHECKPOINT
+    assert Hub.ranges == ["bytes=200000-"]
+
+
+def test_file_that_is_no_checkpoint_is_deleted(hub, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "CHECKPOINT", CHECKPOINT[:-100])
+    with pytest.raises(CheckpointError, match="arrived damaged"):
+        download("zero123-xl", tmp_path, endpoint=hub)
+    assert not list(tmp_path.glob("*.ckpt"))

@@ -1,14 +1,18 @@
 """Timesteps, samplers and the `views` command."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from zero123s.diffusion.checkpoint import save_zero123
-from zero123s.diffusion.command_views import main, parse_angles, read_picture
+from zero123s.diffusion.command_views import main, read_settings
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import parse_model_config
 from zero123s.diffusion.sampling import ddim_timesteps, original_timesteps, sample_latents
+from zero123s.diffusion.views import ViewsConfig, parse_angles, read_picture
 from zero123s.errors import ConfigError, ImageError
 
 SMALL = {
@@ -87,20 +91,53 @@ def test_wrong_sampling_is_a_sentence(change, said, small_model):
         sample_latents(small_model, noise, torch.zeros(1, 1, 32), noise, **change)
 
 
-def test_views_command_writes_sheet_files_and_video(small_model, tmp_path, capsys):
+@pytest.fixture
+def photo(small_model, tmp_path):
+    """A picture, and the checkpoint beside it."""
     save_zero123(small_model, tmp_path / "stable_zero123.safetensors")
     picture = Image.new("RGBA", (40, 60))
     picture.paste((200, 30, 30, 255), (10, 20, 30, 40))
     picture.save(tmp_path / "photo.png")
-    out = tmp_path / "out" / "grid.png"
-    known = ["--checkpoint", str(tmp_path / "stable_zero123.safetensors"), "--device", "cpu", "--steps", "2"]
+    return tmp_path / "photo.png"
+
+
+def test_views_command_writes_sheet_files_and_video(photo, capsys):
+    out = photo.parent / "out" / "grid.png"
+    known = ["--checkpoint", str(photo.parent / "stable_zero123.safetensors"), "--device", "cpu", "--steps", "2"]
     asked = ["--azimuths", "0:360:120", "--elevations", "0,20", "--batch", "4", "--out", str(out)]
-    assert main([str(tmp_path / "photo.png"), *known, *asked]) == 0
+    assert main([str(photo), *known, *asked]) == 0
     assert Image.open(out).size == (3 * 32, 2 * 32)
-    assert len(list((tmp_path / "out" / "grid").glob("*.png"))) == 6
+    assert len(list((photo.parent / "out" / "grid").glob("*.png"))) == 6
     assert out.with_suffix(".mp4").stat().st_size > 0
-    assert main([str(tmp_path / "none.png"), *known]) == 2
-    assert "none.png does not exist" in capsys.readouterr().err
+    assert "100 %" in capsys.readouterr().err  # the progress bar
+    for words, said in (
+        (["none.png", *known], "none.png does not exist"),
+        ([str(photo), *known, "--sampler", "dimm"], "Did you mean 'ddim'"),
+        ([str(photo), *known, "--out", "views.txt"], "must end in .png"),
+    ):
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_views_from_python_are_those_of_the_command(photo):
+    import zero123s
+
+    checkpoint = str(photo.parent / "stable_zero123.safetensors")
+    views = zero123s.novel_views(photo, 10, [0, 90], cond_elevation_deg=5, steps=2, checkpoint=checkpoint, device="cpu")
+    assert views.shape == (2, 32, 32, 3)
+    words = ["--elevation", "5", "--elevations", "10", "--azimuths", "0,90", "--steps", "2", "--device", "cpu"]
+    assert main([str(photo), *words, "--checkpoint", checkpoint, "--out", str(photo.parent / "grid.png")]) == 0
+    sheet = torch.from_numpy(np.array(Image.open(photo.parent / "grid.png"))).float() / 255
+    assert float((torch.cat(list(views), dim=1) - sheet).abs().max()) < 0.5 / 255 + 1e-6
+
+
+def test_the_yaml_lists_the_defaults_and_flags_win(tmp_path):
+    path = Path(__file__).parents[2] / "configs" / "novel-views.yaml"
+    assert read_settings(str(path), {}) == ViewsConfig()
+    assert read_settings(str(path), {"steps": 7}) == ViewsConfig(steps=7)
+    (tmp_path / "mine.yaml").write_text("step: 3\n")
+    with pytest.raises(ConfigError, match="steps"):
+        read_settings(str(tmp_path / "mine.yaml"), {})
 
 
 def test_angles_and_pictures(tmp_path):

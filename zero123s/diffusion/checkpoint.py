@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zero123s.diffusion import layout
-from zero123s.diffusion.family import LICENCES, decide_family
+from zero123s.diffusion.family import LICENCES, announce_licence, decide_family
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.model_config import (
     ModelConfig,
@@ -23,6 +23,7 @@ from zero123s.diffusion.model_config import (
     parse_model_config,
     read_model_config,
 )
+from zero123s.diffusion.speed import compute_in_float32, computes_natively
 from zero123s.diffusion.weights_file import StoredTensor, WeightsFile, open_weights, sha256_of
 from zero123s.errors import CheckpointError, ConfigError
 
@@ -54,7 +55,8 @@ def load_zero123(
         family: "stable-zero123", "zero123", or "auto" (metadata, else file name; a guess is logged as a warning).
         ema: prefer the denoiser's moving average where the file has one.
         dtype: "fp32", "bf16", "fp16", or "auto" (fp16 on CUDA; on a CPU fp32, and bf16 for a large denoiser where the
-            processor computes in it).
+            processor computes in it). On a CPU that does not, half precision is how weights are stored, and fp32 how
+            they are used.
         decoder: False drops the autoencoder's decoder, which distillation alone does not need.
 
     Raises:
@@ -62,16 +64,16 @@ def load_zero123(
     """
     path = Path(path)
     if path.is_dir():
-        from zero123s.diffusion.diffusers_folder import open_folder
+        from zero123s.diffusion.diffusers_folder import open_folder, sha256_of_folder
 
         file, config = open_folder(path, config)
-        digest = ""  # many files: each is named by its path alone
+        digest = sha256_of_folder(path)
     else:
         file = open_weights(path)
         digest = sha256_of(path)
         _refuse_other_models(file)
     model_config = _resolve_config(file, config)
-    chosen = decide_family(path, file.metadata, family)
+    chosen = decide_family(path, file.metadata, family, digest)
     with torch.device("meta"):
         model = Zero123Model(model_config, chosen.family)
     if not decoder:
@@ -82,14 +84,16 @@ def load_zero123(
     _assign(model, file, use_ema, dtypes)
     _materialise_buffers(model)
     model = model.to(device).eval().requires_grad_(False)
-    licence = LICENCES[chosen.name]
+    for component, part_dtype in dtypes.items():
+        if not computes_natively(part_dtype, torch.device(device)):
+            compute_in_float32(getattr(model, component))
     model.info = {"path": str(path), "sha256": digest, "family": chosen.family, "name": chosen.name} | {
-        "license": licence,
+        "license": LICENCES[chosen.name],
         "weights": "EMA" if use_ema else "raw",
         "dtype": ", ".join(f"{name} {str(d).removeprefix('torch.')}" for name, d in dtypes.items()),
     }
     log.info("Loaded %s (%s, %s weights; %s).", path, chosen.name, model.info["weights"], model.info["dtype"])
-    log.info("Licence of %s: %s", chosen.name, licence)
+    announce_licence(chosen.name)
     return model
 
 
@@ -109,20 +113,26 @@ def original_state_dict(model: Zero123Model) -> dict[str, Tensor]:
 def save_zero123(
     model: Zero123Model, path: str | Path, dtype: torch.dtype | None = None, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a `.safetensors` of the original key names that carries its own architecture and family.
+    """Write the weights under the original key names; the file appears under its name only when it is whole.
 
-    The file appears under its name only when it is whole.
+    A `.safetensors` carries its own architecture and family. A `.ckpt` is for tools that know the original only: its
+    weights lie under `state_dict`, and the denoiser's once more as moving average (the same bytes, stored once),
+    because those tools overwrite the denoiser with the average whether the file has one or not.
     """
-    from safetensors.torch import save_file
-
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ConfigError(f"The checkpoint {path} must end in .safetensors.")
     tensors = {k: v.to("cpu", dtype).contiguous() for k, v in original_state_dict(model).items()}
-    described = {CONFIG_KEY: json.dumps(model_config_document(model.config)), "family": model.family}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    save_file(tensors, str(partial), metadata=described | dict(metadata or {}))
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        described = {CONFIG_KEY: json.dumps(model_config_document(model.config)), "family": model.family}
+        save_file(tensors, str(partial), metadata=described | dict(metadata or {}))
+    elif path.suffix == ".ckpt":
+        average = {layout.ema_name(k): v for k, v in tensors.items() if k.startswith(layout.UNET)}
+        torch.save({"state_dict": tensors | average, "global_step": 0}, partial)
+    else:
+        raise ConfigError(f"The checkpoint {path} must end in .safetensors or .ckpt.")
     partial.replace(path)
 
 
@@ -169,12 +179,15 @@ def _choose_dtypes(dtype: str, device: torch.device, config: ModelConfig) -> dic
         raise ConfigError(f"Unknown dtype '{dtype}'. Known: auto, {', '.join(DTYPES)}.")
     names = [name for name in COMPONENTS if name != "lift" or config.pose_lift is not None]
     if dtype != "auto":
-        return dict.fromkeys(names, DTYPES[dtype])
+        chosen = dict.fromkeys(names, DTYPES[dtype])
+        # The lift has layers that compute_in_float32 does not know, and few weights.
+        if "lift" in chosen and not computes_natively(DTYPES[dtype], device):
+            chosen["lift"] = torch.float32
+        return chosen
     if device.type == "cuda":
         return dict.fromkeys(names, torch.float16)
     chosen = dict.fromkeys(names, torch.float32)
-    # mkldnn's own test: true where matrix products in bf16 are native instead of emulated.
-    if config.unet.model_channels >= LARGE_UNET_CHANNELS and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if config.unet.model_channels >= LARGE_UNET_CHANNELS and computes_natively(torch.bfloat16, device):
         chosen["unet"] = torch.bfloat16
     return chosen
 
@@ -215,7 +228,10 @@ def _read_part(
 ) -> Tensor:
     if not stored.dtype.is_floating_point:
         raise CheckpointError(f"Cannot load {file.path}: {key} holds {stored.dtype}, not floating-point weights.")
-    part = source.extract(stored.read(dtype))
+    try:
+        part = source.extract(stored.read(dtype))
+    except CheckpointError as error:
+        raise CheckpointError(f"Cannot load {file.path}: {key}: {error}.") from error
     if not all(torch.isfinite(bound) for bound in part.aminmax()):
         raise CheckpointError(f"Cannot load {file.path}: {key} holds NaN or infinite values as {dtype}.")
     return part.contiguous()

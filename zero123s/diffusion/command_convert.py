@@ -1,4 +1,4 @@
-"""`zero123s convert IN OUT`: between the original layout (one file) and folders of the diffusers layout."""
+"""`zero123s convert IN OUT`: between the original layout (`.ckpt`, `.safetensors`) and folders of diffusers' layout."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zero123s.diffusion.checkpoint import DTYPES, load_zero123, save_zero123
-from zero123s.diffusion.diffusers_folder import write_folder
+from zero123s.diffusion.diffusers_folder import PROJECTIONS, write_folder
 from zero123s.errors import ConfigError, UserError
 
 
@@ -20,6 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ema", action=argparse.BooleanOptionalAction, default=True, help="take the moving average")
     parser.add_argument("--config", help="the checkpoint's YAML, if it has another size than the original")
     parser.add_argument("--family", default="auto")
+    parser.add_argument(
+        "--projection",
+        choices=tuple(PROJECTIONS),
+        default="cc_projection",
+        help="the projection's name in a folder: kxic's pipelines read cc_projection, Zero123Pipeline the other",
+    )
     arguments = parser.parse_args(argv)
     try:
         _convert(arguments)
@@ -37,8 +43,8 @@ def _convert(arguments: argparse.Namespace) -> None:
     model = load_zero123(source, arguments.config, arguments.family, arguments.ema, arguments.dtype)
     try:
         if arguments.to == "original":
-            save_zero123(model, target)
+            save_zero123(model, target, DTYPES[arguments.dtype])
         else:
-            write_folder(model, target)
+            write_folder(model, target, arguments.projection)
     except OSError as error:
         raise ConfigError(f"Cannot write {target}: {error}.") from error

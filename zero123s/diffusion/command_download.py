@@ -1,15 +1,18 @@
 """`zero123s download NAME`: fetch a published checkpoint into load/zero123/ through huggingface_hub."""
 
 import argparse
+import http.client
 import shutil
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zero123s.diffusion.family import LICENCES
 from zero123s.diffusion.locate import REPOSITORY
-from zero123s.diffusion.weights_file import sha256_of
+from zero123s.diffusion.weights_file import open_weights, sha256_of
 from zero123s.errors import CheckpointError, UserError
 
 SHA256_LENGTH = 64
@@ -22,13 +25,18 @@ class Published:
     repo: str
     file: str
     licence: str
+    url: str = ""
+    """Address of a file that the hub does not hold, without the server's name; `site` has it."""
+    site: str = "https://zero123.cs.columbia.edu"
 
 
 PUBLISHED = {
     "stable-zero123": Published("stabilityai/stable-zero123", "stable_zero123.ckpt", "stable-zero123"),
     "stable-zero123-c": Published("stabilityai/stable-zero123", "stable_zero123_c.ckpt", "stable-zero123-c"),
-    "zero123-xl": Published("cvlab/zero123-weights", "zero123-xl.ckpt", "zero123"),
     "zero123": Published("cvlab/zero123-weights", "105000.ckpt", "zero123"),
+    "zero123-165000": Published("cvlab/zero123-weights", "165000.ckpt", "zero123"),
+    # Its authors publish it on their own server only.
+    "zero123-xl": Published("", "zero123-xl.ckpt", "zero123", url="/assets/zero123-xl.ckpt"),
 }
 
 
@@ -64,6 +72,8 @@ def download(name: str, folder: Path, token: str | None = None, endpoint: str | 
         RepositoryNotFoundError,
     )
 
+    if PUBLISHED[name].url:
+        return _download_from_site(PUBLISHED[name], folder, endpoint)
     # The base class of every error of the HTTP client that this version of huggingface_hub is built on.
     transport_error = HfHubHTTPError.__bases__[0]
     published = PUBLISHED[name]
@@ -94,9 +104,48 @@ def download(name: str, folder: Path, token: str | None = None, endpoint: str | 
     return path
 
 
+def _download_from_site(published: Published, folder: Path, endpoint: str | None) -> Path:
+    """Fetch a file by plain HTTP, going on behind the bytes that an earlier try has left."""
+    url = (endpoint or published.site) + published.url
+    path, partial = folder / published.file, folder / (published.file + ".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        have = partial.stat().st_size if partial.exists() else 0
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            have = have if answer.status == http.client.PARTIAL_CONTENT else 0
+            left = int(answer.headers.get("Content-Length", 0))
+            _check_disk(folder, left)
+            with partial.open("ab" if have else "wb") as file:
+                while chunk := answer.read(1 << 20):
+                    file.write(chunk)
+                    _show_progress(file.tell(), have + left)
+    except urllib.error.HTTPError as error:
+        raise CheckpointError(f"{url} was refused: {error.code} {error.reason}.") from error
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        raise CheckpointError(_unreachable(url, published.file, folder)) from error
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {published.file} to {folder}: {error}.") from error
+    if left and partial.stat().st_size < have + left:
+        raise CheckpointError(_unreachable(url, published.file, folder))
+    partial.replace(path)
+    try:
+        open_weights(path)  # the server states no checksum; a file cut short has no directory
+    except CheckpointError as error:
+        path.unlink()
+        raise CheckpointError(f"{path.name} arrived damaged and was deleted: start the download again.") from error
+    return path
+
+
+def _show_progress(done: int, total: int) -> None:
+    share = f"{100 * done / total:3.0f} %" if total else ""
+    sys.stderr.write(f"\r{done / 1e9:.2f} GB {share} ")
+    sys.stderr.flush()
+
+
 def _unreachable(page: str, file: str, folder: Path) -> str:
     return (
-        f"The hub cannot be reached: look at the network and try again (what is here is kept), or fetch {file} from "
+        f"The server cannot be reached: look at the network and try again (what is here is kept), or fetch {file} from "
         f"{page} with a browser and put it into {folder}."
     )
 

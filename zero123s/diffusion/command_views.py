@@ -4,144 +4,75 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import fields
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
+from zero123s.config import load_config, parse, resolve
+from zero123s.diffusion.views import (
+    ViewsConfig,
+    check_sheet,
+    load_for_views,
+    parse_angles,
+    read_picture,
+    sample_views,
+    write_views,
+)
+from zero123s.errors import UserError
 
-from zero123s.diffusion.checkpoint import load_zero123
-from zero123s.diffusion.locate import locate_checkpoint
-from zero123s.diffusion.model import Zero123Model
-from zero123s.diffusion.sampling import SAMPLERS
-from zero123s.errors import ConfigError, ImageError, UserError
-
-FRAMES_PER_SECOND = 8
+_HELP = {
+    "elevation": "elevation of the picture's camera, degrees",
+    "azimuths": "degrees from the picture: a,b,c or start:stop:step",
+    "elevations": "elevations of the new views; default: the picture's own",
+    "scale": "classifier-free guidance",
+    "steps": "network evaluations per view",
+    "sampler": "ddim, euler, dpm-solver, or original (the released code's own timesteps)",
+    "eta": "fresh noise per step, 0 to 1 (ddim, original)",
+    "batch": "views per call of the network",
+    "checkpoint": "auto, a file, or a diffusers folder",
+    "model_config": "the checkpoint's YAML, if it has another size than the original",
+    "family": "auto, stable-zero123 or zero123",
+    "ema": "take the moving average of the weights",
+    "dtype": "auto, fp32, bf16 or fp16",
+    "device": "cuda or cpu",
+    "fast": "take faster ways to the same result",
+    "out": "the contact sheet; a folder and a video go beside it",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on standard error."""
-    arguments = _parser().parse_args(argv)
+    arguments = vars(_parser().parse_args(argv))
     try:
-        run(arguments)
+        run(arguments.pop("image"), read_settings(arguments.pop("config", None), arguments))
     except UserError as error:
         print(f"zero123s views: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Sample every asked view and write the pictures; raises UserError."""
-    azimuths, elevations = (
-        parse_angles(arguments.azimuths),
-        parse_angles(arguments.elevations or str(arguments.elevation)),
-    )
+def run(image: str, cfg: ViewsConfig) -> None:
+    """Sample every asked view, write the pictures and print where they are; raises UserError."""
+    azimuths = parse_angles(cfg.azimuths)
+    elevations = [cfg.elevation] if cfg.elevations is None else parse_angles(cfg.elevations)
     cameras = [(elevation, azimuth) for elevation in elevations for azimuth in azimuths]
-    if arguments.batch < 1:
-        raise ConfigError(f"--batch {arguments.batch} must be at least 1.")
-    out = Path(arguments.out)
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"--out {out} must end in .png, .jpg or .webp.")
-    rgb = read_picture(arguments.image)
-    located = locate_checkpoint(arguments.checkpoint)
-    model = load_zero123(
-        located.path, arguments.config, arguments.family, not arguments.no_ema, arguments.dtype, arguments.device
-    )
-    generator = torch.Generator().manual_seed(arguments.seed)
-    views = []
+    check_sheet(cfg.out)
+    rgb = read_picture(image)
+    model = load_for_views(cfg)
     started = time.monotonic()
-    n_batches = -(-len(cameras) // arguments.batch)
-    for index in range(n_batches):
-        part = cameras[index * arguments.batch : (index + 1) * arguments.batch]
 
-        def show(done: int, total: int, index: int = index) -> None:
-            _progress((index + done / total) / n_batches, time.monotonic() - started)
+    def show(done: int, total: int) -> None:
+        _progress(done / total, time.monotonic() - started)
 
-        views.append(_sample(model, rgb, part, arguments, generator, show))
+    views = sample_views(model, rgb, [c[0] for c in cameras], [c[1] for c in cameras], cfg, show)
     sys.stderr.write("\n")
-    for path in write_views(torch.cat(views), cameras, len(azimuths), out):
+    for path in write_views(views, cameras, len(azimuths), cfg.out):
         print(path)
 
 
-def parse_angles(text: str) -> list[float]:
-    """Read `30`, `0,90,180` or `start:stop:step` (stop excluded) in degrees; raises ConfigError."""
-    try:
-        if ":" not in text:
-            return [float(item) for item in text.split(",")]
-        start, stop, step = (float(item) for item in text.split(":"))
-        n = int(np.ceil((stop - start) / step))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise ConfigError(f"Angles '{text}' must be a number, a,b,c or start:stop:step.") from error
-    if not 0 < n <= 10_000:
-        raise ConfigError(f"Angles '{text}' make {n} views: the step must lead from start to stop.")
-    return [start + i * step for i in range(n)]
-
-
-def read_picture(path: str | Path) -> Float[Tensor, "1 3 S S"]:
-    """Read a picture as a square on white, its transparency composited; raises ImageError."""
-    try:
-        with Image.open(path) as opened:
-            picture = opened.convert("RGBA")
-    except FileNotFoundError as error:
-        raise ImageError(f"The picture {path} does not exist.") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise ImageError(f"Cannot read {path} as a picture: {error}.") from error
-    edge = max(picture.size)
-    square = Image.new("RGBA", (edge, edge), "white")
-    square.alpha_composite(picture, ((edge - picture.width) // 2, (edge - picture.height) // 2))
-    pixels = torch.from_numpy(np.array(square.convert("RGB"))).float() / 255
-    return pixels.permute(2, 0, 1)[None].contiguous()
-
-
-def write_views(
-    views: Float[Tensor, "N 3 H W"], cameras: Sequence[tuple[float, float]], columns: int, out: Path
-) -> list[Path]:
-    """Write the contact sheet `out`, one file per view in the folder named after it, and a video beside it."""
-    import imageio.v2 as imageio
-
-    frames = [(view.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy() for view in views]
-    size = frames[0].shape[0]
-    rows = -(-len(frames) // columns)
-    sheet = np.full((rows * size, columns * size, 3), 255, np.uint8)
-    for i, frame in enumerate(frames):
-        y, x = divmod(i, columns)
-        sheet[y * size : (y + 1) * size, x * size : (x + 1) * size] = frame
-    folder = out.with_suffix("")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(out)
-        for frame, (elevation, azimuth) in zip(frames, cameras, strict=True):
-            Image.fromarray(frame).save(folder / f"elevation{elevation:g}_azimuth{azimuth:g}.png")
-        video = out.with_suffix(".mp4")
-        imageio.mimwrite(video, frames, fps=FRAMES_PER_SECOND, macro_block_size=2)
-    except OSError as error:
-        raise ConfigError(f"Cannot write the views to {out}: {error}.") from error
-    return [out, folder, video]
-
-
-def _sample(
-    model: Zero123Model,
-    rgb: Tensor,
-    cameras: Sequence[tuple[float, float]],
-    arguments: argparse.Namespace,
-    generator: torch.Generator,
-    progress,
-) -> Tensor:
-    elevations, azimuths = zip(*cameras, strict=True)
-    return model.sample(
-        rgb,
-        elevations,
-        azimuths,
-        cond_elevation_deg=arguments.elevation,
-        steps=arguments.steps,
-        scale=arguments.scale,
-        eta=arguments.eta,
-        generator=generator,
-        sampler=arguments.sampler,
-        progress=progress,
-    )
+def read_settings(config: str | None, flags: dict[str, Any]) -> ViewsConfig:
+    """Return the settings: defaults, under the YAML file's, under the flags; raises ConfigError."""
+    section = {} if config is None else dict(resolve(load_config(config).cfg))
+    return parse(ViewsConfig, section | flags)
 
 
 def _progress(fraction: float, seconds: float) -> None:
@@ -152,22 +83,18 @@ def _progress(fraction: float, seconds: float) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="zero123s views", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="zero123s views", description=__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
     parser.add_argument("image", help="a picture of one object, transparent or white around it")
-    parser.add_argument("--elevation", type=float, default=0.0, help="elevation of the picture's camera, degrees")
-    parser.add_argument("--azimuths", default="0:360:45", help="degrees from the picture: a,b,c or start:stop:step")
-    parser.add_argument("--elevations", help="elevations of the new views; default: the picture's own")
-    parser.add_argument("--scale", type=float, default=3.0, help="classifier-free guidance")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--eta", type=float, default=0.0, help="fresh noise per step, 0 to 1 (ddim, original)")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="ddim")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=8, help="views per call of the network")
-    parser.add_argument("--checkpoint", default="auto")
-    parser.add_argument("--config", help="the checkpoint's YAML, if it has another size than the original")
-    parser.add_argument("--family", default="auto")
-    parser.add_argument("--no-ema", action="store_true", help="take the plain weights, not their moving average")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", default="views.png", help="the contact sheet; a folder and a video go beside it")
+    parser.add_argument("--config", help="a YAML of these settings; configs/novel-views.yaml lists the defaults")
+    for field in fields(ViewsConfig):
+        flag = "--" + field.name.replace("_", "-")
+        if field.type is bool:
+            parser.add_argument(
+                flag, dest=field.name, action=argparse.BooleanOptionalAction, help=_HELP.get(field.name)
+            )
+        else:
+            kind = field.type if field.type in (int, float) else str
+            parser.add_argument(flag, dest=field.name, type=kind, help=_HELP.get(field.name))
     return parser

@@ -1,9 +1,10 @@
 """Reads and writes folders of the diffusers layout, one component at a time and without running repository code.
 
-The three families of published folders differ only in the projection's name: `cc_projection/` with `projection.*`
-(kxic), `clip_camera_projection/` with `proj.*` (bennyguo, ashawkey).
+The published folders differ only in the projection's name: `cc_projection/` with `projection.*` (kxic) or
+`cc_projection.*` (Yuyang-z), `clip_camera_projection/` with `proj.*` (bennyguo, ashawkey).
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,16 @@ import torch
 from zero123s.diffusion import layout
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.model_config import CLIPConfig, ModelConfig, UNetConfig, VAEConfig, read_model_config
-from zero123s.diffusion.weights_file import StoredTensor, WeightsFile, open_weights
+from zero123s.diffusion.weights_file import StoredTensor, WeightsFile, open_weights, sha256_of
 from zero123s.errors import CheckpointError
 
 PROJECTIONS = {"cc_projection": "projection.", "clip_camera_projection": "proj."}
+_PROJECTION_PREFIXES = (*PROJECTIONS.values(), "cc_projection.", "")
+# Pipeline class, module and class of the projection.
+_PIPELINES = {
+    "cc_projection": ("Zero1to3StableDiffusionPipeline", "pipeline_zero1to3", "CCProjection"),
+    "clip_camera_projection": ("Zero123Pipeline", "zero123", "CLIPCameraProjection"),
+}
 _WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors", "model.safetensors",
     "diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors",
@@ -32,11 +39,7 @@ def read_folder(folder: Path) -> tuple[ModelConfig, dict[str, WeightsFile]]:
 
     Raises CheckpointError that names the part that is missing or the setting that is no Zero123 model's.
     """
-    projection = next((name for name in PROJECTIONS if (folder / name).is_dir()), None)
-    if projection is None:
-        raise CheckpointError(
-            f"{folder} has neither cc_projection/ nor clip_camera_projection/: it is not a Zero123 folder of diffusers."
-        )
+    projection = _projection_of(folder)
     files = {name: _open_component(folder / name) for name in ("unet", "vae", "image_encoder")}
     files["cc_projection"] = _open_component(folder / projection)
     return _read_config(folder), files
@@ -45,7 +48,7 @@ def read_folder(folder: Path) -> tuple[ModelConfig, dict[str, WeightsFile]]:
 def component_name(component: str, name: str, file: WeightsFile) -> str:
     """Return how `file` calls the parameter `name` of our module."""
     if component == "cc_projection":
-        return next((p + name for p in (*PROJECTIONS.values(), "") if p + name in file.tensors), name)
+        return next((p + name for p in _PROJECTION_PREFIXES if p + name in file.tensors), name)
     if component == "vae" and name not in file.tensors:
         for old, new in _OLD_VAE_NAMES.items():
             if f".{new}." in name and name.replace(f".{new}.", f".{old}.") in file.tensors:
@@ -53,13 +56,25 @@ def component_name(component: str, name: str, file: WeightsFile) -> str:
     return name
 
 
-def write_folder(model: Zero123Model, folder: Path) -> None:
-    """Write the model as a folder that the Zero1to3 pipelines of diffusers read (kxic's names)."""
+def sha256_of_folder(folder: Path) -> str:
+    """Return one SHA-256 for a folder: that of the hashes of its four weight files, one a line, in fixed order."""
+    names = ("unet", "vae", "image_encoder", _projection_of(folder))
+    lines = "".join(f"{sha256_of(_weights_path(folder / name))}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def write_folder(model: Zero123Model, folder: Path, projection: str = "cc_projection") -> None:
+    """Write the model as a folder of the diffusers layout.
+
+    Args:
+        projection: what the projection is called: "cc_projection" as kxic's Zero1to3 pipelines read it, or
+            "clip_camera_projection" for Zero123Pipeline (bennyguo, ashawkey).
+    """
     if model.lift is not None:
         raise CheckpointError("A model with a pose lift has no diffusers form: convert it to `original`.")
     for name in ("unet", "vae", "image_encoder"):
         getattr(model, name).save_pretrained(folder / name)
-    _write_projection(model, folder / "cc_projection")
+    _write_projection(model, folder, projection)
     scheduler = {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": model.n_timesteps,
@@ -78,10 +93,11 @@ def write_folder(model: Zero123Model, folder: Path) -> None:
         "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
     }  # fmt: skip
     _write_json(folder / "feature_extractor" / "preprocessor_config.json", processor)
+    pipeline, module, kind = _PIPELINES[projection]
     index = {
-        "_class_name": "Zero1to3StableDiffusionPipeline",
+        "_class_name": pipeline,
         "zero123s_family": model.family,
-        "cc_projection": ["pipeline_zero1to3", "CCProjection"],
+        projection: [module, kind],
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
         "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
         "safety_checker": [None, None],
@@ -113,7 +129,20 @@ def open_folder(folder: Path, config: str | Path | ModelConfig | None) -> tuple[
     return WeightsFile(folder, tensors, metadata), resolved
 
 
+def _projection_of(folder: Path) -> str:
+    found = next((name for name in PROJECTIONS if (folder / name).is_dir()), None)
+    if found is None:
+        raise CheckpointError(
+            f"{folder} has neither cc_projection/ nor clip_camera_projection/: it is not a Zero123 folder of diffusers."
+        )
+    return found
+
+
 def _open_component(folder: Path) -> WeightsFile:
+    return open_weights(_weights_path(folder))
+
+
+def _weights_path(folder: Path) -> Path:
     found = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
         others = [*folder.glob("*.safetensors"), *folder.glob("*.bin")] if folder.is_dir() else []
@@ -122,7 +151,7 @@ def _open_component(folder: Path) -> WeightsFile:
                 f"{folder} holds no weights ({_WEIGHT_FILES[0]} or the like): the folder is incomplete."
             )
         found = others[0]
-    return open_weights(found)
+    return found
 
 
 def _read_config(folder: Path) -> ModelConfig:
@@ -182,13 +211,17 @@ def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
     return content
 
 
-def _write_projection(model: Zero123Model, folder: Path) -> None:
+def _write_projection(model: Zero123Model, folder: Path, projection: str) -> None:
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {f"projection.{k}": v.detach().cpu().contiguous() for k, v in model.cc_projection.state_dict().items()}
-    save_file(state, str(folder / "diffusion_pytorch_model.safetensors"))
-    _write_json(folder / "config.json", {"_class_name": "CCProjection"})
+    linear = model.cc_projection
+    state = {PROJECTIONS[projection] + k: v.detach().cpu().contiguous() for k, v in linear.state_dict().items()}
+    (folder / projection).mkdir(parents=True, exist_ok=True)
+    save_file(state, str(folder / projection / "diffusion_pytorch_model.safetensors"))
+    config: dict[str, Any] = {"_class_name": _PIPELINES[projection][2]}
+    if projection == "clip_camera_projection":
+        config |= {"embedding_dim": linear.in_features - 4, "additional_embeddings": 4}
+    _write_json(folder / projection / "config.json", config)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Which Zero123 a file is: no tensor tells, but the fourth pose term and the licence depend on it."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,25 @@ from zero123s.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+# As the model cards say (huggingface.co/stabilityai/stable-zero123, huggingface.co/cvlab/zero123-weights).
 LICENCES = {
-    "stable-zero123": "Stability AI non-commercial research community licence (trained on CC-BY-NC objects too).",
-    "stable-zero123-c": "Stability AI community licence (trained on CC-BY and CC0 objects only).",
-    "zero123": "MIT licence of cvlab-columbia/zero123; the Stable Diffusion weights it starts from: CreativeML Open RAIL-M.",
+    "stable-zero123": (
+        "Stability AI Non-Commercial Research Community License: research only, for CC-BY-NC objects were trained on."
+    ),
+    "stable-zero123-c": (
+        "Stability AI Community License (trained on CC-BY and CC0 objects only): free also commercially up to "
+        "1,000,000 US dollars of yearly revenue, see https://stability.ai/license."
+    ),
+    "zero123": "MIT; the Stable Diffusion weights that it was trained from are under CreativeML Open RAIL-M.",
     "small-zero123": "the licence of this project.",
 }
+# SHA-256 of the published files: the one thing by which a renamed file can be told.
+PUBLISHED_HASHES = {
+    "a28d471b0f450881faf0685335a9ace0c12191c007d285862012747ab4b80f6b": "stable-zero123",
+    "394f6adcca928fc83e2e65f571b57af0edd06aa30ffc6bb358596c4f65dd884f": "stable-zero123-c",
+    "bc4ea2f8696ed96495a756e178cab659de807bbae2d2df18987cf61c44070696": "zero123",  # zero123-xl.ckpt
+}
+_announced: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -26,21 +40,32 @@ class FamilyChoice:
     family: str
 
 
-def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto") -> FamilyChoice:
-    """Return the family: as asked, else the file's metadata, else its name, else a guess that is logged as a warning.
+def announce_licence(name: str) -> None:
+    """Say once per process under which licence the weights called `name` stand."""
+    if name not in _announced:
+        _announced.add(name)
+        print(f"note: licence of {name}: {LICENCES[name]}", file=sys.stderr)
+
+
+def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto", sha256: str = "") -> FamilyChoice:
+    """Return the family: as asked, else by the hash of a published file, else the file's metadata, else its name.
+
+    When none of them tells, stable-zero123 is a guess and logged as a warning.
 
     Raises ConfigError for an unknown family.
     """
     if asked not in ("auto", *FAMILIES):
         raise ConfigError(f"Unknown family '{asked}'. Known: auto, {', '.join(FAMILIES)}.")
-    name = _name_of(path)
+    name = PUBLISHED_HASHES.get(sha256) or _name_of(path)
     stated = metadata.get("family")
     if asked != "auto":
         family = asked
+    elif sha256 in PUBLISHED_HASHES:
+        family = _family_of(PUBLISHED_HASHES[sha256])
     elif stated in FAMILIES:
         family = stated
     elif name is not None:
-        family = "zero123" if name == "zero123" else "stable-zero123"
+        family = _family_of(name)
     else:
         log.warning("Nothing tells which family %s is: taking stable-zero123; say `family: zero123` if not.", path)
         family = "stable-zero123"
@@ -49,9 +74,14 @@ def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto") 
     return FamilyChoice(name, family)
 
 
+def _family_of(name: str) -> str:
+    return "zero123" if name == "zero123" else "stable-zero123"
+
+
 def _name_of(path: Path) -> str | None:
-    """Guess the model from the words of its file or folder name."""
-    words = path.name.lower().replace("_", "-")
+    """Guess the model from the words of its file or folder name, or of the hub's cache folder that it lies in."""
+    cached = [part for part in path.parts if part.startswith("models--")]
+    words = " ".join((*cached, path.name)).lower().replace("_", "-")
     if "small-zero123" in words:
         return "small-zero123"
     if "stable-zero123" in words or "stablezero123" in words:

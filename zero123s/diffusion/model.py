@@ -88,15 +88,19 @@ class Zero123Model(nn.Module):
         return self.image_encoder(pixels.to(_dtype(self.image_encoder))).image_embeds[:, None].to(rgb.dtype)
 
     def encode_image(
-        self, rgb: Float[Tensor, "B 3 H W"], generator: torch.Generator | None = None
+        self,
+        rgb: Float[Tensor, "B 3 H W"],
+        generator: torch.Generator | None = None,
+        noise: Float[Tensor, "B 4 h w"] | None = None,
     ) -> Float[Tensor, "B 4 h w"]:
-        """Encode to unscaled latents: the posterior's mode, or a sample of it when a generator is given."""
+        """Encode to unscaled latents: the posterior's mode, or a sample of it when a generator or its noise is given."""
         pixels = conditioning.fit_image(rgb, self.image_size) * 2 - 1
         posterior = self.vae.encode(pixels.to(_dtype(self.vae))).latent_dist
         mean = posterior.mean.to(rgb.dtype)
-        if generator is None:
+        if noise is None and generator is None:
             return mean
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
+        if noise is None:
+            noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
         return mean + posterior.std.to(rgb.dtype) * noise.to(mean.device)
 
     def decode_latents(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
@@ -335,4 +339,5 @@ def build_lift(config: ModelConfig) -> nn.Module | None:
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
+    """The type a component computes in, which speed.compute_in_float32 parts from the one it is stored in."""
+    return getattr(module, "compute_dtype", None) or next(module.parameters()).dtype

@@ -6,6 +6,7 @@ import math
 import mmap
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,25 @@ _SAFETENSORS_DTYPES = {
 SIZES = "stable_zero123.ckpt has 8.58 GB, zero123-xl.ckpt 15.47 GB"
 
 
+@dataclass
+class Record:
+    """A run of bytes with the checksum that the archive states for it; 0 = it states none."""
+
+    start: int
+    size: int
+    crc: int
+    is_checked: bool = False
+
+    def is_whole(self, buffer: mmap.mmap) -> bool:
+        """Tell whether the bytes are those that were written; looks at them once."""
+        if not self.is_checked and self.crc:
+            with memoryview(buffer) as view:
+                if zlib.crc32(view[self.start : self.start + self.size]) != self.crc:
+                    return False
+        self.is_checked = True
+        return True
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor in a mapped file."""
@@ -36,6 +56,8 @@ class StoredTensor:
     dtype: torch.dtype
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+    record: "Record | None" = None
+    """The part of the file with its own checksum that holds the tensor."""
 
     @property
     def n_bytes(self) -> int:
@@ -45,9 +67,14 @@ class StoredTensor:
         return (1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))) * self.dtype.itemsize
 
     def read(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the tensor: a copy-on-write view of the file, or a copy in another dtype that frees the view's pages."""
+        """Return the tensor: a copy-on-write view of the file, or a copy in another dtype that frees the view's pages.
+
+        Raises CheckpointError when the bytes are not those that were written.
+        """
         if self.n_bytes == 0:
             return torch.empty(self.shape, dtype=dtype or self.dtype)
+        if self.record is not None and not self.record.is_whole(self.buffer):
+            raise CheckpointError("the checksum of its bytes is wrong: the file is damaged, download it again")
         aligned = self.start % self.dtype.itemsize == 0
         count = self.n_bytes // self.dtype.itemsize
         if aligned:
@@ -143,14 +170,16 @@ def _open_torch_zip(file: Any, buffer: mmap.mmap) -> dict[str, StoredTensor]:
         raise CheckpointError(f"it is damaged or cut off at {size:.2f} GB ({SIZES}): download it again") from error
     weights = _find_state_dict(tree)
     prefix = index_name.removesuffix("data.pkl") + "data/"
-    starts: dict[str, int] = {}
+    places: dict[str, Record] = {}
     tensors = {}
     for name, pickled in weights.items():
         key = prefix + pickled.storage.key
-        if key not in starts:
-            starts[key] = _data_start(buffer, records.get(key), pickled)
-        start = starts[key] + pickled.offset * pickled.storage.dtype.itemsize
-        tensors[name] = StoredTensor(buffer, start, pickled.storage.dtype, pickled.shape, pickled.stride)
+        if key not in places:
+            start = _data_start(buffer, records.get(key), pickled)
+            places[key] = Record(start, records[key].file_size, records[key].CRC)
+        start = places[key].start + pickled.offset * pickled.storage.dtype.itemsize
+        dtype = pickled.storage.dtype
+        tensors[name] = StoredTensor(buffer, start, dtype, pickled.shape, pickled.stride, places[key])
     return tensors
 
 
@@ -173,7 +202,7 @@ def _data_start(buffer: mmap.mmap, info: zipfile.ZipInfo | None, pickled: Pickle
         raise CheckpointError("its archive is damaged")
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     start = info.header_offset + 30 + name_length + extra_length
-    if start + needed > len(buffer):
+    if start + info.file_size > len(buffer):
         raise CheckpointError(f"it is cut off ({SIZES}): download it again")
     return start
 
@@ -190,6 +219,13 @@ def _open_safetensors(buffer: mmap.mmap) -> tuple[dict[str, StoredTensor], dict[
         raise CheckpointError(f"its header is damaged ({type(error).__name__})") from error
     if not isinstance(metadata, dict):
         raise CheckpointError("its header is damaged (metadata)")
+    end = 8 + length
+    for tensor in sorted(tensors.values(), key=lambda t: (t.start, t.n_bytes)):
+        if tensor.start != end:
+            raise CheckpointError("its header is damaged: tensors overlap or leave gaps")
+        end = tensor.start + tensor.n_bytes
+    if end != len(buffer):
+        raise CheckpointError("it is damaged: there are bytes behind the last tensor")
     return tensors, {str(k): str(v) for k, v in metadata.items()}
 
 

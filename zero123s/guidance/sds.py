@@ -32,3 +32,11 @@ def sds_loss(latents: Float[Tensor, "B C h w"], grad: Float[Tensor, "B C h w"]) 
     """
     target = (latents - grad).detach()
     return 0.5 * (latents - target).square().sum() / latents.shape[0]
+
+
+def loss_with_gradient(
+    images: Float[Tensor, "B H W C"], grad: Float[Tensor, "B H W C"], value: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Return a loss of the given value whose gradient with respect to `images` is `grad`, found beforehand."""
+    carrier = (images * grad).sum()
+    return carrier - carrier.detach() + value.detach()

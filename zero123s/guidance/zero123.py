@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from zero123s.diffusion.checkpoint import load_zero123
 from zero123s.diffusion.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
+from zero123s.diffusion.speed import speed_up
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.guidance.sds import sample_timesteps, sds_gradient, sds_loss
+from zero123s.guidance.sds import loss_with_gradient, sample_timesteps, sds_gradient, sds_loss
 from zero123s.ops.sections import section
 from zero123s.options import option
 from zero123s.schedule import Schedule
@@ -56,6 +57,14 @@ class StableZero123Guidance(BaseGuidance):
         """Largest noise level; number or schedule."""
         grad_clip: Any = option(None, low=0.0, schedule=True)
         """Largest absolute latent gradient; number, schedule, or None."""
+        micro_batch: int = option(0, low=0)
+        """Views that the networks see at once, to save memory; same gradients; 0 = the whole batch."""
+        fast: bool = True
+        """Take faster ways to the same result: large convolutions on a CPU differ in the fifth decimal."""
+        channels_last: bool = False
+        """Lay images out with the channels last: faster on CUDA, not on CPUs."""
+        compile: bool = False
+        """Compile denoiser and encoder with torch.compile: minutes at the first step, needs a C++ compiler."""
 
     cfg: Config
     model: Zero123Model
@@ -72,12 +81,17 @@ class StableZero123Guidance(BaseGuidance):
         self.max_percent = Schedule(cfg.max_step_percent, "system.guidance.max_step_percent")
         self.grad_clip = None if cfg.grad_clip is None else Schedule(cfg.grad_clip, "system.guidance.grad_clip")
         self.located = locate_checkpoint(cfg.checkpoint)
-        family = cfg.family if cfg.family != "auto" else self.family
-        self.model = load_zero123(
-            self.located.path, config=cfg.config, family=family, ema=cfg.ema, dtype=cfg.dtype, device=str(self.device)
-        )
-        self.model.requires_grad_(False).eval()
+        self.model = self._load(decoder=False)
+        if cfg.fast or cfg.channels_last or cfg.compile:
+            speed_up(self.model, cfg.fast, cfg.channels_last, cfg.compile)
         self._condition_on(reference.to(self.device))
+
+    def _load(self, decoder: bool) -> Zero123Model:
+        cfg = self.cfg
+        family = cfg.family if cfg.family != "auto" else self.family
+        return load_zero123(
+            self.located.path, cfg.config, family, cfg.ema, cfg.dtype, device=self.device, decoder=decoder
+        )
 
     @torch.no_grad()
     def _condition_on(self, reference: ReferenceView) -> None:
@@ -99,11 +113,20 @@ class StableZero123Guidance(BaseGuidance):
         concat = self.model.concat_for(self.cond_latents, pose, self.cond_volume)
         return context, concat
 
-    def encode(self, comp_rgb: Float[Tensor, "B H W 3"], generator: torch.Generator) -> Float[Tensor, "B 4 h w"]:
+    def encode(
+        self, comp_rgb: Float[Tensor, "B H W 3"], posterior_noise: Float[Tensor, "B 4 h w"]
+    ) -> Float[Tensor, "B 4 h w"]:
         """Return scaled latents of rendered views, sampled from the posterior; differentiable."""
         size = self.model.image_size
         rgb = F.interpolate(comp_rgb.permute(0, 3, 1, 2), (size, size), mode="bilinear", align_corners=False)
-        return self.model.scale_factor * self.model.encode_image(rgb, generator=generator)
+        return self.model.scale_factor * self.model.encode_image(rgb, noise=posterior_noise.to(rgb))
+
+    def draw(self, batch: int, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the step's random numbers for the whole batch: posterior noise, timesteps, latent noise."""
+        shape = (batch, self.model.latent_channels, self.model.latent_size, self.model.latent_size)
+        posterior_noise = torch.randn(shape, generator=generator).to(self.device)
+        t = self.timesteps(batch, step, generator)
+        return posterior_noise, t, torch.randn(shape, generator=generator).to(self.device)
 
     def timesteps(self, batch: int, step: int, generator: torch.Generator) -> Int[Tensor, "B"]:
         """Draw the noise levels of global step `step`."""
@@ -114,26 +137,49 @@ class StableZero123Guidance(BaseGuidance):
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
         """Return the SDS loss of rendered views; its gradient reaches `comp_rgb` through the VAE encoder."""
+        batch = len(cameras)
+        draws = self.draw(batch, step, generator)
+        size = self.cfg.micro_batch or batch
+        if size >= batch:
+            latents, grad = self._judge(comp_rgb, cameras, draws, step)
+            return GuidanceOutput(loss=sds_loss(latents, grad), grad_norm=grad.norm(), timesteps=draws[1])
+        # Each part goes through the encoder and back before the next one: the memory of one part.
+        image_grads, norms = [], []
+        for start in range(0, batch, size):
+            part = slice(start, start + size)
+            rgb = comp_rgb[part].detach().requires_grad_()
+            with torch.enable_grad():
+                latents, grad = self._judge(rgb, cameras.select(part), tuple(x[part] for x in draws), step)
+            image_grads.append(torch.autograd.grad(latents, rgb, grad / batch)[0])
+            norms.append(grad.norm())
+        norm = torch.stack(norms).norm()
+        loss = loss_with_gradient(comp_rgb, torch.cat(image_grads), 0.5 * norm.square() / batch)
+        return GuidanceOutput(loss=loss, grad_norm=norm, timesteps=draws[1])
+
+    def _judge(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, draws: tuple[Tensor, ...], step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the views' latents and the SDS gradient with respect to them, both B 4 h w."""
+        posterior_noise, t, noise = draws
         with section("guidance: encode"):
-            latents = self.encode(comp_rgb, generator)
-        t = self.timesteps(len(cameras), step, generator)
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
+            latents = self.encode(comp_rgb, posterior_noise)
+        noise = noise.to(latents)
         with torch.no_grad(), section("guidance: network"):
             noised = self.model.add_noise(latents, noise, t)
             context, concat = self.condition(cameras)
             noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)
         clip = None if self.grad_clip is None else self.grad_clip(step)
-        grad = sds_gradient(noise_pred.to(latents), noise, self.model.alphas_cumprod[t].to(latents), clip)
-        return GuidanceOutput(loss=sds_loss(latents, grad), grad_norm=grad.norm(), timesteps=t)
+        return latents, sds_gradient(noise_pred.to(latents), noise, self.model.alphas_cumprod[t].to(latents), clip)
 
     @torch.no_grad()
     def evaluate(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "B H W 3"]]:
         """Return the rendered, noised and one-step denoised views as the network sees them."""
-        latents = self.encode(comp_rgb, generator)
-        t = self.timesteps(len(cameras), step, generator)
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        if self.model.vae.decoder is None:  # distillation alone does not need it
+            self.model.vae = self._load(decoder=True).vae
+        posterior_noise, t, noise = self.draw(len(cameras), step, generator)
+        latents = self.encode(comp_rgb, posterior_noise)
         noised = self.model.add_noise(latents, noise, t)
         context, concat = self.condition(cameras)
         noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)
@@ -149,6 +195,9 @@ class StableZero123Guidance(BaseGuidance):
             "path": str(self.located.path),
             "sha256": self.model.info.get("sha256"),
             "family": self.model.family,
+            "license": self.model.info.get("license"),
+            "weights": self.model.info.get("weights"),
+            "dtype": self.model.info.get("dtype"),
             "bundled": self.located.bundled,
         }
 

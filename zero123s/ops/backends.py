@@ -17,6 +17,7 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "ray_marching": ("reference", "numba", "cuda"),
     "volume_sampling": ("reference", "numba"),
     "compositing": ("reference", "numba", "cuda"),
+    "convolution": ("reference", "numba"),
 }
 """Backends that exist for each operation; the plain-torch reference runs on every device."""
 CUDA_PACKAGES = {"hash_grid": "tinycudann", "ray_marching": "nerfacc", "compositing": "nerfacc"}

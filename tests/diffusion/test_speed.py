@@ -1,0 +1,98 @@
+"""Faster ways to the same result."""
+
+import copy
+
+import pytest
+import torch
+
+from zero123s.diffusion import speed
+from zero123s.diffusion.checkpoint import load_zero123, save_zero123
+from zero123s.diffusion.model import build_model
+from zero123s.diffusion.model_config import parse_model_config
+from zero123s.diffusion.speed import SingleTokenAttention, WideConv2d, compute_in_float32, speed_up
+from zero123s.ops import convolution
+
+SIZES = {
+    "unet_config": {"params": {"image_size": 8, "model_channels": 32, "channel_mult": [1, 1], "context_dim": 32}},
+    "first_stage_config": {"params": {"ddconfig": {"ch": 32, "ch_mult": [1, 1, 1], "resolution": 32}}},
+    "cond_stage_config": {
+        "params": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "output_dim": 32}
+    },
+}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model(parse_model_config(SIZES)).eval().requires_grad_(False)
+
+
+def noise_of(model, n_tokens=1):
+    generator = torch.Generator().manual_seed(1)
+    draw = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+    return model.guided_noise(draw(2, 4, 8, 8), torch.tensor([30, 700]), draw(2, n_tokens, 32), draw(2, 4, 8, 8), 3.0)
+
+
+def encoder_gradient(model):
+    rgb = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    return torch.autograd.grad(model.encode_image(rgb).sum(), rgb)[0]
+
+
+def relative(a, b):
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.mark.parametrize("n_tokens", [1, 3])
+def test_single_token_attention_changes_nothing(model, n_tokens):
+    plain = copy.deepcopy(model)
+    for attention in speed._cross_attentions(model.unet):
+        attention.set_processor(SingleTokenAttention())
+    assert relative(noise_of(model, n_tokens), noise_of(plain, n_tokens)) < 2e-6
+    if n_tokens == 1:  # it does not look at the queries, which have no influence
+        for attention in speed._cross_attentions(model.unet):
+            attention.to_q.weight.fill_(float("nan"))
+        assert bool(noise_of(model).isfinite().all())
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_fast_model_answers_as_the_plain_one(model, channels_last, monkeypatch):
+    for name in ("MIN_CHANNELS", "MIN_PIXELS"):
+        monkeypatch.setattr(convolution, name, 1)  # the small model has no large convolutions
+    plain = copy.deepcopy(model)
+    fast = speed_up(model, channels_last=channels_last)
+    assert any(isinstance(m, WideConv2d) and m.winograd for m in fast.vae.encoder.modules())
+    assert relative(noise_of(fast), noise_of(plain)) < 5e-5
+    assert relative(encoder_gradient(fast), encoder_gradient(plain)) < 2e-4
+
+
+def test_half_precision_is_stored_and_used_in_float32_where_it_is_not_native(model, monkeypatch, tmp_path):
+    save_zero123(model, tmp_path / "stable_zero123.safetensors")
+    monkeypatch.setattr("zero123s.diffusion.checkpoint.computes_natively", lambda dtype, device: dtype == torch.float32)
+    stored = load_zero123(tmp_path / "stable_zero123.safetensors", dtype="bf16")
+    assert {p.dtype for p in stored.parameters()} == {torch.bfloat16}
+    rounded = copy.deepcopy(model)
+    for parameter in rounded.parameters():
+        parameter.copy_(parameter.bfloat16())
+    # Nothing but the weights is rounded.
+    assert relative(noise_of(stored), noise_of(rounded)) < 1e-5
+    assert relative(encoder_gradient(stored), encoder_gradient(rounded)) < 1e-5
+    rgb = torch.rand(1, 3, 32, 32)
+    assert relative(stored.embed_image(rgb), rounded.embed_image(rgb)) < 0.02  # transformers rounds its pixels
+    assert relative(stored.sample(rgb, 0, 30, steps=1), rounded.sample(rgb, 0, 30, steps=1)) < 0.05
+
+
+def test_computing_in_float32_keeps_names_and_bits(model):
+    names = model.unet.state_dict()
+    compute_in_float32(model.unet)
+    after = model.unet.state_dict()
+    assert names.keys() == after.keys()
+    assert all(torch.equal(names[key], after[key]) for key in names)
+
+
+def test_compiling_is_asked_of_denoiser_and_encoder_only(model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(self))  # noqa: PLW0108
+    speed_up(model)
+    assert not asked
+    speed_up(model, compiled=True)
+    assert asked == [model.unet, model.vae.encoder]

@@ -1,0 +1,97 @@
+"""The Zero123 guidance on a small model of random weights."""
+
+import pytest
+import torch
+
+from zero123s.diffusion.checkpoint import save_zero123
+from zero123s.diffusion.model import Zero123Model, build_model
+from zero123s.diffusion.model_config import parse_model_config
+from zero123s.guidance.zero123 import StableZero123Guidance
+from zero123s.ops.cameras import orbit_cameras
+from zero123s.structures import ReferenceView
+
+SIZES = {
+    "unet_config": {"params": {"image_size": 8, "model_channels": 32, "channel_mult": [1, 1], "context_dim": 32}},
+    "first_stage_config": {"params": {"ddconfig": {"ch": 32, "ch_mult": [1, 1, 1], "resolution": 32}}},
+    "cond_stage_config": {
+        "params": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "output_dim": 32}
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "stable_zero123.safetensors"
+    save_zero123(build_model(parse_model_config(SIZES)), path)
+    return str(path)
+
+
+def guidance(checkpoint, **settings):
+    reference = ReferenceView(
+        orbit_cameras(5.0, 0.0, height=32, width=32), torch.rand(1, 32, 32, 3), torch.ones(1, 32, 32, 1)
+    )
+    return StableZero123Guidance(StableZero123Guidance.Config(checkpoint=checkpoint, **settings), reference)
+
+
+def judge(guide, comp_rgb, seed=0):
+    images = comp_rgb.clone().requires_grad_()
+    cameras = orbit_cameras(10.0, torch.tensor([0.0, 40.0, 90.0, 200.0, 300.0])[: len(images)])
+    out = guide(images, cameras, 0, torch.Generator().manual_seed(seed))
+    return out, torch.autograd.grad(out.loss, images)[0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_micro_batches_have_the_gradients_of_the_whole_batch(size, checkpoint):
+    torch.manual_seed(1)
+    comp_rgb = torch.rand(5, 24, 24, 3)
+    torch.manual_seed(2)
+    whole, grad = judge(guidance(checkpoint), comp_rgb)
+    torch.manual_seed(2)
+    parts, grad_of_parts = judge(guidance(checkpoint, micro_batch=size), comp_rgb)
+    assert float((grad - grad_of_parts).abs().max() / grad.abs().max()) < 1e-5
+    torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(parts.grad_norm, whole.grad_norm, rtol=1e-5, atol=0)
+    assert torch.equal(parts.timesteps, whole.timesteps)
+
+
+def test_micro_batches_never_show_more_views_to_a_network(checkpoint, monkeypatch):
+    guide = guidance(checkpoint, micro_batch=2)
+    seen = []
+    for name in ("encode_image", "guided_noise"):
+        method = getattr(Zero123Model, name)
+
+        def record(self, x, *rest, method=method, **kwargs):
+            seen.append(len(x))
+            return method(self, x, *rest, **kwargs)
+
+        monkeypatch.setattr(Zero123Model, name, record)
+    judge(guide, torch.rand(5, 16, 16, 3))
+    assert seen == [2, 2, 2, 2, 1, 1]
+
+
+def test_a_step_costs_one_encoding_and_one_call_of_the_denoiser(checkpoint, monkeypatch):
+    guide = guidance(checkpoint)
+    calls = []
+    for part in ("unet", "vae.encoder", "image_encoder"):
+        guide.model.get_submodule(part).register_forward_hook(lambda *_, part=part: calls.append(part))
+    judge(guide, torch.rand(2, 16, 16, 3))
+    # The input view was encoded and embedded once, when the guidance was made; both CFG branches are one call.
+    assert sorted(calls) == ["unet", "vae.encoder"]
+
+
+def test_decoder_is_loaded_when_pictures_are_asked_for(checkpoint):
+    guide = guidance(checkpoint)
+    assert guide.model.vae.decoder is None
+    pictures = guide.evaluate(torch.rand(1, 16, 16, 3), orbit_cameras(10.0, 40.0), 0, torch.Generator().manual_seed(0))
+    assert {name: tuple(p.shape) for name, p in pictures.items()} == dict.fromkeys(
+        ("rendered", "noised", "denoised"), (1, 32, 32, 3)
+    )
+
+
+def test_record_names_file_hash_licence_and_precision(checkpoint):
+    record = guidance(checkpoint, dtype="fp32").describe()
+    assert record["path"] == checkpoint
+    assert len(record["sha256"]) == 64
+    assert "Research" in record["license"]
+    assert "unet float32" in record["dtype"]

@@ -1,0 +1,220 @@
+"""Novel views of one picture, from Python: sample them, write them as contact sheet, single files and video."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from zero123s.diffusion.checkpoint import load_zero123
+from zero123s.diffusion.locate import locate_checkpoint
+from zero123s.diffusion.model import PerView, Zero123Model
+from zero123s.diffusion.sampling import SAMPLERS, Progress
+from zero123s.diffusion.speed import speed_up
+from zero123s.errors import ConfigError, ImageError
+from zero123s.options import option
+
+FRAMES_PER_SECOND = 8
+SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass
+class ViewsConfig:
+    """Keys of configs/novel-views.yaml and flags of `zero123s views`."""
+
+    elevation: float = option(0.0, low=-90.0, high=90.0)
+    """Elevation of the picture's camera in degrees."""
+    azimuths: str = "0:360:45"
+    """Azimuths of the new views in degrees from the picture: `a,b,c` or `start:stop:step`, stop excluded."""
+    elevations: str | None = None
+    """Elevations of the new views, in the same forms; None = the picture's own."""
+    scale: float = option(3.0, low=0.0)
+    """Strength of classifier-free guidance."""
+    steps: int = option(50, low=1)
+    """Network evaluations per view."""
+    sampler: str = option("ddim", choices=SAMPLERS)
+    """Which sampler; see `sampling.sample_latents`."""
+    eta: float = option(0.0, low=0.0, high=1.0)
+    """Fresh noise per step of `ddim` and `original`."""
+    seed: int = 0
+    """Seed of all randomness."""
+    batch: int = option(8, low=1)
+    """Views per call of the network."""
+    checkpoint: str = "auto"
+    """`auto`, a file, or a folder of the diffusers layout."""
+    model_config: str | None = None
+    """The checkpoint's YAML; None = its metadata, a `.yaml` beside it, or its tensors' shapes."""
+    family: str = option("auto", choices=("auto", "stable-zero123", "zero123"))
+    """What the fourth pose term means."""
+    ema: bool = True
+    """Take the denoiser's moving average where the file has one."""
+    dtype: str = option("auto", choices=("auto", "fp32", "bf16", "fp16"))
+    """Precision of the weights."""
+    device: str | None = None
+    """Where to compute; None = CUDA where there is one, else the CPU."""
+    fast: bool = True
+    """Take faster ways to the same result; see `speed.speed_up`."""
+    out: str = "views.png"
+    """The contact sheet."""
+
+
+def load_for_views(cfg: ViewsConfig) -> Zero123Model:
+    """Load the checkpoint that `cfg` names; raises CheckpointError."""
+    device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    path = locate_checkpoint(cfg.checkpoint).path
+    model = load_zero123(path, cfg.model_config, cfg.family, cfg.ema, cfg.dtype, device)
+    return speed_up(model) if cfg.fast else model
+
+
+def sample_views(
+    model: Zero123Model,
+    rgb: Float[Tensor, "1 3 H W"],
+    elevation_deg: PerView,
+    azimuth_deg: PerView,
+    cfg: ViewsConfig,
+    progress: Progress | None = None,
+) -> Float[Tensor, "B H W 3"]:
+    """Sample all views, `cfg.batch` at a time; `progress` is called with (done, total) network evaluations."""
+    as_numbers = [torch.as_tensor(value, dtype=torch.float32).reshape(-1) for value in (elevation_deg, azimuth_deg)]
+    elevations, azimuths = torch.broadcast_tensors(*as_numbers)
+    parts = list(zip(elevations.split(cfg.batch), azimuths.split(cfg.batch), strict=True))
+    generator = torch.Generator().manual_seed(cfg.seed)
+    views = []
+    for index, (elevation, azimuth) in enumerate(parts):
+
+        def show(done: int, total: int, before: int = index) -> None:
+            if progress is not None:
+                progress(before * total + done, len(parts) * total)
+
+        views.append(
+            model.sample(
+                rgb,
+                elevation,
+                azimuth,
+                cond_elevation_deg=cfg.elevation,
+                steps=cfg.steps,
+                scale=cfg.scale,
+                eta=cfg.eta,
+                generator=generator,
+                sampler=cfg.sampler,
+                progress=show,
+            )
+        )
+    return torch.cat(views).permute(0, 2, 3, 1).cpu()
+
+
+def novel_views(
+    image: str | Path | Image.Image,
+    elevation_deg: PerView,
+    azimuth_deg: PerView,
+    cond_elevation_deg: float = 0.0,
+    steps: int = 50,
+    scale: float = 3.0,
+    seed: int = 0,
+    checkpoint: str = "auto",
+    sampler: str = "ddim",
+    dtype: str = "auto",
+    device: str | None = None,
+    model: Zero123Model | None = None,
+) -> Float[Tensor, "B H W 3"]:
+    """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
+
+    Args:
+        image: a picture of one object, transparent or white around it (`zero123s prepare` makes such).
+        elevation_deg, azimuth_deg: the wanted views, a number or one per view; azimuths count from the picture.
+        cond_elevation_deg: elevation from which the picture was taken.
+        steps, scale, seed, sampler: see `sampling.sample_latents`.
+        checkpoint: `auto`, a file, or a folder of the diffusers layout.
+        dtype, device: see `checkpoint.load_zero123`; device None = CUDA where there is one.
+        model: a model loaded before, in place of `checkpoint`.
+
+    Raises:
+        ImageError, CheckpointError, ConfigError: what is wrong and what to do, in one sentence.
+    """
+    cfg = ViewsConfig(
+        elevation=cond_elevation_deg, scale=scale, steps=steps, sampler=sampler, seed=seed, checkpoint=checkpoint
+    )
+    cfg.dtype, cfg.device = dtype, device
+    rgb = read_picture(image)
+    return sample_views(model or load_for_views(cfg), rgb, elevation_deg, azimuth_deg, cfg)
+
+
+def parse_angles(text: str) -> list[float]:
+    """Read `30`, `0,90,180` or `start:stop:step` (stop excluded) in degrees; raises ConfigError."""
+    try:
+        if ":" not in text:
+            angles = [float(item) for item in text.split(",")]
+            if not np.isfinite(angles).all():
+                raise ValueError
+            return angles
+        start, stop, step = (float(item) for item in text.split(":"))
+        n = int(np.ceil((stop - start) / step))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise ConfigError(f"Angles '{text}' must be a number, a,b,c or start:stop:step.") from error
+    if not 0 < n <= 10_000:
+        raise ConfigError(f"Angles '{text}' make {n} views: the step must lead from start to stop.")
+    return [start + i * step for i in range(n)]
+
+
+def read_picture(image: str | Path | Image.Image) -> Float[Tensor, "1 3 S S"]:
+    """Read a picture as a square on white, its transparency composited; raises ImageError."""
+    try:
+        if isinstance(image, Image.Image):
+            picture = image.convert("RGBA")
+        else:
+            with Image.open(image) as opened:
+                picture = opened.convert("RGBA")
+    except FileNotFoundError as error:
+        raise ImageError(f"The picture {image} does not exist.") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise ImageError(f"Cannot read {image} as a picture: {error}.") from error
+    edge = max(picture.size)
+    square = Image.new("RGBA", (edge, edge), "white")
+    square.alpha_composite(picture, ((edge - picture.width) // 2, (edge - picture.height) // 2))
+    pixels = torch.from_numpy(np.array(square.convert("RGB"))).float() / 255
+    return pixels.permute(2, 0, 1)[None].contiguous()
+
+
+def write_views(
+    views: Float[Tensor, "N H W 3"], cameras: Sequence[tuple[float, float]], columns: int, out: str | Path
+) -> list[Path]:
+    """Write the contact sheet `out`, one file per view in the folder named after it, and a video beside it.
+
+    Args:
+        cameras: (elevation, azimuth) of each view in degrees, for the file names.
+        columns: views per row of the sheet.
+
+    Raises:
+        ConfigError: `out` is no picture's name or cannot be written.
+    """
+    import imageio.v2 as imageio
+
+    out = check_sheet(out)
+    frames = [(view.clamp(0, 1) * 255).round().byte().cpu().numpy() for view in views]
+    height, width = frames[0].shape[:2]
+    sheet = np.full((-(-len(frames) // columns) * height, columns * width, 3), 255, np.uint8)
+    for i, frame in enumerate(frames):
+        y, x = divmod(i, columns)
+        sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = frame
+    folder, video = out.with_suffix(""), out.with_suffix(".mp4")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(out)
+        for frame, (elevation, azimuth) in zip(frames, cameras, strict=True):
+            Image.fromarray(frame).save(folder / f"elevation{elevation:g}_azimuth{azimuth:g}.png")
+        imageio.mimwrite(video, frames, fps=FRAMES_PER_SECOND, macro_block_size=2)
+    except OSError as error:
+        raise ConfigError(f"Cannot write the views to {out}: {error}.") from error
+    return [out, folder, video]
+
+
+def check_sheet(out: str | Path) -> Path:
+    """Return the contact sheet's path; raises ConfigError when it is no picture's name."""
+    path = Path(out)
+    if path.suffix.lower() not in SHEET_SUFFIXES:
+        raise ConfigError(f"The contact sheet {out} must end in {', '.join(SHEET_SUFFIXES)}.")
+    return path

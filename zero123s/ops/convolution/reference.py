@@ -1,0 +1,12 @@
+"""3 x 3 convolution with plain torch."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def conv3x3(
+    x: Float[Tensor, "B C H W"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None = None
+) -> Float[Tensor, "B K H W"]:
+    """Convolve with zero padding of one pixel."""
+    return F.conv2d(x, weight, bias, padding=1)
