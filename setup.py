@@ -6,7 +6,17 @@ from setuptools import find_packages, setup
 
 VERSION = Path("zero123s/__init__.py").read_text(encoding="utf-8").split('__version__ = "')[1].split('"')[0]
 
-TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "ruff", "pyright"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff",
+    "pyright",
+    "meshio",
+    "lxml",
+    "networkx",
+    "usd-core; platform_machine == 'x86_64' and python_version < '3.14'",
+]
 
 setup(
     name="zero123s",
@@ -17,6 +27,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["zero123s", "zero123s.*"]),
+    package_data={"zero123s.evaluate": ["*.js", "*.css"]},
     install_requires=[
         # The upper bound keeps pip from replacing a CPU build that is already there.
         "torch>=2.4,<2.14",

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from zero123s.config import parse_slot
+from zero123s.exporter import mesh_exporter
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.geometry import GEOMETRIES
 from zero123s.material import MATERIALS
@@ -41,13 +43,11 @@ def bumpy_field() -> GeometryMaterialField:
     encoding = {"n_levels": 10, "log2_hashmap_size": 16, "base_resolution": 12, "per_level_scale": 1.35}
     network = {"n_neurons": 32, "n_hidden_layers": 1}
     sections = {"radius": 0.7, "pos_encoding_config": encoding, "mlp_network_config": network}
-    from zero123s.config import parse_slot
-
     _, cfg = parse_slot(GEOMETRIES, "implicit-volume", sections, "geometry")
     geometry = geometry_class(cfg)
     with torch.no_grad():
         for p in geometry.encoding.parameters():
-            p.normal_(0, 0.3)
+            p.normal_(0, 0.1)
     _, material_cfg = parse_slot(MATERIALS, "no-material", {}, "material")
     return GeometryMaterialField(geometry, MATERIALS.get("no-material")(material_cfg, geometry.n_features))
 
@@ -59,23 +59,21 @@ def photo_of(mesh: Mesh) -> ReferenceView:
     return ReferenceView(camera, rgba[..., :3], rgba[..., 3:])
 
 
-def theirs(field: GeometryMaterialField, folder: Path) -> int:
+def theirs(field: GeometryMaterialField, folder: Path, threshold: float) -> int:
     """Export as threestudio does; returns the number of faces."""
-    settings = {"isosurface_threshold": 10.0, "isosurface_coarse_to_fine": False, "max_faces": 0}
-    exporter = MeshExporter(
-        MeshExporter.Config(
-            formats=["obj"],
-            unwrap_time_limit_s=3600.0,
-            texture_samples=1,
-            project_photo=False,
-            isosurface_resolution=RESOLUTION,
-            **settings,
-        )
+    settings = MeshExporter.Config(
+        formats=["obj"],
+        isosurface_threshold=threshold,
+        isosurface_coarse_to_fine=False,
+        isosurface_resolution=RESOLUTION,
+        fill_hidden=False,
+        max_faces=0,
+        unwrap_time_limit_s=3600.0,
+        project_photo=False,
+        poster=False,
     )
-    from zero123s.exporter import mesh_exporter
-
     mesh_exporter.COARSE = RESOLUTION  # every node
-    return len(exporter(field, folder).mesh.faces)
+    return len(MeshExporter(settings)(field, folder).mesh.faces)
 
 
 def main(words: list[str]) -> None:
@@ -96,7 +94,7 @@ def main(words: list[str]) -> None:
         print(f"  {result.stats['statement']}")
         if "--theirs" in words:
             start = cpu_seconds()
-            faces = theirs(field, Path(folder))
+            faces = theirs(field, Path(folder), result.stats["threshold"])
             other = cpu_seconds() - start
             print(f"threestudio's way: {other:.1f} s, {faces} faces; ratio {other / ours:.1f}")
 

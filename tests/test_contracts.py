@@ -161,6 +161,13 @@ def test_geometry_repeats_itself_and_does_not_mix_points(geometry_maker):
     assert torch.equal(a.density(x), b.density(x))
 
 
+def test_geometry_works_in_double_precision(geometry_maker):
+    geometry = geometry_maker()
+    single, double = geometry(points(), NEEDS, seeded()), geometry.double()(points().double(), NEEDS, seeded())
+    assert double.sigma.dtype == double.normal.dtype == double.features.dtype == torch.float64
+    torch.testing.assert_close(double.sigma.float(), single.sigma, atol=1e-4, rtol=1e-4)
+
+
 def test_geometry_takes_no_points_no_gradients_and_late_steps(geometry_maker):
     geometry = geometry_maker()
     geometry.on_step(10**6)
@@ -216,6 +223,15 @@ def test_material_trains_features_and_itself(material_maker):
     same_after_state_dict(material, other)
 
 
+def test_material_works_in_double_precision(material_maker):
+    material, x = material_maker(), unit_vectors(8)
+    single = material(x, x, x, x, 5 * x, SHADINGS[1])
+    wide = x.double()
+    double = material.double()(wide, wide, wide, wide, 5 * wide, SHADINGS[1])
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single)
+
+
 def test_material_draws_its_light_from_the_generator_alone(material_maker):
     material = material_maker()
     drawn = [[material.draw_shading(10**6, 0.7, g) for _ in range(20)] for g in (seeded(), seeded())]
@@ -251,6 +267,14 @@ def test_background_is_a_colour_for_every_direction(background_maker):
     randomize(other)
     same_after_state_dict(background, other)
     assert torch.equal(background.eval()(dirs), other.eval()(dirs))
+
+
+def test_background_works_in_double_precision(background_maker):
+    background, dirs = background_maker(), unit_vectors(1, 4, 4)
+    single = background(dirs)
+    double = background.double()(dirs.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single)
 
 
 # ---------------------------------------------------------------- renderer and exporter

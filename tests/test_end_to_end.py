@@ -12,7 +12,9 @@ import trimesh
 from PIL import Image
 
 from zero123s.cli import main
+from zero123s.evaluate.command import evaluate
 from zero123s.ops.cameras import generate_rays, orbit_cameras
+from zero123s.scenes.mesh_files import read_mesh
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = str(REPOSITORY / "configs" / "multi-view.yaml")
@@ -32,6 +34,7 @@ QUICK = [
     "system.exporter.isosurface_resolution=64",
     "system.exporter.texture_size=256",
     "system.exporter.max_faces=4000",
+    "system.exporter.poster=false",
     "trainer.max_steps=80",
     "trainer.enable_progress_bar=false",
     "threads=1",  # other tests may keep the other cores busy
@@ -79,6 +82,17 @@ def test_the_mesh_is_the_ball(run):
     front, back = mesh.vertices[:, 0] > 0.2, mesh.vertices[:, 0] < -0.2
     assert min(colors[front, 0].mean(), colors[back, 2].mean()) > 0.8
     assert max(colors[front, 2].mean(), colors[back, 0].mean()) < 0.2
+
+
+def test_the_scores_of_the_exported_mesh(scene, run, tmp_path):
+    trimesh.creation.icosphere(4, RADIUS).export(tmp_path / "truth.ply")
+    scores = evaluate(
+        read_mesh(run / "export" / "model.glb"), None, [tmp_path / "truth.ply", scene / "transforms.json"]
+    )
+    assert scores["surface"]["volume_iou"] > 0.8
+    assert scores["surface"]["chamfer_of_extent"] < 0.05
+    assert scores["novel_views"]["psnr_db"] > 18
+    assert scores["health"]["watertight"] is True
 
 
 def test_the_record_says_what_happened(run):

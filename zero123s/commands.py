@@ -13,6 +13,7 @@ COMMANDS = {
     "views": ("zero123s.diffusion.command_views", "draw novel views of one picture with a Zero123 checkpoint"),
     "convert": ("zero123s.diffusion.command_convert", "rewrite a checkpoint in another layout or precision"),
     "download": ("zero123s.diffusion.command_download", "fetch published Zero123 weights, with their licence"),
+    "evaluate": ("zero123s.evaluate.command", "score a run or a mesh, and write a report to look at"),
     "render": ("zero123s.scenes.command", "render meshes or generated objects into training views"),
     "cache-latents": ("zero123s.diffusion.command_latents", "encode rendered views once, for quick training"),
     "launch": ("zero123s.cli", "train, validate, test or export as a YAML file says (same as launch.py)"),

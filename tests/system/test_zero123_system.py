@@ -338,3 +338,18 @@ def test_evaluating_the_guidance_changes_no_random_number(disc_data):
         train(system, 3)
         states.append(system.state_dict())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+# ---------------------------------------------------------------- export
+
+
+def test_an_untrained_distance_field_exports_its_sphere(disc_data, tmp_path):
+    import trimesh
+
+    exporter = {"isosurface_resolution": 40, "texture_size": 64, "formats": ["ply"], "project_photo": False}
+    system = build(disc_data, {}, geometry={"sdf_bias_params": 0.45}, exporter=exporter, **SDF)
+    mesh = trimesh.load(system.export(tmp_path)["ply"], force="mesh")
+    assert mesh.is_watertight
+    radii = (mesh.vertices**2).sum(axis=1) ** 0.5
+    assert radii.min() > 0.44
+    assert radii.max() < 0.46

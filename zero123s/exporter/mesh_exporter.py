@@ -10,6 +10,7 @@ import torch
 
 from zero123s.errors import ConfigError, MeshError
 from zero123s.exporter.base import EXPORTERS, BaseExporter, ExportResult, Progress
+from zero123s.exporter.poster import write_poster
 from zero123s.exporter.writers import WRITERS
 from zero123s.ops.cameras import generate_rays, orbit_cameras, sphere_fit_distance
 from zero123s.ops.isosurface import (
@@ -20,11 +21,13 @@ from zero123s.ops.isosurface import (
     sample_dense,
     sample_sparse,
     sparse_resolution,
+    straightened,
 )
-from zero123s.ops.mesh import mesh_health, remove_small_components, repair, simplify, vertex_normals
+from zero123s.ops.mesh import mesh_health, remove_small_components, simplify, vertex_normals
 from zero123s.ops.photo import Photos, exposure_match, membrane
 from zero123s.ops.texture import SurfacePoints, bake
 from zero123s.ops.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
+from zero123s.ops.visibility import hidden_nodes
 from zero123s.structures import Mesh, RadianceField, ReferenceView
 
 COARSE = 64
@@ -64,7 +67,9 @@ class MeshExporter(BaseExporter):
         fmt: str = "obj-mtl"
         """threestudio's word: "obj-mtl" (textured) or "obj" (vertex colours only); `formats` says which files."""
         formats: list[str] = field(default_factory=lambda: ["glb", "obj"])
-        """Files to write: any of glb, obj, ply, stl, 3mf."""
+        """Files to write: any of glb, gltf, obj, ply, stl, 3mf, usdz."""
+        poster: bool = True
+        """Also write NAME_poster.png, four views of the first of these files that can be read back."""
         save_normal: bool = True
         """Write smooth vertex normals."""
         save_uv: bool = True
@@ -91,10 +96,14 @@ class MeshExporter(BaseExporter):
         """Level of the surface: a number, or "auto": the geometry's own, else the one that matches silhouettes."""
         isosurface_coarse_to_fine: bool = True
         """Find the box around the object first and spend the resolution inside it."""
+        fill_hidden: bool = True
+        """Count what no viewer from above -30 degrees sees as solid: without it, the unseen inside stays hollow."""
         isosurface_outlier_threshold: float = 0.01
         """Parts below this share of the largest part's volume are dropped."""
         max_faces: int = 50000
         """Face budget; the surface is simplified before unwrapping. 0 = no limit."""
+        lods: list[int] = field(default_factory=list)
+        """Face budgets of further, lighter files, NAME_BUDGET.glb each."""
 
     cfg: Config
 
@@ -114,6 +123,8 @@ class MeshExporter(BaseExporter):
             )
         if cfg.fmt not in ("obj-mtl", "obj"):
             raise ConfigError(f"system.exporter.fmt: '{cfg.fmt}' is neither obj-mtl nor obj.")
+        if cfg.max_faces < 0 or any(budget < 4 for budget in cfg.lods):
+            raise ConfigError("system.exporter: max_faces should be 0 or more, and every one of lods at least 4.")
         _check_threshold(cfg.isosurface_threshold)
 
     @torch.no_grad()
@@ -134,26 +145,49 @@ class MeshExporter(BaseExporter):
         level = self._level(field, threshold, reference, stats)
         stages.begin("surface", 0.1)
         vertices, faces = self._surface(field, level, stats)
-        stages.begin("simplify", 0.4)
-        if self.cfg.max_faces:
-            vertices, faces = simplify(vertices, faces, self.cfg.max_faces)
-        else:
-            vertices, faces = repair(vertices, faces)
-        health = mesh_health(vertices, faces)
-        stats["health"] = health.as_dict()
-        stats["statement"] = health.sentence()
-        stages.begin("unwrap", 0.5)
-        mesh = self._unwrapped(vertices, faces, stats)
-        stages.begin("texture", 0.8)
-        self._color(mesh, field, reference, stats)
+        mesh = self._light_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
         mesh.extras = {"generator": "zero123s", **(extras or {})}
         stages.begin("write", 0.95)
         files: dict[str, Path] = {}
         for name in self.cfg.formats:
             files |= WRITERS[name](mesh, Path(out_dir), self.cfg.save_name, self.cfg.texture_format)
+        for budget in self.cfg.lods:
+            own: dict[str, Any] = {}
+            lod = self._light_mesh(vertices, faces, budget, field, reference, own, _Stages(None))
+            lod.extras = mesh.extras
+            name = f"{self.cfg.save_name}_{budget}"
+            files[f"lod_{budget}"] = WRITERS["glb"](lod, Path(out_dir), name, self.cfg.texture_format)["glb"]
+            stats.setdefault("lods", {})[str(budget)] = own
+        readable = next((files[f] for f in ("glb", "gltf", "obj", "ply", "stl") if f in files), None)
+        if self.cfg.poster and readable is not None:
+            stages.begin("poster", 0.97)
+            files["poster"] = write_poster(readable, Path(out_dir) / f"{self.cfg.save_name}_poster.png")
         stages.begin("done", 1.0)
         stats["seconds"] = stages.seconds
         return ExportResult(mesh, files, stats)
+
+    def _light_mesh(
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        max_faces: int,
+        field: RadianceField,
+        reference: ReferenceView | None,
+        stats: dict[str, Any],
+        stages: "_Stages",
+    ) -> Mesh:
+        """Return the surface within a face budget (0 = as it is), closed, unwrapped and coloured."""
+        stages.begin("simplify", 0.4)
+        vertices, faces = simplify(vertices, faces, max_faces or len(faces))
+        # Collapsing may pinch crumbs off.
+        vertices, faces, crumbs = remove_small_components(vertices, faces, self.cfg.isosurface_outlier_threshold)
+        health = mesh_health(vertices, faces)
+        stats |= {"crumbs_dropped": crumbs, "health": health.as_dict(), "statement": health.sentence()}
+        stages.begin("unwrap", 0.5)
+        mesh = self._unwrapped(vertices, faces, stats)
+        stages.begin("texture", 0.8)
+        self._color(mesh, field, reference, stats)
+        return mesh
 
     def _level(
         self, field: RadianceField, given: float | str, reference: ReferenceView | None, stats: dict[str, Any]
@@ -174,17 +208,22 @@ class MeshExporter(BaseExporter):
         stats["threshold_curve"] = {"levels": choice.levels.tolist(), "silhouette_iou": choice.iou.tolist()}
         return choice.level
 
-    def _surface(self, field: RadianceField, level: float, stats: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    def _surface(self, field: RadianceField, given: float, stats: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         lower, upper = np.full(3, -field.bound), np.full(3, field.bound)
         if self.cfg.isosurface_coarse_to_fine:
-            box = occupied_bounds(sample_dense(field.surface_level, COARSE, lower, upper), level)
+            box = occupied_bounds(sample_dense(field.surface_level, COARSE, lower, upper), given)
             lower, upper = box if box is not None else (lower, upper)
         resolution = sparse_resolution(self.cfg.isosurface_resolution, COARSE)
-        grid = sample_sparse(field.surface_level, level, resolution, lower, upper, COARSE)
+        grid = sample_sparse(field.surface_level, given, resolution, lower, upper, COARSE)
+        grid, level = straightened(grid, given)
+        if self.cfg.fill_hidden:
+            hidden = hidden_nodes(grid.values > level)
+            stats["hidden_share"] = float(hidden.mean())
+            grid.values[hidden] = max(float(grid.values.max()), level + 1e-3)
         vertices, faces = marching_cubes(grid, level)
         stats["evaluated_share"] = grid.n_evaluated / grid.values.size
         if len(faces) == 0:
-            raise MeshError(f"There is no surface at threshold {level:g}. {_describe(field)}")
+            raise MeshError(f"There is no surface at threshold {given:g}. {_describe(field)}")
         vertices, faces, dropped = remove_small_components(vertices, faces, self.cfg.isosurface_outlier_threshold)
         stats |= {"components_dropped": dropped, "faces_before_simplification": len(faces)}
         return vertices, faces

@@ -165,6 +165,22 @@ def occupied_bounds(grid: GridSamples, level: float, margin_cells: int = 1) -> t
     return np.maximum(grid.lower + lower * cell, grid.lower), np.minimum(grid.lower + upper * cell, grid.upper)
 
 
+def straightened(grid: GridSamples, level: float) -> tuple[GridSamples, float]:
+    """Return the same level set of a density in terms of log(exp(density) - 1), the raw value behind a softplus.
+
+    Density rises steeply and unevenly across a surface, the raw value about linearly, and marching cubes interpolates
+    linearly: without this, vertices snap towards grid nodes. A function with negative values is returned as it is.
+    """
+    if level <= 0 or grid.values.min() < 0:
+        return grid, level
+
+    def raw(x: np.ndarray) -> np.ndarray:
+        x = np.maximum(x, np.float32(1e-8))
+        return x + np.log(-np.expm1(-x))
+
+    return GridSamples(raw(grid.values), grid.lower, grid.upper, grid.n_evaluated), float(raw(np.float32(level)))
+
+
 def marching_cubes(grid: GridSamples, level: float) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
     """Return the closed level set, counter-clockwise seen from outside; empty arrays if there is none.
 

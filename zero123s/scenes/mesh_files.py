@@ -18,7 +18,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from zero123s.errors import MeshError
-from zero123s.scenes.mesh import Paint, SceneMesh, Texture, normalize
+from zero123s.scenes.mesh import Paint, SceneMesh, Texture, normalize, vertex_normals
+from zero123s.structures import Mesh
 
 MAX_BYTES = 1_000_000_000
 MAX_FACES = 5_000_000
@@ -84,6 +85,55 @@ def load_mesh(path: str | Path, up: str = "auto") -> SceneMesh:
             referring to files outside its folder.
     """
     path = Path(path)
+    return normalize(_scene(path, _read(path, up)))
+
+
+def read_mesh(path: str | Path, up: str = "auto") -> Mesh:
+    """Return the mesh of a file as it stands: its own units and place, z up, front towards +x, smooth normals.
+
+    Args:
+        path: glb, gltf, obj, ply or stl.
+        up: as in `load_mesh`; with `auto`, an obj that names zero123s in its first line has z up.
+
+    Vertex colours of glTF files are taken as sRGB, as in `load_mesh`, but as linear where zero123s wrote them. A single texture that covers all faces is kept; several, or a partial one, end in vertex colours. Raises MeshError
+    as `load_mesh` does.
+    """
+    path = Path(path)
+    ours = _is_ours(path)
+    joined = _read(path, "z" if up == "auto" and ours and path.suffix.lower() == ".obj" else up)
+    vertices, faces = joined.vertices.astype(np.float64), joined.faces
+    _, first, place = np.unique(vertices.astype(np.float32), axis=0, return_index=True, return_inverse=True)
+    normals = vertex_normals(vertices[first], place.reshape(-1)[faces])[place.reshape(-1)].astype(np.float64)
+    paint = np.ones((len(vertices), 3))
+    for i, look in enumerate(joined.paints):
+        paint[np.unique(faces[joined.paint_of_face == i])] = look.color
+    colors = joined.colors * paint
+    if joined.uv is None:
+        if ours and path.suffix.lower() in (".glb", ".gltf"):
+            colors = _linear_to_srgb(colors)
+        return Mesh(vertices, faces, normals, vertex_colors=colors)
+    plain = bool(np.allclose(colors, 1.0))
+    if plain and len(joined.textures) == 1 and (joined.texture_of_face == 0).all():
+        texture = joined.textures[0].image.astype(np.float64) / 255
+        return Mesh(vertices, faces, normals, uvs=joined.uv.astype(np.float64), texture=texture)
+    for i, texture in enumerate(joined.textures):
+        used = np.unique(faces[joined.texture_of_face == i])
+        height, width = texture.image.shape[:2]
+        column = (joined.uv[used, 0] % 1 * width).astype(int).clip(0, width - 1)
+        row = ((1 - joined.uv[used, 1]) % 1 * height).astype(int).clip(0, height - 1)
+        colors[used] *= texture.image[row, column] / 255
+    return Mesh(vertices, faces, normals, vertex_colors=colors)
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether an obj or glTF file says at its beginning that zero123s wrote it."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return b"zero123s" in file.read(200)
+
+
+def _read(path: Path, up: str) -> "_Joined":
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise MeshError(f"{path}: '{suffix}' is no mesh format that is read here; use one of {', '.join(SUFFIXES)}.")
@@ -97,7 +147,7 @@ def load_mesh(path: str | Path, up: str = "auto") -> SceneMesh:
     mesh = _join(path, pieces)
     if up == "y" or (up == "auto" and suffix in Y_UP):
         mesh = mesh._replace(vertices=mesh.vertices[:, [2, 0, 1]])
-    return normalize(_scene(path, mesh))
+    return mesh
 
 
 def _open(path: Path, suffix: str) -> trimesh.Scene:

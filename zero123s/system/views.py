@@ -10,7 +10,7 @@ import torch
 
 from zero123s.ops.cameras import generate_rays
 from zero123s.preprocess.images import write_png_atomic
-from zero123s.structures import Cameras, ReferenceView
+from zero123s.structures import Cameras, ReferenceView, RenderOutput
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -44,17 +44,27 @@ def score_reference(system: Any, reference: ReferenceView) -> dict[str, float]:
 
 @torch.no_grad()
 def render_orbit(system: Any, cameras: Cameras) -> list[np.ndarray]:
-    """Return one frame per view: colour, normals and opacity side by side, uint8."""
+    """Return one frame per view: colour, normals, depth (near is bright) and opacity side by side, uint8."""
     system.eval()
     frames = []
     for i in range(len(cameras)):
-        out = system.render(cameras.select(slice(i, i + 1)), frozenset({"normal"}))
+        camera = cameras.select(slice(i, i + 1))
+        out = system.render(camera, frozenset({"normal"}))
         assert out.comp_normal is not None
         normal = out.comp_normal + (1 - out.opacity)
-        row = torch.cat([out.comp_rgb, normal, out.opacity.expand_as(normal)], dim=2)[0]
+        depth = _depth_picture(out, float(camera.distance[0]), system.field().bound)
+        row = torch.cat([out.comp_rgb, normal, depth, out.opacity.expand_as(normal)], dim=2)[0]
         frames.append((255 * row.clamp(0, 1) + 0.5).to(torch.uint8).cpu().numpy())
     system.train()
     return frames
+
+
+def _depth_picture(out: RenderOutput, distance: float, bound: float) -> torch.Tensor:
+    """Return grey from white (nearest corner of the field's cube) to black (farthest, or nothing there), 1 H W 3."""
+    reach = math.sqrt(3) * bound
+    mean_depth = out.depth / out.opacity.clamp_min(1e-3)
+    grey = ((distance + reach - mean_depth) / (2 * reach)).clamp(0, 1)
+    return (grey * out.opacity).expand_as(out.comp_rgb)
 
 
 def save_strip(path: Path, frames: list[np.ndarray]) -> None:

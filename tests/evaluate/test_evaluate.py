@@ -1,0 +1,161 @@
+"""`zero123s evaluate` on meshes whose scores are known, and the report it writes."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from zero123s.commands import main
+from zero123s.evaluate.report import curve
+from zero123s.evaluate.scores import health_scores, surface_scores, view_scores
+from zero123s.exporter.gltf import write_glb
+from zero123s.ops.cameras import orbit_cameras
+from zero123s.ops.mesh import vertex_normals
+from zero123s.ops.rasterize import render_mesh
+from zero123s.structures import Mesh, ReferenceView
+
+
+def ball(radius=0.4, center=(0.0, 0.0, 0.0)):
+    sphere = trimesh.creation.icosphere(3, radius)
+    vertices, faces = np.asarray(sphere.vertices) + center, np.asarray(sphere.faces)
+    return Mesh(vertices, faces, vertex_normals(vertices, faces), (0.5 + vertices).clip(0, 1))
+
+
+def views_of(mesh, n=3, size=64):
+    cameras = orbit_cameras(10.0, torch.arange(n) * 120.0, height=size, width=size)
+    rgba = np.stack([render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(n)])
+    rgba = torch.from_numpy(rgba).float()
+    return ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
+
+
+def test_a_mesh_against_its_own_pictures_and_itself():
+    mesh = ball()
+    scores = view_scores(mesh, views_of(mesh))
+    assert scores["psnr_db"] > 60
+    assert scores["ssim"] == pytest.approx(1.0)
+    assert scores["mask_iou"] == 1.0
+    same = surface_scores(mesh, mesh, n_points=4000)
+    assert same["volume_iou"] == same["silhouette_iou"] == 1.0
+    assert same["chamfer_of_extent"] < 0.02  # two samplings of one surface
+    assert same["f_score_at_0.05_of_extent"] > 0.999
+
+
+def test_a_smaller_ball_has_the_closed_form_scores_and_alignment_undoes_it():
+    truth, small = ball(0.4), ball(0.36, (0.0, 0.0, 0.0))
+    scores = surface_scores(small, truth, n_points=20000)
+    assert scores["chamfer"] == pytest.approx(0.04, abs=0.004)
+    assert scores["volume_iou"] == pytest.approx(0.9**3, abs=0.02)
+    aligned = surface_scores(ball(0.36, (0.05, 0.0, 0.0)), truth, align=True, n_points=4000)
+    assert aligned["alignment_scale"] == pytest.approx(1 / 0.9, rel=0.02)
+    assert aligned["volume_iou"] > 0.96
+
+
+def test_walls_inside_the_truth_are_no_surface():
+    outer, inner = ball(0.4), ball(0.2)
+    both = Mesh(np.concatenate([outer.vertices, inner.vertices]), np.concatenate([outer.faces, inner.faces + 642]))
+    assert surface_scores(outer, both, n_points=4000)["chamfer"] == pytest.approx(
+        surface_scores(outer, outer, n_points=4000)["chamfer"], rel=0.15
+    )
+
+
+def test_health_counts_crossing_faces():
+    a, b = ball(0.4), ball(0.3, (0.35, 0.02, 0.01))
+    both = Mesh(np.concatenate([a.vertices, b.vertices]), np.concatenate([a.faces, b.faces + len(a.vertices)]))
+    assert health_scores(a)["self_intersecting_faces"] == 0
+    scores = health_scores(both)
+    assert scores["components"] == 2
+    assert scores["self_intersecting_faces"] > 20
+
+
+class Links(HTMLParser):
+    """Collects tags, and every address that a page would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.addresses = [], []
+
+    def handle_starttag(self, tag, attrs):
+        """Note it."""
+        self.tags.append(tag)
+        self.addresses += [value for key, value in attrs if key in ("src", "href")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder as training leaves it, without the training."""
+    folder = tmp_path_factory.mktemp("run<1>")
+    mesh = ball()
+    write_glb(mesh, folder / "export", "model", "png")
+    export = {"threshold": 3.0, "threshold_curve": {"levels": [1, 2, 3], "silhouette_iou": [0.5, 0.8, 0.9]}}
+    (folder / "run.json").write_text(json.dumps({"state": "finished", "export": export, "warnings": ["<b>odd</b>"]}))
+    logs = folder / "csv_logs" / "version_0"
+    logs.mkdir(parents=True)
+    (logs / "metrics.csv").write_text("epoch,loss/total,step\n0,2.0,1\n0,1.0,2\n")
+    trimesh.Trimesh(mesh.vertices, mesh.faces).export(folder / "truth.ply")
+    return folder
+
+
+def test_the_command_scores_a_run_and_writes_a_report_that_needs_nothing_else(run, capsys):
+    assert main(["evaluate", str(run), "--gt", str(run / "truth.ply")]) == 0
+    printed = capsys.readouterr().out
+    assert "volume iou" in printed
+    scores = json.loads((run / "metrics.json").read_text())
+    assert scores["surface"]["volume_iou"] > 0.99
+    assert scores["health"]["watertight"] is True
+    text = (run / "report.html").read_text()
+    page = Links()
+    page.feed(text)
+    assert {"canvas", "svg", "script", "table", "details"} <= set(page.tags)
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "<b>odd</b>" not in text
+    assert "&lt;b&gt;odd&lt;/b&gt;" in text
+    assert "run&lt;1&gt;" in text
+    assert "loss/total" in text
+
+
+def test_a_mesh_beside_a_picture(run, tmp_path):
+    from zero123s.preprocess.images import write_png_atomic
+
+    picture = tmp_path / "photo.png"
+    camera = orbit_cameras(5.0, 0.0, height=96, width=96)
+    write_png_atomic(picture, render_mesh(ball(), camera).astype(np.float32))
+    words = ["evaluate", str(run / "export" / "model.glb"), "--image", str(picture), "--out", str(tmp_path)]
+    assert main(words) == 0
+    scores = json.loads((tmp_path / "metrics.json").read_text())
+    assert scores["input_view"]["psnr_db"] > 35
+    assert "Beside the input" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "neither a mesh file nor a run folder"),
+        (["RUN", "--gt", "missing.ply"], "--gt missing.ply: is no file"),
+    ],
+)
+def test_mistakes_are_told(run, words, message, capsys):
+    assert main(["evaluate", *[str(run) if w == "RUN" else w for w in words]]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_curve_leaves_out_what_is_not_finite():
+    assert curve("x", [0.0, 1.0], [float("nan"), 1.0]) == ""
+    assert "polyline" in curve("a <b>", [0.0, 1.0, 2.0], [1.0, float("inf"), 2.0])
+    assert "a &lt;b&gt;" in curve("a <b>", [0.0, 1.0], [1.0, 2.0])
+
+
+def test_the_viewer_is_valid_javascript():
+    import shutil
+    import subprocess
+
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    viewer = Path(__file__).parents[2] / "zero123s" / "evaluate" / "viewer.js"
+    subprocess.run([node, "--check", str(viewer)], check=True)

@@ -1,0 +1,183 @@
+"""report.html: one file that needs nothing else, with the mesh in a viewer that works offline."""
+
+import base64
+import csv
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zero123s.evaluate.scores import Scores, pictures_of, rendered_views
+from zero123s.exporter.files import encode_image
+from zero123s.exporter.gltf import glb_bytes
+from zero123s.files import write_text
+from zero123s.ops.rasterize import on_white
+from zero123s.structures import Mesh, ReferenceView
+
+HERE = Path(__file__).parent
+MAX_VIDEO_BYTES = 30_000_000
+MAX_VIEWS = 4
+LOOKS = ("colour", "lit", "shape", "normals")
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _figure(image: np.ndarray, caption: str) -> str:
+    uri = _data_uri("image/png", encode_image(image, "png"))
+    return f'<figure><img src="{uri}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _metrics(sections: Mapping[str, Scores]) -> str:
+    parts = []
+    for title, scores in sections.items():
+        rows = "".join(
+            f'<tr><td>{escape(key.replace("_", " "))}</td><td class="number">'
+            f"{f'{value:.4g}' if isinstance(value, float) else escape(str(value))}</td></tr>"
+            for key, value in scores.items()
+        )
+        if rows:
+            parts.append(f"<div><h3>{escape(title.replace('_', ' '))}</h3><table>{rows}</table></div>")
+    return f'<h2>Metrics</h2><div class="row">{"".join(parts)}</div>'
+
+
+def curve(title: str, x: list[float], y: list[float], width: int = 300, height: int = 140) -> str:
+    """Return a small SVG line plot; points that are not finite are left out."""
+    points = [(a, b) for a, b in zip(x, y, strict=True) if np.isfinite(a) and np.isfinite(b)]
+    if len(points) < 2:
+        return ""
+    (x0, x1), (y0, y1) = ((min(v), max(v)) for v in zip(*points, strict=True))
+    span_x, span_y = (x1 - x0) or 1.0, (y1 - y0) or 1.0
+    path = " ".join(
+        f"{5 + (width - 10) * (a - x0) / span_x:.1f},{height - 20 - (height - 45) * (b - y0) / span_y:.1f}"
+        for a, b in points
+    )
+    return (
+        f'<svg width="{width}" height="{height}"><text x="5" y="12">{escape(title)}: {y0:.4g} to {y1:.4g}</text>'
+        f'<polyline fill="none" stroke="#2563eb" stroke-width="1.5" points="{path}"/>'
+        f'<text x="5" y="{height - 4}">{x0:.4g}</text>'
+        f'<text x="{width - 5}" y="{height - 4}" text-anchor="end">{x1:.4g}</text></svg>'
+    )
+
+
+def _training_curves(run: Path) -> str:
+    """Return a plot per logged value of the newest csv log."""
+    files = sorted(run.glob("csv_logs/**/metrics.csv"), key=lambda p: p.stat().st_mtime)
+    if not files:
+        return ""
+    columns: dict[str, tuple[list[float], list[float]]] = {}
+    with open(files[-1], encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for key, text in row.items():
+                if key and text and key not in ("step", "epoch") and row.get("step"):
+                    x, y = columns.setdefault(key, ([], []))
+                    x.append(float(row["step"]))
+                    y.append(float(text))
+    plots = "".join(curve(key, *columns[key]) for key in sorted(columns))
+    return f'<h2>Training</h2><div class="row">{plots}</div>'
+
+
+def _threshold_plot(record: Mapping[str, Any]) -> str:
+    export = record.get("export") or {}
+    known = export.get("threshold_curve")
+    if not known:
+        return ""
+    plot = curve("silhouette IoU over the surface's threshold", known["levels"], known["silhouette_iou"], 420, 160)
+    return f"<h2>Threshold</h2><p>chosen: {float(export.get('threshold', 0)):.4g}</p>{plot}"
+
+
+def _views(mesh: Mesh, reference: ReferenceView | None) -> str:
+    if reference is None:
+        return ""
+    n = len(reference.cameras)
+    chosen = sorted({round(i) for i in np.linspace(0, n - 1, min(n, MAX_VIEWS))})
+    rows = []
+    for i in chosen:
+        (ours,) = rendered_views(mesh, reference.cameras.select(slice(i, i + 1)))
+        theirs = on_white(pictures_of(reference)[i])
+        difference = np.abs(on_white(ours) - theirs)
+        row = _figure(theirs, f"input {i}") + _figure(on_white(ours), "mesh") + _figure(difference, "difference")
+        rows.append(f'<div class="row">{row}</div>')
+    return f"<h2>Beside the input</h2>{''.join(rows)}"
+
+
+def _turntable(run: Path) -> str:
+    videos = sorted(run.glob("save/*-test.mp4"), key=lambda p: p.stat().st_mtime)
+    if not videos or videos[-1].stat().st_size > MAX_VIDEO_BYTES:
+        return ""
+    uri = _data_uri("video/mp4", videos[-1].read_bytes())
+    return f'<h2>Turntable</h2><p>colour, normals, depth, opacity</p><video controls loop muted src="{uri}"></video>'
+
+
+def warnings_of(sections: Mapping[str, Scores], record: Mapping[str, Any]) -> list[str]:
+    """Return what a user should know before using the mesh."""
+    found = [str(w) for w in record.get("warnings") or []]
+    health = sections.get("health", {})
+    if health and not health["watertight"]:
+        found.append(
+            f"The mesh is not watertight: {health['open_edges']} open and {health['non_manifold_edges']} "
+            "non-manifold edges."
+        )
+    if health.get("self_intersecting_faces"):
+        found.append(f"{health['self_intersecting_faces']} faces cross other faces.")
+    model = record.get("model") or {}
+    if model.get("bundled"):
+        found.append("Guided by the small bundled model; Stable Zero123 gives better backs and sides.")
+    return found
+
+
+def _settings(run: Path, record: Mapping[str, Any]) -> str:
+    config = run / "config.yaml"
+    parts = [("run.json", json.dumps(record, indent=2))]
+    if config.is_file():
+        parts.append(("config.yaml", config.read_text(encoding="utf-8")))
+    details = "".join(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>" for name, text in parts)
+    return f"<h2>Settings</h2>{details}"
+
+
+def _viewer(mesh_file: Path, mesh: Mesh) -> str:
+    data = mesh_file.read_bytes() if mesh_file.suffix.lower() == ".glb" else glb_bytes(mesh, mesh_file.stem)
+    buttons = " ".join(f'<button data-look="{i}">{name}</button>' for i, name in enumerate(LOOKS))
+    return (
+        f'<h2>Mesh</h2><canvas id="viewer"></canvas><p>{buttons} drag to turn, wheel to zoom</p>'
+        f'<script type="application/octet-stream" id="mesh">{base64.b64encode(data).decode()}</script>'
+        f"<script>{(HERE / 'viewer.js').read_text(encoding='utf-8')}</script>"
+    )
+
+
+def write_report(
+    path: Path,
+    mesh_file: Path,
+    mesh: Mesh,
+    sections: Mapping[str, Scores],
+    reference: ReferenceView | None = None,
+    run: Path | None = None,
+) -> Path:
+    """Write the report and return its path; raises OutputError.
+
+    Args:
+        mesh_file: shown in the viewer; a glb as it is, anything else converted.
+        mesh: the same mesh, read.
+        sections: scores by section.
+        reference: pictures to show beside the mesh.
+        run: run folder with video, logs and settings.
+    """
+    record = {}
+    if run is not None and (run / "run.json").is_file():
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    title = escape(run.name if run is not None else mesh_file.name)
+    warnings = "".join(f'<div class="warning">{escape(w)}</div>' for w in warnings_of(sections, record))
+    body = [warnings, _viewer(mesh_file, mesh), _views(mesh, reference), _metrics(sections)]
+    if run is not None:
+        body += [_turntable(run), _threshold_plot(record), _training_curves(run), _settings(run, record)]
+    style = (HERE / "report.css").read_text(encoding="utf-8")
+    write_text(
+        path,
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+        f"</head><body><h1>{title}</h1>{''.join(body)}</body></html>\n",
+    )
+    return path

@@ -1,0 +1,157 @@
+"""The numbers, by section; every one is a plain float, int or bool under a name that says its unit."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from zero123s.ops.cameras import orbit_cameras, project, sphere_fit_distance
+from zero123s.ops.mesh import mesh_health
+from zero123s.ops.metrics import (
+    align_similarity,
+    chamfer,
+    f_score,
+    mask_iou,
+    psnr,
+    sample_surface,
+    silhouette_iou,
+    ssim,
+    uv_health,
+    volume_iou,
+)
+from zero123s.ops.rasterize import on_white, render_mesh, view_fragments
+from zero123s.ops.self_intersection import self_intersecting
+from zero123s.structures import Cameras, Mesh, ReferenceView
+
+Scores = dict[str, float | int | bool]
+F_SCORE_SHARES = (0.01, 0.02, 0.05)
+"""Distances of the F-scores, as shares of the truth's longest side."""
+
+
+def rendered_views(mesh: Mesh, cameras: Cameras) -> list[np.ndarray]:
+    """Return straight-alpha pictures of the mesh, unlit, H W 4 each."""
+    return [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
+
+
+def pictures_of(reference: ReferenceView) -> list[np.ndarray]:
+    """Return the reference's pictures with straight alpha, H W 4 each."""
+    return list(torch.cat([reference.rgb, reference.mask], dim=-1).numpy())
+
+
+def view_scores(mesh: Mesh, reference: ReferenceView) -> Scores:
+    """Compare unlit renders with posed pictures, on white: means over the views."""
+    per_view: list[Scores] = []
+    for ours, theirs in zip(rendered_views(mesh, reference.cameras), pictures_of(reference), strict=True):
+        a, b = on_white(ours), on_white(theirs)
+        per_view.append({"psnr_db": psnr(a, b), "ssim": ssim(a, b), "mask_iou": mask_iou(ours[..., 3], theirs[..., 3])})
+    means: Scores = {key: float(np.mean([s[key] for s in per_view])) for key in per_view[0]}
+    worst = min(float(s["psnr_db"]) for s in per_view)
+    return {**means, "worst_psnr_db": worst, "views": len(per_view)}
+
+
+def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,)) -> Cameras:
+    """Return cameras around a mesh that all see the whole of it."""
+    radius = float(np.linalg.norm(mesh.vertices, axis=1).max())
+    azimuth = torch.arange(n * len(elevations)) * (360.0 / n)
+    elevation = torch.tensor(elevations).repeat_interleave(n)
+    return orbit_cameras(elevation, azimuth, sphere_fit_distance(1.05 * radius, 20.0), 20.0, size, size)
+
+
+def seen_from_outside(
+    points: Float[np.ndarray, "N 3"], mesh: Mesh, cameras: Cameras, tolerance: float
+) -> Bool[np.ndarray, "N"]:
+    """Return which surface points some camera sees; inner walls of overlapping parts are no surface to compare."""
+    seen = np.zeros(len(points), bool)
+    for i in range(len(cameras)):
+        camera = cameras.select(slice(i, i + 1))
+        depth = view_fragments(mesh, camera).depth
+        x, y, z = project(torch.from_numpy(np.asarray(points, np.float32)), camera)[0].numpy().T
+        column, row = x.astype(int).clip(0, camera.width - 1), y.astype(int).clip(0, camera.height - 1)
+        seen |= z < depth[row, column] + tolerance
+    return seen
+
+
+def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.ndarray, "M 3"]:
+    """Return up to n points spread evenly over what can be seen of a mesh from all around."""
+    points = sample_surface(mesh.vertices, mesh.faces, n, np.random.default_rng(seed))
+    cameras = ring(mesh, 8, 256, (-60.0, -20.0, 20.0, 60.0))
+    seen = seen_from_outside(points, mesh, cameras, 0.01 * extent)
+    return points[seen] if seen.any() else points
+
+
+def surface_scores(mesh: Mesh, truth: Mesh, align: bool = False, n_points: int = 20000) -> Scores:
+    """Compare a mesh with the true one, both z up and in the same units.
+
+    Args:
+        align: first move, turn about z and scale the mesh to where it fits best; the scale is reported.
+        n_points: surface samples for distances; only those that can be seen from outside count.
+    """
+    extent = float(np.ptp(truth.vertices[np.unique(truth.faces)], axis=0).max())
+    theirs = outer_points(truth, n_points, extent)
+    scores: Scores = {}
+    if align:
+        fit = align_similarity(outer_points(mesh, 4000, extent), theirs[:4000])
+        mesh = replace(mesh, vertices=fit(mesh.vertices))
+        scores["alignment_scale"] = fit.scale
+    ours = outer_points(mesh, n_points, extent, seed=1)
+    distance = chamfer(ours, theirs)
+    scores |= {"chamfer": distance, "chamfer_of_extent": distance / extent}
+    for share in F_SCORE_SHARES:
+        scores[f"f_score_at_{share:g}_of_extent"] = f_score(ours, theirs, share * extent)
+    scores["volume_iou"] = volume_iou((mesh.vertices, mesh.faces), (truth.vertices, truth.faces))
+    scores["silhouette_iou"] = silhouette_iou(mesh, truth, ring(truth, 8, 192, (0.0, 30.0)))
+    return scores
+
+
+def texture_scores(mesh: Mesh) -> Scores:
+    """Measure the texture layout; empty for a mesh without one."""
+    if mesh.uvs is None or mesh.texture is None:
+        return {}
+    health = uv_health(mesh.vertices, mesh.faces, mesh.uvs, mesh.texture.shape[0])
+    return {
+        "size": int(mesh.texture.shape[0]),
+        "uv_coverage": health.coverage,
+        "uv_stretch": health.stretch,
+        "uv_overlap": health.overlap,
+    }
+
+
+def health_scores(mesh: Mesh) -> Scores:
+    """Measure the mesh as a solid."""
+    crossing = int(self_intersecting(mesh.vertices, mesh.faces).sum())
+    return {**mesh_health(mesh.vertices, mesh.faces).as_dict(), "self_intersecting_faces": crossing}
+
+
+def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, n_views: int = 8) -> Scores:
+    """Compare image embeddings (CLIP, where the checkpoint carries it) of the first picture and of the mesh's views.
+
+    Args:
+        checkpoint: a Zero123 checkpoint, whose image encoder is used.
+    """
+    from zero123s.diffusion.checkpoint import load_zero123
+
+    model = load_zero123(checkpoint)
+    cameras = ring(mesh, n_views, 256)
+    views = [on_white(v) for v in rendered_views(mesh, cameras)]
+    pictures = [on_white(pictures_of(reference)[0]), on_white(rendered_views(mesh, reference.cameras)[0]), *views]
+    vectors = []
+    for picture in pictures:
+        rgb = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float()[None]
+        with torch.no_grad():
+            vectors.append(model.embed_image(rgb).reshape(-1).float())
+    similarity = torch.nn.functional.cosine_similarity(torch.stack(vectors[1:]), vectors[0][None])
+    return {"same_view": float(similarity[0]), "around": float(similarity[1:].mean())}
+
+
+def table(sections: Mapping[str, Scores]) -> str:
+    """Return the scores as aligned lines, a section each."""
+    lines = []
+    for title, scores in sections.items():
+        if scores:
+            lines.append(title.replace("_", " "))
+        for key, value in scores.items():
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            lines.append(f"  {key.replace('_', ' '):<32}{shown:>12}")
+    return "\n".join(lines)
