@@ -56,6 +56,7 @@ setup(
     entry_points={"console_scripts": ["zero123s=zero123s.commands:main"]},
     extras_require={
         "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
+        "wandb": ["wandb"],  # system.loggers.wandb.enable
         "test": TEST,
     },
 )

@@ -12,6 +12,7 @@ from zero123s.commands import COMMANDS
 from zero123s.commands import main as command
 from zero123s.config import load_config, profile_names, resolve
 from zero123s.experiment import parse_experiment
+from zero123s.run_dir import plain, run_path
 from zero123s.system.base import plan_experiment
 
 # novel-views.yaml is no experiment: it holds the settings of `zero123s views`, tested in tests/diffusion.
@@ -41,8 +42,7 @@ SMALL = [
 
 def words_for(path: Path, tiny_zero123: list[str]) -> list[str]:
     """Overrides that every config needs to start here; a config that needs none is not in the table."""
-    text = path.read_text()
-    guided = "zero123-guidance" in text or "stable-zero123.yaml" in text
+    guided = OmegaConf.select(load_config(path).cfg, "system.guidance_type") is not None
     return [*REQUIRED.get(path.stem, []), *(tiny_zero123 if guided else [])]
 
 
@@ -114,6 +114,49 @@ def test_threestudio_words_are_translated_or_dropped_with_a_notice():
     assert len(notices) == 8
     assert not plan.experiment.data.requires_depth
     assert any("prompt" in n for n in notices)
+
+
+THREESTUDIO_ONLY = {
+    "tag": "${data.random_camera.height}_${rmspace:${basename:${data.image_path}},_}",
+    "data.requires_depth": "${cmaxgt0orcmaxgt0:${system.loss.lambda_depth},${system.loss.lambda_depth_rel}}",
+    "data.requires_normal": "${cmaxgt0:${system.loss.lambda_normal}}",
+    "data.random_camera.eval_batch_size": 1,
+    "data.random_camera.light_sample_strategy": "dreamfusion",
+    "system.renderer.radius": "${system.geometry.radius}",
+    "system.renderer.return_comp_normal": "${cmaxgt0:${system.loss.lambda_normal_smooth}}",
+    "system.renderer.return_normal_perturb": "${cmaxgt0:${system.loss.lambda_3d_normal_smooth}}",
+    "system.prompt_processor_type": "dummy-prompt-processor",
+    "system.prompt_processor": {"pretrained_model_name_or_path": "", "prompt": ""},
+    "system.guidance.pretrained_config": "./load/zero123/sd-objaverse-finetune-c_concat-256.yaml",
+    "system.guidance.pretrained_model_name_or_path": "./load/zero123/stable_zero123.ckpt",
+    "system.guidance.vram_O": "${not:${gt0:${system.freq.guidance_eval}}}",
+    "system.guidance.cond_image_path": "${data.image_path}",
+    "system.guidance.cond_elevation_deg": "${data.default_elevation_deg}",
+    "system.guidance.cond_azimuth_deg": "${data.default_azimuth_deg}",
+    "system.guidance.cond_camera_distance": "${data.default_camera_distance}",
+    "system.loggers": {"wandb": {"enable": False, "project": "threestudio", "name": None}},
+    "trainer.num_sanity_val_steps": 0,
+    "trainer.precision": 32,
+}
+"""What threestudio's stable-zero123.yaml says besides the recipe."""
+
+
+def test_threestudios_own_recipe_loads_and_builds_unchanged():
+    path = next(p for p in CONFIGS if p.stem == "stable-zero123")
+    ours = load_config(path).cfg
+    theirs = ours.copy()
+    del theirs["tag"], theirs["system"]["guidance"]["checkpoint"], theirs["system"]["exporter_type"]
+    for key, value in THREESTUDIO_ONLY.items():
+        OmegaConf.update(theirs, key, value, force_add=True)
+    compat.translate(theirs)
+    plans = [plan_experiment(parse_experiment(_loaded(resolve(cfg)))) for cfg in (ours, theirs)]
+    assert run_path(plans[1].experiment).name.startswith("64_128_256__hamburger_rgba.png@")
+    for plan in plans:
+        plan.experiment.tag = plan.experiment.system.guidance.checkpoint = ""
+        plan.experiment.system.loggers.wandb.project = ""
+    assert plain(plans[0].experiment) == plain(plans[1].experiment)
+    system = plans[1].build(prepare=False)
+    assert sum(p.numel() for p in system.geometry.encoding.parameters()) == 12_599_920
 
 
 def _loaded(cfg):

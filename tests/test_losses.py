@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zero123s.errors import ConfigError
-from zero123s.losses import TERMS, LossConfig, LossWeights, View
+from zero123s.losses import TERMS, LossWeights, View, loss_config
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import ReferenceView, RenderOutput
 
@@ -118,7 +118,7 @@ def test_no_samples_is_no_loss_but_still_differentiable(out):
 
 
 def test_a_term_that_is_off_is_neither_needed_nor_computed(out):
-    weights = LossWeights(LossConfig(lambda_opaque=2.0, lambda_orient=[0, 0.0, 1.0, 10]))
+    weights = LossWeights(loss_config()(lambda_opaque=2.0, lambda_orient=[0, 0.0, 1.0, 10]))
     assert weights.needs("novel", 0) == frozenset()
     assert weights.needs("novel", 5) == {"samples", "normal"}
     terms = weights.compute("novel", 0, View(out))
@@ -128,10 +128,10 @@ def test_a_term_that_is_off_is_neither_needed_nor_computed(out):
 
 
 def test_terms_say_what_they_want_of_the_data():
-    weights = LossWeights(LossConfig(lambda_depth_rel=[0, 0.0, 1.0, 10], lambda_normal=0.1, lambda_rgb=1.0))
+    weights = LossWeights(loss_config()(lambda_depth_rel=[0, 0.0, 1.0, 10], lambda_normal=0.1, lambda_rgb=1.0))
     assert weights.wanted() == {"depth_rel": "depth", "normal": "normal"}
 
 
 def test_a_bad_weight_names_its_key():
     with pytest.raises(ConfigError, match=r"system\.loss\.lambda_rgb"):
-        LossWeights(LossConfig(lambda_rgb=[1, 2]))
+        LossWeights(loss_config()(lambda_rgb=[1, 2]))

@@ -100,7 +100,9 @@ def check_types_while_running() -> None:
     """Let beartype check every jaxtyping annotation of the modules that are imported from here on."""
     from jaxtyping import install_import_hook
 
-    install_import_hook("zero123s", "beartype.beartype")
+    from zero123s import type_checks  # before the hook, which would decorate the decorator
+
+    install_import_hook("zero123s", f"{type_checks.__name__}.check_types")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

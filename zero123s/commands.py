@@ -15,6 +15,7 @@ COMMANDS = {
     "download": ("zero123s.diffusion.command_download", "fetch published Zero123 weights, with their licence"),
     "evaluate": ("zero123s.evaluate.command", "score a run or a mesh, and write a report to look at"),
     "render": ("zero123s.scenes.command", "render meshes or generated objects into training views"),
+    "new": ("zero123s.scaffold", "write a geometry, guidance, loss, exporter or data source to start from"),
     "cache-latents": ("zero123s.diffusion.command_latents", "encode rendered views once, for quick training"),
     "launch": ("zero123s.cli", "train, validate, test or export as a YAML file says (same as launch.py)"),
 }

@@ -208,7 +208,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), profile: str | 
         )
     layers = [*layers, *profiles, ("command line", read_overrides(overrides))]
 
-    merged, origins, notices = OmegaConf.create({}), {}, []
+    merged: Any = OmegaConf.create({})
+    origins: dict[str, str] = {}
+    notices: list[str] = []
     for origin, cfg in layers:
         notices += _drop_replaced_slots(merged, cfg)
         try:

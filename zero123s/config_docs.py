@@ -9,6 +9,7 @@ from typing import Any
 
 from zero123s.errors import ConfigError
 from zero123s.experiment import ExperimentConfig
+from zero123s.losses import loss_config
 from zero123s.options import default_of, field_docs, limits_in_words
 from zero123s.registry import Registry, nearest
 
@@ -107,6 +108,9 @@ def configuration_page(slots: Mapping[str, Registry]) -> str:
             summary = (cls.__doc__ or "").strip().split("\n")[0]
             parts.append(f"### `{name}`\n\n{summary}\n")
             parts.append(_table(cls.Config, key))  # type: ignore[attr-defined]
+        if key == "system":
+            parts.append("### Losses\n\nOf `zero123-system`.\n")
+            parts.append(_table(loss_config(), "system.loss"))
     return "\n".join(parts)
 
 
@@ -120,11 +124,8 @@ def _table(schema: type, prefix: str) -> str:
 
 
 def _short(value: Any) -> str:
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, list | dict)
-        else str(value)
-    )
+    """Return a default as YAML writes it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def all_slots() -> dict[str, Registry]:

@@ -15,17 +15,22 @@ OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def explain_os_error(error: OSError) -> str:
     """Return what stands between a program and its file, in a few words that say what to do."""
     if error.errno in OUT_OF_SPACE:
-        return "the disk is full or a quota is reached; free some space or set another exp_root_dir"
+        return "the disk is full or a quota is reached; free some space or choose another place"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "no permission to write there; set another exp_root_dir"
+        return "no permission to write there; choose another place"
     return (error.strerror or str(error)).lower()
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
+def replacing(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[IO]:
     """Open a temporary file beside `path` that takes its place when the block ends without an error.
 
     The earlier file of that name stays until the new one is on the disk.
+
+    Args:
+        path: where the file shall be.
+        mode: "wb" or "w".
+        sync: wait for the disk, so that not even a power cut leaves half a file; False is faster for many pictures.
 
     Raises:
         OutputError: the folder cannot be made or the file cannot be written.
@@ -36,7 +41,8 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written: {explain_os_error(error)}.") from error

@@ -55,6 +55,9 @@ def term(
     """
 
     def decorate(fn: Callable[[View], Scalar]) -> Callable[[View], Scalar]:
+        taken = TERMS.get(name)
+        if name == "sds" or (taken is not None and taken.fn.__module__ != fn.__module__):
+            raise ValueError(f"There is already a loss term '{name}'.")
         passes = ("reference", "novel") if views == "both" else (views,)
         TERMS[name] = Term(fn, frozenset(passes), frozenset(needs), wants)
         return fn
@@ -192,11 +195,11 @@ def _weight_field(name: str) -> Any:
     return field(default=0.0, metadata={**limits, "doc": f"Weight of: {doc}"})
 
 
-LossConfig = make_dataclass(
-    "LossConfig",
-    [(f"lambda_{name}", Any, _weight_field(name)) for name in ("sds", *TERMS)],
-    namespace={"__doc__": "Weights of the loss terms: numbers or schedules; 0 switches a term off."},
-)
+def loss_config() -> type:
+    """Return the dataclass of all weights, `lambda_<name>`, those of terms registered by plugins included."""
+    doc = "Weights of the loss terms: numbers or schedules; 0 switches a term off."
+    entries = [(f"lambda_{name}", Any, _weight_field(name)) for name in ("sds", *TERMS)]
+    return make_dataclass("LossConfig", entries, namespace={"__doc__": doc})
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ class LossWeights:
     """The weights of all terms over training.
 
     Args:
-        cfg: a `LossConfig`.
+        cfg: an instance of `loss_config()`.
         key: full configuration key, named in errors.
         skipped: terms that are off whatever their weight.
     """

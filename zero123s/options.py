@@ -96,7 +96,7 @@ def _numbers(value: Any, key: str, schedule: bool) -> list[float]:
     if schedule:
         return [v for _, v in Schedule(value, key).points]
     entries = value if isinstance(value, list | tuple) else [value]
-    return [v for v in entries if isinstance(v, Real) and not isinstance(v, bool)]
+    return [float(v) for v in entries if isinstance(v, Real) and not isinstance(v, bool)]
 
 
 def schedules(config: Any, key: str = "") -> dict[str, Schedule]:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 GROUP = "zero123s.plugins"
 """Entry point group: a package that declares one under it is imported by every run."""
 FOLDER = Path("custom")
-"""Files in this folder of the working directory are imported by every run, as in threestudio."""
+"""Files in this folder of the working directory are imported by every run, as in threestudio; tests are not."""
 
 
 def load_plugins(imports: Sequence[str] = (), folder: Path = FOLDER) -> list[str]:
@@ -30,7 +30,7 @@ def load_plugins(imports: Sequence[str] = (), folder: Path = FOLDER) -> list[str
     for entry in metadata.entry_points(group=GROUP):
         entry.load()
         loaded.append(entry.value)
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(p for p in folder.glob("*.py") if not p.name.startswith(("test_", "_"))):
         _import_file(path)
         loaded.append(str(path))
     for name in imports:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
@@ -150,6 +151,7 @@ class Session:
         _quiet_lightning()
         self.profile_run = profile_run
         self.interrupt = GracefulInterrupt()
+        self.trainer: pl.Trainer | None = None
         threads = choose_threads(self.experiment.threads, out_dir)
         torch.set_num_threads(threads)
         self.record: dict[str, Any] = {"threads": threads}
@@ -163,6 +165,10 @@ class Session:
     def run(self, mode: str) -> int:
         """Do one mode in the run folder, keep run.json up to date, print the summary; returns the exit code."""
         started = time.perf_counter()
+        if mode == "train":
+            # Whatever is wrong with settings or models is told before the folder is touched.
+            self.trainer = self._trainer()
+            self.system.load_networks(self.trainer.strategy.root_device)
         with self.interrupt.listening(), locked(self.out_dir):
             self._begin(mode)
             with log_to_file(self.out_dir / "log.txt"):
@@ -192,6 +198,7 @@ class Session:
             create_run_dir(self.out_dir, self.experiment)
         if mode == "train":
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            self.record["model"] = self.system.describe()
             write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, **self.record})
 
     def _record_failure(self, mode: str, error: BaseException) -> None:
@@ -212,7 +219,8 @@ class Session:
 
     def train(self) -> None:
         """Optimise, then draw, test and export what the system has; stops early when interrupted."""
-        trainer = self._trainer()
+        trainer = self.trainer
+        assert trainer is not None
         loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
         with self._timed("train"):
             try:
@@ -252,29 +260,33 @@ class Session:
         t = self.experiment.trainer
         loggers = [TensorBoardLogger(self.out_dir, "tb_logs"), CSVLogger(self.out_dir, "csv_logs")]
         on_gpu = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        return pl.Trainer(
-            max_steps=t.max_steps,
-            max_epochs=-1,
-            max_time=t.max_time,
-            limit_val_batches=0,
-            log_every_n_steps=t.log_every_n_steps,
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=t.num_nodes,
-            strategy=t.strategy,
-            precision=choose_precision(str(t.precision), on_gpu),  # type: ignore[arg-type]
-            accumulate_grad_batches=t.accumulate_grad_batches,
-            gradient_clip_val=t.gradient_clip_val,
-            gradient_clip_algorithm=t.gradient_clip_algorithm,
-            deterministic=t.deterministic,
-            detect_anomaly=t.detect_anomaly,
-            profiler=t.profiler,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            plugins=[AtomicCheckpointIO()],
-            callbacks=self._callbacks(),
-            logger=[*loggers, *self.system.extra_loggers(self.out_dir)],
-        )
+        options: dict[str, Any] = {
+            "max_steps": t.max_steps,
+            "max_epochs": -1,
+            "max_time": t.max_time,
+            "limit_val_batches": 0,
+            "log_every_n_steps": t.log_every_n_steps,
+            "accelerator": self.accelerator,
+            "devices": self.devices,
+            "num_nodes": t.num_nodes,
+            "strategy": t.strategy,
+            "precision": choose_precision(str(t.precision), on_gpu),
+            "accumulate_grad_batches": t.accumulate_grad_batches,
+            "gradient_clip_val": t.gradient_clip_val,
+            "gradient_clip_algorithm": t.gradient_clip_algorithm,
+            "deterministic": t.deterministic,
+            "detect_anomaly": t.detect_anomaly,
+            "profiler": t.profiler,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "plugins": [AtomicCheckpointIO()],
+            "callbacks": self._callbacks(),
+            "logger": [*loggers, *self.system.extra_loggers(self.out_dir)],
+        }
+        try:
+            return pl.Trainer(**options)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _callbacks(self) -> list[pl.Callback]:
         t, c = self.experiment.trainer, self.experiment.checkpoint

@@ -168,6 +168,7 @@ class RadianceField(Protocol):
         ...
 
 
+@runtime_checkable
 class BackgroundFunction(Protocol):
     """A colour for every unit ray direction."""
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from zero123s.errors import ImageError
+from zero123s.errors import ImageError, OutputError
 from zero123s.preprocess.images import (
     composite,
     fit_square,
@@ -223,7 +223,7 @@ def test_png_round_trip_and_no_half_files(tmp_path):
     np.testing.assert_array_equal(np.rint(read_image(tmp_path / "sub" / "a.png").rgba * 255), np.rint(rgba * 255))
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["a.png"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(ImageError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_png_atomic(tmp_path / "file" / "a.png", rgba)
 
 

@@ -141,7 +141,8 @@ def _read_frame(path: Path, content: dict, entry: dict) -> Frame:
     c2w = torch.tensor(entry["transform_matrix"], dtype=torch.float32)
     if c2w.shape != (4, 4) or not torch.isfinite(c2w).all():
         raise ConfigError(f"{path}: transform_matrix of '{file}' is not a finite 4x4 matrix.")
-    return Frame(picture, c2w, float(entry.get("camera_angle_x", content.get("camera_angle_x"))))
+    fovx = entry["camera_angle_x"] if "camera_angle_x" in entry else content["camera_angle_x"]
+    return Frame(picture, c2w, float(fovx))
 
 
 def _take(views: ReferenceView, index: torch.Tensor) -> ReferenceView:

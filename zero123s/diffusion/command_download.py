@@ -75,7 +75,7 @@ def download(name: str, folder: Path, token: str | None = None, endpoint: str | 
     if PUBLISHED[name].url:
         return _download_from_site(PUBLISHED[name], folder, endpoint)
     # The base class of every error of the HTTP client that this version of huggingface_hub is built on.
-    transport_error = HfHubHTTPError.__bases__[0]
+    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]  # type: ignore[assignment]
     published = PUBLISHED[name]
     page = f"https://huggingface.co/{published.repo}"
     try:

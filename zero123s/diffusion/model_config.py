@@ -154,7 +154,7 @@ def read_model_config(path: str | Path) -> ModelConfig:
     from yaml import YAMLError
 
     try:
-        document = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        document: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"Cannot read the model's YAML {path}: {str(error).splitlines()[0]}.") from error
     if not isinstance(document, dict):

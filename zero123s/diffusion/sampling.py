@@ -1,7 +1,7 @@
 """Samples novel views: DDIM, Euler and DPM-Solver of diffusers, and the original sampler with its own timesteps."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
@@ -16,13 +16,22 @@ SAMPLERS = ("ddim", "euler", "dpm-solver", "original")
 Progress = Callable[[int, int], None]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """What a sampler needs of a model."""
 
     config: ModelConfig
     alphas_cumprod: Float[Tensor, "T"]
-    n_timesteps: int
-    device: torch.device
+
+    @property
+    def n_timesteps(self) -> int:
+        """Length of the noise schedule."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live."""
+        ...
 
     def guided_noise(self, latents: Tensor, t: Tensor, context: Tensor, concat: Tensor, scale: float) -> Tensor:
         """Predict the noise with classifier-free guidance."""

@@ -57,7 +57,7 @@ class ImplicitSDF(EncodedFieldGeometry):
         self.sdf_network = build_mlp(self.encoding.n_output_dims, 1, cfg.mlp_network_config)
         if self.shape != "constant":
             # The last layer learns from the first step on, the ones before it from the second.
-            nn.init.zeros_(self.sdf_network.layers[-1].weight)
+            nn.init.zeros_(self.sdf_network.layers[-1].weight)  # type: ignore[arg-type]
         self.sharpness_schedule = Schedule(cfg.sharpness, "system.geometry.sharpness")
         if self.sharpness_schedule.min <= 0:
             raise ConfigError(f"geometry.sharpness: must stay above 0, got {cfg.sharpness!r}.")

@@ -1,8 +1,6 @@
 """Pictures in and out: whatever people have becomes straight-alpha sRGB, or one sentence says why not."""
 
 import io
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from zero123s.errors import ImageError
+from zero123s.files import replacing
 
 MAX_PIXELS = 64_000_000
 """Above this a picture is refused before it is decoded: as floats it would take more than 1 GB."""
@@ -134,25 +133,12 @@ def write_png_atomic(path: str | Path, image: Float[np.ndarray, "H W C"]) -> Pat
     """Write a 3- or 4-channel picture in [0, 1] as 8-bit PNG; the file appears whole or not at all.
 
     Raises:
-        ImageError: the folder cannot be made or written.
+        OutputError: the folder cannot be made or written.
     """
     path = Path(path)
     pixels = np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-            Image.fromarray(pixels).save(file, format="PNG")
-        # A temporary file is private to its owner; the picture should be as readable as any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise ImageError(f"'{path}' cannot be written ({error.strerror}); choose another place with --out.") from error
+    with replacing(path, sync=False) as file:
+        Image.fromarray(pixels).save(file, format="PNG")
     return path
 
 

@@ -57,6 +57,9 @@ class BaseSystem(pl.LightningModule):
         """
         return {}
 
+    def load_networks(self, device: torch.device) -> None:
+        """Load what training needs besides the trained modules, before the run folder is made; raises CheckpointError."""
+
     def generator(self, purpose: str, step: int | None = None) -> torch.Generator:
         """Return a generator that depends on seed, step, rank and purpose alone."""
         step = self.global_step if step is None else step

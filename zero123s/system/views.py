@@ -1,13 +1,17 @@
 """Pictures of the scene: the reference view scored, an orbit as a strip or a video."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
+import imageio_ffmpeg
 import numpy as np
 import torch
 
+from zero123s.errors import OutputError
+from zero123s.files import explain_os_error
 from zero123s.ops.cameras import generate_rays
 from zero123s.preprocess.images import write_png_atomic
 from zero123s.structures import Cameras, ReferenceView, RenderOutput
@@ -73,8 +77,24 @@ def save_strip(path: Path, frames: list[np.ndarray]) -> None:
 
 
 def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> None:
-    """Write an mp4 whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write an mp4 whole or not at all; raises OutputError."""
     temporary = path.with_name(f".{path.stem}.part.mp4")
-    imageio.imwrite(temporary, np.stack(frames), fps=fps, codec="libx264", macro_block_size=2)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        imageio.imwrite(temporary, np.stack(frames), fps=fps, codec="libx264", macro_block_size=2)
+        # The encoder is another process, which ends without a word when its disk is full.
+        if _count_frames(temporary) != len(frames):
+            raise OutputError(f"'{path}' cannot be written whole: the disk is full, or the encoder failed.")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {explain_os_error(error)}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _count_frames(path: Path) -> int:
+    """Return how many frames can be read back; 0 for a damaged file."""
+    try:
+        return imageio_ffmpeg.count_frames_and_secs(path)[0]
+    except (RuntimeError, OSError):
+        return 0

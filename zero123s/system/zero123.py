@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from zero123s.background import BACKGROUNDS
-from zero123s.config import parse_slot
+from zero123s.config import parse, parse_slot
 from zero123s.data.base import BaseData
 from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES, BaseGuidance
-from zero123s.losses import LossConfig, LossTerm, LossWeights, View
+from zero123s.losses import LossTerm, LossWeights, View, loss_config
 from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
 from zero123s.ops.cameras import generate_rays
@@ -93,8 +93,8 @@ class Zero123System(BaseSystem):
         """Its settings."""
         freq: FreqConfig = field(default_factory=FreqConfig)
         """Frequencies."""
-        loss: LossConfig = field(default_factory=LossConfig)  # type: ignore[valid-type]
-        """Weights of the loss terms."""
+        loss: Any = field(default_factory=dict)
+        """Weights of the loss terms, lambda_<name>."""
         optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
         """Optimiser."""
         scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
@@ -114,6 +114,7 @@ class Zero123System(BaseSystem):
         for slot, registry in SLOTS.items():
             _, section = parse_slot(registry, getattr(cfg, f"{slot}_type"), getattr(cfg, slot), f"system.{slot}")
             setattr(cfg, slot, section)
+        cfg.loss = parse(loss_config(), cfg.loss, "system.loss")
         _check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
         check_scheduler(cfg.scheduler)
@@ -159,12 +160,16 @@ class Zero123System(BaseSystem):
         """The guidance, once training has begun and if any weight wants one."""
         return self._guidance[0] if self._guidance else None
 
-    def build_guidance(self) -> None:
-        """Load the guidance's networks if a weight ever wants them."""
+    def load_networks(self, device: torch.device) -> None:
+        """Load the guidance; see `BaseSystem`."""
+        self.build_guidance(device)
+
+    def build_guidance(self, device: torch.device | None = None) -> None:
+        """Load the guidance's networks onto a device (default: this module's) if a weight ever wants them."""
         if self._guidance or not self.loss_weights.ever("sds"):
             return
         guidance_class = GUIDANCES.get(self.cfg.guidance_type)
-        self._guidance.append(guidance_class(self.cfg.guidance, self.data_source.reference(), self.device))
+        self._guidance.append(guidance_class(self.cfg.guidance, self.data_source.reference(), device or self.device))
 
     def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:
         """Return the scene as renderer and exporter see it."""
@@ -199,7 +204,8 @@ class Zero123System(BaseSystem):
     def setup(self, stage: str) -> None:
         """Load the guidance when training begins."""
         if stage == "fit":
-            self.build_guidance()
+            # Lightning moves this module to its device only after setup().
+            self.build_guidance(self.trainer.strategy.root_device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move schedules and the occupancy grid to this step."""

@@ -1,0 +1,99 @@
+"""The run folder: its name, what it says about the source, and what happens when it cannot be written."""
+
+import subprocess
+import unicodedata
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zero123s.errors import ConfigError, OutputError
+from zero123s.experiment import ExperimentConfig
+from zero123s.files import replacing
+from zero123s.provenance import environment, git_state
+from zero123s.run_dir import (
+    find_checkpoint,
+    read_run_record,
+    require_checkpoint,
+    run_path,
+    shell_safe,
+    write_run_record,
+)
+
+SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+@given(st.text(max_size=300))
+def test_names_are_safe_in_any_shell_and_file_system(text):
+    name = shell_safe(text)
+    assert name
+    assert not set(name) - SAFE
+    assert name[0] not in "-."
+    assert len(name.encode()) <= 100
+    assert shell_safe(name) == name
+
+
+def test_the_run_folder_is_named_after_its_input():
+    experiment = ExperimentConfig(name="my run", data=type("D", (), {"image_path": "a/b c(1).png"})())
+    assert str(run_path(experiment, datetime(2024, 1, 2, 3, 4, 5))) == "outputs/my_run/b_c_1@20240102-030405"
+    experiment.tag, experiment.use_timestamp = unicodedata.lookup("GREEK SMALL LETTER ALPHA") + "x y", False
+    assert run_path(experiment).name == "x_y"
+
+
+def git(folder, *words):
+    subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
+
+
+def test_git_state_knows_commit_changes_and_their_absence(tmp_path, monkeypatch):
+    assert git_state(tmp_path).commit is None
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a.txt").write_text("one\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "first")
+    clean = git_state(tmp_path)
+    assert (len(clean.commit), clean.dirty, clean.diff) == (40, False, "")
+    (tmp_path / "a.txt").write_text("two\n")
+    dirty = git_state(tmp_path)
+    assert dirty.dirty
+    assert "+two" in dirty.diff
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(tmp_path).note == "git is not installed"
+
+
+def test_the_environment_names_versions():
+    assert "torch " in environment()
+    assert "omegaconf 2" in environment()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "f.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path, "w") as file:
+        file.write(f"new {1 / 0}")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
+    with pytest.raises(OutputError, match="cannot be written"), replacing(path / "below" / "x") as file:
+        pass
+
+
+def test_a_damaged_record_does_not_stop_a_run(tmp_path):
+    (tmp_path / "run.json").write_text("{half")
+    assert read_run_record(tmp_path) == {}
+    write_run_record(tmp_path, {"state": "training"})
+    assert read_run_record(tmp_path) == {"state": "training"}
+
+
+def test_resume_finds_the_newest_run_and_lists_what_there_is(tmp_path):
+    experiment = ExperimentConfig(name="n", exp_root_dir=str(tmp_path))
+    for tag in ("b", "a"):
+        path = tmp_path / "n" / tag / "ckpts" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert find_checkpoint("last", experiment).parts[-3] == "a"
+    assert find_checkpoint(str(tmp_path / "n" / "b"), experiment).parts[-3] == "b"
+    with pytest.raises(ConfigError, match=r"there are: .*b/ckpts/last\.ckpt, .*a/ckpts/last\.ckpt"):
+        find_checkpoint("c", experiment)
+    with pytest.raises(ConfigError, match=r"--export needs resume=.*there are"):
+        require_checkpoint(experiment, "export")
+    assert require_checkpoint(experiment, "train") is None

@@ -1,0 +1,68 @@
+"""A system of one parameter, to test the shell of a run without the price of a radiance field."""
+
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from zero123s.data.base import DATA, BaseData
+from zero123s.options import option
+from zero123s.system.base import SYSTEMS, BaseSystem
+
+
+@DATA.register("tiny-numbers")
+class Numbers(BaseData):
+    """Offers nothing but a batch per step."""
+
+    def prepare(self) -> None:
+        """Nothing to read."""
+
+    def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> torch.Tensor:
+        """The step and the micro step."""
+        return torch.tensor([float(step), float(micro_step)])
+
+
+@SYSTEMS.register("tiny-system")
+class TinySystem(BaseSystem):
+    """Walks its parameter about by random numbers of every global generator; has no pictures, scores or files."""
+
+    @dataclass
+    class Config(BaseSystem.Config):
+        """Settings of `tiny-system`."""
+
+        signal_at: list[int] = option([])
+        """Steps during which the process gets SIGINT, once for each time the step is named."""
+        signal_name: str = option("SIGINT", choices=("SIGINT", "SIGTERM"))
+        """Which signal."""
+        seconds_per_step: float = option(0.0, low=0.0)
+        """A step takes at least this long."""
+        fail_at: int = -1
+        """Step at which training raises."""
+        size: int = option(1, low=1)
+        """Length of the parameter."""
+
+    def __init__(self, cfg, data, seed=0):
+        super().__init__(cfg, data, seed)
+        self.walker = torch.nn.Parameter(torch.zeros(cfg.size))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        step, micro_step = (int(v) for v in batch)
+        self.seen.append((step, micro_step))
+        if step == self.cfg.fail_at:
+            raise ArithmeticError("the walker fell over")
+        if micro_step == 0:
+            for _ in range(self.cfg.signal_at.count(step)):
+                os.kill(os.getpid(), getattr(signal, self.cfg.signal_name))
+        time.sleep(self.cfg.seconds_per_step)
+        push = random.random() + float(np.random.rand()) + float(torch.rand(())) + 0.1 * micro_step
+        loss = (self.walker - push).square().sum()
+        self.log("loss/total", loss.detach())
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
