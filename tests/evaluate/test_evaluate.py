@@ -119,6 +119,13 @@ def test_the_command_scores_a_run_and_writes_a_report_that_needs_nothing_else(ru
     assert "loss/total" in text
 
 
+def test_a_run_whose_pictures_are_gone_is_scored_without_them(run, capsys):
+    (run / "config.yaml").write_text("data_type: multi-view-datamodule\ndata: {transforms_path: gone.json}\n")
+    assert main(["evaluate", str(run)]) == 0
+    assert "note: the input view is left out" in capsys.readouterr().err
+    (run / "config.yaml").unlink()
+
+
 def test_a_mesh_beside_a_picture(run, tmp_path):
     from zero123s.preprocess.images import write_png_atomic
 

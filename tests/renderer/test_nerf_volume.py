@@ -102,3 +102,16 @@ def test_nothing_to_see_is_background_and_still_trains():
 def test_unknown_estimator_is_told():
     with pytest.raises(ConfigError, match="proposal"):
         build(estimator="proposal")
+
+
+def test_emptied_space_is_let_go_of_as_fast_as_told():
+    occupied = []
+    for decay in (0.95, 0.3):
+        renderer = build(grid_ema_decay=decay, grid_resolution=8)
+        renderer.update(Ball(30.0), 0, torch.Generator().manual_seed(0))
+        for step in (16, 32, 48):
+            renderer.update(Ball(0.0), step, torch.Generator().manual_seed(step))
+        occupied.append(int((renderer.grid.occs > 0.01).sum()))
+    assert occupied[0] > occupied[1] == 0
+    with pytest.raises(ConfigError, match="grid_ema_decay"):
+        build(grid_ema_decay=1.0)

@@ -3,13 +3,14 @@
 import argparse
 import importlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from zero123s.errors import ConfigError, MeshError
+from zero123s.errors import ConfigError, MeshError, UserError
 from zero123s.evaluate.report import write_report
 from zero123s.evaluate.scores import (
     Scores,
@@ -134,7 +135,10 @@ def main(argv: Sequence[str]) -> int:
     if args.image is not None:
         reference = picture_reference(args.image, args.elevation)
     elif run is not None:
-        reference = run_reference(run)
+        try:
+            reference = run_reference(run)
+        except UserError as error:  # pictures that have moved, or a config of another version: the mesh still counts
+            print(f"note: the input view is left out: {error}", file=sys.stderr)
     sections = evaluate(mesh, reference, args.gt, args.align)
     if args.embed and reference is not None:
         sections["embedding"] = embedding_similarity(mesh, reference, args.embed)

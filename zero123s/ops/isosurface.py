@@ -52,15 +52,25 @@ def sample_dense(fn: LevelFunction, resolution: int, lower: np.ndarray, upper: n
     return GridSamples(values, lower, upper, values.size)
 
 
+def _along(axis: int, start: int | None, stop: int | None, step: int) -> tuple[slice, ...]:
+    """Return the index that takes start:stop:step along one axis and everything along the others."""
+    return tuple(slice(start, stop, step) if a == axis else slice(None) for a in range(3))
+
+
+def _stretched(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
 def _upsample(values: np.ndarray) -> np.ndarray:
     """Interpolate (n + 1)^3 nodes linearly to (2n + 1)^3."""
-    for axis in range(3):
-        v = np.moveaxis(values, axis, 0)
-        fine = np.empty((2 * v.shape[0] - 1, *v.shape[1:]), v.dtype)
-        fine[0::2] = v
-        fine[1::2] = 0.5 * (v[:-1] + v[1:])
-        values = np.moveaxis(fine, 0, axis)
-    return np.ascontiguousarray(values)
+    for axis in (2, 1, 0):  # the last, largest pass moves whole planes
+        n = values.shape[axis]
+        fine = np.empty(_stretched(values.shape, axis, 2 * n - 1), values.dtype)
+        fine[_along(axis, 0, None, 2)] = values
+        between = values[_along(axis, None, -1, 1)] + values[_along(axis, 1, None, 1)]
+        np.multiply(between, 0.5, out=fine[_along(axis, 1, None, 2)])
+        values = fine
+    return values
 
 
 def _straddling_cells(inside: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "Cx Cy Cz"]:
@@ -77,13 +87,12 @@ def _straddling_cells(inside: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "Cx
 def _nodes_of_cells(cells: Bool[np.ndarray, "C C C"]) -> Bool[np.ndarray, "X Y Z"]:
     """The nodes of the grid twice as fine that lie in or on the given cells."""
     nodes = cells
-    for axis in range(3):
-        c = np.moveaxis(nodes, axis, 0)
-        fine = np.zeros((2 * c.shape[0] + 1, *c.shape[1:]), bool)
-        fine[0:-1:2] |= c
-        fine[1::2] |= c
-        fine[2::2] |= c
-        nodes = np.moveaxis(fine, 0, axis)
+    for axis in (2, 1, 0):
+        fine = np.zeros(_stretched(nodes.shape, axis, 2 * nodes.shape[axis] + 1), bool)
+        fine[_along(axis, 1, None, 2)] = nodes
+        fine[_along(axis, 0, -1, 2)] = nodes
+        fine[_along(axis, 2, None, 2)] |= nodes
+        nodes = fine
     return nodes
 
 
