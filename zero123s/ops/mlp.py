@@ -146,7 +146,8 @@ class _ReluInputGradient(torch.autograd.Function):
         for start in range(0, x.shape[0], chunk):
             part = slice(start, start + chunk)
             if len(weights) > 1:
-                _multiply(_relu_chain(x[part], weights)[1][0], weights[0], out[part])
+                _, slopes = _relu_chain(x[part], weights)
+                _multiply(slopes[0], weights[0], out[part])
             else:
                 out[part] = weights[0]
         return out
