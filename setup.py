@@ -8,6 +8,7 @@ VERSION = Path("zero123s/__init__.py").read_text(encoding="utf-8").split('__vers
 
 TEST = [
     "pytest>=8",
+    "peft",
     "pytest-xdist",
     "hypothesis",
     "ruff",
@@ -56,6 +57,7 @@ setup(
     entry_points={"console_scripts": ["zero123s=zero123s.commands:main"]},
     extras_require={
         "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
+        "lora": ["peft>=0.13"],  # system.lora_rank
         "wandb": ["wandb"],  # system.loggers.wandb.enable
         "test": TEST,
     },

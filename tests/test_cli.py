@@ -80,7 +80,7 @@ def test_explain_tells_meaning_limits_value_and_origin(capsys):
 
 
 def test_a_schedule_that_never_moves_is_noted(capsys):
-    main(["--config", RECIPE, "--explain", "seed", "trainer.max_steps=90"])
+    main(["--config", RECIPE, "--profile", "none", "--explain", "seed", "trainer.max_steps=90"])
     notes = capsys.readouterr().err
     assert "system.loss.lambda_rgb never moves: its schedule starts at step 100 and the run ends at 90" in notes
     assert "min_step_percent" not in notes
@@ -88,7 +88,7 @@ def test_a_schedule_that_never_moves_is_noted(capsys):
 
 def test_schedules_are_drawn(tmp_path, capsys):
     path = tmp_path / "s.png"
-    assert main(["--config", RECIPE, "--plot-schedules", str(path)]) == 0
+    assert main(["--config", RECIPE, "--profile", "none", "--plot-schedules", str(path)]) == 0
     out = capsys.readouterr().out
     assert "5 schedules over 600 steps" in out
     assert "system.loss.lambda_sds = 0.1" in out

@@ -11,3 +11,8 @@ def generator_for(seed: int, step: int, purpose: str, rank: int = 0, micro_step:
     generator = torch.Generator()
     generator.manual_seed(int.from_bytes(digest, "little") >> 1)
     return generator
+
+
+def world_size() -> int:
+    """Return how many processes train together."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -1,10 +1,13 @@
 """Closed forms of what Zero123's training draws, compares and averages."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from zero123s.diffusion import training
+from zero123s.diffusion.lora import add_lora, merge_lora
 from zero123s.diffusion.model import build_vae
 from zero123s.diffusion.model_config import VAEConfig
 from zero123s.diffusion.whitening import whiten
@@ -84,3 +87,30 @@ def test_whitening_changes_latents_but_no_picture():
         torch.testing.assert_close(vae.decode(after.mean).sample, picture, atol=1e-4, rtol=1e-4)
     covariance = torch.cov(after.mean.movedim(1, -1).reshape(-1, 4).T)
     torch.testing.assert_close(covariance, torch.eye(4), atol=1e-3, rtol=0)
+
+
+def test_two_processes_draw_what_one_draws(tiny_v_model):
+    latents = torch.zeros(6, 4, 8, 8)
+    whole = training.draw_noising(tiny_v_model, latents, 0.3, 0.5, torch.Generator().manual_seed(1))
+    for rank in range(2):
+        half = training.draw_noising(tiny_v_model, latents[:3], 0.3, 0.5, torch.Generator().manual_seed(1), (rank, 2))
+        for mine, all_of_them in zip(half, whole, strict=True):
+            assert torch.equal(mine, all_of_them[3 * rank : 3 * rank + 3])
+
+
+def test_adapters_start_as_nothing_and_merge_into_an_ordinary_network(tiny_v_model):
+    unet = copy.deepcopy(tiny_v_model.unet)
+    names = set(unet.state_dict())
+    x, t, context = torch.randn(2, 16, 8, 8), torch.tensor([5, 900]), torch.randn(2, 1, 32)
+    before = unet(x, t, context).sample
+    add_lora(unet, rank=2, alpha=4.0)
+    torch.testing.assert_close(unet(x, t, context).sample, before)
+    learning = [p for p in unet.parameters() if p.requires_grad]
+    assert 0 < sum(p.numel() for p in learning) < 0.1 * sum(p.numel() for p in unet.parameters())
+    for parameter in learning:
+        nn.init.normal_(parameter, std=0.1)
+    adapted = unet(x, t, context).sample
+    assert not torch.allclose(adapted, before, atol=1e-3)
+    merge_lora(unet)
+    assert set(unet.state_dict()) == names
+    torch.testing.assert_close(unet(x, t, context).sample, adapted, atol=1e-4, rtol=1e-4)

@@ -123,6 +123,19 @@ def test_training_from_cached_latents_equals_training_from_pictures(launch, rend
     assert first == pytest.approx(second, rel=0.01), "half precision is all that differs"
 
 
+def test_adapters_train_resume_and_are_merged(launch):
+    start = launch("start2", "trainer.max_steps=1") / "export" / "zero123.safetensors"
+    words = ["system.model=''", f"system.checkpoint={start}", "system.components=[unet,cc_projection]"]
+    words += ["system.lora_rank=2", "system.gradient_checkpointing=true"]
+    launch("lora", *words, "trainer.max_steps=2")
+    run = launch("lora", *words, "trainer.max_steps=3", "resume=last")
+    trained, begun = (load_zero123(p, dtype="fp32") for p in (run / "export" / "zero123.safetensors", start))
+    assert set(trained.state_dict()) == set(begun.state_dict())
+    changed = [n for n, p in trained.unet.named_parameters() if not torch.equal(p, begun.unet.get_parameter(n))]
+    assert changed
+    assert all(".attentions." in name for name in changed)
+
+
 def losses(run: Path) -> list[float]:
     rows = csv.DictReader((run / "csv_logs" / "version_0" / "metrics.csv").read_text().splitlines())
     return [float(row["train/denoise"]) for row in rows if row.get("train/denoise")]

@@ -8,7 +8,7 @@ import torch
 
 from zero123s.data.base import DATA, BaseData
 from zero123s.errors import ConfigError
-from zero123s.randomness import generator_for
+from zero123s.randomness import generator_for, world_size
 from zero123s.scenes.latents import LatentFolder
 from zero123s.scenes.shards import ShardFolder
 from zero123s.structures import PosedViews
@@ -54,32 +54,34 @@ class RenderedViews(BaseData):
         self.allowed = allowed
         self.train = torch.from_numpy(usable[: len(usable) - cfg.held_out])
         self.validation = torch.from_numpy(usable[len(usable) - cfg.held_out :])
-        self._order: tuple[int, torch.Tensor] = (-1, self.train)
+        self._order: tuple[tuple[int, int], torch.Tensor] = ((-1, 0), self.train)
 
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> PosedViews:  # type: ignore[override]
         """Return the views of global step `step`."""
-        batch, n = self.cfg.batch_size, len(self.train)
-        start = step * batch
-        index = [self._permutation((start + k) // n, rank, micro_step)[(start + k) % n] for k in range(batch)]
-        return self._draw(torch.stack(index), generator_for(self.seed, step, "views", rank, micro_step))
+        batch, n, world = self.cfg.batch_size, len(self.train), world_size()
+        # Counted over all processes: what is drawn for a sample depends on its number, not on who draws it.
+        numbers = [(step * world + rank) * batch + k for k in range(batch)]
+        index = [self._permutation(number // n, micro_step)[number % n] for number in numbers]
+        generators = [generator_for(self.seed, number, "views", 0, micro_step) for number in numbers]
+        return self._draw(torch.stack(index), generators, self.cfg.n_targets)
 
     def validation_batch(self, number: int, size: int) -> PosedViews:
         """Return a fixed batch of held-out objects, one target each; the same in every run with these shards."""
         index = self.validation[number * size : (number + 1) * size]
-        return self._draw(index, generator_for(0, number, "validation"), n_targets=1)
+        generators = [generator_for(0, int(i), "validation") for i in index]
+        return self._draw(index, generators, n_targets=1)
 
-    def _permutation(self, epoch: int, rank: int, micro_step: int) -> torch.Tensor:
-        key = hash((epoch, rank, micro_step))
+    def _permutation(self, epoch: int, micro_step: int) -> torch.Tensor:
+        key = (epoch, micro_step)
         if self._order[0] != key:
-            generator = generator_for(self.seed, epoch, "objects", rank, micro_step)
+            generator = generator_for(self.seed, epoch, "objects", 0, micro_step)
             self._order = (key, self.train[torch.randperm(len(self.train), generator=generator)])
         return self._order[1]
 
-    def _draw(self, index: torch.Tensor, generator: torch.Generator, n_targets: int | None = None) -> PosedViews:
+    def _draw(self, index: torch.Tensor, generators: list[torch.Generator], n_targets: int) -> PosedViews:
         """Return the objects at `index`, a random allowed view first and random others behind it."""
-        n_targets = self.cfg.n_targets if n_targets is None else n_targets
         chosen, images, latents, embeddings = [], [], [], []
-        for i in index.tolist():
+        for i, generator in zip(index.tolist(), generators, strict=True):
             allowed = torch.from_numpy(np.flatnonzero(self.allowed[i]))
             first = int(allowed[torch.randint(len(allowed), (1,), generator=generator)])
             others = torch.randperm(self.views.elevation_deg.shape[1], generator=generator)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,6 +34,38 @@ def draw_timesteps(
     t = torch.randint(n_timesteps, (batch,), generator=generator)
     high = torch.randint(n_timesteps // 2, n_timesteps, (batch,), generator=generator)
     return torch.where(torch.rand(batch, generator=generator) < high_noise_share, high, t)
+
+
+class Noising(NamedTuple):
+    """What is drawn for a batch of target latents."""
+
+    no_embedding: Bool[Tensor, "B"]
+    no_concat: Bool[Tensor, "B"]
+    t: Int[Tensor, "B"]
+    noise: Float[Tensor, "B C h w"]
+
+
+def draw_noising(
+    model: Zero123Model,
+    latents: Float[Tensor, "B C h w"],
+    dropout: float,
+    high_noise_share: float,
+    generator: torch.Generator,
+    rank_of: tuple[int, int] = (0, 1),
+) -> Noising:
+    """Draw dropout, noise levels and noise.
+
+    `rank_of` = (rank, processes): everything is drawn for the batch of all processes and this one's part returned, so
+    that several processes see what one with the whole batch would.
+    """
+    rank, n_processes = rank_of
+    n = len(latents) * n_processes
+    no_embedding, no_concat = draw_dropout(n, dropout, generator)
+    t = draw_timesteps(n, model.n_timesteps, high_noise_share, generator)
+    noise = torch.randn((n, *latents.shape[1:]), generator=generator).to(latents)
+    mine = slice(rank * len(latents), (rank + 1) * len(latents))
+    device = latents.device
+    return Noising(no_embedding[mine].to(device), no_concat[mine].to(device), t[mine].to(device), noise[mine])
 
 
 def denoising_target(
@@ -142,5 +175,6 @@ def parameter_groups(
         module = getattr(model, component)
         if module is not None:
             factor = projection_factor if component == "cc_projection" else 1.0
-            groups.append({"params": list(module.parameters()), "lr": lr * factor, "name": component})
+            learning = [p for p in module.parameters() if p.requires_grad]
+            groups.append({"params": learning, "lr": lr * factor, "name": component})
     return groups

@@ -11,12 +11,14 @@ from torch import Tensor
 from zero123s.data.base import BaseData
 from zero123s.diffusion import training
 from zero123s.diffusion.checkpoint import COMPONENTS, load_zero123, save_zero123
+from zero123s.diffusion.lora import add_lora, merge_lora
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import read_model_config
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates, sample_views
 from zero123s.diffusion.weights_file import open_weights
 from zero123s.errors import ConfigError
 from zero123s.preprocess.images import write_png_atomic
+from zero123s.randomness import generator_for, world_size
 from zero123s.schedule import Schedule
 from zero123s.structures import PosedViews
 from zero123s.system.base import SYSTEMS, BaseSystem
@@ -42,6 +44,12 @@ class Zero123FinetuneSystem(BaseSystem):
         """File whose `first_stage_model.` weights are taken; needed from scratch."""
         components: list[str] = field(default_factory=lambda: ["unet", "cc_projection"])
         """What is trained, any of unet, image_encoder, cc_projection, lift; the autoencoder never is."""
+        lora_rank: int = 0
+        """Rank of adapters on the denoiser, which is frozen beside them; 0 = train it whole. Merged on export."""
+        lora_alpha: float = 16.0
+        """Scale of the adapters, over their rank."""
+        gradient_checkpointing: bool = False
+        """Compute the denoiser's activations again in the backward pass: less memory, a third more time."""
         lambda_denoise: Any = 1.0
         """Weight of the denoising loss, number or schedule; at zero the denoiser does not run."""
         lambda_lift: Any = 0.0
@@ -91,6 +99,10 @@ class Zero123FinetuneSystem(BaseSystem):
             if module is None:
                 raise ConfigError(f"system.components: this model has no {name}.")
             module.requires_grad_(True)
+        if cfg.lora_rank and "unet" in cfg.components:
+            add_lora(self.model.unet, cfg.lora_rank, cfg.lora_alpha)
+        if cfg.gradient_checkpointing:
+            self.model.unet.enable_gradient_checkpointing()
         self.lambda_denoise = Schedule(cfg.lambda_denoise, "system.lambda_denoise")
         self.lambda_lift = Schedule(cfg.lambda_lift, "system.lambda_lift")
         self.average = training.WeightAverage(self.model, cfg.ema_decay)
@@ -109,13 +121,13 @@ class Zero123FinetuneSystem(BaseSystem):
 
     def training_step(self, batch: PosedViews, batch_idx: int) -> Tensor:
         """Return the loss of one batch; logs its terms."""
-        terms = self.losses(batch, self.global_step)
+        terms = self.losses(batch, self.global_step, batch_idx % self.trainer.accumulate_grad_batches)
         loss = sum(terms.values())
         assert isinstance(loss, Tensor)
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=True)
         return loss
 
-    def losses(self, views: PosedViews, step: int) -> dict[str, Tensor]:
+    def losses(self, views: PosedViews, step: int, micro_step: int = 0) -> dict[str, Tensor]:
         """Return the weighted terms of step `step`: denoise, lift."""
         denoise, lift = self.lambda_denoise(step), self.lambda_lift(step)
         k = views.elevation_deg.shape[1] - 1
@@ -137,7 +149,9 @@ class Zero123FinetuneSystem(BaseSystem):
             embedding = self._embedding(views)
             embedding = embedding[:, None].expand(-1, k, -1, -1).flatten(0, 1)
             targets = self.model.scale_factor * latents[:, 1:].flatten(0, 1)
-            terms["denoise"] = denoise * self._denoising_loss(targets, embedding, poses.flatten(0, 1), concat, step)
+            terms["denoise"] = denoise * self._denoising_loss(
+                targets, embedding, poses.flatten(0, 1), concat, step, micro_step
+            )
         return terms
 
     def _denoising_loss(
@@ -147,16 +161,18 @@ class Zero123FinetuneSystem(BaseSystem):
         pose: Float[Tensor, "B 4"],
         concat: Float[Tensor, "B K h w"],
         step: int,
+        micro_step: int,
     ) -> Float[Tensor, ""]:
         """Return the mean squared error of the network's own output (eps or v)."""
-        generator = self.generator("denoising", step)
-        no_embedding, no_concat = training.draw_dropout(len(latents), self.cfg.dropout, generator)
+        generator = generator_for(self.seed, step, "denoising", 0, micro_step)
+        world = (self.global_rank, world_size())
+        drawn = training.draw_noising(
+            self.model, latents, self.cfg.dropout, self.cfg.high_noise_share, generator, world
+        )
         # In training the dropped embedding is zero before the projection: the pose stays, as in the original.
-        embedding = embedding * (~no_embedding).to(embedding).view(-1, 1, 1)
-        concat = concat * (~no_concat).to(concat).view(-1, 1, 1, 1)
-        n, share = self.model.n_timesteps, self.cfg.high_noise_share
-        t = training.draw_timesteps(len(latents), n, share, generator).to(latents.device)
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        embedding = embedding * (~drawn.no_embedding).to(embedding).view(-1, 1, 1)
+        concat = concat * (~drawn.no_concat).to(concat).view(-1, 1, 1, 1)
+        noise, t = drawn.noise, drawn.t
         noised = self.model.add_noise(latents, noise, t)
         output = self.model.denoise(noised, t, self.model.project(embedding, pose), concat)
         return (output - training.denoising_target(self.model, latents, noise, t)).square().mean()
@@ -222,9 +238,10 @@ class Zero123FinetuneSystem(BaseSystem):
         return training.fit_views(views.to(self.device), self.model.image_size)
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
-        """Write the averaged model as fp16 safetensors in the original's key names."""
+        """Write the averaged model, adapters merged, as fp16 safetensors in the original's key names."""
         model = self.average.averaged(self.model)
         assert isinstance(model, Zero123Model)
+        merge_lora(model.unet)
         path = out_dir / "zero123.safetensors"
         save_zero123(model, path, torch.float16)
         return {"checkpoint": path}

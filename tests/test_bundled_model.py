@@ -1,0 +1,66 @@
+"""The model that ships: it loads by default, knows where the camera went, and guides the README's first command."""
+
+import json
+from pathlib import Path
+
+import pytest
+import trimesh
+
+from zero123s.cli import main
+from zero123s.data.rendered_views import RenderedViews
+from zero123s.diffusion.checkpoint import load_zero123
+from zero123s.diffusion.locate import BUNDLED, REPOSITORY, locate_checkpoint
+from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates
+from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
+
+pytestmark = pytest.mark.skipif(
+    not locate_checkpoint("auto").bundled, reason="load/zero123/stable_zero123.ckpt stands before the bundled model"
+)
+
+
+@pytest.fixture(scope="module")
+def unseen_views(tmp_path_factory):
+    """48 generated objects whose seeds no training saw, one pair of views each."""
+    folder = tmp_path_factory.mktemp("unseen")
+    render_dataset(procedural_objects(9_200_000, 49), folder, RenderSettings(views=2, seed=1))
+    data = RenderedViews(RenderedViews.Config(root=str(folder), held_out=48))
+    data.prepare()
+    return data.validation_batch(0, 48)
+
+
+def test_it_is_small_and_says_what_it_is():
+    located = locate_checkpoint("auto")
+    assert located.path.resolve() == REPOSITORY / BUNDLED
+    assert located.path.stat().st_size <= 25_000_000
+    model = load_zero123(located.path)
+    assert (model.family, model.info["name"], model.image_size) == ("stable-zero123", "small-zero123", 64)
+
+
+def test_it_knows_where_the_camera_went(unseen_views):
+    model = load_zero123(locate_checkpoint("auto").path, dtype="fp32")
+    gates = pose_gates(model, unseen_views)
+    assert gates["shuffled_ratio"] > 1.15
+    assert gates["mirrored_ratio"] > 1.05
+    lifted = lift_scores(model, unseen_views)
+    copied = image_scores(unseen_views.on_white()[:, 0], unseen_views)
+    assert lifted["lift_iou"] > copied["mask_iou"] + 0.02
+    assert lifted["lift_psnr"] > copied["psnr"] + 2
+
+
+def test_the_main_job_makes_a_mesh_of_the_sample_picture(tmp_path):
+    words = ["--config", str(Path(REPOSITORY) / "configs" / "stable-zero123.yaml"), "--train"]
+    words += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "trainer.max_steps=40", "trainer.val_check_interval=0"]
+    words += [
+        "data.random_camera.n_test_views=4",
+        "trainer.enable_progress_bar=false",
+        "system.exporter.max_faces=4000",
+    ]
+    assert main([*words, "system.exporter.texture_size=256"]) == 0
+    run = tmp_path / "stable-zero123" / "hamburger_rgba"
+    record = json.loads((run / "run.json").read_text())
+    assert record["model"]["bundled"]
+    assert record["metrics"]["psnr"] > 11
+    assert record["metrics"]["mask_iou"] > 0.75
+    mesh = trimesh.load(run / "export" / "model.glb", force="mesh")
+    assert 100 < len(mesh.faces) <= 4000
+    assert (run / "save" / "it40-test.mp4").stat().st_size > 1000
