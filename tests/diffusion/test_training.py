@@ -103,7 +103,7 @@ def test_adapters_start_as_nothing_and_merge_into_an_ordinary_network(tiny_v_mod
     names = set(unet.state_dict())
     x, t, context = torch.randn(2, 16, 8, 8), torch.tensor([5, 900]), torch.randn(2, 1, 32)
     before = unet(x, t, context).sample
-    add_lora(unet, rank=2, alpha=4.0)
+    add_lora(unet, rank=2, alpha=4)
     torch.testing.assert_close(unet(x, t, context).sample, before)
     learning = [p for p in unet.parameters() if p.requires_grad]
     assert 0 < sum(p.numel() for p in learning) < 0.1 * sum(p.numel() for p in unet.parameters())

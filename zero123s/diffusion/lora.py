@@ -9,7 +9,7 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.
 """The matrices of every transformer block."""
 
 
-def add_lora(unet: UNet2DConditionModel, rank: int, alpha: float) -> None:
+def add_lora(unet: UNet2DConditionModel, rank: int, alpha: int) -> None:
     """Add trainable adapters of `rank` to the transformers and freeze everything else; raises MissingDependencyError.
 
     They start as nothing: the network's output does not change.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from zero123s.diffusion import conditioning
+from zero123s.diffusion.lift import PoseLift
 from zero123s.diffusion.model_config import ModelConfig, UNetConfig, VAEConfig
 from zero123s.diffusion.sampling import Progress, sample_latents
 from zero123s.errors import ConfigError
@@ -100,7 +101,7 @@ class Zero123Model(nn.Module):
         if noise is None and generator is None:
             return mean
         if noise is None:
-            noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
+            noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)  # type: ignore[union-attr]
         return mean + posterior.std.to(rgb.dtype) * noise.to(mean.device)
 
     def decode_latents(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
@@ -158,6 +159,7 @@ class Zero123Model(nn.Module):
         if self.lift is None:
             return expanded
         volume = self.lift_volume(image_latents, pose) if volume is None else volume
+        assert volume is not None
         poses = pose.to(volume.dtype).expand(n_views, -1).unflatten(0, (len(image_latents), -1))
         maps = self.lift.maps(self.lift.look(volume, poses))
         return torch.cat([expanded, maps.to(image_latents.dtype)], dim=1)
@@ -329,12 +331,10 @@ def build_projection(config: ModelConfig) -> nn.Linear:
     return nn.Linear(config.clip.output_dim + 4, config.unet.context_dim)
 
 
-def build_lift(config: ModelConfig) -> nn.Module | None:
+def build_lift(config: ModelConfig) -> PoseLift | None:
     """Build the pose lift (`forward(image_latents, pose) -> maps`), if the model has one."""
     if config.pose_lift is None:
         return None
-    from zero123s.diffusion.lift import PoseLift
-
     return PoseLift(**config.pose_lift)
 
 

@@ -84,7 +84,7 @@ class SingleTokenAttention(AttnProcessor2_0):
         """Return the attention's output; with more than one token, or a mask, as the base class does."""
         if encoder_hidden_states is None or encoder_hidden_states.shape[1] != 1 or args or any(kwargs.values()):
             return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
-        out = attn.to_out[0](attn.to_v(encoder_hidden_states))
+        out = attn.to_out[0](attn.to_v(encoder_hidden_states))  # type: ignore[index]
         return out.expand(-1, hidden_states.shape[1], -1)
 
 
@@ -101,7 +101,7 @@ def speed_up(
         compiled: compile denoiser and encoder with torch.compile: minutes at the first call, and a C++ compiler.
     """
     for attention in _cross_attentions(model.unet) if shortcuts else ():
-        attention.set_processor(SingleTokenAttention())
+        attention.set_processor(SingleTokenAttention())  # type: ignore[arg-type]
     for component in (model.unet, model.vae):
         if shortcuts and model.device.type == "cpu" and _dtype_of(component) == torch.float32:
             _use_winograd(component)
@@ -123,7 +123,8 @@ def _use_winograd(component: nn.Module) -> None:
 
 
 def _cross_attentions(unet: nn.Module) -> Iterator[Attention]:
-    return (module.attn2 for module in unet.modules() if isinstance(getattr(module, "attn2", None), Attention))
+    blocks = (getattr(module, "attn2", None) for module in unet.modules())
+    return (block for block in blocks if isinstance(block, Attention))
 
 
 def _dtype_of(component: nn.Module) -> torch.dtype:

@@ -108,7 +108,8 @@ def lift_loss(
 
     The sum of absolute and squared differences: the one for crisp outlines, the other for stable starts.
     """
-    small, cover = (F.adaptive_avg_pool2d(x, rgb_lift.shape[-2:]) for x in (rgb * 2 - 1, alpha))
+    size = (rgb_lift.shape[-2], rgb_lift.shape[-1])
+    small, cover = (F.adaptive_avg_pool2d(x, size) for x in (rgb * 2 - 1, alpha))
     colour, outline = rgb_lift - small, opacity - cover
     return 0.5 * (colour.abs().mean() + colour.square().mean()) + outline.abs().mean() + outline.square().mean()
 
@@ -133,7 +134,7 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.n_updates += 1
         current = [p.detach() for p in module.parameters() if p.requires_grad]
-        torch._foreach_lerp_(self.averages, current, 1 - decay)
+        torch._foreach_lerp_(self.averages, current, 1 - decay)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def averaged(self, module: nn.Module) -> nn.Module:

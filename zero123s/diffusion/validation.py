@@ -85,7 +85,7 @@ def lift_scores(model: Zero123Model, views: PosedViews) -> dict[str, float]:
     pose = pairwise_poses(model, views)
     latents = model.encode_image(views.on_white()[:, 0])
     seen = model.lift.look(model.lift.volume(latents, pose[:, 0, 3]), pose[:, :1])
-    size = seen.opacity.shape[-2:]
+    size = (seen.opacity.shape[-2], seen.opacity.shape[-1])
     truth = F.adaptive_avg_pool2d(views.on_white()[:, 1], size)
     mask = F.adaptive_avg_pool2d(views.rgba[:, 1, ..., 3], size) > 0.5
     picture = (seen.features[:, :3] / 2 + 0.5).clamp(0, 1)

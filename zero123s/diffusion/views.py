@@ -206,7 +206,7 @@ def write_views(
         Image.fromarray(sheet).save(out)
         for frame, (elevation, azimuth) in zip(frames, cameras, strict=True):
             Image.fromarray(frame).save(folder / f"elevation{elevation:g}_azimuth{azimuth:g}.png")
-        imageio.mimwrite(video, frames, fps=FRAMES_PER_SECOND, macro_block_size=2)
+        imageio.mimwrite(video, list(frames), fps=FRAMES_PER_SECOND, macro_block_size=2)
     except OSError as error:
         raise ConfigError(f"Cannot write the views to {out}: {error}.") from error
     return [out, folder, video]

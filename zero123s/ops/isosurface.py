@@ -178,7 +178,9 @@ def straightened(grid: GridSamples, level: float) -> tuple[GridSamples, float]:
         x = np.maximum(x, np.float32(1e-8))
         return x + np.log(-np.expm1(-x))
 
-    return GridSamples(raw(grid.values), grid.lower, grid.upper, grid.n_evaluated), float(raw(np.float32(level)))
+    return GridSamples(raw(grid.values), grid.lower, grid.upper, grid.n_evaluated), float(
+        raw(np.array(level, np.float32))
+    )
 
 
 def marching_cubes(grid: GridSamples, level: float) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:

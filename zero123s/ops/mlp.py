@@ -142,13 +142,13 @@ class _ReluInputGradient(torch.autograd.Function):
     def forward(ctx, chunk: int, x: Tensor, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(x, *weights)
         ctx.chunk = chunk
-        out = torch.empty_like(x)
+        out, first = torch.empty_like(x), weights[0]
         for start in range(0, x.shape[0], chunk):
             part = slice(start, start + chunk)
             if len(weights) > 1:
-                _multiply(_relu_chain(x[part], weights)[1][0], weights[0], out[part])
+                _multiply(_relu_chain(x[part], weights)[1][0], first, out[part])
             else:
-                out[part] = weights[0]
+                out[part] = first
         return out
 
     @staticmethod

@@ -54,7 +54,7 @@ def _pooled(inside: np.ndarray, stride: int) -> np.ndarray:
     padding = [(0, -n % stride) for n in inside.shape]
     blocks = np.pad(inside, padding)
     shape = [m for n in blocks.shape for m in (n // stride, stride)]
-    return blocks.reshape(shape).any(axis=(1, 3, 5))
+    return np.asarray(blocks.reshape(shape).any(axis=(1, 3, 5)))
 
 
 def hidden_nodes(

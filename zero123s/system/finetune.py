@@ -46,7 +46,7 @@ class Zero123FinetuneSystem(BaseSystem):
         """What is trained, any of unet, image_encoder, cc_projection, lift; the autoencoder never is."""
         lora_rank: int = 0
         """Rank of adapters on the denoiser, which is frozen beside them; 0 = train it whole. Merged on export."""
-        lora_alpha: float = 16.0
+        lora_alpha: int = 16
         """Scale of the adapters, over their rank."""
         gradient_checkpointing: bool = False
         """Compute the denoiser's activations again in the backward pass: less memory, a third more time."""
