@@ -94,6 +94,13 @@ def test_3d_normal_smooth_is_the_mean_absolute_difference(out):
     assert value("3d_normal_smooth", View(seen)) == pytest.approx(2.5 / 3)
 
 
+def test_3d_normal_smooth_of_some_samples_compares_these(out):
+    normal = torch.tensor([[0, 0, 1.0], [1.0, 0, 0], [0, 0, 1.0]])
+    near = torch.tensor([[0.0, 1.0, 0.5]])
+    seen = replace(out, normal=normal, normal_perturbed=near, perturbed_at=torch.tensor([1]))
+    assert value("3d_normal_smooth", View(seen)) == pytest.approx(2.5 / 3)
+
+
 def test_orient_counts_only_normals_that_face_away(out):
     normal = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]])
     dirs = torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero123s.errors import ConfigError, UserError
+from zero123s.errors import ConfigError, UserError, explain_missing_package
 from zero123s.registry import nearest
 
 if TYPE_CHECKING:
@@ -124,6 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in OUT_OF_SPACE:
             raise
         print(f"error: '{error.filename or 'a file'}' cannot be written: {explain_os_error(error)}.", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {explain_missing_package(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

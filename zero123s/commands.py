@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from zero123s import __version__
-from zero123s.errors import UserError
+from zero123s.errors import UserError, explain_missing_package
 from zero123s.registry import nearest
 
 COMMANDS = {
@@ -41,3 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {explain_missing_package(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130

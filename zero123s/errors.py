@@ -3,6 +3,8 @@
 Anything that is not a `UserError` is a bug of ours and keeps its traceback.
 """
 
+import sys
+
 
 class UserError(Exception):
     """A mistake outside the program, told in one sentence: what is wrong, where, and what to do."""
@@ -30,3 +32,14 @@ class OutputError(UserError):
 
 class MissingDependencyError(UserError):
     """An optional package that the chosen option needs and this environment lacks."""
+
+
+def explain_missing_package(error: ModuleNotFoundError) -> str:
+    """Return the sentence for an import that failed; raises the error again if the module is one of ours."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "zero123s"):
+        raise error
+    return (
+        f"the package '{package}' is not installed for {sys.executable}; activate the environment that this project was "
+        "installed into, or install it: pip install -e ."
+    )

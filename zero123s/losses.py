@@ -144,11 +144,12 @@ def normal_smooth(view: View) -> Scalar:
 
 @term("3d_normal_smooth", "both", needs=("samples", "normal", "normal_perturbed"))
 def normal_smooth_3d(view: View) -> Scalar:
-    """Mean absolute difference of normals at the samples and a small random step away from them."""
+    """Mean absolute difference of normals at the samples (or at some of them) and a small random step away."""
     out = view.out
     assert out.normal is not None
     assert out.normal_perturbed is not None
-    return _mean_or_zero((out.normal - out.normal_perturbed).abs())
+    normal = out.normal if out.perturbed_at is None else out.normal.index_select(0, out.perturbed_at)
+    return _mean_or_zero((normal - out.normal_perturbed).abs())
 
 
 @term("orient", "both", needs=("samples", "normal"))

@@ -136,8 +136,9 @@ class FieldOutput(TensorData):
     rgb: Float[Tensor, "N 3"] | None = None
     normal: Float[Tensor, "N 3"] | None = None
     """Unit outward normals."""
-    normal_perturbed: Float[Tensor, "N 3"] | None = None
-    """Normals a small random step away, for the smoothness loss."""
+    normal_perturbed: Float[Tensor, "K 3"] | None = None
+    """Normals a small random step away from the points `perturbed_at`, or from all of them, for the smoothness loss."""
+    perturbed_at: Int[Tensor, "K"] | None = None
     sdf: Float[Tensor, "N"] | None = None
     sdf_grad: Float[Tensor, "N 3"] | None = None
 
@@ -193,7 +194,9 @@ class RenderOutput(TensorData):
     dirs: Float[Tensor, "N 3"] | None = None
     ray_indices: Int[Tensor, "N"] | None = None
     normal: Float[Tensor, "N 3"] | None = None
-    normal_perturbed: Float[Tensor, "N 3"] | None = None
+    normal_perturbed: Float[Tensor, "K 3"] | None = None
+    perturbed_at: Int[Tensor, "K"] | None = None
+    """The samples that `normal_perturbed` belongs to; None = all."""
     sdf_grad: Float[Tensor, "N 3"] | None = None
     n_samples: int = 0
     """Samples that took part, for logs and budgets."""

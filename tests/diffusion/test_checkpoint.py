@@ -154,6 +154,10 @@ def test_family_by_hash_metadata_and_cache_folder(tmp_path):
         choice = decide_family(renamed, {}, sha256=sha256)
         assert (choice.name, choice.family) == (name, "zero123" if name == "zero123" else "stable-zero123")
     assert decide_family(tmp_path, {"family": "zero123"}).family == "zero123"
+    tuned = decide_family(
+        tmp_path / "stable_zero123.safetensors", {"family": "stable-zero123", "name": "stable-zero123-c"}
+    )
+    assert tuned.name == "stable-zero123-c", "a fine-tuned model keeps its origin's licence"
     snapshot = tmp_path / "models--kxic--zero123-xl" / "snapshots" / "7d8aec2223b93e84"
     assert decide_family(snapshot, {}).family == "zero123"
 

@@ -65,6 +65,27 @@ def test_analytic_normals_train_the_table_and_match_finite_differences():
     assert geometry.encoding.table.grad.abs().sum() > 0
 
 
+def test_a_share_of_the_smoothness_term_has_the_mean_of_the_whole():
+    geometry = build()
+    with torch.no_grad():
+        geometry.encoding.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
+    part = build(perturbed_share=0.25)
+    part.load_state_dict(geometry.state_dict())
+    x, needs = random_points(20000), frozenset({"normal", "normal_perturbed"})
+    # Not seed 0: the points were drawn with it, and steps that follow the points are not random.
+    whole = geometry(x, needs, torch.Generator().manual_seed(9))
+    some = [part(x, needs, torch.Generator().manual_seed(seed)) for seed in range(1, 9)]
+    assert whole.perturbed_at is None
+    assert {int(out.perturbed_at[0]) for out in some} == {0, 1, 2, 3}
+    assert all(torch.equal(out.perturbed_at.diff(), torch.full((4999,), 4)) for out in some)
+    mean = (whole.normal - whole.normal_perturbed).abs().mean().item()
+    means = torch.stack([(out.normal[out.perturbed_at] - out.normal_perturbed).abs().mean() for out in some])
+    assert means.mean().item() == pytest.approx(mean, rel=0.02)
+    for n in (0, 1, 3):
+        out = part(x[:n], needs, torch.Generator().manual_seed(3))
+        assert len(out.normal_perturbed) == len(out.perturbed_at) <= n
+
+
 def test_evaluation_without_gradients_still_has_normals():
     geometry = build()
     for mode in (torch.no_grad, torch.inference_mode):

@@ -113,5 +113,12 @@ def test_emptied_space_is_let_go_of_as_fast_as_told():
             renderer.update(Ball(0.0), step, torch.Generator().manual_seed(step))
         occupied.append(int((renderer.grid.occs > 0.01).sum()))
     assert occupied[0] > occupied[1] == 0
-    with pytest.raises(ConfigError, match="grid_ema_decay"):
-        build(grid_ema_decay=1.0)
+
+
+def test_rays_end_where_told():
+    counts = []
+    for stop in (1e-4, 0.1):
+        renderer = build(early_stop=stop)
+        renderer.update(Ball(30.0), 0, torch.Generator().manual_seed(0))
+        counts.append(renderer(views(), Ball(30.0), WHITE, generator=torch.Generator()).n_samples)
+    assert 0 < counts[1] < 0.7 * counts[0]

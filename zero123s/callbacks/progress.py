@@ -1,5 +1,7 @@
 """A progress bar with step, loss terms, speed and remaining time."""
 
+import shutil
+import sys
 import time
 from typing import Any
 
@@ -8,14 +10,30 @@ from tqdm import tqdm
 
 SECONDS_BETWEEN_LOSSES = 0.5
 """Reading a loss waits for the device, so it is not done at every step."""
+SECONDS_BETWEEN_LINES = 30.0
+"""Where the output is a file or a pipe."""
+WIDTH_OF_BAR = 60
+"""Columns left to the bar itself beside the losses."""
 
 
 class StepProgress(pl.Callback):
-    """One line: steps done of all, time left, steps per second, and the losses of a recent step."""
+    """One line: steps done of all, time left, steps per second, and the losses of a recent step.
+
+    Where nobody watches (a pipe, a log file) a new line now and then, instead of one that redraws itself.
+    """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where the run stands."""
-        self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+        self.watched = sys.stderr.isatty()
+        every = {} if self.watched else {"mininterval": SECONDS_BETWEEN_LINES, "miniters": 1}
+        self.bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            unit="step",
+            dynamic_ncols=True,
+            file=sys.stderr if self.watched else _Lines(),
+            **every,
+        )
         self._shown = 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
@@ -23,7 +41,8 @@ class StepProgress(pl.Callback):
         last = trainer.global_step >= trainer.max_steps
         if last or time.monotonic() - self._shown > SECONDS_BETWEEN_LOSSES:
             self._shown = time.monotonic()
-            self.bar.set_postfix_str(loss_words(trainer.callback_metrics), refresh=False)
+            width = shutil.get_terminal_size().columns - WIDTH_OF_BAR
+            self.bar.set_postfix_str(loss_words(trainer.callback_metrics, width), refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -36,8 +55,30 @@ class StepProgress(pl.Callback):
             self.bar.close()
 
 
-def loss_words(metrics: Any) -> str:
-    """Return "total=1.2 reference/rgb=0.03" for the logged losses, the sum first."""
+class _Lines:
+    """What tqdm writes, as lines of their own on stderr."""
+
+    def write(self, text: str) -> None:
+        words = text.strip("\r\n ")
+        if words:
+            print(words, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def loss_words(metrics: Any, width: int = 1000) -> str:
+    """Return "total=1.2 sds=31 rgb=0.03" for the logged losses, those of one pass only first, as far as they fit.
+
+    A term of both passes says which: "novel/opaque=0.1 reference/opaque=0.1".
+    """
     terms = {k.removeprefix("loss/"): float(v) for k, v in metrics.items() if k.startswith("loss/")}
-    order = sorted(terms, key=lambda name: (name != "total", name))
-    return " ".join(f"{name}={terms[name]:.3g}" for name in order)
+    short = [name.rsplit("/", 1)[-1] for name in terms]
+    labels = {name: last if short.count(last) == 1 else name for name, last in zip(terms, short, strict=True)}
+    words = ""
+    for name in sorted(terms, key=lambda n: (n != "total", labels[n] == n, not n.startswith("novel"), n)):
+        word = f"{' ' if words else ''}{labels[name]}={terms[name]:.3g}"
+        if words and len(words) + len(word) > width:
+            break
+        words += word
+    return words

@@ -127,6 +127,7 @@ def save_zero123(
         from safetensors.torch import save_file
 
         described = {CONFIG_KEY: json.dumps(model_config_document(model.config)), "family": model.family}
+        described["name"] = str(model.info.get("name", "own"))
         save_file(tensors, str(partial), metadata=described | dict(metadata or {}))
     elif path.suffix == ".ckpt":
         average = {layout.ema_name(k): v for k, v in tensors.items() if k.startswith(layout.UNET)}

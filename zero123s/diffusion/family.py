@@ -22,6 +22,7 @@ LICENCES = {
     ),
     "zero123": "MIT; the Stable Diffusion weights that it was trained from are under CreativeML Open RAIL-M.",
     "small-zero123": "the licence of this project.",
+    "own": "yours; these weights were trained from scratch.",
 }
 # SHA-256 of the published files: the one thing by which a renamed file can be told.
 PUBLISHED_HASHES = {
@@ -56,8 +57,9 @@ def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto", 
     """
     if asked not in ("auto", *FAMILIES):
         raise ConfigError(f"Unknown family '{asked}'. Known: auto, {', '.join(FAMILIES)}.")
-    name = PUBLISHED_HASHES.get(sha256) or _name_of(path)
-    stated = metadata.get("family")
+    stated, origin = metadata.get("family"), metadata.get("name")
+    # A fine-tuned model stands under the licence of what it was tuned from, whatever its file is called.
+    name = PUBLISHED_HASHES.get(sha256) or (origin if origin in LICENCES else None) or _name_of(path)
     if asked != "auto":
         family = asked
     elif sha256 in PUBLISHED_HASHES:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zero123s.errors import ConfigError
@@ -19,7 +19,9 @@ class GeometryOutput(TensorData):
     sigma: Float[Tensor, "N"]
     features: Float[Tensor, "N C"] | None = None
     normal: Float[Tensor, "N 3"] | None = None
-    normal_perturbed: Float[Tensor, "N 3"] | None = None
+    normal_perturbed: Float[Tensor, "K 3"] | None = None
+    """Normals a small random step away from the points `perturbed_at`, or from all of them."""
+    perturbed_at: Int[Tensor, "K"] | None = None
     sdf: Float[Tensor, "N"] | None = None
     sdf_grad: Float[Tensor, "N 3"] | None = None
 
@@ -60,7 +62,7 @@ class BaseGeometry(nn.Module):
     ) -> GeometryOutput:
         """Evaluate world positions; `needs` may name "features", "normal", "normal_perturbed", "sdf".
 
-        `generator` draws the small offsets of "normal_perturbed".
+        `generator` draws which points get a "normal_perturbed" and the small steps to it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward().")
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import BaseGeometry, GeometryOutput
 from zero123s.ops.vectors import unit
+from zero123s.options import option
 
 NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 PERTURBATION = 0.01
@@ -32,6 +33,9 @@ class ScalarFieldGeometry(BaseGeometry):
         """"analytic", "finite_difference" (forward), "finite_difference_laplacian" (central) or "pred" (a network)."""
         finite_difference_normal_eps: Any = 0.01
         """Step of finite differences in world units, or "progressive": the finest cell that is switched on."""
+        perturbed_share: float = option(1.0, above=0.0, high=1.0)
+        """Share of the samples that `lambda_3d_normal_smooth` looks at: 0.25 is every fourth along the rays, from a
+        random one on. The term's mean stays what it is, its cost falls with the share."""
 
     cfg: Config
 
@@ -97,14 +101,25 @@ class ScalarFieldGeometry(BaseGeometry):
         elif "normal" in needs:
             assert gradient is not None
             normal = self._outwards(gradient)
-        perturbed = None
+        perturbed = at = None
         if "normal_perturbed" in needs:
-            offset = PERTURBATION * torch.randn(x.shape, generator=generator).to(x)
-            perturbed = self.normal_at(x + offset)
+            at = self._perturbed_at(len(x), generator, x.device)
+            near = x if at is None else x.index_select(0, at)
+            perturbed = self.normal_at(near + PERTURBATION * torch.randn(near.shape, generator=generator).to(x))
         sigma = self.sigma_of(value)
         if self.has_sdf:
-            return GeometryOutput(sigma, features, normal, perturbed, sdf=value, sdf_grad=gradient)
-        return GeometryOutput(sigma, features, normal, perturbed)
+            return GeometryOutput(sigma, features, normal, perturbed, at, sdf=value, sdf_grad=gradient)
+        return GeometryOutput(sigma, features, normal, perturbed, at)
+
+    def _perturbed_at(
+        self, n_points: int, generator: torch.Generator | None, device: torch.device
+    ) -> Int[Tensor, "K"] | None:
+        """Return every k-th point from a random one on, so that all rays have their share; None = all points."""
+        every = round(1 / self.cfg.perturbed_share)
+        if every == 1:
+            return None
+        first = int(torch.randint(every, (), generator=generator))
+        return torch.arange(min(first, max(n_points - 1, 0)), n_points, every, device=device)
 
     def normal_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Return unit outward normals alone."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from zero123s.options import option
 from zero123s.registry import Registry
 from zero123s.structures import BackgroundFunction, RadianceField, RayBundle, RenderOutput
 
@@ -21,7 +22,7 @@ class BaseRenderer(nn.Module):
     class Config:
         """Settings common to all renderers."""
 
-        eval_chunk_size: int = 160000
+        eval_chunk_size: int = option(160000, low=1)
         """Rays per chunk outside training; lower it when memory is short."""
 
     needs_sdf = False

@@ -13,13 +13,9 @@ from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
 from zero123s.ops.sections import section
 from zero123s.ops.vectors import unit
+from zero123s.options import option
 from zero123s.renderer.base import BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
-
-ALPHA_THRESHOLD = 0.01
-"""Samples below this opacity are not shaded."""
-EARLY_STOP = 1e-4
-"""Transmittance below which a ray has ended."""
 
 
 class VolumeRenderer(BaseRenderer):
@@ -32,23 +28,27 @@ class VolumeRenderer(BaseRenderer):
     class Config(BaseRenderer.Config):
         """Settings common to volume renderers."""
 
-        num_samples_per_ray: int = 512
+        num_samples_per_ray: int = option(512, low=1)
         """Steps along the cube's diagonal."""
         randomized: bool = True
         """Offset every training ray by a random part of a step."""
         grid_prune: bool = True
         """Skip space that the occupancy grid knows to be empty."""
         prune_alpha_threshold: bool = True
-        """Look at opacity first and shade only samples that can be seen."""
+        """Look at opacity first and shade only samples that can be seen: those that the next two keys leave."""
+        alpha_threshold: float = option(0.01, low=0.0, high=1.0)
+        """Opacity of a step below which it is not shaded."""
+        early_stop: float = option(1e-4, low=0.0, high=1.0)
+        """Share of the light below which a ray has ended; what lies behind gets no gradient."""
         estimator: str = "occgrid"
         """"occgrid"; threestudio's "proposal" and "importance" are not built."""
-        grid_resolution: int = 32
+        grid_resolution: int = option(32, low=1)
         """Cells per axis of the occupancy grid."""
-        grid_update_every: int = 16
+        grid_update_every: int = option(16, low=1)
         """Steps between refreshes of the occupancy grid."""
-        grid_warmup_steps: int = 256
+        grid_warmup_steps: int = option(256, low=0)
         """Steps during which every cell is refreshed."""
-        grid_ema_decay: float = 0.95
+        grid_ema_decay: float = option(0.95, low=0.0, high=0.999)
         """What a refresh leaves of a cell's old occupancy; lower lets go of emptied space sooner, in short runs."""
         backend: str = "auto"
         """Marching backend: "auto", "reference", "numba" or "cuda" (nerfacc)."""
@@ -61,10 +61,6 @@ class VolumeRenderer(BaseRenderer):
         super().__init__(cfg, bound)
         if cfg.estimator != "occgrid":
             raise ConfigError(f"renderer.estimator: '{cfg.estimator}' is not known; use occgrid.")
-        if cfg.num_samples_per_ray < 1 or cfg.eval_chunk_size < 1:
-            raise ConfigError("renderer: num_samples_per_ray and eval_chunk_size must be at least 1.")
-        if not 0 <= cfg.grid_ema_decay < 1:
-            raise ConfigError(f"renderer.grid_ema_decay: must lie in [0, 1), got {cfg.grid_ema_decay}.")
         self.step_size = math.sqrt(3) * 2 * bound / cfg.num_samples_per_ray
         self.grid = OccupancyGrid([-bound] * 3 + [bound] * 3, cfg.grid_resolution)
         if not cfg.grid_prune:
@@ -162,7 +158,8 @@ class VolumeRenderer(BaseRenderer):
         extra = {}
         if "samples" in needs:
             extra = {"weights": weights, "dirs": dirs, "ray_indices": samples.ray_indices}
-            extra |= {"normal": out.normal, "normal_perturbed": out.normal_perturbed, "sdf_grad": out.sdf_grad}
+            extra |= {"normal": out.normal, "sdf_grad": out.sdf_grad}
+            extra |= {"normal_perturbed": out.normal_perturbed, "perturbed_at": out.perturbed_at}
         return _Flat(summed[:, :3], opacity, depth, normal, samples.ray_indices.shape[0], extra)
 
     def _prune(self, field: RadianceField, rays_o: Tensor, rays_d: Tensor, samples: Samples) -> Samples:
@@ -171,7 +168,9 @@ class VolumeRenderer(BaseRenderer):
         def alphas_at(index: Int[Tensor, "K"]) -> Float[Tensor, "K"]:
             return self.opacity(field, samples.positions(rays_o, rays_d, index), self.step_size)
 
-        seen = visible_samples(alphas_at, samples.ray_indices, samples.packed_info, ALPHA_THRESHOLD, EARLY_STOP)
+        seen = visible_samples(
+            alphas_at, samples.ray_indices, samples.packed_info, self.cfg.alpha_threshold, self.cfg.early_stop
+        )
         return samples.keep(seen)
 
 
