@@ -7,6 +7,11 @@ from pathlib import Path
 # Two threads on tensors this small cost more than they give, and a run next door owns the other core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+if os.environ.get("ZERO123S_TYPECHECK"):  # every test also checks every annotation: slow, for now and then
+    from zero123s.type_checks import check_types_while_running
+
+    check_types_while_running()
+
 import numpy as np
 import pytest
 import torch

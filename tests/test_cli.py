@@ -127,7 +127,7 @@ def test_launch_py_is_a_thin_shell():
 
 def test_tensor_shapes_are_checked_when_asked_for():
     code = (
-        "from zero123s.cli import check_types_while_running as check; check()\n"
+        "from zero123s.type_checks import check_types_while_running as check; check()\n"
         "import torch; from zero123s.ops.cameras import orbit_positions\n"
         "orbit_positions(torch.zeros(2), torch.zeros(3), torch.ones(2))"
     )
@@ -145,3 +145,17 @@ def test_verbose_shows_every_detail(capsys):
         assert shown.count("chosen") == 1
         assert ("detail" in shown) == verbose
     set_up_logging(False)
+
+
+@pytest.mark.parametrize("command", ["zero123s.cli", "zero123s.commands"])
+def test_a_missing_package_is_told_in_one_sentence(command):
+    words = ["prepare", "a.png"] if command.endswith("commands") else ["--config", "configs/multi-view.yaml", "--train"]
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['omegaconf', 'numpy']))\n"  # as if they were not installed
+        f"from {command} import main; sys.exit(main({words}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the package '")
+    assert "pip install -e ." in done.stderr
+    assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from full_disk import files_no_larger_than
 from PIL import Image
 
 from zero123s.cli import main
@@ -166,3 +167,27 @@ def test_launch_py_shows_its_help():
     )
     assert "--dry-run" in done.stdout
     assert "resume=last" in done.stdout
+
+
+def test_a_full_disk_during_the_export_leaves_the_last_whole_mesh(run, scene, capsys):
+    before = {path.name: path.read_bytes() for path in (run / "export").iterdir()}
+    with files_no_larger_than(20_000):
+        assert launch(scene, run.parents[1], "--export", f"resume={run}", "system.exporter.max_faces=3000") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: '")
+    assert "the disk is full or a quota is reached" in error
+    after = {path.name: path.read_bytes() for path in (run / "export").iterdir()}
+    assert after.keys() == before.keys(), "nothing half-written lies about"
+    assert len(trimesh.load(run / "export" / "model.glb", force="mesh").faces) > 0
+    assert launch(scene, run.parents[1], "--export", f"resume={run}", "system.exporter.max_faces=3000") == 0
+    assert (run / "export" / "model.glb").read_bytes() != before["model.glb"]
+
+
+def test_the_whole_job_with_every_shape_and_type_checked(scene, tmp_path):
+    words = ["--config", CONFIG, "--train", "--typecheck", f"data.transforms_path={scene / 'transforms.json'}"]
+    words += [f"exp_root_dir={tmp_path}", *QUICK, "trainer.max_steps=5", "data.resolution_milestones=[3]"]
+    words += ["system.loss.lambda_normal_smooth=1.0", "system.loss.lambda_3d_normal_smooth=1.0"]
+    command = [sys.executable, str(REPOSITORY / "launch.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(tmp_path.rglob("model.glb"))

@@ -96,15 +96,6 @@ def choose_profile(wanted: str, config: Path) -> str | None:
     return "cpu" if not torch.cuda.is_available() and "cpu" in profile_names(config) else None
 
 
-def check_types_while_running() -> None:
-    """Let beartype check every jaxtyping annotation of the modules that are imported from here on."""
-    from jaxtyping import install_import_hook
-
-    from zero123s import type_checks  # before the hook, which would decorate the decorator
-
-    install_import_hook("zero123s", f"{type_checks.__name__}.check_types")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 2 a mistake that the message explains, 130 interrupted."""
     from zero123s.console import set_up_logging
@@ -114,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args, overrides = parse_arguments(sys.argv[1:] if argv is None else argv)
         set_up_logging(args.verbose)
         if args.typecheck:
+            from zero123s.type_checks import check_types_while_running
+
             check_types_while_running()
         return run(args, overrides)
     except UserError as error:

@@ -50,6 +50,7 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
     model = load_zero123(run / "export" / "zero123.safetensors", dtype="fp32")
     assert model.lift is not None
     assert model.config.parameterization == "v"
+    assert model.info["name"] == "own", "trained from scratch: nobody else's licence"
     data = RenderedViews(RenderedViews.Config(root=str(rendered_views), held_out=4))
     data.prepare()
     views = data.validation_batch(0, 4)

@@ -52,7 +52,7 @@ def read_companion(path: Path, kind: str, rgba: Float[np.ndarray, "H W 4"]) -> F
 
 
 def decode_depth(
-    picture: Float[np.ndarray, "H W 4"], height: int, width: int, bright_is: str
+    picture: Float[np.ndarray, "h w 4"], height: int, width: int, bright_is: str
 ) -> Float[Tensor, "1 H W 1"]:
     """Return values that grow with the distance, up to an unknown scale and shift; "near" turns the scale around."""
     values = torch.from_numpy(resize_rgba(picture, height, width)[..., :3].mean(axis=-1, keepdims=True))[None]
@@ -60,7 +60,7 @@ def decode_depth(
 
 
 def decode_normal(
-    picture: Float[np.ndarray, "H W 4"], height: int, width: int, convention: str, c2w: Float[Tensor, "4 4"]
+    picture: Float[np.ndarray, "h w 4"], height: int, width: int, convention: str, c2w: Float[Tensor, "4 4"]
 ) -> Float[Tensor, "1 H W 3"]:
     """Return unit world normals of a picture of (n + 1) / 2 in the given axes."""
     encoded = torch.from_numpy(resize_rgba(picture, height, width)[..., :3])

@@ -127,7 +127,8 @@ def save_zero123(
         from safetensors.torch import save_file
 
         described = {CONFIG_KEY: json.dumps(model_config_document(model.config)), "family": model.family}
-        described["name"] = str(model.info.get("name", "own"))
+        if model.info:
+            described["name"] = str(model.info["name"])
         save_file(tensors, str(partial), metadata=described | dict(metadata or {}))
     elif path.suffix == ".ckpt":
         average = {layout.ema_name(k): v for k, v in tensors.items() if k.startswith(layout.UNET)}

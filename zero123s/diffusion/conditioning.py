@@ -46,7 +46,7 @@ def clip_pixels(rgb: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 
     return ((resized + 1) / 2 - mean) / std
 
 
-def fit_image(rgb: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 S S"]:
+def fit_image(rgb: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C S S"]:
     """Bring an image to the model's size: area average when it shrinks, bilinear when it grows."""
     if rgb.shape[-2:] == (size, size):
         return rgb

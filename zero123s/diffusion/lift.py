@@ -28,9 +28,9 @@ DENSITY_SCALE = 40.0
 class LiftedView:
     """What the target cameras see of the lifted volume."""
 
-    features: Float[Tensor, "B F R R"]
+    features: Float[Tensor, "V F R R"]
     """Composited features, the first three of them colours on white in [-1, 1]."""
-    opacity: Float[Tensor, "B 1 R R"]
+    opacity: Float[Tensor, "V 1 R R"]
 
 
 class PoseLift(nn.Module):

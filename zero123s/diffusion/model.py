@@ -124,7 +124,7 @@ class Zero123Model(nn.Module):
         tensors = [torch.as_tensor(value, dtype=torch.float32, device=self.device).reshape(-1) for value in given]
         return conditioning.pose_vector(self.family, *torch.broadcast_tensors(*tensors))
 
-    def project(self, embedding: Float[Tensor, "B N D"], pose: Float[Tensor, "B 4"]) -> Float[Tensor, "B N C"]:
+    def project(self, embedding: Float[Tensor, "#B N D"], pose: Float[Tensor, "#B 4"]) -> Float[Tensor, "V N C"]:
         """Join embedding and pose to the context that the denoiser attends to."""
         n_views = max(len(embedding), len(pose))
         embedding = embedding.expand(n_views, -1, -1)
@@ -133,7 +133,7 @@ class Zero123Model(nn.Module):
         return self.cc_projection(joined.to(_dtype(self.cc_projection))).to(embedding.dtype)
 
     def lift_volume(
-        self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "B 4"]
+        self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "V 4"]
     ) -> Float[Tensor, "B D H W G"] | None:
         """Lift image latents for `concat_for`, which takes it again for every step; None without a lift.
 
@@ -146,10 +146,10 @@ class Zero123Model(nn.Module):
 
     def concat_for(
         self,
-        image_latents: Float[Tensor, "B 4 h w"],
-        pose: Float[Tensor, "B 4"],
-        volume: Float[Tensor, "B D H W G"] | None = None,
-    ) -> Float[Tensor, "B K h w"]:
+        image_latents: Float[Tensor, "#B 4 h w"],
+        pose: Float[Tensor, "#B 4"],
+        volume: Float[Tensor, "#B D H W G"] | None = None,
+    ) -> Float[Tensor, "V K h w"]:
         """Make what is concatenated to the noisy latents: the unscaled image latents, and the lift's maps if any.
 
         One image for several poses is lifted once; `volume`, if given, is what `lift_volume` made of the same latents.
@@ -233,7 +233,7 @@ class Zero123Model(nn.Module):
         generator: torch.Generator | None = None,
         sampler: str = "ddim",
         progress: Progress | None = None,
-    ) -> Float[Tensor, "B 3 H W"]:
+    ) -> Float[Tensor, "B 3 S S"]:
         """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
 
         Args:

@@ -45,7 +45,7 @@ class BaseGuidance:
 
     def evaluate(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
-    ) -> dict[str, Float[Tensor, "B H W 3"]]:
+    ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return named pictures that show what the guidance sees (noised, denoised); empty when it has none."""
         return {}
 

@@ -174,7 +174,7 @@ class StableZero123Guidance(BaseGuidance):
     @torch.no_grad()
     def evaluate(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
-    ) -> dict[str, Float[Tensor, "B H W 3"]]:
+    ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return the rendered, noised and one-step denoised views as the network sees them."""
         if self.model.vae.decoder is None:  # distillation alone does not need it
             self.model.vae = self._load(decoder=True).vae

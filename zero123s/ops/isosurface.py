@@ -178,9 +178,8 @@ def straightened(grid: GridSamples, level: float) -> tuple[GridSamples, float]:
         x = np.maximum(x, np.float32(1e-8))
         return x + np.log(-np.expm1(-x))
 
-    return GridSamples(raw(grid.values), grid.lower, grid.upper, grid.n_evaluated), float(
-        raw(np.array(level, np.float32))
-    )
+    (raw_level,) = raw(np.array([level], np.float32))
+    return GridSamples(raw(grid.values), grid.lower, grid.upper, grid.n_evaluated), float(raw_level)
 
 
 def marching_cubes(grid: GridSamples, level: float) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
@@ -229,7 +228,9 @@ def _box_samples(origins: np.ndarray, directions: np.ndarray, box: Box, n: int) 
 def choose_level(
     level_fn: LevelFunction,
     density: LevelFunction,
-    rays: list[tuple[Float[np.ndarray, "R 3"], Float[np.ndarray, "R 3"], Float[np.ndarray, "R"] | None]],
+    rays: list[
+        tuple[Float[np.ndarray, "R 3"], Float[np.ndarray, "R 3"], Bool[np.ndarray, "R"] | Float[np.ndarray, "R"] | None]
+    ],
     box: Box,
     n_samples: int = 96,
     n_levels: int = 96,

@@ -114,7 +114,7 @@ def is_wound(faces: Faces) -> bool:
     return len(np.unique(edges, axis=0)) == len(edges)
 
 
-def _untangled(faces: Faces, n_vertices: int) -> Faces:
+def _untangled(faces: Faces, n_vertices: int) -> Int[np.ndarray, "K 3"]:
     """Drop faces until every edge has at most one face on each side."""
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
     _, first = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)

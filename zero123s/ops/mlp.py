@@ -22,7 +22,7 @@ CHUNKED_ACTIVATIONS = tuple(_GRADIENTS)
 
 def mlp_forward(
     x: Float[Tensor, "N I"],
-    weights: list[Float[Tensor, "O I"]],
+    weights: list[Tensor],
     activation: str = "relu",
     chunk: int = CHUNK,
     precision: str = "fp32",
@@ -41,7 +41,7 @@ def mlp_forward(
     return _ChunkedMLP.apply(activation, chunk, precision, x, *weights)  # type: ignore[return-value]
 
 
-def plain_mlp(x: Float[Tensor, "N I"], weights: list[Float[Tensor, "O I"]], activation: str) -> Float[Tensor, "N O"]:
+def plain_mlp(x: Float[Tensor, "N I"], weights: list[Tensor], activation: str) -> Float[Tensor, "N O"]:
     """Apply the same layers with plain torch operations: the definition, and the twice differentiable path."""
     function = get_activation(activation)
     for weight in weights[:-1]:
@@ -122,7 +122,7 @@ def _chunked_gradients(
 
 
 def mlp_input_gradient(
-    x: Float[Tensor, "N I"], weights: list[Float[Tensor, "O I"]], activation: str = "relu", chunk: int = CHUNK
+    x: Float[Tensor, "N I"], weights: list[Tensor], activation: str = "relu", chunk: int = CHUNK
 ) -> Float[Tensor, "N I"]:
     """Return the gradient of the network's only output by its input, differentiable in `weights`.
 

@@ -55,7 +55,7 @@ class MLP(nn.Module):
         self.output_activation = get_activation(output_activation)
 
     @property
-    def weights(self) -> list[Float[Tensor, "O I"]]:
+    def weights(self) -> list[Tensor]:
         """The layers' matrices, first to last."""
         return [layer.weight for layer in self.layers]  # type: ignore[misc]
 

@@ -1,12 +1,15 @@
 """Parametric solids, and the builder that assembles and paints them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zero123s.scenes.mesh import Paint, SceneMesh, vertex_normals
+
+Numbers = Sequence[Any] | NDArray | float
+"""Numbers in any nesting that numpy makes an array of."""
 
 
 class Solid(NamedTuple):
@@ -25,12 +28,12 @@ def _grid_faces(rows: int, columns: int, wrap: bool) -> NDArray:
     return np.concatenate([np.stack([a, b, d], -1).reshape(-1, 3), np.stack([a, d, c], -1).reshape(-1, 3)])
 
 
-def _solid(vertices: ArrayLike, faces: NDArray) -> Solid:
+def _solid(vertices: Numbers, faces: NDArray) -> Solid:
     v = np.asarray(vertices, np.float64)
     return Solid(v, faces, vertex_normals(v, faces))
 
 
-def lathe(profile: ArrayLike, segments: int = 28, crease_deg: float = 40.0) -> Solid:
+def lathe(profile: Numbers, segments: int = 28, crease_deg: float = 40.0) -> Solid:
     """Return the surface of revolution about z of a profile (N 2: radius, height), listed from bottom to top outside.
 
     Rings where the profile turns by more than `crease_deg` are doubled, so they shade as edges.
@@ -112,7 +115,7 @@ def box(x: float, y: float, z: float, bevel: float = 0.02) -> Solid:
     return Solid(v, np.concatenate([_grid_faces(6, 12, wrap=True), np.array(caps)]), d.reshape(-1, 3))
 
 
-def tube(path: ArrayLike, radius: ArrayLike, sides: int = 12) -> Solid:
+def tube(path: Numbers, radius: Numbers, sides: int = 12) -> Solid:
     """Return a round tube along a path (N 3) with one radius or N radii, its ends closed by half spheres."""
     p = np.asarray(path, np.float64)
     r = np.broadcast_to(np.asarray(radius, np.float64), len(p))
@@ -143,7 +146,7 @@ def capsule(start: Sequence[float], end: Sequence[float], radius: float, end_rad
     return tube([start, end], [radius, last])
 
 
-def extrude(outline: ArrayLike, depth: float) -> Solid:
+def extrude(outline: Numbers, depth: float) -> Solid:
     """Return a prism along y, centred at y = 0, over an outline (N 2: x, z) star-shaped about its mean."""
     o = np.asarray(outline, np.float64)
     area = np.sum(o[:, 0] * np.roll(o[:, 1], -1) - np.roll(o[:, 0], -1) * o[:, 1])
@@ -189,8 +192,8 @@ class Builder:
         self,
         solid: Solid,
         paint: Paint,
-        at: ArrayLike = (0, 0, 0),
-        turn: ArrayLike = (0, 0, 0),
+        at: Numbers = (0, 0, 0),
+        turn: Numbers = (0, 0, 0),
         mirror: bool = False,
     ) -> None:
         """Place a solid, turned by (rx, ry, rz) degrees and then moved to `at`."""

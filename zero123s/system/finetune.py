@@ -243,5 +243,5 @@ class Zero123FinetuneSystem(BaseSystem):
         assert isinstance(model, Zero123Model)
         merge_lora(model.unet)
         path = out_dir / "zero123.safetensors"
-        save_zero123(model, path, torch.float16)
+        save_zero123(model, path, torch.float16, {"name": str(model.info.get("name", "own"))})
         return {"checkpoint": path}
