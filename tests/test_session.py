@@ -62,7 +62,9 @@ def test_a_stop_signal_finishes_the_step_and_resuming_loses_nothing(launch, tmp_
     assert launch(every, out="whole") == 0
     words = [every, "system.signal_at=[3]", f"system.signal_name={signal_name}"]
     assert launch(*words, out="stopped") == 130
-    assert f"Go on with: --train resume={tmp_path / 'stopped' / 'tiny' / 'run'}" in capsys.readouterr().err
+    run = tmp_path / "stopped" / "tiny" / "run"
+    again = f"Go on with: python launch.py --config {run / 'config.yaml'} --train resume={run}"
+    assert again in capsys.readouterr().err
     record = record_of(tmp_path, "stopped")
     assert (record["state"], record["step"]) == ("interrupted", 4)
     assert launch(every, "resume=last", out="stopped") == 0

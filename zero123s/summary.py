@@ -1,5 +1,6 @@
 """What is said at the start and at the end of a run."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,4 +48,9 @@ def print_summary(record: Mapping[str, Any], out_dir: Path, state: str, mode: st
     if state == "interrupted":
         has_checkpoint = (out_dir / "ckpts" / "last.ckpt").exists()
         again = f"resume={out_dir}" if has_checkpoint else "the same command; there is no checkpoint yet"
-        say(f"Stopped at step {record['step']}. Go on with: --{mode} {again}")
+        again = "the same command; there is no checkpoint yet"
+        if has_checkpoint:
+            again = shlex.join(
+                ["python", "launch.py", "--config", str(out_dir / "config.yaml"), f"--{mode}", f"resume={out_dir}"]
+            )
+        say(f"Stopped at step {record['step']}. Go on with: {again}")

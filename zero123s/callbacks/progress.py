@@ -41,7 +41,7 @@ class StepProgress(pl.Callback):
         last = trainer.global_step >= trainer.max_steps
         if last or time.monotonic() - self._shown > SECONDS_BETWEEN_LOSSES:
             self._shown = time.monotonic()
-            width = shutil.get_terminal_size().columns - WIDTH_OF_BAR
+            width = shutil.get_terminal_size().columns - WIDTH_OF_BAR if self.watched else 1000
             self.bar.set_postfix_str(loss_words(trainer.callback_metrics, width), refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
