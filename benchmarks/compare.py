@@ -22,11 +22,15 @@ STEP = 3**0.5 / 512
 """512 steps along the diagonal of the unit cube."""
 
 
-def arguments(description: str | None, **numbers: int) -> argparse.Namespace:
-    """Return --repeats, --output and the given whole numbers; limits torch to one thread."""
+def arguments(
+    description: str | None, files: tuple[str, ...] = (), repeats: int = 5, **numbers: int
+) -> argparse.Namespace:
+    """Return --repeats, --output, more files and the given whole numbers; limits torch to one thread."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--output", type=Path, help="JSON file for the results")
+    for name in files:
+        parser.add_argument(f"--{name}", type=Path)
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     torch.set_num_threads(1)

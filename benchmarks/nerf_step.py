@@ -26,9 +26,9 @@ GRID = HashGrid()
 BOX = torch.tensor([-0.5] * 3 + [0.5] * 3)
 
 
-def our_step(size: int) -> Callable[[], Tensor]:
+def our_step(size: int, views: int = 1) -> Callable[[], Tensor]:
     """Return a step on this project's operations."""
-    rays_o, rays_d, ball = ball_scene(size)
+    rays_o, rays_d, ball = ball_scene(size, views=views)
     table = nn.Parameter(1e-4 * torch.randn(GRID.n_rows, 2))
     table.grad = torch.zeros_like(table)
     network = MLP([GRID.n_output_dims, 64, 64, 4], "relu", "none")
