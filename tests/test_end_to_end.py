@@ -122,6 +122,15 @@ def test_export_and_test_from_a_checkpoint(scene, run, capsys):
     assert mesh.is_watertight
 
 
+def test_going_on_keeps_the_runs_own_settings_whatever_the_file_says(run, tmp_path, capsys):
+    """The export of a run on my own picture must not take the sample picture that the file names."""
+    words = ["--config", CONFIG, "--export", f"resume={run}", "system.exporter.max_faces=2000"]
+    assert main(words) == 0, "transforms_path and sizes are those of the run"
+    assert f"going on with the run's own settings, {run / 'config.yaml'}" in capsys.readouterr().err
+    assert len(trimesh.load(run / "export" / "model.ply").faces) <= 2000
+    assert main([*words, "data.transforms_path=missing.json"]) == 2, "but overrides count"
+
+
 def test_resumed_weights_are_the_uninterrupted_ones(scene, tmp_path):
     words = ["use_timestamp=false", "export_after_train=false", "trainer.val_check_interval=1000"]
     assert launch(scene, tmp_path / "a", "--train", *words, "tag=a", "trainer.max_steps=30") == 0

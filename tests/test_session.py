@@ -91,7 +91,7 @@ def test_two_signals_quit_at_once(launch, tmp_path):
     assert "Traceback" not in done.stderr
     assert record_of(tmp_path)["state"] == "training", "nothing was tidied up"
     assert state_of(tmp_path)["global_step"] == 2, "the last good checkpoint is whole"
-    assert launch("resume=last") == 0, "and the lock went with its process"
+    assert launch("resume=last", "system.signal_at=[]") == 0, "and the lock went with its process"
 
 
 def test_a_failure_is_written_down_and_raised(launch, tmp_path):

@@ -1,8 +1,10 @@
 """The command line: one config, one mode, overrides."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +147,32 @@ def check_experiment(loaded: "LoadedConfig") -> "Plan":
     return plan
 
 
+def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str]) -> "LoadedConfig":
+    """Return the configuration that the run behind `resume=` has written down, with this command's overrides.
+
+    Another picture, or a YAML file edited since, must not change a run that goes on: only overrides do.
+    """
+    from omegaconf import OmegaConf
+
+    from zero123s.config import load_config
+    from zero123s.experiment import parse_experiment
+    from zero123s.run_dir import find_checkpoint, run_dir_of
+    from zero123s.summary import say
+
+    # The file's own data need not be complete: the run's is.
+    names = {key: loaded.cfg[key] for key in ("name", "exp_root_dir", "resume") if key in loaded.cfg}
+    experiment = parse_experiment(replace(loaded, cfg=OmegaConf.create(names)))
+    if not experiment.resume:
+        return loaded
+    checkpoint = find_checkpoint(experiment.resume, experiment)
+    own = run_dir_of(checkpoint, experiment) / "config.yaml"
+    if not own.is_file() or own.resolve() == loaded.path.resolve():
+        return loaded
+    say(f"note: going on with the run's own settings, {own}; change them by overrides on the command line.")
+    # The folder may have moved since: what `last` meant is not looked for again.
+    return load_config(own, [*overrides, f"resume={json.dumps(str(checkpoint))}"])
+
+
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Check the whole experiment, then do what the mode says."""
     from zero123s.config import load_config
@@ -153,7 +181,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     profile = choose_profile(args.profile, Path(args.config))
     if args.threads is not None:
         overrides = [*overrides, f"threads={args.threads}"]
-    loaded = load_config(args.config, overrides, profile)
+    loaded = _settings_of_the_run(load_config(args.config, overrides, profile), overrides)
     plan = check_experiment(loaded)
     if args.explain or args.plot_schedules:
         return _explain(args, loaded, plan)
@@ -163,7 +191,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.dry_run:
         from zero123s.dry_run import print_dry_run
 
-        print_dry_run(plan, args.mode, args.gpu, profile, out_dir, checkpoint, requirements)
+        print_dry_run(plan, args.mode, args.gpu, loaded.profile, out_dir, checkpoint, requirements)
         return 0
 
     from zero123s.session import Session
