@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, get_origin
 
 from zero123s.errors import ConfigError
 from zero123s.experiment import ExperimentConfig
@@ -35,9 +35,8 @@ class KeyDoc:
 
 def type_in_words(f: Field) -> str:
     """Return a field's type as YAML users know it."""
-    text = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))
-    if not isinstance(f.type, type) and not isinstance(f.type, str):
-        text = str(f.type)
+    is_plain = isinstance(f.type, type) and get_origin(f.type) is None
+    text = f.type if isinstance(f.type, str) else f.type.__name__ if is_plain else str(f.type)
     return text.replace("typing.", "").replace("None", "null").replace("Any", "any")
 
 

@@ -1,6 +1,7 @@
 """Faster ways to the same result."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -96,3 +97,34 @@ def test_compiling_is_asked_of_denoiser_and_encoder_only(model, monkeypatch):
     assert not asked
     speed_up(model, compiled=True)
     assert asked == [model.unet, model.vae.encoder]
+
+
+def test_widened_weights_share_a_buffer_only_where_no_gradient_needs_them(model):
+    rounded = copy.deepcopy(model)
+    for component in (rounded.unet, rounded.vae):
+        component.to(torch.bfloat16).float()
+    stored = copy.deepcopy(rounded)
+    for component in (stored.unet, stored.vae):
+        component.to(torch.bfloat16)
+        compute_in_float32(component)
+    with torch.inference_mode():  # the buffer may be made here and must serve outside
+        assert torch.equal(noise_of(stored), noise_of(rounded))
+    with torch.no_grad():
+        assert torch.equal(noise_of(stored), noise_of(rounded))
+    assert torch.equal(encoder_gradient(stored), encoder_gradient(rounded))
+    weight, x = torch.randn(4, 3).bfloat16(), torch.randn(2, 3)
+    with torch.no_grad():
+        assert speed.widened(weight, x).data_ptr() == speed.widened(weight, x).data_ptr()
+    x.requires_grad_()
+    first, second = speed.widened(weight, x), speed.widened(weight, x)
+    assert first.data_ptr() != second.data_ptr()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_answers_as_the_plain_one(model):
+    plain = copy.deepcopy(model)
+    speed_up(model, compiled=True)
+    with torch.no_grad():
+        assert relative(noise_of(model), noise_of(plain)) < 1e-5
+    assert relative(encoder_gradient(model), encoder_gradient(plain)) < 1e-4

@@ -1,9 +1,10 @@
 """Makes a frozen Zero123 model faster, or possible at all, on the machine one has; its results stay the same.
 
-What each measure costs in exactness is said where it is; `benchmarks/full_size.py` and `benchmarks/convolution.py`
-measure what they gain.
+What each measure costs in exactness is said where it is; `benchmarks/full_size.py` measures
+what they gain.
 """
 
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 
 from zero123s.diffusion.model import Zero123Model
 from zero123s.ops.convolution import conv3x3
+
+_scratch = threading.local()
 
 
 def computes_natively(dtype: torch.dtype, device: torch.device) -> bool:
@@ -25,13 +28,30 @@ def computes_natively(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype == torch.float16 and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
 
+def widened(weight: Tensor, x: Tensor) -> Tensor:
+    """Return a half precision weight in float32, for one product with `x`.
+
+    Where no gradient will ask for it again it lies in a buffer that the next call overwrites: fresh memory for every
+    layer costs seven times as much as the conversion itself.
+    """
+    if weight.dtype == torch.float32:
+        return weight
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return weight.float()
+    buffer = getattr(_scratch, "buffer", None)
+    if buffer is None or buffer.numel() < weight.numel():
+        with torch.inference_mode(False):  # or it could not be written to outside of it
+            buffer = _scratch.buffer = torch.empty(weight.numel(), device=weight.device)
+    return buffer[: weight.numel()].view(weight.shape).copy_(weight)
+
+
 class WideConv2d(nn.Conv2d):
     """A convolution that computes in float32 whatever its weights are stored in, by Winograd's scheme if asked to."""
 
     winograd = False
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x, weight = input.float(), weight.float()
+        x, weight = input.float(), widened(weight, input)
         bias = None if bias is None else bias.float()
         if self.winograd:
             return conv3x3(x, weight, bias)
@@ -43,7 +63,7 @@ class WideLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer."""
-        return F.linear(input.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+        return F.linear(input.float(), widened(self.weight, input), None if self.bias is None else self.bias.float())
 
 
 class WideGroupNorm(nn.GroupNorm):
