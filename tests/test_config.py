@@ -61,6 +61,16 @@ def test_base_profile_and_command_line_override_in_that_order(write):
     assert loaded.origins["seed"].endswith("base.yaml (profile cpu)")
 
 
+def test_another_scheduler_does_not_inherit_the_args_of_the_first(write):
+    path = write("a.yaml", "name: run\nsystem: {scheduler: {name: LinearLR, args: {total_iters: 9}}}")
+    same = load_config(path, ["system.scheduler.args.start_factor=1.0", "name=other"])
+    assert same.cfg.system.scheduler.args == {"total_iters": 9, "start_factor": 1.0}
+    assert same.notices == []
+    loaded = load_config(path, ["system.scheduler.name=ConstantLR", "system.scheduler.args.factor=0.5"])
+    assert loaded.cfg.system.scheduler.args == {"factor": 0.5}
+    assert "the args of LinearLR are not inherited" in loaded.notices[0]
+
+
 def test_changing_a_slot_type_drops_the_old_settings(write):
     path = write("a.yaml", "system: {geometry_type: a, geometry: {old: 1}}\n")
     loaded = load_config(path, ["system.geometry_type=b", "system.geometry.new=2"])

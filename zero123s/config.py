@@ -167,7 +167,7 @@ def _leaf_keys(cfg: Any, prefix: str = "") -> list[str]:
 
 
 def _drop_replaced_slots(merged: DictConfig, layer: DictConfig, prefix: str = "") -> list[str]:
-    """A layer that changes `x_type` does not inherit the old type's `x` section."""
+    """A layer that changes `x_type` does not inherit the old type's `x` section, nor another optimiser's `args`."""
     notices = []
     for key in list(layer):
         name = str(key).removesuffix("_type")
@@ -176,6 +176,9 @@ def _drop_replaced_slots(merged: DictConfig, layer: DictConfig, prefix: str = ""
         if name != key and name in merged and old is not None and old != new:
             del merged[name]
             notices.append(f"{prefix}{key} changed to '{new}': settings of the earlier type are not inherited.")
+        elif key == "name" and "args" in merged and old is not None and old != new:
+            del merged["args"]
+            notices.append(f"{prefix}name changed to '{new}': the args of {old} are not inherited.")
         elif isinstance(old, DictConfig) and isinstance(new, DictConfig):
             notices += _drop_replaced_slots(old, new, f"{prefix}{key}.")
     return notices
