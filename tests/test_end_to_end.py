@@ -1,5 +1,6 @@
 """The command line from pictures to a mesh, on a scene whose truth is known in closed form."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -107,6 +108,22 @@ def test_the_record_says_what_happened(run):
     assert {"config.yaml", "cmd.txt", "env.txt", "ckpts/last.ckpt", "save/it80-test.mp4", "save/it80-val.png"} <= names
     assert not [n for n in names if ".part" in n]
     assert not set(run.name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.@-")
+
+
+def test_a_preview_is_logged_once(scene, tmp_path):
+    words = [
+        "use_timestamp=false",
+        "tag=a",
+        "export_after_train=false",
+        "trainer.max_steps=9",
+        "trainer.log_every_n_steps=1",
+    ]
+    assert launch(scene, tmp_path, "--train", *words, "trainer.val_check_interval=4") == 0
+    (table,) = (tmp_path / "multi-view" / "a" / "csv_logs").rglob("metrics.csv")
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["preview/psnr"]] == ["4", "8"]
+    assert len([row for row in rows if row["loss/total"]]) == 9
 
 
 def test_the_written_config_runs_again(run, capsys):

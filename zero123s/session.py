@@ -72,8 +72,11 @@ class Previews(pl.Callback):
         step = trainer.global_step
         if self.every and step % self.every == 0 and step != self._last and not trainer.should_stop:
             self._last = step
-            for name, value in pl_module.preview(self.out_dir, step).items():
-                pl_module.log(f"preview/{name}", value)
+            scores = {f"preview/{name}": value for name, value in pl_module.preview(self.out_dir, step).items()}
+            # For monitors; what Lightning itself logs, it repeats at every later step.
+            pl_module.log_dict(scores, logger=False)
+            for logger in trainer.loggers:
+                logger.log_metrics(scores, step)
 
 
 def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, Any]:
