@@ -138,9 +138,9 @@ class FieldOutput(TensorData):
     """Unit outward normals."""
     normal_perturbed: Float[Tensor, "K 3"] | None = None
     """Normals a small random step away from the points `perturbed_at`, or from all of them, for the smoothness loss."""
-    perturbed_at: Int[Tensor, "K"] | None = None
     sdf: Float[Tensor, "N"] | None = None
     sdf_grad: Float[Tensor, "N 3"] | None = None
+    perturbed_at: Int[Tensor, "K"] | None = None
 
 
 @runtime_checkable

@@ -21,9 +21,9 @@ class GeometryOutput(TensorData):
     normal: Float[Tensor, "N 3"] | None = None
     normal_perturbed: Float[Tensor, "K 3"] | None = None
     """Normals a small random step away from the points `perturbed_at`, or from all of them."""
-    perturbed_at: Int[Tensor, "K"] | None = None
     sdf: Float[Tensor, "N"] | None = None
     sdf_grad: Float[Tensor, "N 3"] | None = None
+    perturbed_at: Int[Tensor, "K"] | None = None
 
 
 class BaseGeometry(nn.Module):

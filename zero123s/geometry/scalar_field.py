@@ -108,8 +108,8 @@ class ScalarFieldGeometry(BaseGeometry):
             perturbed = self.normal_at(near + PERTURBATION * torch.randn(near.shape, generator=generator).to(x))
         sigma = self.sigma_of(value)
         if self.has_sdf:
-            return GeometryOutput(sigma, features, normal, perturbed, at, sdf=value, sdf_grad=gradient)
-        return GeometryOutput(sigma, features, normal, perturbed, at)
+            return GeometryOutput(sigma, features, normal, perturbed, sdf=value, sdf_grad=gradient, perturbed_at=at)
+        return GeometryOutput(sigma, features, normal, perturbed, perturbed_at=at)
 
     def _perturbed_at(
         self, n_points: int, generator: torch.Generator | None, device: torch.device

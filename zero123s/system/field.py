@@ -52,7 +52,7 @@ class GeometryMaterialField:
         if "rgb" in needs:
             features = x.new_zeros(x.shape[0], 0) if out.features is None else out.features
             rgb = self.material(features, x, dirs, out.normal, light_positions, self.shading)
-        return FieldOutput(out.sigma, rgb, out.normal, out.normal_perturbed, out.perturbed_at, out.sdf, out.sdf_grad)
+        return FieldOutput(out.sigma, rgb, out.normal, out.normal_perturbed, out.sdf, out.sdf_grad, out.perturbed_at)
 
     def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return a function that grows towards the inside."""
