@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero123s.errors import ConfigError, UserError, explain_missing_package
+from zero123s.errors import ConfigError
 from zero123s.registry import nearest
 
 if TYPE_CHECKING:
@@ -100,32 +100,21 @@ def choose_profile(wanted: str, config: Path) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 2 a mistake that the message explains, 130 interrupted."""
+    from zero123s.console import told
+
+    return told(lambda: _launch(sys.argv[1:] if argv is None else argv))
+
+
+def _launch(argv: Sequence[str]) -> int:
     from zero123s.console import set_up_logging
-    from zero123s.files import OUT_OF_SPACE, explain_os_error
 
-    try:
-        args, overrides = parse_arguments(sys.argv[1:] if argv is None else argv)
-        set_up_logging(args.verbose)
-        if args.typecheck:
-            from zero123s.type_checks import check_types_while_running
+    args, overrides = parse_arguments(argv)
+    set_up_logging(args.verbose)
+    if args.typecheck:
+        from zero123s.type_checks import check_types_while_running
 
-            check_types_while_running()
-        return run(args, overrides)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        # Loggers and encoders write files of their own; a full disk is no bug of ours.
-        if error.errno not in OUT_OF_SPACE:
-            raise
-        print(f"error: '{error.filename or 'a file'}' cannot be written: {explain_os_error(error)}.", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f"error: {explain_missing_package(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+        check_types_while_running()
+    return run(args, overrides)
 
 
 def check_experiment(loaded: "LoadedConfig") -> "Plan":
@@ -154,13 +143,14 @@ def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str]) -> "Loade
     """
     from omegaconf import OmegaConf
 
-    from zero123s.config import load_config
+    from zero123s.config import load_config, resolve
     from zero123s.experiment import parse_experiment
     from zero123s.run_dir import find_checkpoint, run_dir_of
     from zero123s.summary import say
 
     # The file's own data need not be complete: the run's is.
-    names = {key: loaded.cfg[key] for key in ("name", "exp_root_dir", "resume") if key in loaded.cfg}
+    resolved = resolve(loaded.cfg)
+    names = {key: resolved[key] for key in ("name", "exp_root_dir", "resume") if key in resolved}
     experiment = parse_experiment(replace(loaded, cfg=OmegaConf.create(names)))
     if not experiment.resume:
         return loaded

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from zero123s import __version__
-from zero123s.errors import UserError, explain_missing_package
+from zero123s.console import told
 from zero123s.registry import nearest
 
 COMMANDS = {
@@ -36,14 +36,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"error: Unknown command '{words[0]}'.{nearest(words[0], list(COMMANDS))}\n{usage()}", file=sys.stderr)
         return 2
-    try:
-        return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f"error: {explain_missing_package(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+    return told(lambda: importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))

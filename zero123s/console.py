@@ -2,9 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from zero123s.errors import UserError, explain_missing_package
+from zero123s.files import OUT_OF_SPACE, explain_os_error
 
 ROOT = "zero123s"
 
@@ -44,3 +47,24 @@ def log_to_file(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
+
+
+def told(command: Callable[[], int]) -> int:
+    """Run a command; returns its exit code, or 2 with one sentence for what the user can mend, 130 when interrupted."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {explain_missing_package(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # Loggers and encoders write files of their own; a full disk is no bug of ours.
+        if error.errno not in OUT_OF_SPACE:
+            raise
+        print(f"error: '{error.filename or 'a file'}' cannot be written: {explain_os_error(error)}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130

@@ -47,7 +47,6 @@ def print_summary(record: Mapping[str, Any], out_dir: Path, state: str, mode: st
         print(f"  {kind}: {path}")
     if state == "interrupted":
         has_checkpoint = (out_dir / "ckpts" / "last.ckpt").exists()
-        again = f"resume={out_dir}" if has_checkpoint else "the same command; there is no checkpoint yet"
         again = "the same command; there is no checkpoint yet"
         if has_checkpoint:
             again = shlex.join(

@@ -6,6 +6,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import meshio
 import numpy as np
 import pytest
 import trimesh
@@ -71,7 +72,6 @@ def test_trimesh_reads_all_that_it_can_with_the_same_volume(mesh, files):
 
 
 def test_meshio_reads_obj_ply_and_stl(mesh, files):
-    meshio = pytest.importorskip("meshio")
     for kind in ("obj", "ply", "stl"):
         read = meshio.read(files[kind])
         triangles = sum(len(c.data) for c in read.cells if c.type == "triangle")
@@ -83,8 +83,6 @@ def test_3mf_has_millimetres_joined_seams_and_the_licence(mesh, files):
     model = zipfile.ZipFile(files["3mf"]).read("3D/3dmodel.model").decode()
     assert 'unit="millimeter"' in model
     assert "CC-BY &lt;4.0&gt; &amp; more" in model
-    pytest.importorskip("lxml")
-    pytest.importorskip("networkx")
     read = trimesh.load(files["3mf"], force="mesh")
     np.testing.assert_allclose(read.extents, np.ptp(mesh.vertices, axis=0) * MILLIMETRES_PER_UNIT, rtol=1e-4)
     assert read.is_watertight

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from zero123s.background.solid import SolidColorBackground
+from zero123s.config import parse
 from zero123s.errors import ConfigError
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.renderer.nerf_volume import NerfVolumeRenderer
@@ -113,6 +114,14 @@ def test_emptied_space_is_let_go_of_as_fast_as_told():
             renderer.update(Ball(0.0), step, torch.Generator().manual_seed(step))
         occupied.append(int((renderer.grid.occs > 0.01).sum()))
     assert occupied[0] > occupied[1] == 0
+
+
+@pytest.mark.parametrize(
+    "words", [{"grid_ema_decay": 1.0}, {"num_samples_per_ray": 0}, {"eval_chunk_size": 0}, {"early_stop": 2.0}]
+)
+def test_settings_out_of_range_are_told(words):
+    with pytest.raises(ConfigError, match=next(iter(words))):
+        parse(NerfVolumeRenderer.Config, words, "system.renderer")
 
 
 def test_rays_end_where_told():

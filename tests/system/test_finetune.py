@@ -10,7 +10,7 @@ import torch
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.cli import main
 from zero123s.data.rendered_views import RenderedViews
-from zero123s.diffusion.checkpoint import load_zero123
+from zero123s.diffusion.checkpoint import load_zero123, save_zero123
 from zero123s.diffusion.validation import image_scores, pose_gates, sample_views
 from zero123s.errors import ConfigError
 from zero123s.system.finetune import Zero123FinetuneSystem
@@ -135,6 +135,11 @@ def test_adapters_train_resume_and_are_merged(launch):
     changed = [n for n, p in trained.unet.named_parameters() if not torch.equal(p, begun.unet.get_parameter(n))]
     assert changed
     assert all(".attentions." in name for name in changed)
+    assert trained.info["name"] == begun.info["name"] == "own"
+    renamed = start.with_name("stable_zero123_c.safetensors")
+    save_zero123(begun, renamed, metadata={"name": "stable-zero123-c"})
+    tuned = launch("tuned", "system.model=''", f"system.checkpoint={renamed}", "trainer.max_steps=1") / "export"
+    assert load_zero123(tuned / "zero123.safetensors").info["name"] == "stable-zero123-c", "licences are inherited"
 
 
 def losses(run: Path) -> list[float]:

@@ -48,7 +48,7 @@ class VolumeRenderer(BaseRenderer):
         """Steps between refreshes of the occupancy grid."""
         grid_warmup_steps: int = option(256, low=0)
         """Steps during which every cell is refreshed."""
-        grid_ema_decay: float = option(0.95, low=0.0, high=0.999)
+        grid_ema_decay: float = option(0.95, low=0.0, high=0.9999)
         """What a refresh leaves of a cell's old occupancy; lower lets go of emptied space sooner, in short runs."""
         backend: str = "auto"
         """Marching backend: "auto", "reference", "numba" or "cuda" (nerfacc)."""
