@@ -28,6 +28,7 @@ FLOORS = {
     2.0: (*SLOTS, "losses"),
     3.0: ("system",),
     4.0: (
+        "api",
         "callbacks",
         "run_dir",
         "run_lock",

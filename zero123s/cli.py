@@ -163,16 +163,32 @@ def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str]) -> "Loade
     return load_config(own, [*overrides, f"resume={json.dumps(str(checkpoint))}"])
 
 
+def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "auto") -> tuple["LoadedConfig", "Plan"]:
+    """Load and check a configuration; a run that `resume=` names keeps its own settings but for the overrides.
+
+    Args:
+        config: the YAML file.
+        overrides: dotlist words, `a.b=1`.
+        profile: "auto", "none", or the name of an overlay in the file.
+
+    Raises:
+        ConfigError: what is wrong, where, and what to do.
+    """
+    from zero123s.config import load_config
+
+    words = list(overrides)
+    loaded = load_config(config, words, choose_profile(profile, Path(config)))
+    loaded = _settings_of_the_run(loaded, words)
+    return loaded, check_experiment(loaded)
+
+
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Check the whole experiment, then do what the mode says."""
-    from zero123s.config import load_config
     from zero123s.run_dir import require_checkpoint, run_dir_of, run_path
 
-    profile = choose_profile(args.profile, Path(args.config))
     if args.threads is not None:
         overrides = [*overrides, f"threads={args.threads}"]
-    loaded = _settings_of_the_run(load_config(args.config, overrides, profile), overrides)
-    plan = check_experiment(loaded)
+    loaded, plan = plan_run(args.config, overrides, args.profile)
     if args.explain or args.plot_schedules:
         return _explain(args, loaded, plan)
     checkpoint = require_checkpoint(plan.experiment, args.mode)
@@ -184,13 +200,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         print_dry_run(plan, args.mode, args.gpu, loaded.profile, out_dir, checkpoint, requirements)
         return 0
 
+    from zero123s.callbacks.interrupt import EXIT_CODE
     from zero123s.session import Session
-    from zero123s.summary import model_words, say
+    from zero123s.summary import model_words, print_summary, say
 
     guided = model_words(requirements.get("model", {}))
     if guided:
         say(f"guided by {guided}")
-    return Session(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run).run(args.mode)
+    session = Session(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
+    state = session.run(args.mode)
+    print_summary(session.record, out_dir, state, args.mode)
+    return EXIT_CODE if state == "interrupted" else 0
 
 
 def _explain(args: argparse.Namespace, loaded: "LoadedConfig", plan: "Plan") -> int:

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,16 +18,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
 from zero123s.callbacks.guidance_views import GuidanceViews
-from zero123s.callbacks.interrupt import EXIT_CODE, GracefulInterrupt
+from zero123s.callbacks.interrupt import GracefulInterrupt
 from zero123s.callbacks.progress import StepProgress
 from zero123s.callbacks.step_profile import StepProfile
+from zero123s.callbacks.watch import Watcher
 from zero123s.console import log_to_file
 from zero123s.errors import CheckpointError, ConfigError, UserError
 from zero123s.experiment import ExperimentConfig
 from zero123s.ops.threads import measured_threads
 from zero123s.run_dir import append_command, create_run_dir, read_run_record, write_run_record
 from zero123s.run_lock import locked
-from zero123s.summary import peak_memory_gb, print_summary, say
+from zero123s.summary import peak_memory_gb, say
 from zero123s.system.base import BaseSystem, Plan, step_modules
 
 ENDLESS = 2**31
@@ -137,6 +138,7 @@ class Session:
         checkpoint: where to go on from; None = from the start.
         gpu: what `--gpu` said.
         profile_run: record where the time of some steps went.
+        watchers: what whoever started the run wants to hear of it.
     """
 
     def __init__(
@@ -146,8 +148,10 @@ class Session:
         checkpoint: Path | None,
         gpu: str | None = None,
         profile_run: bool = False,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         self.experiment = plan.experiment
+        self.watchers = list(watchers)
         self.out_dir = out_dir
         self.checkpoint = checkpoint
         self.accelerator, self.devices = choose_devices(self.experiment, gpu)
@@ -165,8 +169,8 @@ class Session:
             step_modules(self.system, self.step)
             self.system.model_record = read_run_record(out_dir).get("model", {})
 
-    def run(self, mode: str) -> int:
-        """Do one mode in the run folder, keep run.json up to date, print the summary; returns the exit code."""
+    def run(self, mode: str) -> str:
+        """Do one mode in the run folder and keep run.json up to date; returns "finished" or "interrupted"."""
         started = time.perf_counter()
         if mode == "train":
             # Whatever is wrong with settings or models is told before the folder is touched.
@@ -192,8 +196,7 @@ class Session:
             if mode == "train":
                 self.record["state"] = state
             write_run_record(self.out_dir, self.record)
-        print_summary(self.record, self.out_dir, state, mode)
-        return EXIT_CODE if state == "interrupted" else 0
+        return state
 
     def _begin(self, mode: str) -> None:
         append_command(self.out_dir)
@@ -214,6 +217,8 @@ class Session:
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
+        for watcher in self.watchers:
+            watcher.on_stage(stage)
         started = time.perf_counter()
         yield
         self.record.setdefault("stage_seconds", {})[stage] = round(time.perf_counter() - started, 1)
@@ -310,6 +315,7 @@ class Session:
             GuidanceViews(self.out_dir),
             checkpoints,
             *extra,
+            *self.watchers,
         ]
 
 

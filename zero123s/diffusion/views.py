@@ -108,7 +108,7 @@ def sample_views(
 
 
 def novel_views(
-    image: str | Path | Image.Image,
+    image: str | Path | Image.Image | np.ndarray,
     elevation_deg: PerView,
     azimuth_deg: PerView,
     cond_elevation_deg: float = 0.0,
@@ -120,17 +120,19 @@ def novel_views(
     dtype: str = "auto",
     device: str | None = None,
     model: Zero123Model | None = None,
+    model_config: str | None = None,
 ) -> Float[Tensor, "B H W 3"]:
     """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
 
     Args:
-        image: a picture of one object, transparent or white around it (`zero123s prepare` makes such).
+        image: a picture of one object, transparent or white around it, as `zero123s.prepare` returns it.
         elevation_deg, azimuth_deg: the wanted views, a number or one per view; azimuths count from the picture.
         cond_elevation_deg: elevation from which the picture was taken.
         steps, scale, seed, sampler: see `sampling.sample_latents`.
         checkpoint: `auto`, a file, or a folder of the diffusers layout.
         dtype, device: see `checkpoint.load_zero123`; device None = CUDA where there is one.
         model: a model loaded before, in place of `checkpoint`.
+        model_config: the checkpoint's YAML; None = its metadata, a `.yaml` beside it, or its tensors' shapes.
 
     Raises:
         ImageError, CheckpointError, ConfigError: what is wrong and what to do, in one sentence.
@@ -138,7 +140,7 @@ def novel_views(
     cfg = ViewsConfig(
         elevation=cond_elevation_deg, scale=scale, steps=steps, sampler=sampler, seed=seed, checkpoint=checkpoint
     )
-    cfg.dtype, cfg.device = dtype, device
+    cfg.dtype, cfg.device, cfg.model_config = dtype, device, model_config
     rgb = read_picture(image)
     return sample_views(model or load_for_views(cfg), rgb, elevation_deg, azimuth_deg, cfg)
 
@@ -160,9 +162,14 @@ def parse_angles(text: str) -> list[float]:
     return [start + i * step for i in range(n)]
 
 
-def read_picture(image: str | Path | Image.Image) -> Float[Tensor, "1 3 S S"]:
-    """Read a picture as a square on white, its transparency composited; raises ImageError."""
+def read_picture(image: str | Path | Image.Image | np.ndarray) -> Float[Tensor, "1 3 S S"]:
+    """Read a picture as a square on white, its transparency composited; raises ImageError.
+
+    An array is H W 3 or H W 4, 8-bit or floats in [0, 1].
+    """
     try:
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image if image.dtype == np.uint8 else (255 * image + 0.5).astype(np.uint8))
         if isinstance(image, Image.Image):
             picture = image.convert("RGBA")
         else:
@@ -170,7 +177,8 @@ def read_picture(image: str | Path | Image.Image) -> Float[Tensor, "1 3 S S"]:
                 picture = opened.convert("RGBA")
     except FileNotFoundError as error:
         raise ImageError(f"The picture {image} does not exist.") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError) as error:
+        image = "the array" if isinstance(image, np.ndarray) else image
         raise ImageError(f"Cannot read {image} as a picture: {error}.") from error
     edge = max(picture.size)
     square = Image.new("RGBA", (edge, edge), "white")

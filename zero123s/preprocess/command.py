@@ -10,7 +10,15 @@ from jaxtyping import Float
 
 from zero123s.errors import ImageError, UserError
 from zero123s.preprocess.framing import Framing, frame_object
-from zero123s.preprocess.images import composite, fit_square, read_image, resize_rgba, write_png_atomic
+from zero123s.preprocess.images import (
+    OPAQUE,
+    LoadedImage,
+    composite,
+    fit_square,
+    read_image,
+    resize_rgba,
+    write_png_atomic,
+)
 from zero123s.preprocess.segment import BACKENDS, THRESHOLD, Segmentation, segment
 
 GAP = 8
@@ -29,19 +37,24 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(photo: str | Path, size: int = 512, backend: str = "auto", model: str = "") -> Prepared:
+def prepare(
+    photo: str | Path | Float[np.ndarray, "H W 4"], size: int = 512, backend: str = "auto", model: str = ""
+) -> Prepared:
     """Return the object of `photo` cut out, centred and scaled to the share of the frame Zero123 was trained with.
 
-    A doubtful cut-out is returned as well: `segmentation.confidence` says so, and `check` refuses it.
+    `photo` is a file, or straight-alpha pixels in [0, 1]. A doubtful cut-out is returned as well: `segmentation.confidence` says so, and `check` refuses it.
 
     Raises:
         ImageError: the photo cannot be read, or shows no object.
     """
-    loaded = read_image(photo)
+    if isinstance(photo, np.ndarray):
+        name, loaded = "the photo", LoadedImage(photo, bool((photo[..., 3] < OPAQUE).any()))
+    else:
+        name, loaded = f"'{photo}'", read_image(photo)
     segmentation = segment(loaded, backend, model)
     if not (segmentation.rgba[..., 3] >= 0.5).any():
         raise ImageError(
-            f"No object was found in '{photo}' ({segmentation.reason or 'the mask is empty'}); photograph it whole "
+            f"No object was found in {name} ({segmentation.reason or 'the mask is empty'}); photograph it whole "
             "in front of a plain background of another colour, or give a picture with transparency."
         )
     rgba, framing = frame_object(segmentation.rgba, size)

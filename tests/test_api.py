@@ -1,0 +1,148 @@
+"""The main job from Python: what comes back, what is told on the way, how it is stopped; and the notebook in docs/."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_configs import SMALL
+
+import zero123s
+from zero123s import image_to_mesh, novel_views, prepare, read_result
+from zero123s.api import RunInterrupted, override_words, rgba_of
+from zero123s.errors import ConfigError, ImageError
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = [
+    *SMALL,
+    "threads=1",
+    "data.random_camera.n_val_views=2",
+    "system.exporter.texture_size=64",
+    "system.exporter.poster=false",
+    "system.exporter.max_faces=500",
+]
+NOTEBOOK = REPOSITORY / "docs" / "from_python.ipynb"
+
+
+@pytest.fixture
+def words(tiny_zero123, tmp_path):
+    return [*TINY, "trainer.max_steps=3", *tiny_zero123, f"exp_root_dir={tmp_path / 'out'}"]
+
+
+def test_a_picture_becomes_mesh_images_and_metrics(disc_path, words):
+    seen = []
+    result = image_to_mesh(disc_path, overrides=words, callback=seen.append)
+    assert result.mesh is not None
+    assert len(result.mesh.faces) > 0
+    assert {"psnr", "mask_iou"} <= set(result.metrics)
+    assert {k: v.shape for k, v in result.images.items()} == dict.fromkeys(
+        ("color", "normal", "depth", "opacity"), (2, 16, 16, 3)
+    )
+    opacity = result.images["opacity"]
+    assert np.array_equal(opacity[..., 0], opacity[..., 1]), "a grey picture, so the strip was cut at the right places"
+    assert result.files["glb"].is_file()
+    assert result.files["turntable"].is_file()
+    assert [p.step for p in seen if p.stage == "train"] == [1, 2, 3]
+    assert [p.stage for p in seen if p.stage != "train"] == ["validate", "test", "export"]
+    assert seen[0].losses["total"] > 0
+    assert next(iter(seen[0].losses)) == "total"
+    assert seen[2].seconds_left == 0
+    again = read_result(result.run_dir)
+    assert np.array_equal(again.mesh.vertices, result.mesh.vertices)
+
+
+def test_a_callback_that_says_false_stops_the_run_and_resume_goes_on(disc_path, words):
+    with pytest.raises(RunInterrupted, match=r"step 2; overrides=\['resume=(.*)'\]") as stopped:
+        image_to_mesh(disc_path, overrides=words, callback=lambda p: p.step < 2)
+    folder = Path(str(stopped.value).split("resume=")[1].split("'")[0])
+    assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
+    result = image_to_mesh(overrides=[*words, f"resume={folder}", "export_after_train=false"])
+    assert result.run_dir == folder.resolve()
+    assert result.record["step"] == 3
+    assert result.mesh is None
+
+
+def test_pictures_in_memory_are_kept_in_the_run_folder(disc_path, words):
+    picture = rgba_of(Image.open(disc_path))
+    result = image_to_mesh(picture, overrides=[*words, "trainer.max_steps=1", "export_after_train=false"])
+    assert result.mesh is None
+    assert np.array_equal(rgba_of(result.run_dir / "input_rgba.png"), picture)
+
+
+def test_overrides_may_be_a_mapping():
+    nested = {"trainer": {"max_steps": 3}, "data.height": [16, 32], "tag": "a b", "system": {"loss": {"lambda_sds": 0}}}
+    assert override_words(nested) == [
+        "trainer.max_steps=3",
+        "data.height=[16, 32]",
+        'tag="a b"',
+        "system.loss.lambda_sds=0",
+    ]
+    with pytest.raises(ConfigError, match="list of words"):
+        override_words("trainer.max_steps=3")
+
+
+def test_prepare_takes_files_and_arrays_and_novel_views_takes_what_it_returns(tmp_path, tiny_weights):
+    photo = np.full((64, 96, 3), 230, np.uint8)
+    photo[16:48, 30:60] = (200, 40, 30)
+    rgba = prepare(photo, size=64)
+    assert rgba.shape == (64, 64, 4)
+    assert abs((rgba[..., 3] > 0.5).any(axis=0).sum() - 50 * 30 / 32) <= 3, "200/256 of the frame, longer side"
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    assert np.array_equal(prepare(tmp_path / "photo.png", size=64), rgba)
+    noise = np.random.default_rng(0).random((64, 64, 3))
+    with pytest.raises(ImageError, match=r"force=True|No object"):
+        prepare(noise)
+    with pytest.raises(ImageError, match="no picture"):
+        prepare(np.zeros((4, 4)))
+    with pytest.raises(ImageError, match="floats in"):
+        prepare(7.0 * np.ones((64, 64, 3)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": "nowhere.png"}, "does not exist"),
+        ({"config": "configs/stable-zero124.yaml"}, "Did you mean 'stable-zero123.yaml'"),
+        ({"overrides": ["trainer.max_step=3"]}, "Did you mean 'trainer.max_steps'"),
+        ({"image": np.ones((32, 32, 4))}, "no transparent background"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, message, words, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    more = arguments.pop("overrides", [])
+    with pytest.raises((ConfigError, ImageError), match=message):
+        image_to_mesh(**arguments, overrides=[*words, *more])
+
+
+def test_the_package_lists_its_public_names_and_imports_nothing_for_them():
+    assert set(zero123s.__all__) <= set(dir(zero123s))
+    assert novel_views.__module__ == "zero123s.diffusion.views"
+    with pytest.raises(AttributeError, match="image_to_mash"):
+        _ = zero123s.image_to_mash
+
+
+def test_the_notebook_runs(tmp_path, tiny_zero123, disc_path, monkeypatch, capsys):
+    """Its cells in order; the settings of the tagged cell are replaced by tiny ones, as papermill does."""
+    monkeypatch.chdir(tmp_path)
+    book = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert book["nbformat"] == 4
+    cells = [c for c in book["cells"] if c["cell_type"] == "code"]
+    assert all(c["outputs"] == [] and c["execution_count"] is None for c in cells), "a notebook is kept without outputs"
+    checkpoint, config = (w.split("=", 1)[1] for w in tiny_zero123)
+    tiny = {
+        "PICTURE": str(disc_path),
+        "SETTINGS": [*TINY, *tiny_zero123],
+        "MODEL": {"checkpoint": checkpoint, "model_config": config},
+        "SAMPLING": {"steps": 2},
+    }
+    names: dict = {}
+    for number, cell in enumerate(cells):
+        exec(compile("".join(cell["source"]), f"from_python.ipynb cell {number}", "exec"), names)
+        if "parameters" in cell["metadata"].get("tags", []):
+            assert set(tiny) <= set(names)
+            names |= tiny
+    assert names["result"].mesh is not None
+    assert names["views"].shape[0] == 3
+    assert names["result"].run_dir.resolve().is_relative_to(tmp_path / "outputs")
+    assert "step 2 of 2, 0 s left: total" in capsys.readouterr().out

@@ -1,0 +1,180 @@
+"""The main job as Python functions: pictures in, objects out, every option that a YAML file has."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from jaxtyping import Float
+from PIL import Image
+
+from zero123s.callbacks.watch import Progress, StepReport
+from zero123s.cli import plan_run
+from zero123s.diffusion.locate import find_file
+from zero123s.errors import ConfigError, ImageError, UserError
+from zero123s.preprocess.command import prepare as prepare_photo
+from zero123s.preprocess.images import read_image, write_png_atomic
+from zero123s.preprocess.segment import THRESHOLD
+from zero123s.run_dir import find_checkpoint, read_run_record, run_path
+from zero123s.scenes.mesh_files import SUFFIXES, read_mesh
+from zero123s.session import Session
+from zero123s.structures import Mesh
+
+if TYPE_CHECKING:
+    from zero123s.system.base import Plan
+
+Picture = str | Path | Image.Image | np.ndarray
+"""A file, a PIL picture, or an array H W 4 (floats in [0, 1] or 8-bit)."""
+KINDS = ("color", "normal", "depth", "opacity")
+"""What a preview shows side by side."""
+UNSAVED = "picture.png"
+
+
+class RunInterrupted(UserError):
+    """A run that was asked to stop before its end; its folder holds a checkpoint to go on from."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made."""
+
+    mesh: Mesh | None
+    """As exported, z up; None where nothing was exported."""
+    run_dir: Path
+    metrics: dict[str, float]
+    """Scores of the last preview, such as "psnr" and "mask_iou" of the input view."""
+    images: dict[str, Float[np.ndarray, "V H W 3"]] = field(default_factory=dict)
+    """"color", "normal", "depth" and "opacity" of the views of the last preview, in [0, 1]."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """Every exported file by format ("glb", "obj", ...), and "turntable"."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """The whole run.json: times, peak memory, model."""
+
+
+def image_to_mesh(
+    image: Picture | None = None,
+    config: str | Path = "configs/stable-zero123.yaml",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    callback: Callable[[Progress], Any] | None = None,
+    profile: str = "auto",
+    gpu: str | None = None,
+) -> Result:
+    """Turn a picture with transparent background into a mesh, as `launch.py --train` does.
+
+    Args:
+        image: the object on transparent ground, as `prepare` makes it; None = what the config names.
+        config: a YAML file, here or in this project.
+        overrides: any keys of the YAML file, as words ("trainer.max_steps=300") or as a mapping, nested or dotted.
+        callback: called after every step; returning False stops the run with a checkpoint.
+        profile: overlay of the YAML file: "auto" (cpu where there is no CUDA), "none" or a name.
+        gpu: as `--gpu`.
+
+    Raises:
+        ConfigError, ImageError, CheckpointError, MeshError: what is wrong and what to do, in one sentence.
+        RunInterrupted: the callback returned False, or a signal came; says where to go on.
+    """
+    words = override_words(overrides)
+    if image is not None:
+        words.append(f"data.image_path={json.dumps(str(image) if isinstance(image, str | Path) else UNSAVED)}")
+    _, plan = plan_run(find_file(config) or config, words, profile)
+    experiment = plan.experiment
+    checkpoint = find_checkpoint(experiment.resume, experiment) if experiment.resume else None
+    out_dir = checkpoint.resolve().parent.parent if checkpoint else run_path(experiment)
+    if image is not None and not isinstance(image, str | Path):
+        experiment.data.image_path = str(write_png_atomic(out_dir / "input_rgba.png", rgba_of(image)))
+    return run_plan(plan, out_dir, checkpoint, callback, gpu)
+
+
+def run_plan(
+    plan: "Plan",
+    out_dir: Path,
+    checkpoint: Path | None = None,
+    callback: Callable[[Progress], Any] | None = None,
+    gpu: str | None = None,
+) -> Result:
+    """Train a checked plan in a folder and read back what it made; raises as `image_to_mesh`."""
+    plan.requirements("train")
+    watchers = [StepReport(callback, out_dir)] if callback else []
+    session = Session(plan, out_dir, checkpoint, gpu=gpu, watchers=watchers)
+    if session.run("train") == "interrupted":
+        raise RunInterrupted(f"The run stopped at step {session.step}; overrides=['resume={out_dir}'] goes on with it.")
+    return read_result(out_dir)
+
+
+def read_result(run_dir: str | Path) -> Result:
+    """Read back what a run of the past has made; raises ConfigError for a folder that is none."""
+    run_dir = Path(run_dir)
+    record = read_run_record(run_dir)
+    if not record:
+        raise ConfigError(f"'{run_dir}' is no folder of a run; it has no run.json.")
+    files = {kind: Path(path) for kind, path in {**record.get("pictures", {}), **record.get("files", {})}.items()}
+    mesh_file = next((files[s[1:]] for s in SUFFIXES if s[1:] in files and files[s[1:]].is_file()), None)
+    mesh = None if mesh_file is None else read_mesh(mesh_file)
+    images = _views_of(run_dir, record.get("step"))
+    return Result(mesh, run_dir, record.get("metrics", {}), images, files, record)
+
+
+def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str = "", force: bool = False) -> np.ndarray:
+    """Return the object of a photo, cut out and framed as Zero123 expects: float32 S S 4 in [0, 1].
+
+    Args:
+        photo: any picture of one object.
+        size: side of the result in pixels.
+        backend, model: how the object is found; see `zero123s.preprocess.segment.segment`.
+        force: return a doubtful cut-out as well.
+
+    Raises:
+        ImageError: the photo cannot be read, shows no object, or the cut-out is doubtful.
+    """
+    prepared = prepare_photo(photo if isinstance(photo, str | Path) else rgba_of(photo), size, backend, model)
+    found = prepared.segmentation
+    if found.confidence < THRESHOLD and not force:
+        raise ImageError(
+            f"The cut-out is doubtful: {found.reason or 'many pixels are undecided'} (confidence "
+            f"{found.confidence:.2f}, {THRESHOLD} needed); give a photo with a plainer background, or force=True."
+        )
+    return prepared.rgba
+
+
+def rgba_of(picture: Picture) -> Float[np.ndarray, "H W 4"]:
+    """Return any picture as straight-alpha floats in [0, 1]; raises ImageError."""
+    if isinstance(picture, str | Path):
+        return read_image(picture).rgba
+    pixels = np.asarray(picture.convert("RGBA") if isinstance(picture, Image.Image) else picture)
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype.kind not in "uf":
+        raise ImageError(f"An array {pixels.shape} of {pixels.dtype} is no picture; give H W 3 or H W 4.")
+    rgba = pixels.astype(np.float32) / (255 if pixels.dtype.kind == "u" else 1)
+    if not np.isfinite(rgba).all() or rgba.min() < 0 or rgba.max() > 1:
+        raise ImageError("The picture's values must be 8-bit, or floats in [0, 1].")
+    return rgba if rgba.shape[2] == 4 else np.concatenate([rgba, np.ones_like(rgba[..., :1])], axis=-1)
+
+
+def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """Return overrides as words of a command line; a mapping may be nested or dotted."""
+    if not isinstance(overrides, Mapping):
+        if isinstance(overrides, str):
+            raise ConfigError(f"overrides={overrides!r}: give a list of words, or a mapping.")
+        return list(overrides)
+    words = []
+    for key, value in overrides.items():
+        inner = override_words(value) if isinstance(value, Mapping) else [""]
+        words += [f"{key}.{w}" for w in inner] if isinstance(value, Mapping) else [f"{key}={json.dumps(value)}"]
+    return words
+
+
+def _views_of(run_dir: Path, step: Any) -> dict[str, Float[np.ndarray, "V H W 3"]]:
+    """Cut the preview of a step into its views: one a row, its pictures side by side."""
+    strip, config = run_dir / "save" / f"it{step}-val.png", run_dir / "config.yaml"
+    if not strip.is_file() or not config.is_file():
+        return {}
+    data = yaml.safe_load(config.read_text(encoding="utf-8")).get("data") or {}
+    n_views = int((data.get("random_camera") or {}).get("n_val_views", 0))
+    pixels = read_image(strip).rgba[..., :3]
+    height, width = pixels.shape[0], pixels.shape[1]
+    if n_views < 1 or height % n_views or width % len(KINDS):
+        return {}  # a system that draws other previews
+    views = pixels.reshape(n_views, height // n_views, len(KINDS), width // len(KINDS), 3)
+    return {kind: views[:, :, i] for i, kind in enumerate(KINDS)}

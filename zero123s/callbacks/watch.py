@@ -1,0 +1,82 @@
+"""What a program that started a run is told of it, step by step, and how it stops the run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from zero123s.callbacks.interrupt import GracefulInterrupt
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    stage: str
+    """"train", then "validate", "test" and "export"."""
+    step: int
+    """Optimiser steps done."""
+    max_steps: int
+    run_dir: Path
+    losses: dict[str, float] = field(default_factory=dict)
+    """Loss terms of the last step by name, "total" first; empty outside of training."""
+    seconds: float = 0.0
+    """Since training began in this process."""
+    seconds_left: float | None = None
+    """Of training, at the pace so far; None before the first step and outside of training."""
+
+
+class Watcher(pl.Callback):
+    """A Lightning callback that also hears of the stages around training."""
+
+    def on_stage(self, stage: str) -> None:
+        """A stage begins: "train", "validate", "test" or "export"."""
+
+
+class StepReport(Watcher):
+    """Calls a function after every step and at the beginning of every later stage.
+
+    Args:
+        report: gets a `Progress`; returning False stops the run after this step, with a checkpoint.
+        run_dir: what to say as run folder.
+    """
+
+    def __init__(self, report: Callable[[Progress], Any], run_dir: Path) -> None:
+        self.report = report
+        self.run_dir = run_dir
+        self.last = Progress("train", 0, 0, run_dir)
+        self._started = time.monotonic()
+        self._first_step = 0
+
+    def on_stage(self, stage: str) -> None:
+        """Report a stage after training; too late to stop it."""
+        if stage != "train":
+            seconds = time.monotonic() - self._started
+            self.report(Progress(stage, self.last.step, self.last.max_steps, self.run_dir, seconds=seconds))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+        self._first_step = trainer.global_step
+        self.last = Progress("train", trainer.global_step, trainer.max_steps, self.run_dir)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Report a finished step; accumulated batches within it are none."""
+        step = trainer.global_step
+        if step == self.last.step:
+            return
+        seconds = time.monotonic() - self._started
+        left = seconds / (step - self._first_step) * (trainer.max_steps - step)
+        logged = {
+            k.removeprefix("loss/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("loss/")
+        }
+        losses = {k: logged[k] for k in sorted(logged, key=lambda k: (k != "total", k))}
+        self.last = Progress("train", step, trainer.max_steps, self.run_dir, losses, seconds, left)
+        if self.report(self.last) is False:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, GracefulInterrupt):
+                    callback.interrupted = True
+            trainer.should_stop = True
