@@ -34,6 +34,7 @@ FLOORS = {
         "run_lock",
         "provenance",
         "console",
+        "memory_cap",
         "summary",
         "evaluate",
         "cli",

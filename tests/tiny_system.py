@@ -44,11 +44,18 @@ class TinySystem(BaseSystem):
         """Step at which training raises."""
         size: int = option(1, low=1)
         """Length of the parameter."""
+        nan_at: list[int] = option([])
+        """Steps in which a number is not finite."""
+        nan_in: str = option("loss", choices=("loss", "gradient", "weight"))
+        """Which number."""
+        signs: dict[str, float] = option({})
+        """What the system says of itself."""
 
     def __init__(self, cfg, data, seed=0):
         super().__init__(cfg, data, seed)
         self.walker = torch.nn.Parameter(torch.zeros(cfg.size))
         self.seen = []
+        self.halved = 1.0
 
     def training_step(self, batch, batch_idx):
         step, micro_step = (int(v) for v in batch)
@@ -60,9 +67,37 @@ class TinySystem(BaseSystem):
                 os.kill(os.getpid(), getattr(signal, self.cfg.signal_name))
         time.sleep(self.cfg.seconds_per_step)
         push = random.random() + float(np.random.rand()) + float(torch.rand(())) + 0.1 * micro_step
-        loss = (self.walker - push).square().sum()
+        loss = self.halved * (self.walker - push).square().sum()
+        if step in self.cfg.nan_at:
+            if self.cfg.nan_in == "weight":
+                with torch.no_grad():
+                    self.walker.fill_(float("nan"))
+            elif self.cfg.nan_in == "gradient":
+                loss = loss + _FiniteWithoutGradient.apply(self.walker)
+            else:
+                loss = loss * float("inf")
+        self.loss_values = {"walk": loss.detach()}
         self.log("loss/total", loss.detach())
         return loss
 
+    def vital_signs(self):
+        return dict(self.cfg.signs)
+
+    def halve_loss(self, name, times=1):
+        self.halved *= 0.5**times
+        return True
+
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+class _FiniteWithoutGradient(torch.autograd.Function):
+    """Zero, with a gradient that is not finite."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.zeros(())
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.full((1,), float("nan"))

@@ -50,12 +50,12 @@ def log_to_file(path: Path) -> Iterator[None]:
 
 
 def told(command: Callable[[], int]) -> int:
-    """Run a command; returns its exit code, or 2 with one sentence for what the user can mend, 130 when interrupted."""
+    """Run a command; returns its exit code; one sentence and 2 for what the user can mend, 3 for a lost run; 130 when interrupted."""
     try:
         return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except ModuleNotFoundError as error:
         print(f"error: {explain_missing_package(error)}", file=sys.stderr)
         return 2
@@ -64,6 +64,16 @@ def told(command: Callable[[], int]) -> int:
         if error.errno not in OUT_OF_SPACE:
             raise
         print(f"error: '{error.filename or 'a file'}' cannot be written: {explain_os_error(error)}.", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        from zero123s.ops.memory import is_out_of_memory  # torch is there by now, or it could not have come to this
+
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        print(
+            f"error: memory ran out ({reason}); use smaller pictures, fewer views or a coarser grid.", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

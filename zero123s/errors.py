@@ -9,6 +9,8 @@ import sys
 class UserError(Exception):
     """A mistake outside the program, told in one sentence: what is wrong, where, and what to do."""
 
+    exit_code = 2
+
 
 class ConfigError(UserError):
     """A configuration that cannot mean anything: unknown key, wrong type, value out of range."""
@@ -28,6 +30,16 @@ class MeshError(UserError):
 
 class OutputError(UserError):
     """A file or folder that cannot be written: no permission, no space."""
+
+
+class OutOfMemoryError(UserError):
+    """Memory that runs out although everything that can be done in parts is."""
+
+
+class RunLostError(UserError):
+    """Training that cannot end well any more and was stopped."""
+
+    exit_code = 3
 
 
 class MissingDependencyError(UserError):

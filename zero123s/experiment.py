@@ -43,6 +43,8 @@ class TrainerConfig:
     """Ask torch for deterministic algorithms only."""
     detect_anomaly: bool = False
     """Find the operation that makes a NaN; slow."""
+    max_memory_gb: float | None = option(None, above=0)
+    """Most memory that the run may take, of the GPU or, without one, of the machine (Linux); None = all there is."""
     profiler: str | None = option(None, choices=("simple", "advanced", "pytorch"))
     """Lightning profiler."""
 
@@ -57,6 +59,42 @@ class CheckpointConfig:
     """1 keeps the newest checkpoint, -1 all of them, 0 none."""
     every_n_train_steps: int = option(100, low=1)
     """Steps between checkpoints."""
+
+
+@dataclass
+class HealthConfig:
+    """When a run counts as unwell. Every finding is one line on the terminal, in run.json and in the report."""
+
+    every: int = option(25, low=0)
+    """Steps between looks at the signs below; 0 = never. Losses, gradients and weights are checked in every step."""
+    after: int = option(100, low=0)
+    """Steps at the start in which signs are not judged: a scene needs time to appear."""
+    max_failures: int = option(3, low=1)
+    """Steps with a loss, gradient or weight that is not finite, within failure_window, after which the run stops."""
+    failure_window: int = option(100, low=1)
+    """Steps after which a failure is forgotten."""
+    lost_after: int = option(4, low=0)
+    """Looks in a row at an empty, full or wrong scene after which the run stops; 0 = it goes on to the end."""
+    min_occupied: float = option(1e-4, low=0.0, high=1.0)
+    """Share of the occupancy grid below which the scene is empty."""
+    max_occupied: float = option(0.9, low=0.0, high=1.0)
+    """Share of the occupancy grid above which the scene is full of fog."""
+    min_opacity: float = option(0.1, low=0.0, high=1.0)
+    """Mean opacity inside the picture's silhouette below which nothing is to be seen."""
+    max_opacity_drop: float = option(0.5, low=0.0, high=1.0)
+    """Share of its best value that the opacity inside the silhouette may lose."""
+    max_components: int = option(12, low=1)
+    """Separate pieces of occupied space, each of at least two cells, above which there are floaters."""
+    min_silhouette_iou: float = option(0.6, low=0.0, high=1.0)
+    """Overlap with the picture's silhouette that must be reached, unless it still rises."""
+    min_silhouette_gain: float = option(0.01, low=0.0, high=1.0)
+    """What counts as rising, between two looks."""
+    lost_silhouette_iou: float = option(0.1, low=0.0, high=1.0)
+    """Overlap below which the scene is wrong, see lost_after."""
+    min_guidance_gradient: float = option(1e-6, low=0.0)
+    """Norm of the guidance's gradient below which it says nothing."""
+    elevation_range: list[float] = option([-15.0, 70.0], low=-90.0, high=90.0)
+    """Degrees of data.default_elevation_deg that are plausible: Zero123 was trained on pictures from above."""
 
 
 @dataclass
@@ -75,6 +113,8 @@ class ExperimentConfig:
     """Lightning Trainer."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Lightning ModelCheckpoint."""
+    health: HealthConfig = field(default_factory=HealthConfig)
+    """What is watched while training."""
     name: str = "default"
     """Folder below exp_root_dir: one experiment, many runs."""
     description: str = ""

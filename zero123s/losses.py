@@ -225,10 +225,12 @@ class LossWeights:
             f.name.removeprefix("lambda_"): Schedule(getattr(cfg, f.name), f"{key}.{f.name}") for f in fields(cfg)
         }
         self.schedules |= {name: Schedule(0.0) for name in skipped}
+        self.halvings: dict[str, int] = {}
+        """How often a term's weight was halved because its value was not finite."""
 
     def weight(self, name: str, step: int) -> float:
         """Return the weight of one term at global step `step`."""
-        return self.schedules[name](step)
+        return self.schedules[name](step) * 0.5 ** self.halvings.get(name, 0)
 
     def ever(self, name: str) -> bool:
         """Return whether a term is ever used."""

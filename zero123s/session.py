@@ -18,13 +18,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
 from zero123s.callbacks.guidance_views import GuidanceViews
+from zero123s.callbacks.health import Health
 from zero123s.callbacks.interrupt import GracefulInterrupt
 from zero123s.callbacks.progress import StepProgress
 from zero123s.callbacks.step_profile import StepProfile
 from zero123s.callbacks.watch import Watcher
 from zero123s.console import log_to_file
-from zero123s.errors import CheckpointError, ConfigError, UserError
+from zero123s.errors import CheckpointError, ConfigError, RunLostError, UserError
 from zero123s.experiment import ExperimentConfig
+from zero123s.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
 from zero123s.ops.threads import measured_threads
 from zero123s.run_dir import append_command, create_run_dir, read_run_record, write_run_record
 from zero123s.run_lock import locked
@@ -158,6 +160,7 @@ class Session:
         _quiet_lightning()
         self.profile_run = profile_run
         self.interrupt = GracefulInterrupt()
+        self.health = Health(self.experiment.health, out_dir)
         self.trainer: pl.Trainer | None = None
         threads = choose_threads(self.experiment.threads, out_dir)
         torch.set_num_threads(threads)
@@ -173,10 +176,14 @@ class Session:
         """Do one mode in the run folder and keep run.json up to date; returns "finished" or "interrupted"."""
         started = time.perf_counter()
         if mode == "train":
-            # Whatever is wrong with settings or models is told before the folder is touched.
+            # Whatever is wrong with settings, models or disks is told before the folder is touched.
+            c = self.experiment.checkpoint
+            n_checkpoints = bool(c.save_last) + (1 if c.save_top_k < 0 else c.save_top_k)
+            require_disk_space(self.out_dir, checkpoint_bytes(self.system), n_checkpoints)
             self.trainer = self._trainer()
             self.system.load_networks(self.trainer.strategy.root_device)
-        with self.interrupt.listening(), locked(self.out_dir):
+        cap = memory_capped(self.experiment.trainer.max_memory_gb, self.on_gpu)
+        with cap, self.interrupt.listening(), locked(self.out_dir):
             self._begin(mode)
             with log_to_file(self.out_dir / "log.txt"):
                 try:
@@ -210,8 +217,10 @@ class Session:
     def _record_failure(self, mode: str, error: BaseException) -> None:
         if mode != "train":
             return
+        state = "lost" if isinstance(error, RunLostError) else "failed"
+        told = {"state": state, "error": f"{type(error).__name__}: {error}", **self.health.record()}
         try:
-            write_run_record(self.out_dir, {"state": "failed", "error": f"{type(error).__name__}: {error}"})
+            write_run_record(self.out_dir, told)
         except UserError:
             logging.getLogger(__name__).warning("run.json could not be written either")
 
@@ -237,7 +246,7 @@ class Session:
             except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
                 raise KeyboardInterrupt from error
         self.step = trainer.global_step
-        self.record["model"] = self.system.describe()
+        self.record |= {"model": self.system.describe(), **self.health.record()}
         trainer.save_checkpoint(self.out_dir / "ckpts" / "last.ckpt")
         if self.interrupt.interrupted:
             return
@@ -264,10 +273,14 @@ class Session:
 
     # ------------------------------------------------------------ training
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether CUDA is used."""
+        return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
     def _trainer(self) -> pl.Trainer:
         t = self.experiment.trainer
         loggers = [TensorBoardLogger(self.out_dir, "tb_logs"), CSVLogger(self.out_dir, "csv_logs")]
-        on_gpu = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         options: dict[str, Any] = {
             "max_steps": t.max_steps,
             "max_epochs": -1,
@@ -278,7 +291,7 @@ class Session:
             "devices": self.devices,
             "num_nodes": t.num_nodes,
             "strategy": t.strategy,
-            "precision": choose_precision(str(t.precision), on_gpu),
+            "precision": choose_precision(str(t.precision), self.on_gpu),
             "accumulate_grad_batches": t.accumulate_grad_batches,
             "gradient_clip_val": t.gradient_clip_val,
             "gradient_clip_algorithm": t.gradient_clip_algorithm,
@@ -311,6 +324,7 @@ class Session:
         return [
             self.interrupt,
             RandomStates(self.experiment.seed),
+            self.health,
             previews,
             GuidanceViews(self.out_dir),
             checkpoints,

@@ -74,6 +74,20 @@ class BaseGeometry(nn.Module):
         """Return a function that grows towards the inside: the density, unless the geometry has an SDF."""
         return self.density(x)
 
+    def points_near(
+        self, x: Float[Tensor, "N 3"], generator: torch.Generator | None
+    ) -> tuple[Float[Tensor, "K 3"], Int[Tensor, "K"] | None] | None:
+        """Return the points of "normal_perturbed" and which of `x` they belong to, drawn as `forward` draws them.
+
+        A geometry that has them also has `normal_at(points)`, so that a large batch can be evaluated in parts. None =
+        only `forward` can draw them.
+        """
+        return None
+
+    def normal_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Return unit outward normals alone."""
+        raise NotImplementedError(f"{type(self).__name__} has points_near() and must define normal_at().")
+
     def on_step(self, step: int) -> None:
         """Move schedules to global step `step`; called before the step's forward pass."""
 

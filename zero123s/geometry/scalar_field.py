@@ -103,13 +103,20 @@ class ScalarFieldGeometry(BaseGeometry):
             normal = self._outwards(gradient)
         perturbed = at = None
         if "normal_perturbed" in needs:
-            at = self._perturbed_at(len(x), generator, x.device)
-            near = x if at is None else x.index_select(0, at)
-            perturbed = self.normal_at(near + PERTURBATION * torch.randn(near.shape, generator=generator).to(x))
+            near, at = self.points_near(x, generator)
+            perturbed = self.normal_at(near)
         sigma = self.sigma_of(value)
         if self.has_sdf:
             return GeometryOutput(sigma, features, normal, perturbed, sdf=value, sdf_grad=gradient, perturbed_at=at)
         return GeometryOutput(sigma, features, normal, perturbed, perturbed_at=at)
+
+    def points_near(
+        self, x: Float[Tensor, "N 3"], generator: torch.Generator | None
+    ) -> tuple[Float[Tensor, "K 3"], Int[Tensor, "K"] | None]:
+        """Return points a small random step away from some of `x`, and from which; None = from all."""
+        at = self._perturbed_at(len(x), generator, x.device)
+        near = x if at is None else x.index_select(0, at)
+        return near + PERTURBATION * torch.randn(near.shape, generator=generator).to(x), at
 
     def _perturbed_at(
         self, n_points: int, generator: torch.Generator | None, device: torch.device

@@ -33,6 +33,9 @@ class BaseGuidance:
         """
         return {}
 
+    micro_batch: int = 0
+    """Views that are judged at once; 0 = all."""
+
     def __init__(self, cfg: Config, reference: ReferenceView, device: torch.device | str = "cpu") -> None:
         self.cfg = cfg
         self.device = torch.device(device)
@@ -48,6 +51,10 @@ class BaseGuidance:
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return named pictures that show what the guidance sees (noised, denoised); empty when it has none."""
         return {}
+
+    def back_off(self) -> str | None:
+        """Do the same with less memory from now on; returns what changed in a few words, None where nothing can."""
+        return None
 
     def describe(self) -> dict[str, str | bool | None]:
         """Return what run.json says of the model: path, hash, family, bundled or not."""

@@ -80,6 +80,8 @@ class StableZero123Guidance(BaseGuidance):
         self.min_percent = Schedule(cfg.min_step_percent, "system.guidance.min_step_percent")
         self.max_percent = Schedule(cfg.max_step_percent, "system.guidance.max_step_percent")
         self.grad_clip = None if cfg.grad_clip is None else Schedule(cfg.grad_clip, "system.guidance.grad_clip")
+        self.micro_batch = cfg.micro_batch
+        self._batch = 0
         self.located = locate_checkpoint(cfg.checkpoint)
         self.model = self._load(decoder=False)
         if cfg.fast or cfg.channels_last or cfg.compile:
@@ -137,9 +139,9 @@ class StableZero123Guidance(BaseGuidance):
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
         """Return the SDS loss of rendered views; its gradient reaches `comp_rgb` through the VAE encoder."""
-        batch = len(cameras)
+        batch = self._batch = len(cameras)
         draws = self.draw(batch, step, generator)
-        size = self.cfg.micro_batch or batch
+        size = self.micro_batch or batch
         if size >= batch:
             latents, grad = self._judge(comp_rgb, cameras, draws, step)
             return GuidanceOutput(loss=sds_loss(latents, grad), grad_norm=grad.norm(), timesteps=draws[1])
@@ -188,6 +190,14 @@ class StableZero123Guidance(BaseGuidance):
         pictures = {"rendered": latents, "noised": noised, "denoised": denoised}
         decode = lambda z: self.model.decode_latents(z / self.model.scale_factor).permute(0, 2, 3, 1).float()  # noqa: E731
         return {name: decode(z).clamp(0, 1) for name, z in pictures.items()}
+
+    def back_off(self) -> str | None:
+        """Judge half as many views at once; see `BaseGuidance`."""
+        at_once = min(self.micro_batch or self._batch, self._batch)
+        if at_once <= 1:
+            return None
+        self.micro_batch = (at_once + 1) // 2
+        return f"views through the guidance at once: {self.micro_batch}"
 
     def describe(self) -> dict[str, str | bool | None]:
         """Return path, hash, family and whether the model is the bundled one."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 from zero123s.options import option
 from zero123s.registry import Registry
@@ -52,6 +53,10 @@ class BaseRenderer(nn.Module):
 
     def on_step(self, step: int) -> None:
         """Move schedules to global step `step`."""
+
+    def occupied(self) -> Bool[Tensor, "X Y Z"] | None:
+        """Return which cells of the scene's cube may hold matter; None where the renderer does not know."""
+        return None
 
 
 RENDERERS: Registry[BaseRenderer] = Registry("renderer", BaseRenderer)

@@ -1,14 +1,16 @@
 """What volume renderers share: marching through an occupancy grid, chunks, and pictures from composited rays."""
 
+import logging
 import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zero123s.errors import ConfigError
 from zero123s.ops.compositing import Composited, visible_samples
+from zero123s.ops.memory import free_cached_memory, is_out_of_memory
 from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
 from zero123s.ops.sections import section
@@ -16,6 +18,10 @@ from zero123s.ops.vectors import unit
 from zero123s.options import option
 from zero123s.renderer.base import BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
+
+logger = logging.getLogger(__name__)
+MIN_CHUNK = 256
+"""Rays; fewer at once would save nothing that counts."""
 
 
 class VolumeRenderer(BaseRenderer):
@@ -61,6 +67,7 @@ class VolumeRenderer(BaseRenderer):
         super().__init__(cfg, bound)
         if cfg.estimator != "occgrid":
             raise ConfigError(f"renderer.estimator: '{cfg.estimator}' is not known; use occgrid.")
+        self.eval_chunk_size = cfg.eval_chunk_size
         self.step_size = math.sqrt(3) * 2 * bound / cfg.num_samples_per_ray
         self.grid = OccupancyGrid([-bound] * 3 + [bound] * 3, cfg.grid_resolution)
         if not cfg.grid_prune:
@@ -100,6 +107,10 @@ class VolumeRenderer(BaseRenderer):
                 ema_decay=self.cfg.grid_ema_decay,
             )
 
+    def occupied(self) -> Bool[Tensor, "X Y Z"] | None:
+        """Return the flags of the occupancy grid, None without one."""
+        return self.grid.binaries[0] if self.cfg.grid_prune else None
+
     def forward(
         self,
         rays: RayBundle,
@@ -115,16 +126,39 @@ class VolumeRenderer(BaseRenderer):
         if self.training:
             flat = self._render(rays_o, rays_d, lights, field, needs, generator)
         else:
-            size = self.cfg.eval_chunk_size
-            chunks = [slice(i, i + size) for i in range(0, len(rays_o), size)]
-            wanted = needs & {"normal"}
-            parts = [self._render(rays_o[c], rays_d[c], lights[c], field, wanted, None) for c in chunks]
-            flat = _Flat(
-                *(torch.cat(column) for column in zip(*(p.images() for p in parts), strict=True)),
-                n_samples=sum(p.n_samples for p in parts),
-            )
+            flat = self._render_in_chunks(rays_o, rays_d, lights, field, needs & {"normal"})
         behind = background(rays.rays_d, generator)
         return _as_images(flat, behind, needs, self.training)
+
+    def _render_in_chunks(
+        self,
+        rays_o: Float[Tensor, "R 3"],
+        rays_d: Float[Tensor, "R 3"],
+        lights: Float[Tensor, "R 3"],
+        field: RadianceField,
+        needs: frozenset[str],
+    ) -> "_Flat":
+        """Render chunk by chunk; where memory runs out, in smaller ones from then on, with the same result."""
+        parts: list[_Flat] = []
+        done = 0
+        while done < len(rays_o):
+            chunk = slice(done, done + self.eval_chunk_size)
+            try:
+                parts.append(self._render(rays_o[chunk], rays_d[chunk], lights[chunk], field, needs, None))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.eval_chunk_size <= MIN_CHUNK:
+                    raise
+            else:
+                done += self.eval_chunk_size
+                continue
+            # Behind the `except`, whose traceback held the tensors of the attempt.
+            self.eval_chunk_size = max(MIN_CHUNK, min(self.eval_chunk_size, len(rays_o)) // 2)
+            free_cached_memory()
+            logger.warning("warning: memory ran out; rendering %d rays at once from now on.", self.eval_chunk_size)
+        return _Flat(
+            *(torch.cat(column) for column in zip(*(p.images() for p in parts), strict=True)),
+            n_samples=sum(p.n_samples for p in parts),
+        )
 
     def _render(
         self,

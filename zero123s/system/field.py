@@ -1,11 +1,14 @@
 """Geometry and material joined into the radiance field that renderer and exporter see."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from zero123s.geometry.base import BaseGeometry
 from zero123s.material.base import BaseMaterial, Shading
+from zero123s.ops.memory import recomputed
 from zero123s.structures import FieldOutput
 
 
@@ -17,6 +20,8 @@ class GeometryMaterialField:
         material: colour from features.
         shading: how this pass is lit.
         generator: draws the offsets of "normal_perturbed".
+        chunk: points that are evaluated at once, each part again for its gradients; 0 = all, keeping the graph. Same
+            random numbers, same gradients up to rounding, memory of one part.
     """
 
     def __init__(
@@ -25,16 +30,20 @@ class GeometryMaterialField:
         material: BaseMaterial,
         shading: Shading | None = None,
         generator: torch.Generator | None = None,
+        chunk: int = 0,
     ) -> None:
         self.geometry = geometry
         self.material = material
         self.shading = shading or Shading()
         self.generator = generator
+        self.chunk = chunk
         self.bound = geometry.cfg.radius
 
     def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return volume density at world positions."""
-        return self.geometry.density(x)
+        if not self.chunk or len(x) <= self.chunk or torch.is_grad_enabled():
+            return self.geometry.density(x)
+        return torch.cat([self.geometry.density(part) for part in x.split(self.chunk)])
 
     def query(
         self,
@@ -43,7 +52,18 @@ class GeometryMaterialField:
         needs: frozenset[str],
         light_positions: Float[Tensor, "N 3"] | None = None,
     ) -> FieldOutput:
-        """Evaluate what `needs` names, in one pass through the geometry."""
+        """Evaluate what `needs` names, in one pass through the geometry, or in parts of `chunk` points."""
+        if self.chunk and len(x) > self.chunk:
+            return self._query_in_parts(x, dirs, needs, light_positions)
+        return self._query(x, dirs, needs, light_positions)
+
+    def _query(
+        self,
+        x: Float[Tensor, "N 3"],
+        dirs: Float[Tensor, "N 3"],
+        needs: frozenset[str],
+        light_positions: Float[Tensor, "N 3"] | None,
+    ) -> FieldOutput:
         wanted = needs - {"rgb"}
         if "rgb" in needs:
             wanted |= self.material.needs(self.shading)
@@ -53,6 +73,41 @@ class GeometryMaterialField:
             features = x.new_zeros(x.shape[0], 0) if out.features is None else out.features
             rgb = self.material(features, x, dirs, out.normal, light_positions, self.shading)
         return FieldOutput(out.sigma, rgb, out.normal, out.normal_perturbed, out.sdf, out.sdf_grad, out.perturbed_at)
+
+    def _query_in_parts(
+        self,
+        x: Float[Tensor, "N 3"],
+        dirs: Float[Tensor, "N 3"],
+        needs: frozenset[str],
+        light_positions: Float[Tensor, "N 3"] | None,
+    ) -> FieldOutput:
+        perturbed = at = None
+        near = self.geometry.points_near(x, self.generator) if "normal_perturbed" in needs else None
+        if near is not None:
+            points, at = near
+            needs = needs - {"normal_perturbed"}
+            perturbed = self._in_parts(lambda part: (self.geometry.normal_at(points[part]),), len(points))[0]
+        elif "normal_perturbed" in needs:
+            return self._query(x, dirs, needs, light_positions)
+        names: list[str] = []
+
+        def evaluate(part: slice) -> tuple[Tensor, ...]:
+            lights = None if light_positions is None else light_positions[part]
+            out = self._query(x[part], dirs[part], needs, lights)
+            found = {name: value for name, value in vars(out).items() if value is not None}
+            names[:] = found
+            return tuple(found.values())
+
+        columns = self._in_parts(evaluate, len(x))
+        values = dict(zip(names, columns, strict=True))
+        return FieldOutput(**values, normal_perturbed=perturbed, perturbed_at=at)  # type: ignore[arg-type]
+
+    def _in_parts(self, evaluate: Callable[[slice], tuple[Tensor, ...]], n: int) -> list[Tensor]:
+        """Return what `evaluate` gives for all of `n` points, joined."""
+        parameters = [p for m in (self.geometry, self.material) for p in m.parameters() if p.requires_grad]
+        parts = [slice(start, start + self.chunk) for start in range(0, n, self.chunk)]
+        rows = [recomputed(lambda part=part: evaluate(part), parameters) for part in parts]
+        return [torch.cat(column) for column in zip(*rows, strict=True)]
 
     def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return a function that grows towards the inside."""

@@ -124,6 +124,7 @@ class Zero123FinetuneSystem(BaseSystem):
         terms = self.losses(batch, self.global_step, batch_idx % self.trainer.accumulate_grad_batches)
         loss = sum(terms.values())
         assert isinstance(loss, Tensor)
+        self.loss_values = {name: value.detach() for name, value in terms.items()}
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=True)
         return loss
 

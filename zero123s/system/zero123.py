@@ -32,6 +32,7 @@ from zero123s.system.optimizers import (
     check_optimizer,
     check_scheduler,
 )
+from zero123s.system.signs import Seen, vital_signs
 from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
 SLOTS = {
@@ -42,6 +43,9 @@ SLOTS = {
     "guidance": GUIDANCES,
     "exporter": EXPORTERS,
 }
+FIRST_SAMPLES, MIN_SAMPLES = 65536, 2048
+"""Samples at once when memory has run out for the first time, and at least."""
+AT_ONCE = "at_once"
 FOG_TERMS = frozenset({"orient", "sparsity", "opaque"})
 
 
@@ -152,6 +156,9 @@ class Zero123System(BaseSystem):
         self._guidance: list[BaseGuidance] = []
         self.guidance_pictures: tuple[int, dict[str, torch.Tensor]] | None = None
         """Step and pictures of the last guidance evaluation, until a callback has taken them."""
+        self._seen = Seen()
+        self.sample_chunk = 0
+        """Samples evaluated at once; 0 = all, until memory runs out."""
 
     # ------------------------------------------------------------ parts
 
@@ -173,7 +180,7 @@ class Zero123System(BaseSystem):
 
     def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:
         """Return the scene as renderer and exporter see it."""
-        return GeometryMaterialField(self.geometry, self.material, shading, generator)
+        return GeometryMaterialField(self.geometry, self.material, shading, generator, self.sample_chunk)
 
     def render(
         self,
@@ -201,6 +208,17 @@ class Zero123System(BaseSystem):
             "lr_scheduler": {"scheduler": scheduler, "interval": self.cfg.scheduler.interval},
         }
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how much is done at once: sums in other parts differ in their last bits."""
+        checkpoint[AT_ONCE] = {"samples": self.sample_chunk, "views": self.guidance.micro_batch if self.guidance else 0}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what `on_save_checkpoint` kept."""
+        at_once = checkpoint.get(AT_ONCE, {})
+        self.sample_chunk = at_once.get("samples", 0)
+        if self.guidance and at_once.get("views"):
+            self.guidance.micro_batch = at_once["views"]
+
     def setup(self, stage: str) -> None:
         """Load the guidance when training begins."""
         if stage == "fit":
@@ -226,6 +244,7 @@ class Zero123System(BaseSystem):
         """Return the weighted sum of all losses of both passes."""
         step = self.global_step
         reference_pass, novel_pass = self.passes(batch, step)
+        self.loss_values = {}
         total = torch.zeros((), device=self.device)
         if novel_pass:
             assert batch.novel is not None
@@ -242,6 +261,7 @@ class Zero123System(BaseSystem):
             reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
         )
         self.log("samples/reference", float(out.n_samples))
+        self._seen.opacity, self._seen.mask = out.opacity.detach(), reference.mask
         return self.loss_weights.compute("reference", step, View(out, reference))
 
     def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
@@ -254,6 +274,7 @@ class Zero123System(BaseSystem):
         out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
         judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
         self.log("guidance/grad_norm", judged.grad_norm)
+        self._seen.guidance_gradient = judged.grad_norm.detach()
         self.log("samples/novel", float(out.n_samples))
         every = self.cfg.freq.guidance_eval
         if every and step % every == 0:
@@ -265,10 +286,33 @@ class Zero123System(BaseSystem):
     def _weigh(self, terms: dict[str, LossTerm], where: str) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
         for name, t in terms.items():
+            self.loss_values[f"{where}/{name}"] = t.value.detach()
             self.log(f"loss/{where}/{name}", t.value.detach())
             self.log(f"loss_weighted/{where}/{name}", t.weight * t.value.detach())
             total = total + t.weight * t.value
         return total
+
+    def vital_signs(self) -> dict[str, float]:
+        """Return what the last step saw of the scene; see `BaseSystem`."""
+        cameras = self.data_source.reference().cameras
+        elevation_deg = float(cameras.elevation_deg[0]) if len(cameras) == 1 and self._guidance else None
+        return vital_signs(self._seen, self.renderer.occupied(), elevation_deg)
+
+    def halve_loss(self, name: str, times: int = 1) -> bool:
+        """Halve the weight of a term on both passes; see `BaseSystem`."""
+        term = name.rsplit("/", 1)[-1]
+        self.loss_weights.halvings[term] = self.loss_weights.halvings.get(term, 0) + times
+        return True
+
+    def back_off(self) -> str | None:
+        """Halve the views that the guidance and the samples that the field work on at once; see `BaseSystem`."""
+        guided = self.guidance.back_off() if self.guidance else None
+        smaller = max(MIN_SAMPLES, (self.sample_chunk or 2 * FIRST_SAMPLES) // 2)
+        words = [guided] if guided else []
+        if smaller != self.sample_chunk:
+            self.sample_chunk = smaller
+            words.append(f"samples in the field at once: {smaller}")
+        return ", ".join(words) or None
 
     # ------------------------------------------------------------ results
 

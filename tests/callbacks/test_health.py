@@ -1,0 +1,206 @@
+"""A watched run: what is not finite never reaches the weights, and what goes wrong is told with what to change."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tiny_system  # noqa: F401 (registers tiny-system)
+import torch
+
+from zero123s.callbacks.checkpoints import AtomicCheckpointIO
+from zero123s.callbacks.signs import Watch
+from zero123s.cli import main
+from zero123s.experiment import HealthConfig
+from zero123s.system.signs import Seen, count_components, vital_signs
+
+YAML = """
+name: tiny
+data_type: tiny-numbers
+system_type: tiny-system
+use_timestamp: false
+threads: 1
+trainer: {max_steps: 8, val_check_interval: 0, enable_progress_bar: false}
+checkpoint: {every_n_train_steps: 2}
+"""
+
+
+@pytest.fixture
+def launch(tmp_path, capsys):
+    (tmp_path / "tiny.yaml").write_text(YAML)
+
+    def launch(*words, out="out"):
+        base = ["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path / out}"]
+        code = main([*base, *words])
+        return code, capsys.readouterr().err, json.loads((tmp_path / out / "tiny" / "run" / "run.json").read_text())
+
+    launch.checkpoint = lambda out="out": AtomicCheckpointIO().load_checkpoint(
+        tmp_path / out / "tiny" / "run" / "ckpts" / "last.ckpt"
+    )
+    return launch
+
+
+def adam(state):
+    return state["optimizer_states"][0]["state"][0]
+
+
+# ---------------------------------------------------------------- numbers that are not finite
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_rate(launch, what):
+    """The optimiser takes one step fewer than an undisturbed run, and its rate is half from then on."""
+    code, err, record = launch("system.nan_at=[3]", f"system.nan_in={what}")
+    assert code == 0
+    assert f"warning: step 3: {'the loss walk' if what == 'loss' else 'a gradient'} is not finite" in err
+    assert record["health"]["skipped_steps"] == [3]
+    state = launch.checkpoint()
+    assert int(adam(state)["step"]) == 7
+    assert torch.isfinite(state["state_dict"]["walker"]).all()
+    rate = state["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert rate == (0.1 if what == "loss" else 0.05), "a term that is at fault is halved itself"
+    assert record["health"]["halved"] == ({"walk": 1} if what == "loss" else {"learning rate": 1})
+    assert record["warnings"][0].startswith("step 3: ")
+
+
+def test_after_three_such_steps_the_run_stops_with_a_diagnosis(launch):
+    code, err, record = launch("system.nan_at=[3,4,6]", "system.nan_in=gradient")
+    assert code == 3
+    assert err.splitlines()[-1].startswith(
+        "error: stopped at step 6: a gradient is not finite; steps that failed: [3, 4, 6]"
+    )
+    assert "system.optimizer.args.lr" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert record["state"] == "lost"
+    assert launch.checkpoint()["global_step"] == 6, "what is left is good"
+    code, _, record = launch("resume=last", "system.nan_at=[]", "health.max_failures=5")
+    assert (code, record["state"], record["step"]) == (0, "finished", 8)
+
+
+def test_failures_far_apart_are_forgotten(launch):
+    code, _, record = launch("system.nan_at=[0,3,6]", "system.nan_in=gradient", "health.failure_window=3")
+    assert (code, record["health"]["skipped_steps"]) == (0, [0, 3, 6])
+
+
+def test_weights_that_are_not_finite_go_back_to_the_checkpoint(launch):
+    code, err, record = launch("system.nan_at=[5]", "system.nan_in=weight")
+    assert code == 0
+    assert "the weights are not finite; back to those of step 4" in err
+    assert torch.isfinite(launch.checkpoint()["state_dict"]["walker"]).all()
+    assert int(adam(launch.checkpoint())["step"]) == 4 + 2, "step 5 was lost, 6 and 7 were done"
+    assert record["health"]["halved"] == {"learning rate": 1}
+
+
+def test_without_a_checkpoint_bad_weights_end_the_run(launch):
+    code, err, record = launch("system.nan_at=[0]", "system.nan_in=weight")
+    assert code == 3
+    assert "there is no checkpoint to go back to yet" in err.splitlines()[-1]
+    assert record["state"] == "lost"
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_resuming_after_a_failure_goes_on_as_if_nothing_had_stopped(launch, what):
+    words = ["system.nan_at=[2]", f"system.nan_in={what}"]
+    assert launch(*words, out="whole")[0] == 0
+    assert launch(*words, "trainer.max_steps=5", out="parts")[0] == 0
+    code, _, record = launch(*words, "resume=last", "trainer.max_steps=8", out="parts")
+    assert code == 0
+    assert record["health"]["skipped_steps"] == [2]
+    whole, parts = launch.checkpoint("whole"), launch.checkpoint("parts")
+    assert torch.equal(whole["state_dict"]["walker"], parts["state_dict"]["walker"])
+    assert torch.equal(adam(whole)["exp_avg"], adam(parts)["exp_avg"])
+
+
+# ---------------------------------------------------------------- signs
+
+
+def test_a_hopeless_run_stops_and_says_what_to_change(launch):
+    code, err, record = launch("system.signs.occupied=0.0", "health.every=1", "health.after=2", "health.lost_after=3")
+    assert code == 3
+    last = err.splitlines()[-1]
+    assert last.startswith("error: stopped at step 4, because the run is lost")
+    assert "lower system.loss.lambda_sparsity" in last
+    assert record["state"] == "lost"
+    assert record["health"] == {"occupied": 0.0}
+    assert len(record["warnings"]) == 1
+    assert err.count("warning: step 2: the scene is empty") == 1, "told once, not at every look"
+    assert (
+        launch("system.signs.occupied=0.0", "health.every=1", "health.after=2", "health.lost_after=0", out="on")[0] == 0
+    )
+
+
+GOOD = {
+    "occupied": 0.1,
+    "components": 1.0,
+    "opacity": 0.9,
+    "silhouette_iou": 0.95,
+    "guidance_gradient": 30.0,
+    "elevation_deg": 5.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("sign", "value", "name", "hopeless"),
+    [
+        ("occupied", 0.0, "empty", True),
+        ("occupied", 0.99, "full", True),
+        ("opacity", 0.01, "opacity", True),
+        ("opacity", 0.4, "opacity_drop", False),
+        ("components", 30.0, "floaters", False),
+        ("silhouette_iou", 0.3, "silhouette_iou", False),
+        ("silhouette_iou", 0.05, "silhouette_iou", True),
+        ("guidance_gradient", 0.0, "guidance", False),
+        ("elevation_deg", -40.0, "elevation", False),
+        ("elevation_deg", 85.0, "elevation", False),
+    ],
+)
+def test_every_sign_has_its_threshold_and_its_advice(sign, value, name, hopeless):
+    watch = Watch(HealthConfig())
+    assert watch.look(100, GOOD) == []
+    (finding,) = watch.look(125, {**GOOD, sign: value})
+    assert (finding.name, finding.hopeless) == (name, hopeless)
+    assert "health." in finding.sentence, "names the threshold"
+    assert any(word in finding.sentence for word in ("system.", "data.")), "says what to change"
+    assert watch.look(150, GOOD) == []
+
+
+def test_a_silhouette_that_still_rises_is_no_finding():
+    watch = Watch(HealthConfig(after=0))
+    found = [watch.look(25 * i, {"silhouette_iou": iou}) for i, iou in enumerate([0.1, 0.2, 0.3, 0.301])]
+    assert [len(f) for f in found] == [0, 0, 0, 1]
+
+
+def test_signs_need_to_stay_before_a_run_is_lost():
+    watch = Watch(HealthConfig(after=0, lost_after=2))
+    verdicts = [watch.lost(watch.look(i, {"occupied": share})) for i, share in enumerate([0.0, 0.5, 0.0, 0.0])]
+    assert [v is not None for v in verdicts] == [False, False, False, True]
+
+
+def test_signs_are_read_off_the_last_step():
+    mask = torch.zeros(1, 8, 8, 1)
+    mask[:, :4] = 1
+    opacity = torch.zeros(1, 8, 8, 1)
+    opacity[:, 2:6] = 0.75
+    cells = torch.zeros(8, 8, 8, dtype=torch.bool)
+    cells[0, 0, :4] = cells[4, 4, :2] = cells[7, 7, 7] = True
+    signs = vital_signs(Seen(opacity, mask, torch.tensor(2.0)), cells, 7.0)
+    assert signs == pytest.approx(
+        {
+            "occupied": 7 / 512,
+            "components": 2.0,
+            "opacity": 0.375,
+            "silhouette_iou": 2 / 6,
+            "guidance_gradient": 2.0,
+            "elevation_deg": 7.0,
+        }
+    )
+    assert vital_signs(Seen()) == {}
+    assert not math.isnan(vital_signs(Seen(opacity, torch.zeros_like(mask)), cells)["occupied"])
+
+
+def test_cells_that_touch_at_a_corner_are_one_piece():
+    cells = np.zeros((4, 4, 4), bool)
+    cells[0, 0, 0] = cells[1, 1, 1] = True
+    assert count_components(cells) == 1
+    cells[1, 1, 1] = False
+    assert count_components(cells) == 0, "a single cell is no piece"

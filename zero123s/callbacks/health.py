@@ -1,0 +1,170 @@
+"""A run that is watched: numbers that are not finite never reach the weights, and what goes wrong is told early."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from zero123s.callbacks.checkpoints import AtomicCheckpointIO
+from zero123s.callbacks.signs import Watch
+from zero123s.errors import RunLostError
+from zero123s.experiment import HealthConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Health(pl.Callback):
+    """Skips steps that are not finite, goes back to the last checkpoint where weights are not, and judges the signs.
+
+    Args:
+        cfg: the thresholds.
+        out_dir: the run folder, where the last checkpoint lies.
+    """
+
+    def __init__(self, cfg: HealthConfig, out_dir: Path) -> None:
+        self.cfg = cfg
+        self.checkpoint = out_dir / "ckpts" / "last.ckpt"
+        self.watch = Watch(cfg)
+        self.failures: list[int] = []
+        self.halvings: dict[str, int] = {}
+        self.warnings: dict[str, str] = {}
+        """The latest sentence of every kind, with its step."""
+        self.signs: dict[str, float] = {}
+        self._loss: torch.Tensor | None = None
+        self._looked = -1
+
+    # ------------------------------------------------------------ kept with the run
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must know to do what the uninterrupted one would."""
+        kept = {"failures": self.failures, "halvings": self.halvings, "warnings": self.warnings}
+        return {**kept, "watch": self.watch.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint says."""
+        self.failures, self.halvings = list(state_dict["failures"]), dict(state_dict["halvings"])
+        self.warnings = dict(state_dict["warnings"])
+        self.watch.load(state_dict["watch"])
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json says of it."""
+        failures = {"skipped_steps": self.failures, "halved": self.halvings} if self.failures else {}
+        return {"warnings": list(self.warnings.values()), "health": {**self.signs, **failures}}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Halve again what was halved before the run was resumed; rates came back with the optimiser."""
+        for name, times in self.halvings.items():
+            if name != "learning rate":
+                pl_module.halve_loss(name, times)
+
+    # ------------------------------------------------------------ numbers that are not finite
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: torch.Tensor) -> None:
+        """Remember the loss until its gradients are there."""
+        self._loss = loss.detach()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Take the gradients away from a step that is not finite: the optimiser then changes nothing, moments neither."""
+        if trainer.precision == "16-mixed":
+            return  # the gradient scaler skips such steps itself, they are how it finds its scale
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        sums = [p.grad.sum(dtype=torch.float32) for p in parameters]
+        if self._loss is not None:
+            sums.append(self._loss.float())
+        if not sums or math.isfinite(float(torch.stack(sums).sum())):
+            return
+        for parameter in parameters:
+            parameter.grad = None
+        bad = [n for n, v in pl_module.loss_values.items() if not math.isfinite(float(v))]
+        self._fail(trainer, pl_module, f"the loss {bad[0]} is not finite" if bad else "a gradient is not finite", bad)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """Look at the weights, before anything could write them down, and now and then at the signs."""
+        step = trainer.global_step
+        if step == self._looked:
+            return  # between accumulated batches
+        self._looked = step
+        if not _state_is_finite(pl_module):
+            self._restore(trainer, pl_module)
+        if self.cfg.every and step % self.cfg.every == 0:
+            self._look(trainer, pl_module, step)
+
+    def _fail(self, trainer: pl.Trainer, pl_module: Any, what: str, losses: list[str]) -> None:
+        step = trainer.global_step
+        self.failures.append(step)
+        recent = [s for s in self.failures if s > step - self.cfg.failure_window]
+        advice = "lower its weight" if losses else "lower system.optimizer.args.lr or set trainer.gradient_clip_val"
+        if len(recent) >= self.cfg.max_failures:
+            raise RunLostError(
+                f"stopped at step {step}: {what}; steps that failed: {recent} (health.max_failures="
+                f"{self.cfg.max_failures}). {advice[0].upper()}{advice[1:]}, then go on from the last checkpoint, which "
+                "is good, with resume=."
+            )
+        halved = [name for name in losses if pl_module.halve_loss(name)]
+        if not halved:
+            _halve_rates(trainer)
+            halved = ["learning rate"]
+        for name in halved:
+            self.halvings[name] = self.halvings.get(name, 0) + 1
+        self._tell(
+            "not_finite", f"step {step}: {what}; the step was skipped and halved: {', '.join(halved)}. {advice}."
+        )
+
+    def _restore(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Go back to the weights and moments of the last checkpoint, keeping the step and the rates of now."""
+        if not self.checkpoint.is_file():
+            raise RunLostError(
+                f"stopped at step {trainer.global_step}: the weights are not finite, and there is no checkpoint to go "
+                "back to yet; lower system.optimizer.args.lr, or checkpoint.every_n_train_steps to have one earlier."
+            )
+        state = AtomicCheckpointIO().load_checkpoint(self.checkpoint)
+        pl_module.load_state_dict(state["state_dict"])
+        for optimizer, kept in zip(trainer.optimizers, state["optimizer_states"], strict=True):
+            rates = [group["lr"] for group in optimizer.param_groups]
+            optimizer.load_state_dict(kept)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        what = f"the weights are not finite; back to those of step {state['global_step']}"
+        self._fail(trainer, pl_module, what, [])
+
+    # ------------------------------------------------------------ signs
+
+    def _look(self, trainer: pl.Trainer, pl_module: Any, step: int) -> None:
+        self.signs = pl_module.vital_signs()
+        for run_logger in trainer.loggers:
+            run_logger.log_metrics({f"health/{name}": value for name, value in self.signs.items()}, step)
+        found = self.watch.look(step, self.signs)
+        for finding in found:
+            if self.watch.in_a_row[finding.name] == 1:
+                self._tell(finding.name, f"step {step}: {finding.sentence}")
+        lost = self.watch.lost(found)
+        if lost is not None:
+            raise RunLostError(f"stopped at step {step}, because the run is lost (health.lost_after): {lost.sentence}")
+
+    def _tell(self, name: str, sentence: str) -> None:
+        self.warnings[name] = sentence
+        logger.warning("warning: %s", sentence)
+
+
+def _state_is_finite(module: torch.nn.Module) -> bool:
+    """Return whether all trained weights and all buffers are finite, by their sum: one pass and one wait for the device."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    tensors = [t for t in [*trained, *module.buffers()] if t.is_floating_point() and t.numel()]
+    with torch.no_grad():
+        return not tensors or math.isfinite(float(torch.stack([t.sum(dtype=torch.float32) for t in tensors]).sum()))
+
+
+def _halve_rates(trainer: pl.Trainer) -> None:
+    """Halve the learning rates, also where a scheduler computes them anew from their first values."""
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.5
+    pending = [config.scheduler for config in trainer.lr_scheduler_configs]
+    while pending:
+        scheduler: Any = pending.pop()
+        pending += getattr(scheduler, "_schedulers", [])
+        if hasattr(scheduler, "base_lrs"):
+            scheduler.base_lrs = [rate * 0.5 for rate in scheduler.base_lrs]
