@@ -17,6 +17,7 @@ COMMANDS = {
     "render": ("zero123s.scenes.command", "render meshes or generated objects into training views"),
     "new": ("zero123s.scaffold", "write a geometry, guidance, loss, exporter or data source to start from"),
     "cache-latents": ("zero123s.diffusion.command_latents", "encode rendered views once, for quick training"),
+    "batch": ("zero123s.cluster.command", "turn many pictures into meshes, here or on a Ray cluster"),
     "launch": ("zero123s.cli", "train, validate, test or export as a YAML file says (same as launch.py)"),
 }
 

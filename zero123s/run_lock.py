@@ -9,12 +9,16 @@ from zero123s.errors import ConfigError, OutputError
 from zero123s.files import explain_os_error
 
 
+class FolderInUseError(ConfigError):
+    """A run folder that another process holds."""
+
+
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold a run folder for the time of the block; the operating system lets go of it even when the process is killed.
 
     Raises:
-        ConfigError: another process holds it.
+        FolderInUseError: another process holds it.
         OutputError: the folder cannot be written.
     """
     try:
@@ -25,7 +29,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     try:
         if not _try_lock(file.fileno()):
             file.seek(0)
-            raise ConfigError(
+            raise FolderInUseError(
                 f"The run folder '{run_dir}' is in use by process {file.read().strip() or 'unknown'}; wait for it, "
                 "stop it, or start a run of your own without resume=."
             )

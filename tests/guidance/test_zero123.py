@@ -6,6 +6,7 @@ import torch
 from zero123s.diffusion.checkpoint import save_zero123
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import parse_model_config
+from zero123s.diffusion.shared import shared, sharing_networks
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import ReferenceView
@@ -95,3 +96,35 @@ def test_record_names_file_hash_licence_and_precision(checkpoint):
     assert len(record["sha256"]) == 64
     assert "Research" in record["license"]
     assert "unet float32" in record["dtype"]
+
+
+def test_runs_that_share_networks_load_them_once_and_see_the_same(checkpoint):
+    comp_rgb = torch.rand(2, 24, 24, 3)
+
+    def seeded(dtype="auto"):
+        torch.manual_seed(2)  # the input view is random
+        return guidance(checkpoint, dtype=dtype)
+
+    _, alone = judge(seeded(), comp_rgb)
+    with sharing_networks():
+        first, second, other = seeded(), seeded(), seeded("bf16")
+        assert first.model is second.model
+        assert other.model is not first.model
+        cameras = orbit_cameras(10.0, 40.0)
+        first.evaluate(torch.rand(1, 16, 16, 3), cameras, 0, torch.Generator().manual_seed(0))
+        assert second.model.vae.decoder is not None
+        assert torch.equal(judge(second, comp_rgb)[1], alone), "a decoder that one of them needed changes nothing"
+    assert guidance(checkpoint).model is not first.model
+    assert guidance(checkpoint).model is not guidance(checkpoint).model
+
+
+def test_no_more_networks_are_kept_than_fit():
+    made = []
+    with sharing_networks():
+        for key in "abcab":
+            shared(key, lambda key=key: made.append(key))
+    assert made == list("abcab"), "with room for two, the third drops the first"
+    with sharing_networks():
+        for key in "abab":
+            shared(key, lambda key=key: made.append(key))
+    assert made[5:] == ["a", "b"]

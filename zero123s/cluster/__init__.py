@@ -1,0 +1,1 @@
+"""Many pictures to meshes on Ray: `zero123s batch`."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from zero123s.diffusion.checkpoint import load_zero123
 from zero123s.diffusion.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
+from zero123s.diffusion.shared import shared
 from zero123s.diffusion.speed import speed_up
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.sds import loss_with_gradient, sample_timesteps, sds_gradient, sds_loss
@@ -18,6 +19,9 @@ from zero123s.ops.sections import section
 from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
+
+_LOADING = ("config", "ema", "dtype", "fast", "channels_last", "compile")
+"""Settings that decide what the loaded networks are."""
 
 
 def composite_on_white(reference: ReferenceView) -> Float[Tensor, "1 3 H W"]:
@@ -83,16 +87,25 @@ class StableZero123Guidance(BaseGuidance):
         self.micro_batch = cfg.micro_batch
         self._batch = 0
         self.located = locate_checkpoint(cfg.checkpoint)
-        self.model = self._load(decoder=False)
-        if cfg.fast or cfg.channels_last or cfg.compile:
-            speed_up(self.model, cfg.fast, cfg.channels_last, cfg.compile)
+        # Nothing below changes the networks, so runs of one process may share them.
+        key = ("zero123", str(self.located.path), self._family(), *(getattr(cfg, name) for name in _LOADING))
+        self.model = shared((*key, str(self.device)), self._load_fast)
         self._condition_on(reference.to(self.device))
+
+    def _family(self) -> str:
+        return self.cfg.family if self.cfg.family != "auto" else self.family
+
+    def _load_fast(self) -> Zero123Model:
+        cfg = self.cfg
+        model = self._load(decoder=False)
+        if cfg.fast or cfg.channels_last or cfg.compile:
+            speed_up(model, cfg.fast, cfg.channels_last, cfg.compile)
+        return model
 
     def _load(self, decoder: bool) -> Zero123Model:
         cfg = self.cfg
-        family = cfg.family if cfg.family != "auto" else self.family
         return load_zero123(
-            self.located.path, cfg.config, family, cfg.ema, cfg.dtype, device=self.device, decoder=decoder
+            self.located.path, cfg.config, self._family(), cfg.ema, cfg.dtype, device=self.device, decoder=decoder
         )
 
     @torch.no_grad()
@@ -179,7 +192,9 @@ class StableZero123Guidance(BaseGuidance):
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return the rendered, noised and one-step denoised views as the network sees them."""
         if self.model.vae.decoder is None:  # distillation alone does not need it
-            self.model.vae = self._load(decoder=True).vae
+            # The decoder alone: the encoder that runs compute with stays the very same one.
+            whole = self._load(decoder=True).vae
+            self.model.vae.decoder, self.model.vae.post_quant_conv = whole.decoder, whole.post_quant_conv
         posterior_noise, t, noise = self.draw(len(cameras), step, generator)
         latents = self.encode(comp_rgb, posterior_noise)
         noised = self.model.add_noise(latents, noise, t)

@@ -1,0 +1,114 @@
+"""`zero123s batch` against one `launch.py` per picture: seconds for the same pictures at the same settings.
+
+python benchmarks/batch.py OUT                     # 24 pictures of 20 steps, one worker killed twice on the way
+
+Both sides use one process at a time with one thread unless --workers says otherwise, so the gain is what is loaded once.
+Half of the single launches run before the batch and half after it, because a shared machine is never the same twice.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SAMPLES = ("hamburger", "car", "chair", "dog", "robot", "teapot")
+SETTINGS = [
+    "threads=1",
+    "trainer.val_check_interval=0",
+    "trainer.enable_progress_bar=false",
+    "checkpoint.every_n_train_steps=5",
+    "data.random_camera.n_val_views=1",
+    "data.random_camera.n_test_views=8",
+    "data.random_camera.eval_height=64",
+    "data.random_camera.eval_width=64",
+    "system.exporter.isosurface_resolution=64",
+    "system.exporter.texture_size=256",
+    "system.exporter.max_faces=2000",
+]
+
+
+def write_pictures(folder: Path, n: int) -> list[Path]:
+    """Write the sample pictures, mirrored and tinted so that no two are alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i in range(n):
+        rgba = np.asarray(Image.open(REPOSITORY / "load" / "images" / f"{SAMPLES[i % len(SAMPLES)]}_rgba.png")).copy()
+        rgba = rgba[:, ::-1] if i // len(SAMPLES) % 2 else rgba
+        rgba[..., i % 3] = (rgba[..., i % 3] * (1 - 0.1 * (i // len(SAMPLES)))).astype(np.uint8)
+        paths.append(folder / f"picture{i:02}.png")
+        Image.fromarray(rgba).save(paths[-1])
+    return paths
+
+
+def launch(picture: Path, out: Path, words: list[str]) -> float:
+    """Run launch.py for one picture; returns seconds."""
+    started = time.perf_counter()
+    command = [sys.executable, "launch.py", "--config", "configs/stable-zero123.yaml", "--train"]
+    subprocess.run(
+        [*command, f"data.image_path={picture}", f"exp_root_dir={out}", *words],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+    )
+    return time.perf_counter() - started
+
+
+def kill_workers(out: Path, times: int, killed: list[str]) -> None:
+    """Kill the process of an item that has a checkpoint and is in training, `times` times."""
+    while len(killed) < times:
+        time.sleep(0.1)
+        for path in sorted((out / "items").glob("*/item.json")):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            run = path.with_name("run.json")
+            trains = run.is_file() and json.loads(run.read_text(encoding="utf-8"))["state"] == "training"
+            fresh = record["name"] not in killed and record["state"] == "running"
+            if fresh and trains and path.with_name("ckpts").joinpath("last.ckpt").is_file() and len(killed) < times:
+                os.kill(record["process"], signal.SIGKILL)
+                killed.append(record["name"])
+
+
+def batch(pictures: Path, out: Path, words: list[str], workers: int, kills: int) -> tuple[float, list[str]]:
+    """Run the batch; returns seconds and the items whose workers were killed."""
+    killed: list[str] = []
+    threading.Thread(target=kill_workers, args=(out, kills, killed), daemon=True).start()
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "zero123s.commands", "batch", str(pictures), "--out", str(out)]
+    subprocess.run([*command, "--workers", str(workers), *words], cwd=REPOSITORY, check=True)
+    return time.perf_counter() - started, killed
+
+
+def main() -> None:
+    """Print both times and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("-n", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=2)
+    args = parser.parse_args()
+    out = args.out.resolve()
+    pictures = write_pictures(out / "pictures", args.n)
+    words = [*SETTINGS, f"trainer.max_steps={args.steps}"]
+    single = [launch(p, out / "single", words) for p in pictures[: args.n // 2]]
+    seconds, killed = batch(out / "pictures", out / "batch", words, args.workers, args.kills)
+    single += [launch(p, out / "single", words) for p in pictures[args.n // 2 :]]
+    items = json.loads((out / "batch" / "manifest.json").read_text(encoding="utf-8"))["items"]
+    whole = sum(i["state"] == "finished" for i in items)
+    print(f"launch.py {args.n} times: {sum(single):.0f} s; batch: {seconds:.0f} s; ratio {sum(single) / seconds:.2f}")
+    print(f"killed: {killed}; whole: {whole} of {args.n}; attempts: {[i['attempts'] for i in items]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What a batch's source may be, and the table, page and records, without Ray."""
+
+import io
+import json
+
+import pytest
+
+from zero123s.cluster.command import main
+from zero123s.cluster.items import read_items
+from zero123s.cluster.manifest import file_hashes, read_checked, whole, write_checked
+from zero123s.cluster.page import write_page
+from zero123s.cluster.table import LiveTable, clock, headline, row
+from zero123s.errors import ConfigError
+
+
+def test_folders_and_lists_name_pictures_in_order(pictures, tmp_path):
+    (pictures / "p0_depth.png").write_bytes((pictures / "p0.png").read_bytes())
+    (pictures / "notes.md").write_text("no picture")
+    assert [i.name for i in read_items(pictures)] == ["p0", "p1", "p2", "p3"]
+    (tmp_path / "list.txt").write_text("# mine\npictures/p2.png\n\npictures/p1.png\npictures/p2.png\n")
+    assert [i.name for i in read_items(tmp_path / "list.txt")] == ["p2", "p1", "p2-2"]
+
+
+def test_a_csv_has_settings_for_each(pictures, tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "image,name,elevation,seed,trainer.max_steps,overrides\n"
+        "pictures/p0.png,front,20,,9,system.fail_at=2 tag='a b'\npictures/p1.png,,,7,,\n"
+    )
+    first, second = read_items(tmp_path / "a.csv")
+    assert (first.name, second.name) == ("front", "p1")
+    assert first.words == ("data.default_elevation_deg=20", "trainer.max_steps=9", "system.fail_at=2", "tag=a b")
+    assert second.words == ("seed=7",)
+    assert first.fingerprint("x") != second.fingerprint("x")
+    assert first.fingerprint("x") != first.fingerprint("y")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "picture\np.png\n", "unknown column 'picture'"),
+        ("a.csv", "name\nx\n", "no column 'image'"),
+        ("a.csv", "image,elevatoin\np.png,3\n", "Did you mean 'elevation'"),
+        ("a.csv", "image,seed\npictures/p0.png\n", "line 2: has not 2 fields"),
+        ("a.csv", "image,overrides\npictures/p0.png,max_steps\n", "line 2: 'max_steps' is no override"),
+        ("a.csv", "image\nnowhere.png\n", "nowhere.png' is no file"),
+        ("a.txt", "\n", "names no picture"),
+    ],
+)
+def test_mistakes_in_lists_are_told_with_their_line(name, text, message, pictures, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_items(tmp_path / name)
+
+
+def test_a_dry_run_checks_the_settings_of_every_item_and_writes_nothing(pictures, batch_config, tmp_path, capsys):
+    words = ["--out", str(tmp_path / "out"), "--config", str(batch_config), "--dry-run"]
+    assert main([str(pictures), *words]) == 0
+    assert capsys.readouterr().out.count("run ") == 4
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "a.csv").write_text("image,system.fial_at\npictures/p1.png,3\n")
+    with pytest.raises(ConfigError, match=r"p1: Unknown key 'system.fial_at'. Did you mean 'system.fail_at'"):
+        main([str(tmp_path / "a.csv"), *words])
+    with pytest.raises(ConfigError, match="--retries"):
+        main([str(pictures), *words, "--retries", "-1"])
+    with pytest.raises(ConfigError, match="does not exist"):
+        main(["nowhere", *words])
+
+
+def test_records_are_whole_only_with_every_file_as_it_was(tmp_path):
+    (tmp_path / "mesh.glb").write_bytes(b"mesh")
+    record = {"state": "finished", "fingerprint": "f", "sha256": file_hashes(tmp_path, [tmp_path / "mesh.glb"])}
+    write_checked(tmp_path / "item.json", record)
+    assert whole(tmp_path, "f") == record
+    assert whole(tmp_path, "g") is None
+    (tmp_path / "mesh.glb").write_bytes(b"mess")
+    assert whole(tmp_path, "f") is None
+    text = (tmp_path / "item.json").read_text()
+    (tmp_path / "item.json").write_text(text.replace("finished", "finisked"))
+    assert read_checked(tmp_path / "item.json") is None
+    (tmp_path / "item.json").write_text(text[:-9])
+    assert read_checked(tmp_path / "item.json") is None
+
+
+def test_the_table_says_how_far_everything_is():
+    records = [{"state": "finished"}, {"state": "finished", "skipped": True}, {"state": "failed"}]
+    assert headline(6, records, 2, 60, 1) == (
+        "3 of 6, 1 failed, 2 finished, 2 running, 1:00 so far, 1:30 left, 1 workers replaced"
+    )
+    assert clock(7205) == "2:00:05"
+    line = row("mug", {"stage": "train", "step": 50, "max_steps": 100, "left": 65, "attempt": 2}, 200)
+    assert "|##########          | 50/100 1:05 attempt 2" in line
+    assert len(row("x" * 100, {}, 40)) < 40
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Terminal()
+    table = LiveTable(6, screen)
+    table.show(records, {"mug": {"stage": "train"}}, 0)
+    table.show(records, {}, 0)
+    assert "\x1b[2F" in screen.getvalue(), "draws over the two lines of before"
+    pipe = io.StringIO()
+    table = LiveTable(6, pipe)
+    for _ in range(5):
+        table.show(records, {}, 0)
+    assert pipe.getvalue().count("\n") == 1
+
+
+def test_the_page_escapes_what_people_call_their_pictures(tmp_path):
+    record = {"name": "<b>", "state": "finished", "metrics": {"psnr": 20.0}, "files": {"glb": "export/model.glb"}}
+    page = write_page(tmp_path, [record], "1 & done").read_text()
+    assert "<b>" not in page
+    assert 'href="items/%3Cb%3E/export/model.glb"' in page
+    assert "1 &amp; done" in page
+    assert json.dumps("psnr")[1:-1] in page

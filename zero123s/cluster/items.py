@@ -1,0 +1,110 @@
+"""What a batch consists of: a folder of pictures, a list of them, or a CSV with settings for each."""
+
+import csv
+import hashlib
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zero123s.config import read_overrides
+from zero123s.errors import ConfigError
+from zero123s.registry import nearest
+from zero123s.run_dir import shell_safe
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
+COMPANIONS = ("_depth", "_normal", "_steps")
+"""Endings of files that belong to a picture and are none of their own."""
+COLUMNS = ("image", "name", "elevation", "seed", "overrides")
+COLUMN_KEYS = {"elevation": "data.default_elevation_deg", "seed": "seed"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture and what is special about its run."""
+
+    name: str
+    """Its folder below OUT/items; unique in a batch."""
+    image: Path
+    """Absolute."""
+    words: tuple[str, ...] = ()
+    """Overrides of this item alone."""
+
+    def fingerprint(self, settings: str) -> str:
+        """Return a hash of all that the result depends on: settings of the batch, this item's own, the picture."""
+        picture = hashlib.sha256(self.image.read_bytes()).hexdigest()
+        return hashlib.sha256(json.dumps([settings, sorted(self.words), picture]).encode()).hexdigest()
+
+
+def read_items(source: Path) -> list[Item]:
+    """Return the items that a folder, a list (.txt, one picture a line) or a .csv names, in order.
+
+    A CSV has a header: `image`, and if wanted `name`, `elevation` (degrees), `seed`, `overrides` (words as on a command
+    line) and any key of the YAML file that has a dot. Pictures are found relative to the file that names them.
+
+    Raises:
+        ConfigError: nothing there, a picture that is missing, an unknown column, a setting that cannot be read.
+    """
+    if source.is_dir():
+        paths = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURES and not p.stem.endswith(COMPANIONS))
+        rows = [(p, "", ()) for p in paths]
+    elif source.suffix.lower() == ".csv":
+        rows = _csv_rows(source)
+    elif source.suffix.lower() in PICTURES:
+        rows = [(source, "", ())]
+    else:
+        lines = [line.strip() for line in _text_of(source).splitlines()]
+        rows = [(source.parent / line, "", ()) for line in lines if line and not line.startswith("#")]
+    if not rows:
+        raise ConfigError(
+            f"'{source}' names no picture; give a folder with some, a list, or a CSV with a column 'image'."
+        )
+    return _named(source, rows)
+
+
+def _named(source: Path, rows: Sequence[tuple[Path, str, tuple[str, ...]]]) -> list[Item]:
+    items: dict[str, Item] = {}
+    for image, wanted, words in rows:
+        if not image.is_file():
+            raise ConfigError(f"'{image}' is no file, but '{source}' names it.")
+        name = base = shell_safe(wanted or image.stem)
+        count = 1
+        while name.lower() in items:  # file systems may not tell capitals apart
+            count += 1
+            name = f"{base}-{count}"
+        items[name.lower()] = Item(name, image.resolve(), words)
+    return list(items.values())
+
+
+def _text_of(source: Path) -> str:
+    try:
+        return source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{source}' cannot be read as a list of pictures ({error}).") from error
+
+
+def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
+    reader = csv.DictReader(io.StringIO(_text_of(source)))
+    columns = [c.strip() for c in reader.fieldnames or []]
+    for column in columns:
+        if column not in COLUMNS and "." not in column:
+            raise ConfigError(f"{source}: unknown column '{column}'.{nearest(column, list(COLUMNS))}")
+    if "image" not in columns:
+        raise ConfigError(f"{source}: there is no column 'image' in its first line.")
+    rows = []
+    for number, row in enumerate(reader, start=2):
+        if None in row or None in row.values():
+            raise ConfigError(f"{source}, line {number}: has not {len(columns)} fields as the first line has.")
+        cells = {key.strip(): value.strip() for key, value in row.items() if value.strip()}
+        if "image" not in cells:
+            raise ConfigError(f"{source}, line {number}: the column 'image' is empty.")
+        words = [f"{COLUMN_KEYS.get(c, c)}={v}" for c, v in cells.items() if c in COLUMN_KEYS or "." in c]
+        try:
+            words += shlex.split(cells.get("overrides", ""))
+            read_overrides(words)
+        except (ConfigError, ValueError) as error:
+            raise ConfigError(f"{source}, line {number}: {error}") from error
+        rows.append((source.parent / cells["image"], cells.get("name", ""), tuple(words)))
+    return rows

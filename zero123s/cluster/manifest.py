@@ -1,0 +1,64 @@
+"""What is known of every item: one record beside its results, and all of them in OUT/manifest.json, each with a checksum."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zero123s.files import write_text
+
+RECORD = "item.json"
+MANIFEST = "manifest.json"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """Return the hash of everything in `content` but its own "checksum"."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def write_checked(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON with its checksum, whole or not at all; raises OutputError."""
+    content = json.loads(json.dumps(content))  # what a reader will see: tuples are lists
+    write_text(path, json.dumps({**content, "checksum": checksum(content)}, indent=1) + "\n")
+
+
+def read_checked(path: Path) -> dict[str, Any] | None:
+    """Return JSON whose checksum is right, without the checksum; None for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.pop("checksum", None) != checksum(content):
+        return None
+    return content
+
+
+def file_hashes(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Return path below `folder` -> SHA-256."""
+    return {path.resolve().relative_to(folder.resolve()).as_posix(): sha256_of(path) for path in sorted(set(files))}
+
+
+def whole(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return an item's record if it finished with these very settings and every file of it is as it was written."""
+    record = read_checked(folder / RECORD)
+    if record is None or record.get("state") != "finished" or record.get("fingerprint") != fingerprint:
+        return None
+    for name, digest in record["sha256"].items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            return None
+    return record

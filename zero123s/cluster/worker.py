@@ -1,0 +1,138 @@
+"""One item's run, in whatever process: from its checkpoint if there is one, told step by step, ended by a record."""
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zero123s.api import Result, prepare, run_plan
+from zero123s.callbacks.watch import Progress
+from zero123s.cli import plan_run
+from zero123s.cluster.items import Item
+from zero123s.cluster.manifest import RECORD, file_hashes, read_checked, write_checked
+from zero123s.errors import UserError
+from zero123s.preprocess.images import read_image, resize_rgba, write_png_atomic
+from zero123s.run_lock import FolderInUseError
+
+SECONDS_FOR_LOCK = 60.0
+"""A killed process lets go of its run folder when the system has buried it."""
+THUMBNAIL = 128
+FOLDER = "items"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all items of a batch have in common."""
+
+    out: Path
+    """Absolute; every node must see it under this name."""
+    config: str
+    words: tuple[str, ...]
+    profile: str
+    fingerprint: str
+    cut_out: bool
+    """Cut the object out of pictures without transparency first."""
+
+
+def folder_of(item: Item, setup: Setup) -> Path:
+    """Return an item's run folder."""
+    return setup.out / FOLDER / item.name
+
+
+def run_item(item: Item, setup: Setup, attempt: int, tell: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """Run one item to its end and return its record, which also lies in its folder; never raises.
+
+    Args:
+        attempt: counted from 1, for the record.
+        tell: is called with a few words of progress, at most about twice a second.
+    """
+    started = time.time()
+    folder = folder_of(item, setup)
+    fingerprint = item.fingerprint(setup.fingerprint)
+    record: dict[str, Any] = {"name": item.name, "image": str(item.image), "overrides": list(item.words)}
+    record |= {"fingerprint": fingerprint, "attempts": attempt, "process": os.getpid()}
+    try:
+        _put_aside_foreign(folder, fingerprint)
+        write_checked(folder / RECORD, {**record, "state": "running"})
+        result = _train(item, setup, folder, _Teller(tell))
+        files = [path for path in result.files.values() if path.is_file()]
+        record |= {
+            "state": "finished",
+            "metrics": result.metrics,
+            "seconds": round(time.time() - started, 1),
+            "step": result.record.get("step"),
+            "peak_memory_gb": result.record.get("peak_memory_gb"),
+            "files": {k: p.resolve().relative_to(folder.resolve()).as_posix() for k, p in result.files.items()},
+            "sha256": file_hashes(folder, [*files, *folder.glob("export/*")]),
+        }
+    except UserError as error:
+        record |= {"state": "failed", "error": str(error), "final": True}
+    except Exception as error:
+        record |= {"state": "failed", "error": f"{type(error).__name__}: {error}", "final": False}
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    write_checked(folder / RECORD, record)
+    return record
+
+
+class _Teller:
+    """Passes a run's progress on, but not every step of it."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], Any]) -> None:
+        self.tell = tell
+        self.last = 0.0
+        self.stage = ""
+
+    def __call__(self, p: Progress) -> None:
+        if p.stage == self.stage and time.monotonic() - self.last < 0.5:
+            return
+        self.last, self.stage = time.monotonic(), p.stage
+        self.tell({"stage": p.stage, "step": p.step, "max_steps": p.max_steps, "left": p.seconds_left})
+
+
+def _put_aside_foreign(folder: Path, fingerprint: str) -> None:
+    """Rename a folder that other settings or another picture have left: its checkpoint must not be gone on with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        return
+    old = read_checked(folder / RECORD)
+    if old is None or old.get("fingerprint") != fingerprint:
+        n = 1 + len(list(folder.parent.glob(f"{folder.name}.before*")))
+        folder.rename(folder.with_name(f"{folder.name}.before{n}"))
+        folder.mkdir()
+
+
+def _train(item: Item, setup: Setup, folder: Path, teller: _Teller) -> Result:
+    picture = _picture(item, setup, folder)
+    checkpoint = folder / "ckpts" / "last.ckpt"
+    places = {"data.image_path": picture, "exp_root_dir": setup.out, "name": FOLDER, "tag": item.name}
+    if checkpoint.is_file():
+        places["resume"] = folder
+    words = [*setup.words, *item.words, "use_timestamp=false"]
+    words += [f"{key}={json.dumps(str(value))}" for key, value in places.items()]
+    _, plan = plan_run(setup.config, words, setup.profile)
+    patience = time.monotonic() + SECONDS_FOR_LOCK
+    while True:
+        try:
+            return run_plan(plan, folder, checkpoint if checkpoint.is_file() else None, teller)
+        except FolderInUseError:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(1)
+
+
+def _picture(item: Item, setup: Setup, folder: Path) -> Path:
+    """Return the picture that training reads, and leave a small one for the summary."""
+    loaded = read_image(item.image)
+    rgba, path = loaded.rgba, item.image
+    if setup.cut_out and not loaded.has_alpha:
+        path = folder / "input_rgba.png"
+        rgba = prepare(item.image)
+        write_png_atomic(path, rgba)
+    scale = THUMBNAIL / max(rgba.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in rgba.shape[:2])
+    write_png_atomic(folder / "thumbnail.png", resize_rgba(rgba, height, width))
+    return path

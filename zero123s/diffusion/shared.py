@@ -1,0 +1,36 @@
+"""Networks that several runs of one process share, instead of loading them for every run."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+MAX_KEPT = 2
+"""Networks kept at once, the least recently used one goes first: full-size ones take gigabytes."""
+
+_kept: OrderedDict[Hashable, Any] | None = None
+
+
+@contextmanager
+def sharing_networks() -> Iterator[None]:
+    """Let all runs inside the block share what they load; outside of it nothing is kept."""
+    global _kept  # noqa: PLW0603 (one per process is the point)
+    outer, _kept = _kept, OrderedDict()
+    try:
+        yield
+    finally:
+        _kept = outer
+
+
+def shared(key: Hashable, load: Callable[[], T]) -> T:
+    """Return what `load` returns, or what it returned under the same key before; the caller must not change it."""
+    if _kept is None:
+        return load()
+    if key not in _kept:
+        # Room first: two full-size networks must not be in memory for the sake of a third.
+        while len(_kept) >= MAX_KEPT:
+            _kept.popitem(last=False)
+        _kept[key] = load()
+    _kept.move_to_end(key)
+    return _kept[key]
