@@ -1,6 +1,7 @@
 """Flags, dry runs, explanations: what the command line answers."""
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,22 @@ def test_the_package_imports_quickly_and_without_torch():
             break
         time.sleep(1)
     assert best < 0.5
+
+
+@pytest.mark.parametrize("module", ["zero123s.cli", "zero123s.commands"])
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")]
+)
+def test_waiting_threads_spin_briefly_unless_the_user_says_otherwise(module, given, spins):
+    code = (
+        f"import os, sys; from {module} import main; main(['--help']) if '{module}'.endswith('commands') else main(['-x']);"
+        "assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == spins
 
 
 @pytest.mark.parametrize(

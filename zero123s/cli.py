@@ -100,8 +100,9 @@ def choose_profile(wanted: str, config: Path) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 2 a mistake that the message explains, 130 interrupted."""
-    from zero123s.console import told
+    from zero123s.console import told, wait_briefly_for_threads
 
+    wait_briefly_for_threads()
     return told(lambda: _launch(sys.argv[1:] if argv is None else argv))
 
 
@@ -122,6 +123,7 @@ def check_experiment(loaded: "LoadedConfig") -> "Plan":
     from zero123s import compat
     from zero123s.experiment import parse_experiment
     from zero123s.plugins import load_plugins
+    from zero123s.summary import say
     from zero123s.system.base import plan_experiment
 
     notices = loaded.notices + compat.translate(loaded.cfg)
@@ -132,7 +134,7 @@ def check_experiment(loaded: "LoadedConfig") -> "Plan":
     except ConfigError as error:
         raise ConfigError(f"{error}{loaded.where(str(error))}") from error
     for notice in notices + plan.notices():
-        print(f"note: {notice}", file=sys.stderr)
+        say(f"note: {notice}")
     return plan
 
 
@@ -201,6 +203,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         return 0
 
     from zero123s.callbacks.interrupt import EXIT_CODE
+    from zero123s.processes import is_main_process
     from zero123s.session import Session
     from zero123s.summary import model_words, print_summary, say
 
@@ -209,7 +212,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         say(f"guided by {guided}")
     session = Session(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
     state = session.run(args.mode)
-    print_summary(session.record, out_dir, state, args.mode)
+    if is_main_process():
+        print_summary(session.record, out_dir, state, args.mode)
     return EXIT_CODE if state == "interrupted" else 0
 
 

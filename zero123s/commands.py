@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from zero123s import __version__
-from zero123s.console import told
+from zero123s.console import told, wait_briefly_for_threads
 from zero123s.registry import nearest
 
 COMMANDS = {
@@ -30,6 +30,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; exit code 2 with one sentence for a mistake."""
+    wait_briefly_for_threads()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())

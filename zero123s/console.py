@@ -1,6 +1,7 @@
 """What a person at the terminal sees: log lines that do not break the progress bar, and a copy in the run folder."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from zero123s.errors import UserError, explain_missing_package
 from zero123s.files import OUT_OF_SPACE, explain_os_error
+from zero123s.processes import is_main_process
 
 ROOT = "zero123s"
 
@@ -25,14 +27,17 @@ class _Terminal(logging.Handler):
 
 
 def set_up_logging(verbose: bool) -> None:
-    """Send this package's log to the terminal: what was chosen, or with `verbose` every detail. Can be repeated."""
+    """Send this package's log to the terminal: what was chosen, or with `verbose` every detail. Can be repeated.
+
+    Of several processes that train together the main one tells; the others only warn.
+    """
     logger = logging.getLogger(ROOT)
     for handler in [h for h in logger.handlers if isinstance(h, _Terminal)]:
         logger.removeHandler(handler)
     handler = _Terminal()
     handler.setFormatter(logging.Formatter("%(name)s %(levelname)s: %(message)s" if verbose else "%(message)s"))
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO if is_main_process() else logging.WARNING)
 
 
 @contextmanager
@@ -47,6 +52,17 @@ def log_to_file(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
+
+
+def wait_briefly_for_threads() -> None:
+    """Keep OpenMP's waiting threads from spinning long; must be called before torch is first imported.
+
+    A thread that spins keeps a core from the one it waits for: while other programs use the cores, a training step on
+    two threads took 9 times as long as on free ones, and twice as long with this (docs/performance.md). What the
+    user's environment says already stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def told(command: Callable[[], int]) -> int:

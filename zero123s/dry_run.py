@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from zero123s.devices import choose_devices, choose_precision
 from zero123s.ops.backends import IMPLEMENTED, resolve
 from zero123s.run_dir import resolved_yaml
-from zero123s.session import choose_devices, choose_precision
 from zero123s.summary import model_words
 from zero123s.system.base import Plan
 

@@ -24,13 +24,13 @@ from zero123s.callbacks.progress import StepProgress
 from zero123s.callbacks.step_profile import StepProfile
 from zero123s.callbacks.watch import Watcher
 from zero123s.console import log_to_file
+from zero123s.devices import choose_devices, choose_precision, choose_threads
 from zero123s.errors import CheckpointError, ConfigError, RunLostError, UserError
-from zero123s.experiment import ExperimentConfig
 from zero123s.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
-from zero123s.ops.threads import measured_threads
+from zero123s.processes import is_main_process
 from zero123s.run_dir import append_command, create_run_dir, read_run_record, write_run_record
 from zero123s.run_lock import locked
-from zero123s.summary import peak_memory_gb, say
+from zero123s.summary import peak_memory_gb
 from zero123s.system.base import BaseSystem, Plan, step_modules
 
 ENDLESS = 2**31
@@ -75,46 +75,13 @@ class Previews(pl.Callback):
         step = trainer.global_step
         if self.every and step % self.every == 0 and step != self._last and not trainer.should_stop:
             self._last = step
+            if not trainer.is_global_zero:
+                return  # the others wait for it at the next step's gradients
             scores = {f"preview/{name}": value for name, value in pl_module.preview(self.out_dir, step).items()}
             # For monitors; what Lightning itself logs, it repeats at every later step.
             pl_module.log_dict(scores, logger=False)
             for logger in trainer.loggers:
                 logger.log_metrics(scores, step)
-
-
-def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, Any]:
-    """Return Lightning's accelerator and devices; `--gpu` without CUDA goes on on the CPU and says so.
-
-    Raises:
-        ConfigError: `--gpu` is no list of indices, or there are not that many GPUs.
-    """
-    t = experiment.trainer
-    if gpu is None:
-        return t.accelerator, t.devices
-    words = [w.strip() for w in gpu.split(",")]
-    if not all(w.isdigit() for w in words):
-        raise ConfigError(f"--gpu {gpu}: expected an index such as 0, or several such as 0,1.")
-    if not torch.cuda.is_available():
-        say(f"note: --gpu {gpu}: CUDA is not available here; running on the CPU.")
-        return "cpu", "auto"
-    count = torch.cuda.device_count()
-    if max(int(w) for w in words) >= count:
-        raise ConfigError(f"--gpu {gpu}: there are {count} GPUs here, counted from 0.")
-    return "gpu", [int(w) for w in words]
-
-
-def choose_precision(precision: str, on_gpu: bool) -> str:
-    """Return the precision that the device has; 16-mixed needs CUDA and becomes 32 without it, said aloud."""
-    if precision == "16-mixed" and not on_gpu:
-        say("note: trainer.precision=16-mixed needs CUDA; running in 32.")
-        return "32"
-    return precision
-
-
-def choose_threads(wanted: int, out_dir: Path) -> int:
-    """Return the wanted number of CPU threads; 0 = as before in this run folder, else what is measured to pay off."""
-    # Another number sums in another order: a run that goes on must keep its own to be repeatable to the last bit.
-    return wanted or int(read_run_record(out_dir).get("threads", 0)) or measured_threads()
 
 
 def load_weights(system: BaseSystem, checkpoint: Path) -> int:
@@ -173,7 +140,10 @@ class Session:
             self.system.model_record = read_run_record(out_dir).get("model", {})
 
     def run(self, mode: str) -> str:
-        """Do one mode in the run folder and keep run.json up to date; returns "finished" or "interrupted"."""
+        """Do one mode in the run folder and keep run.json up to date; returns "finished" or "interrupted".
+
+        Of several processes that train together, only the main one holds the folder, writes and speaks.
+        """
         started = time.perf_counter()
         if mode == "train":
             # Whatever is wrong with settings, models or disks is told before the folder is touched.
@@ -183,6 +153,9 @@ class Session:
             self.trainer = self._trainer()
             self.system.load_networks(self.trainer.strategy.root_device)
         cap = memory_capped(self.experiment.trainer.max_memory_gb, self.on_gpu)
+        if not is_main_process():
+            with cap:
+                return self._run_beside(mode)
         with cap, self.interrupt.listening(), locked(self.out_dir):
             self._begin(mode)
             with log_to_file(self.out_dir / "log.txt"):
@@ -204,6 +177,13 @@ class Session:
                 self.record["state"] = state
             write_run_record(self.out_dir, self.record)
         return state
+
+    def _run_beside(self, mode: str) -> str:
+        """Train as one of several processes; what comes after training is the main one's."""
+        with self.interrupt.listening():
+            if mode == "train":
+                self._fit()
+        return "interrupted" if self.interrupt.interrupted else "finished"
 
     def _begin(self, mode: str) -> None:
         append_command(self.out_dir)
@@ -236,24 +216,28 @@ class Session:
 
     def train(self) -> None:
         """Optimise, then draw, test and export what the system has; stops early when interrupted."""
-        trainer = self.trainer
-        assert trainer is not None
-        loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
         with self._timed("train"):
-            try:
-                # Lightning trusts its own checkpoints only when told so; ours are read with weights_only throughout.
-                trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
-            except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
-                raise KeyboardInterrupt from error
-        self.step = trainer.global_step
+            self._fit()
         self.record |= {"model": self.system.describe(), **self.health.record()}
-        trainer.save_checkpoint(self.out_dir / "ckpts" / "last.ckpt")
         if self.interrupt.interrupted:
             return
         self.validate()
         self.test()
         if self.experiment.export_after_train:
             self.export()
+
+    def _fit(self) -> None:
+        """Optimise and keep the last state; every process does, in step."""
+        trainer = self.trainer
+        assert trainer is not None
+        loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
+        try:
+            # Lightning trusts its own checkpoints only when told so; ours are read with weights_only throughout.
+            trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
+        except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
+            raise KeyboardInterrupt from error
+        self.step = trainer.global_step
+        trainer.save_checkpoint(self.out_dir / "ckpts" / "last.ckpt")
 
     def validate(self) -> None:
         """Let the system draw and score itself."""
@@ -281,6 +265,12 @@ class Session:
     def _trainer(self) -> pl.Trainer:
         t = self.experiment.trainer
         loggers = [TensorBoardLogger(self.out_dir, "tb_logs"), CSVLogger(self.out_dir, "csv_logs")]
+        if str(t.strategy).startswith(("fsdp", "deepspeed")):
+            raise ConfigError(
+                f"trainer.strategy={t.strategy}: the average of the weights and the pictures of a validation need whole "
+                "weights, so they cannot be sharded; use ddp, and system.gradient_checkpointing or system.lora_rank "
+                "where memory is short."
+            )
         options: dict[str, Any] = {
             "max_steps": t.max_steps,
             "max_epochs": -1,
@@ -291,6 +281,7 @@ class Session:
             "devices": self.devices,
             "num_nodes": t.num_nodes,
             "strategy": t.strategy,
+            "use_distributed_sampler": False,  # a batch is a function of step and rank already
             "precision": choose_precision(str(t.precision), self.on_gpu),
             "accumulate_grad_batches": t.accumulate_grad_batches,
             "gradient_clip_val": t.gradient_clip_val,

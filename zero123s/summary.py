@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zero123s.processes import is_main_process
+
 BUNDLED = (
     "the bundled small model, a stand-in that runs anywhere: expect soft shapes and colours on unseen sides; "
     "`zero123s download stable-zero123` gets the real one"
@@ -13,8 +15,9 @@ BUNDLED = (
 
 
 def say(text: str) -> None:
-    """Tell something that is neither a result nor an error."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell something that is neither a result nor an error; once, however many processes train together."""
+    if is_main_process():
+        print(text, file=sys.stderr, flush=True)
 
 
 def peak_memory_gb() -> float:

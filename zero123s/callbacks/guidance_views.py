@@ -25,6 +25,8 @@ class GuidanceViews(pl.Callback):
         if taken is None:
             return
         pl_module.guidance_pictures = None
+        if not trainer.is_global_zero:
+            return
         step, pictures = taken
         for name, views in pictures.items():
             row = torch.cat(list(views.detach().float().cpu()), dim=1)

@@ -56,6 +56,7 @@ class Health(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Halve again what was halved before the run was resumed; rates came back with the optimiser."""
+        self.checkpoint = trainer.strategy.broadcast(self.checkpoint)  # of several processes, the main one's folder
         for name, times in self.halvings.items():
             if name != "learning rate":
                 pl_module.halve_loss(name, times)
@@ -74,11 +75,13 @@ class Health(pl.Callback):
         sums = [p.grad.sum(dtype=torch.float32) for p in parameters]
         if self._loss is not None:
             sums.append(self._loss.float())
-        if not sums or math.isfinite(float(torch.stack(sums).sum())):
+        finite = not sums or math.isfinite(float(torch.stack(sums).sum()))
+        if trainer.strategy.reduce_boolean_decision(finite):  # of several processes all skip, or none
             return
         for parameter in parameters:
             parameter.grad = None
-        bad = [n for n, v in pl_module.loss_values.items() if not math.isfinite(float(v))]
+        alone = trainer.world_size == 1  # else each sees losses of its own, and all must halve the same
+        bad = [n for n, v in pl_module.loss_values.items() if alone and not math.isfinite(float(v))]
         self._fail(trainer, pl_module, f"the loss {bad[0]} is not finite" if bad else "a gradient is not finite", bad)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:

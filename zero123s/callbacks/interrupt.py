@@ -10,6 +10,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from zero123s.processes import is_main_process
+
 EXIT_CODE = 130
 STOP_SIGNALS = tuple(
     getattr(signal, name)
@@ -47,7 +49,8 @@ class GracefulInterrupt(pl.Callback):
         self.interrupted = True
         if not self._training:
             raise KeyboardInterrupt
-        print("\nStopping after this step; press Ctrl-C again to quit at once.", file=sys.stderr, flush=True)
+        if is_main_process():
+            print("\nStopping after this step; press Ctrl-C again to quit at once.", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a signal waits for the end of a step; Lightning's own handlers are put aside."""
@@ -63,9 +66,13 @@ class GracefulInterrupt(pl.Callback):
         self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Stop between two steps, never between the accumulated batches of one: their gradients would be lost."""
-        if self.interrupted and trainer.global_step > self._step:
-            trainer.should_stop = True
+        """Stop between two steps, never between the accumulated batches of one: their gradients would be lost.
+
+        A signal may reach one of several processes; all stop at the same step, else the others would wait for it.
+        """
+        if trainer.global_step > self._step:
+            self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+            trainer.should_stop = trainer.should_stop or self.interrupted
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Back to raising: drawing and exporting can be repeated from the checkpoint."""

@@ -125,7 +125,11 @@ class Zero123FinetuneSystem(BaseSystem):
         loss = sum(terms.values())
         assert isinstance(loss, Tensor)
         self.loss_values = {name: value.detach() for name, value in terms.items()}
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=True)
+        self.log_dict(
+            {f"train/{name}": value for name, value in self.loss_values.items()},
+            prog_bar=True,
+            sync_dist=world_size() > 1,
+        )
         return loss
 
     def losses(self, views: PosedViews, step: int, micro_step: int = 0) -> dict[str, Tensor]:
