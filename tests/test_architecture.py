@@ -12,6 +12,7 @@ FLOORS = {
     0.0: (
         "registry",
         "config",
+        "config_limits",
         "experiment",
         "compat",
         "schedule",

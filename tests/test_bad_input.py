@@ -51,6 +51,23 @@ def launch(tmp_path, capsys, monkeypatch):
         (["data.resolution_milestones=[300,200]", "system.loss.lambda_sds=0"], "data.height"),
         (["system.guidance.min_step_percent=[1.0,2.0]"], "system.guidance.min_step_percent"),
         (["system.guidance.max_step_percent=2"], "system.guidance.max_step_percent: 2 is out of range"),
+        (["system.guidance.min_step_percent=0.99"], "min_step_percent is 0.99 at step 0, above max_step_percent 0.98"),
+        (["system.guidance.min_step_percent=[0,0.9,0.99,100]"], "min_step_percent is 0.99 at step 100, above max"),
+        (["data.random_camera.eval_elevation_deg=91"], "data.random_camera.eval_elevation_deg: 91 is out of range"),
+        (["data.default_elevation_deg=-91", "system.loss.lambda_sds=0"], "data.default_elevation_deg"),
+        (["data.random_camera.n_test_views=0"], "data.random_camera.n_test_views: 0 is out of range"),
+        (
+            ["data.random_camera.batch_size=[1,2]", "system.loss.lambda_sds=0"],
+            "data.random_camera.batch_size: 2 values",
+        ),
+        (["health.elevation_range=[70,-15]"], "health.elevation_range: expected [low, high]"),
+        (["health.min_occupied=0.95"], "min_occupied, max_occupied: expected [low, high]"),
+        (
+            [
+                "system.scheduler={name: SequentialLR, milestones: [9, 4], schedulers: [{name: ConstantLR}, {name: ConstantLR}]}"
+            ],
+            "system.scheduler.milestones: [9, 4] for 2 schedulers",
+        ),
         (["system.optimizer.name=Adm"], "Did you mean 'Adam'?"),
         (["system.optimizer.args.lrr=1"], "system.optimizer.args.lrr"),
         (["system.guidance_type=stable-zero12-guidance"], "Did you mean 'stable-zero123-guidance'?"),

@@ -14,6 +14,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
+from zero123s.config_limits import check_expansion, check_yaml_size
 from zero123s.errors import ConfigError
 from zero123s.options import check_values
 from zero123s.registry import Registry, nearest
@@ -22,8 +23,6 @@ from zero123s.schedule import Schedule
 C = TypeVar("C")
 
 MAX_YAML_BYTES = 1_000_000
-MAX_YAML_EVENTS = 100_000
-MAX_YAML_DEPTH = 40
 
 
 @dataclass
@@ -59,20 +58,33 @@ def _peak(value: Any) -> float:
     return Schedule(_plain(value)).max
 
 
+def _number(value: Any) -> Any:
+    """Numbers only: text times a number would be as much text as somebody likes."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"arithmetic wants numbers, got {value!r}")
+    return value
+
+
+def _rmspace(text: Any, sub: Any) -> str:
+    if len(str(sub)) > 1:
+        raise ConfigError(f"rmspace puts one character in the place of a space, got {str(sub)[:20]!r}")
+    return str(text).replace(" ", str(sub))
+
+
 RESOLVERS = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "idiv": lambda a, b: a // b,
+    "add": lambda a, b: _number(a) + _number(b),
+    "sub": lambda a, b: _number(a) - _number(b),
+    "mul": lambda a, b: _number(a) * _number(b),
+    "div": lambda a, b: _number(a) / _number(b),
+    "idiv": lambda a, b: _number(a) // _number(b),
     "basename": lambda p: Path(str(p)).name,
-    "rmspace": lambda s, sub: str(s).replace(" ", str(sub)),
+    "rmspace": _rmspace,
     "tuple2": lambda s: [float(s), float(s)],
     "gt0": lambda s: _peak(s) > 0,  # threestudio's fails on a schedule; this one takes both
     "cmaxgt0": lambda s: _peak(s) > 0,
     "not": lambda s: not s,
     "cmaxgt0orcmaxgt0": lambda a, b: _peak(a) > 0 or _peak(b) > 0,
-    "calc_exp_lr_decay_rate": lambda factor, n: factor ** (1.0 / n),
+    "calc_exp_lr_decay_rate": lambda factor, n: float(_number(factor)) ** (1.0 / _number(n)),
 }
 """threestudio's arithmetic. None of them runs code, reads a file or the environment."""
 
@@ -96,18 +108,6 @@ def _check_resolvers(text: str, where: str) -> None:
 # ---------------------------------------------------------------- reading and merging
 
 
-def _check_yaml_size(text: str, path: Path) -> None:
-    """Refuse alias bombs and endless nesting before anything expands them."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-        if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(f"{path}: YAML aliases (*name) are not supported; write ${{other.key}} instead.")
-        depth += isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent)
-        depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
-        if depth > MAX_YAML_DEPTH or count > MAX_YAML_EVENTS:
-            raise ConfigError(f"{path}: nested too deeply or too large to be a configuration.")
-
-
 def read_yaml(path: Path) -> DictConfig:
     """Read one YAML file; raises ConfigError for a missing, unreadable, oversized or malformed file."""
     if not path.exists():
@@ -121,11 +121,12 @@ def read_yaml(path: Path) -> DictConfig:
                 f"{path}: {path.stat().st_size} bytes is no configuration; the limit is {MAX_YAML_BYTES}."
             )
         text = path.read_text(encoding="utf-8")
-        _check_yaml_size(text, path)
+        check_yaml_size(text, path)
         cfg = OmegaConf.create(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}).") from error
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    # A date that does not exist is a ValueError of the YAML reader, a file of one word an AssertionError of OmegaConf.
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, AssertionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     _check_resolvers(text, str(path))
     if not isinstance(cfg, DictConfig):
@@ -228,11 +229,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), profile: str | 
 def resolve(cfg: DictConfig) -> DictConfig:
     """Return a copy with every `${...}` replaced by its value; raises ConfigError that names the key."""
     cfg = cfg.copy()
+    check_expansion(cfg)
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{getattr(error, 'full_key', None) or 'config'}: {_first_line(error)}") from error
-    except (ConfigError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (ConfigError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ConfigError(f"A ${{...}} expression cannot be computed: {_first_line(error)}") from error
     return cfg
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from zero123s.config import LoadedConfig, parse, resolve
 from zero123s.errors import ConfigError
-from zero123s.options import option
+from zero123s.options import option, ordered
 
 
 @dataclass
@@ -95,6 +95,13 @@ class HealthConfig:
     """Norm of the guidance's gradient below which it says nothing."""
     elevation_range: list[float] = option([-15.0, 70.0], low=-90.0, high=90.0)
     """Degrees of data.default_elevation_deg that are plausible: Zero123 was trained on pictures from above."""
+
+    def __post_init__(self) -> None:
+        ordered(self.elevation_range, "health.elevation_range", -90, 90)
+        ordered([self.min_occupied, self.max_occupied], "health.min_occupied, max_occupied", 0, 1)
+        ordered(
+            [self.lost_silhouette_iou, self.min_silhouette_iou], "health.lost_silhouette_iou, min_silhouette_iou", 0, 1
+        )
 
 
 @dataclass

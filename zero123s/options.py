@@ -99,6 +99,13 @@ def _numbers(value: Any, key: str, schedule: bool) -> list[float]:
     return [float(v) for v in entries if isinstance(v, Real) and not isinstance(v, bool)]
 
 
+def ordered(value: list[float], key: str, low: float = float("-inf"), high: float = float("inf")) -> None:
+    """Raise ConfigError unless `value` is [low end, high end], in this order and within the limits."""
+    if len(value) != 2 or not low <= value[0] <= value[1] <= high:
+        within = f" within [{low:g}, {high:g}]" if low > float("-inf") else ""
+        raise ConfigError(f"{key}: expected [low, high]{within}, got {value}.")
+
+
 def schedules(config: Any, key: str = "") -> dict[str, Schedule]:
     """Return every scheduled value of a parsed configuration by its full key."""
     return {

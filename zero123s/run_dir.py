@@ -17,6 +17,8 @@ from zero123s.experiment import ExperimentConfig
 from zero123s.files import write_text
 from zero123s.provenance import environment, git_state
 
+LAST = ".last"
+"""Names the run of an experiment that was started last: times of files tell that only while nobody sets the clock."""
 MAX_NAME = 100
 """Characters of a folder's name; file systems end at 255 bytes, and a letter may take four."""
 
@@ -43,7 +45,12 @@ def run_path(experiment: ExperimentConfig, now: datetime | None = None) -> Path:
     name = default_tag(experiment)
     if experiment.use_timestamp:
         name += f"@{now or datetime.now():%Y%m%d-%H%M%S}"
-    return Path(experiment.exp_root_dir) / shell_safe(experiment.name) / name
+    folder = Path(experiment.exp_root_dir) / shell_safe(experiment.name)
+    if not experiment.use_timestamp:
+        return folder / name
+    # Two runs in one second, or a clock that was set back, must not share a folder.
+    others = (f"{name}-{n}" for n in range(2, 1000))
+    return folder / next((n for n in (name, *others) if not (folder / n).exists()), name)
 
 
 def plain(value: Any) -> Any:
@@ -100,9 +107,22 @@ def write_run_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def known_checkpoints(experiment: ExperimentConfig) -> list[Path]:
-    """Return the newest checkpoint of every run of this experiment's name, oldest run first."""
+    """Return the newest checkpoint of every run of this experiment's name, oldest run first.
+
+    The run that was started last comes last even where the clock was set back since.
+    """
     root = Path(experiment.exp_root_dir) / shell_safe(experiment.name)
-    return sorted(root.glob("*/ckpts/last.ckpt"), key=lambda p: p.stat().st_mtime)
+    try:
+        started_last = (root / LAST).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        started_last = ""
+    found = root.glob("*/ckpts/last.ckpt")
+    return sorted(found, key=lambda p: (p.parent.parent.name == started_last, p.stat().st_mtime))
+
+
+def remember_as_last(path: Path) -> None:
+    """Note beside a run folder that its run was started last, for `resume=last`; raises OutputError."""
+    write_text(path.parent / LAST, path.name + "\n")
 
 
 def _listed(experiment: ExperimentConfig) -> str:

@@ -28,7 +28,7 @@ from zero123s.devices import choose_devices, choose_precision, choose_threads
 from zero123s.errors import CheckpointError, ConfigError, RunLostError, UserError
 from zero123s.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
 from zero123s.processes import is_main_process
-from zero123s.run_dir import append_command, create_run_dir, read_run_record, write_run_record
+from zero123s.run_dir import append_command, create_run_dir, read_run_record, remember_as_last, write_run_record
 from zero123s.run_lock import locked
 from zero123s.summary import peak_memory_gb
 from zero123s.system.base import BaseSystem, Plan, step_modules
@@ -190,6 +190,7 @@ class Session:
         if mode == "train" or not (self.out_dir / "config.yaml").exists():
             create_run_dir(self.out_dir, self.experiment)
         if mode == "train":
+            remember_as_last(self.out_dir)
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
             self.record["model"] = self.system.describe()
             write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, **self.record})

@@ -14,6 +14,7 @@ from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError, ImageError
 from zero123s.ops.cameras import cameras_from_matrices
+from zero123s.options import option
 from zero123s.preprocess.images import load_reference_rgba, resize_rgba
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
@@ -39,9 +40,9 @@ class MultiViewData(BaseData):
         """Supervised views per step; a number, or one per stage."""
         resolution_milestones: list[int] = field(default_factory=list)
         """Global steps at which the next stage begins."""
-        holdout_every: int = 0
+        holdout_every: int = option(0, low=0)
         """Keep every n-th picture away from training and score it at validation; 0 = train on all."""
-        camera_scale: float = 1.0
+        camera_scale: float = option(1.0, above=0.0)
         """Factor on camera positions, to fit a scene into the geometry's cube."""
         novel_views: bool = False
         """Also draw random cameras, for a guidance."""
@@ -126,7 +127,7 @@ def read_transforms(path: Path) -> list[Frame]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         frames = [_read_frame(path, content, entry) for entry in content["frames"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ConfigError(f"{path}: not a NeRF-synthetic transforms.json ({type(error).__name__}: {error}).") from error
     if not frames:
         raise ConfigError(f"{path}: `frames` is empty.")
@@ -142,6 +143,8 @@ def _read_frame(path: Path, content: dict, entry: dict) -> Frame:
     if c2w.shape != (4, 4) or not torch.isfinite(c2w).all():
         raise ConfigError(f"{path}: transform_matrix of '{file}' is not a finite 4x4 matrix.")
     fovx = entry["camera_angle_x"] if "camera_angle_x" in entry else content["camera_angle_x"]
+    if not 0 < float(fovx) < math.pi:
+        raise ConfigError(f"{path}: camera_angle_x of '{file}' is {fovx!r}; expected radians between 0 and pi.")
     return Frame(picture, c2w, float(fovx))
 
 

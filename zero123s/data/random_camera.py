@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from zero123s.data.progressive import Stages
 from zero123s.errors import ConfigError
 from zero123s.ops.cameras import look_at, orbit_cameras, orbit_positions, with_lights
+from zero123s.options import option
 from zero123s.structures import Cameras
 
 
@@ -35,13 +36,13 @@ class RandomCameraConfig:
     """World units."""
     fovy_range: list[float] = field(default_factory=lambda: [40.0, 70.0])
     """Degrees, vertical."""
-    camera_perturb: float = 0.1
+    camera_perturb: float = option(0.1, low=0.0)
     """Half width of the uniform offset added to the camera position."""
-    center_perturb: float = 0.2
+    center_perturb: float = option(0.2, low=0.0)
     """Standard deviation of the offset of the point looked at."""
-    up_perturb: float = 0.02
+    up_perturb: float = option(0.02, low=0.0)
     """Standard deviation of the offset of the up vector."""
-    light_position_perturb: float = 1.0
+    light_position_perturb: float = option(1.0, low=0.0)
     """Standard deviation of the light's offset from the camera ("dreamfusion")."""
     light_distance_range: list[float] = field(default_factory=lambda: [0.8, 1.5])
     """World units."""
@@ -49,21 +50,21 @@ class RandomCameraConfig:
     """"dreamfusion" (near the camera) or "magic3d" (in a cone around its direction)."""
     batch_uniform_azimuth: bool = True
     """Spread the views of a batch evenly over the azimuth range."""
-    progressive_until: int = 0
+    progressive_until: int = option(0, low=0)
     """Steps over which the ranges grow from the front view; 0 = full ranges from the start."""
-    eval_height: int = 512
+    eval_height: int = option(512, low=1)
     """Pixels of rendered views."""
-    eval_width: int = 512
+    eval_width: int = option(512, low=1)
     """Pixels of rendered views."""
-    eval_elevation_deg: float = 15.0
+    eval_elevation_deg: float = option(15.0, low=-90.0, high=90.0)
     """Elevation of the orbits."""
-    eval_camera_distance: float = 1.5
+    eval_camera_distance: float = option(1.5, above=0.0)
     """Distance of the orbits."""
-    eval_fovy_deg: float = 70.0
+    eval_fovy_deg: float = option(70.0, above=0.0, high=179.0)
     """Field of view of the orbits."""
-    n_val_views: int = 1
+    n_val_views: int = option(1, low=1)
     """Views of a validation orbit."""
-    n_test_views: int = 120
+    n_test_views: int = option(120, low=1)
     """Views of the turntable."""
 
 

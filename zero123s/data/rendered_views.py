@@ -8,6 +8,7 @@ import torch
 
 from zero123s.data.base import DATA, BaseData
 from zero123s.errors import ConfigError
+from zero123s.options import option, ordered
 from zero123s.randomness import generator_for, world_size
 from zero123s.scenes.latents import LatentFolder
 from zero123s.scenes.shards import ShardFolder
@@ -26,14 +27,17 @@ class RenderedViews(BaseData):
         """Folder of shards that `zero123s render` wrote."""
         latents: str = ""
         """Folder of `zero123s cache-latents`; empty = the pictures are encoded at every step."""
-        batch_size: int = 16
+        batch_size: int = option(16, low=1)
         """Objects per step."""
-        n_targets: int = 1
+        n_targets: int = option(1, low=1)
         """Target views of each."""
         condition_elevation_range: list[float] = field(default_factory=lambda: [-10.0, 45.0])
         """Degrees; only views from here are given as inputs."""
-        held_out: int = 256
+        held_out: int = option(256, low=0)
         """Objects at the end that are kept for validation."""
+
+        def __post_init__(self) -> None:
+            ordered(self.condition_elevation_range, "condition_elevation_range", -90, 90)
 
     cfg: Config
 

@@ -18,6 +18,7 @@ from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError
 from zero123s.ops.cameras import orbit_cameras
+from zero123s.options import option
 from zero123s.preprocess.images import fit_square, load_reference_rgba, resize_rgba
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
@@ -41,15 +42,15 @@ class SingleImageData(BaseData):
         """Training size of the reference view; a number, or one per stage."""
         resolution_milestones: list[int] = field(default_factory=list)
         """Global steps at which the next stage begins."""
-        default_elevation_deg: Any = 0.0
+        default_elevation_deg: Any = option(0.0, low=-90.0, high=90.0)
         """Elevation from which the picture was taken, positive above the horizon."""
         default_azimuth_deg: float = 0.0
         """Azimuth of the reference camera."""
-        default_camera_distance: float = 1.2
+        default_camera_distance: float = option(1.2, above=0.0)
         """Distance of the reference camera, world units."""
-        default_fovy_deg: float = 60.0
+        default_fovy_deg: float = option(60.0, above=0.0, high=179.0)
         """Vertical field of view of the reference camera."""
-        rays_noise_scale: float = 0.0
+        rays_noise_scale: float = option(0.0, low=0.0)
         """Standard deviation of a per-step offset of the reference camera's position, world units."""
         requires_depth: bool = False
         """Read a depth picture (8 or 16 bit) for lambda_depth and lambda_depth_rel: X_depth.png beside X_rgba.png."""

@@ -15,6 +15,7 @@ from zero123s.exporter.files import encode_image
 from zero123s.exporter.gltf import glb_bytes
 from zero123s.files import write_text
 from zero123s.ops.rasterize import on_white
+from zero123s.run_dir import read_run_record
 from zero123s.structures import Mesh, ReferenceView
 
 HERE = Path(__file__).parent
@@ -166,9 +167,7 @@ def write_report(
         reference: pictures to show beside the mesh.
         run: run folder with video, logs and settings.
     """
-    record = {}
-    if run is not None and (run / "run.json").is_file():
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    record = {} if run is None else read_run_record(run)
     title = escape(run.name if run is not None else mesh_file.name)
     warnings = "".join(f'<div class="warning">{escape(w)}</div>' for w in warnings_of(sections, record))
     body = [warnings, _viewer(mesh_file, mesh), _views(mesh, reference), _metrics(sections)]

@@ -13,6 +13,7 @@ from zero123s.diffusion.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.shared import shared
 from zero123s.diffusion.speed import speed_up
+from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.sds import loss_with_gradient, sample_timesteps, sds_gradient, sds_loss
 from zero123s.ops.sections import section
@@ -69,6 +70,16 @@ class StableZero123Guidance(BaseGuidance):
         """Lay images out with the channels last: faster on CUDA, not on CPUs."""
         compile: bool = False
         """Compile denoiser and encoder with torch.compile: minutes at the first step, needs a C++ compiler."""
+
+        def __post_init__(self) -> None:
+            low = Schedule(self.min_step_percent, "system.guidance.min_step_percent")
+            high = Schedule(self.max_step_percent, "system.guidance.max_step_percent")
+            # Both are straight between their points, so a crossing shows at one of them.
+            for step, _ in low.points + high.points:
+                if low(step) > high(step):
+                    raise ConfigError(
+                        f"system.guidance.min_step_percent is {low(step):g} at step {step}, above max_step_percent {high(step):g}."
+                    )
 
     cfg: Config
     model: Zero123Model

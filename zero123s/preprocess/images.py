@@ -64,7 +64,9 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
         raise ImageError(f"'{path}' is too large to decode ({error}); make it smaller and try again.") from error
     except UnidentifiedImageError as error:
         raise ImageError(_not_an_image(path, content)) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder fed by strangers may raise anything; all of it means a damaged file
         raise ImageError(f"'{path}' is damaged or cut short ({error}); save or download it again.") from error
     rgba = _to_srgb(image, profile, path.name, notes)
     if not (rgba[..., 3] > 0.5 / 255).any():

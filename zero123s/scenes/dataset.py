@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zero123s.errors import ConfigError, MeshError
+from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.mesh import SceneMesh
 from zero123s.scenes.procedural import generate
@@ -169,7 +170,13 @@ def render_dataset(
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             jobs = {pool.submit(render_shard, items, settings, shard_path(folder, i)): items for i, items in waiting}
             for job in as_completed(jobs):
-                job.result()
+                try:
+                    job.result()
+                except BrokenProcessPool as error:
+                    raise OutputError(
+                        f"A rendering process was killed (out of memory?); finished shards are kept in '{folder}': give "
+                        f"the same command again, with fewer than {processes} processes if it was memory."
+                    ) from error
                 report(len(jobs[job]))
     return write_manifest(folder, [index for index, _ in groups])
 

@@ -24,6 +24,8 @@ from zero123s.structures import Mesh
 MAX_BYTES = 1_000_000_000
 MAX_FACES = 5_000_000
 """Above this the mesh is refused; embree and the arrays here would take more than about 2 GB."""
+MAX_TEXTURE_PIXELS = 64_000_000
+"""A packed file may hold a picture of any size; 8000 x 8000 is 192 MB when unpacked."""
 MAX_COUNT = 50_000_000
 """Largest element count a file's header may claim."""
 Y_UP = (".glb", ".gltf", ".obj")
@@ -210,7 +212,11 @@ def _pieces(path: Path, scene: trimesh.Scene) -> list[_Piece]:
     for transform, name in nodes:
         mesh = scene.geometry[name]
         if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces):
-            pieces += _piece(mesh, np.asarray(transform), textures, path.suffix.lower() in (".glb", ".gltf"))
+            try:
+                with np.errstate(all="ignore"):  # what is not finite is refused below
+                    pieces += _piece(mesh, np.asarray(transform), textures, path.suffix.lower() in (".glb", ".gltf"))
+            except Exception as error:  # the parser believes what a damaged file says of its arrays' shapes
+                raise MeshError(f"{path}: its arrays do not fit together ({error}).") from error
     for piece in pieces:
         if len(piece.vertices) == 0 or piece.faces.min() < 0 or piece.faces.max() >= len(piece.vertices):
             raise MeshError(f"{path}: a face refers to a vertex that does not exist.")
@@ -240,7 +246,8 @@ def _piece(mesh: trimesh.Trimesh, transform: NDArray, textures: dict[int, Textur
         colors = np.asarray(painted, np.float64)[:, :3]
         colors = colors / 255 if np.asarray(painted).dtype.kind in "ui" else colors
     uv, texture = visual.uv, None
-    if image is not None and uv is not None and len(uv) == len(vertices) and np.isfinite(uv).all():
+    flat = uv is not None and np.ndim(uv) == 2 and uv.shape[1] >= 2
+    if image is not None and flat and len(uv) == len(vertices) and np.isfinite(uv).all():
         texture = textures.setdefault(id(image), Texture(np.asarray(image.convert("RGB"))))
     return [_Piece(vertices, faces, colors, Paint(base), None if texture is None else np.asarray(uv), texture)]
 
@@ -259,7 +266,9 @@ def _material(material: Any, linear: bool) -> tuple[tuple[float, float, float], 
         color = _linear_to_srgb(color) if linear else color
     if image is not None and not linear:
         color = np.ones(3)  # obj writers leave any Kd beside a picture, often black or grey; the picture replaces it
-    r, g, b = np.clip(color, 0, 1).tolist()
+    if image is not None and image.width * image.height > MAX_TEXTURE_PIXELS:
+        raise MeshError(f"a texture has {image.width}x{image.height} pixels; at most {MAX_TEXTURE_PIXELS} are read")
+    r, g, b = np.clip(np.nan_to_num(color), 0, 1).tolist()
     return (r, g, b), image
 
 

@@ -16,7 +16,7 @@ from zero123s.data.base import BaseData
 from zero123s.errors import OutOfMemoryError
 from zero123s.experiment import ExperimentConfig
 from zero123s.ops.memory import free_cached_memory, is_out_of_memory
-from zero123s.options import schedules
+from zero123s.options import schedules, walk
 from zero123s.randomness import generator_for
 from zero123s.registry import Registry
 from zero123s.schedule import Schedule
@@ -183,11 +183,16 @@ class Plan:
     def notices(self) -> list[str]:
         """Return sentences about settings that are allowed and probably not meant."""
         last = self.experiment.trainer.max_steps
-        return [
+        found = [
             f"{key} never moves: its schedule starts at step {s.points[0][0]} and the run ends at {last}."
             for key, s in self.schedules().items()
             if not s.is_constant and s.points[0][0] >= last
         ]
+        for key, field, value in walk(self.experiment):
+            late = [step for step in value if step >= last] if field.name == "resolution_milestones" else []
+            if late:
+                found.append(f"{key}: the stages from step {late[0]} on are never reached, the run ends at {last}.")
+        return found
 
 
 def plan_experiment(experiment: ExperimentConfig) -> Plan:

@@ -118,6 +118,12 @@ def check_scheduler(cfg: SchedulerConfig, key: str = "system.scheduler") -> None
     cls = _lookup(lr_scheduler, lr_scheduler.LRScheduler, cfg.name, key)
     if not cfg.schedulers:
         _check_args(cls, cfg.args, f"{key}.args")
+    steps = list(cfg.milestones)
+    if cfg.name == "SequentialLR" and (len(steps) != len(cfg.schedulers) - 1 or steps != sorted(set(steps))):
+        raise ConfigError(
+            f"{key}.milestones: {steps} for {len(cfg.schedulers)} schedulers; give the increasing steps at which the next "
+            "one takes over, one fewer than schedulers."
+        )
     for i, inner in enumerate(cfg.schedulers):
         if not isinstance(inner, Mapping) or set(inner) - {"name", "args"} or not inner.get("name"):
             raise ConfigError(f"{key}.schedulers.{i}: expected `name` and `args`, got {inner!r}.")
