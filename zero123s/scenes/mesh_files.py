@@ -246,8 +246,8 @@ def _piece(mesh: trimesh.Trimesh, transform: NDArray, textures: dict[int, Textur
         colors = np.asarray(painted, np.float64)[:, :3]
         colors = colors / 255 if np.asarray(painted).dtype.kind in "ui" else colors
     uv, texture = visual.uv, None
-    flat = uv is not None and np.ndim(uv) == 2 and uv.shape[1] >= 2
-    if image is not None and flat and len(uv) == len(vertices) and np.isfinite(uv).all():
+    fits = uv is not None and np.ndim(uv) == 2 and uv.shape[1] >= 2 and len(uv) == len(vertices)
+    if image is not None and uv is not None and fits and np.isfinite(uv).all():
         texture = textures.setdefault(id(image), Texture(np.asarray(image.convert("RGB"))))
     return [_Piece(vertices, faces, colors, Paint(base), None if texture is None else np.asarray(uv), texture)]
 
