@@ -67,6 +67,35 @@ def test_a_killed_run_resumes_without_loss_or_duplicates(tmp_path):
     assert len({line["object_id"] for line in lines(resumed)}) == 40
 
 
+@pytest.fixture
+def rendering(tmp_path):
+    """A rendering with two workers that has finished a shard; its own process and their pids."""
+    code = "import sys; from zero123s.commands import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "render", str(tmp_path / "out"), "--procedural", "0:4000", "--views", "2"]
+    command += ["--size", "24", "--shard-size", "2", "--processes", "2"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob("shard_*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    yield process, workers
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers in /proc")
+def test_workers_end_with_the_rendering_that_started_them(rendering):
+    process, workers = rendering
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{w}").exists() for w in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [w for w in workers if Path(f"/proc/{w}").exists()]
+
+
 def test_a_dataset_may_grow_by_whole_shards_but_not_change(tmp_path):
     render_dataset(procedural_objects(0, 4), tmp_path, SMALL)
     assert len(lines(render_dataset(procedural_objects(0, 6), tmp_path, SMALL))) == 6

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,11 @@ def render_dataset(
     """Render all objects into `out_dir`/shard_XXXXX.safetensors and return the path of manifest.jsonl.
 
     Shards already there are kept, so a killed run goes on where it stood. `progress` is called with the number of
-    objects of every finished shard. Raises ConfigError where `out_dir` holds renders of other objects or settings.
+    objects of every finished shard.
+
+    Raises:
+        ConfigError: `out_dir` holds renders of other objects or settings.
+        OutputError: a worker process was killed; the shards that are whole stay.
     """
     settings, folder = settings or RenderSettings(), Path(out_dir)
     identifiers = [item.object_id for item in objects]
@@ -167,7 +172,7 @@ def render_dataset(
             report(len(items))
     else:
         # spawn: a forked child would inherit torch's and numba's thread pools in an unknown state
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_with_parent) as pool:
             jobs = {pool.submit(render_shard, items, settings, shard_path(folder, i)): items for i, items in waiting}
             for job in as_completed(jobs):
                 try:
@@ -179,6 +184,18 @@ def render_dataset(
                     ) from error
                 report(len(jobs[job]))
     return write_manifest(folder, [index for index, _ in groups])
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it is killed; it would wait for more work for ever."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _claim(folder: Path, objects: Sequence[SceneObject], settings: RenderSettings) -> None:
