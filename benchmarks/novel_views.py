@@ -1,6 +1,7 @@
 """Novel views of a Zero123 on generated objects that no training saw, beside the trivial answers.
 
     python benchmarks/novel_views.py [CHECKPOINT] [--count 200] [--steps 50] [--scale 3] [--sheet sheet.png]
+    python benchmarks/novel_views.py --meshes FOLDER    (mesh files, four pairs of views of each; see real_meshes.py)
 
 Each object is shown once (elevation -10 to 45 degrees) and asked for once (-10 to 80, any azimuth). "copy" answers with
 the input, "mean" with the mean of all wanted pictures. The gates are the x0 error at t = 900 with wrong poses over that
@@ -9,6 +10,7 @@ with the right one.
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,20 +20,28 @@ from zero123s.diffusion.checkpoint import load_zero123
 from zero123s.diffusion.locate import locate_checkpoint
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates, sample_views
 from zero123s.preprocess.images import write_png_atomic
-from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
+from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
+from zero123s.scenes.mesh_collections import mesh_objects
 from zero123s.structures import PosedViews
 
 BATCH = 25
 
 
-def held_out_views(first: int, count: int, size: int) -> PosedViews:
-    """Render `count` objects from the seed `first` on and return one pair of views of each."""
+def pairs_of_views(objects: Sequence[SceneObject], size: int, seed: int = 1) -> PosedViews:
+    """Render objects and return one pair of views of each but the first, which the data source keeps for training."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = RenderSettings(views=2, size=size, supersample=3, seed=1)
-        render_dataset(procedural_objects(first, count), folder, settings)
-        data = RenderedViews(RenderedViews.Config(root=folder, held_out=count - 1))
+        render_dataset(objects, folder, RenderSettings(views=2, size=size, supersample=3, seed=seed))
+        data = RenderedViews(RenderedViews.Config(root=folder, held_out=len(objects) - 1))
         data.prepare()
-        return data.validation_batch(0, count)
+        return data.validation_batch(0, len(objects))
+
+
+def mesh_pairs(folder: Path, size: int) -> PosedViews:
+    """Return four pairs of views of every mesh in a folder."""
+    objects = [*procedural_objects(0, 1), *mesh_objects([folder])]
+    parts = [pairs_of_views(objects, size, seed) for seed in (1, 2, 3, 4)]
+    names = ("rgba", "elevation_deg", "azimuth_deg", "distance")
+    return PosedViews(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def main() -> None:
@@ -42,11 +52,15 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=9_100_000)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--scale", type=float, default=3.0)
+    parser.add_argument("--meshes", type=Path)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     model = load_zero123(locate_checkpoint(args.checkpoint).path, dtype="fp32")
-    views = held_out_views(args.first, args.count + 1, model.image_size)
-    parts = [_part(views, slice(i, i + BATCH)) for i in range(0, args.count, BATCH)]
+    if args.meshes:
+        views = mesh_pairs(args.meshes, model.image_size)
+    else:
+        views = pairs_of_views(procedural_objects(args.first, args.count + 1), model.image_size)
+    parts = [_part(views, slice(i, i + BATCH)) for i in range(0, len(views.rgba), BATCH)]
     drawn = torch.cat([sample_views(model, part, args.steps, args.scale) for part in parts])
     truth = views.on_white()
     answers = {"sampled": drawn, "copy": truth[:, 0], "mean": truth[:, 1].mean(0, keepdim=True).expand_as(drawn)}
