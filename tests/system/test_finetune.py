@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,7 @@ TINY = Path(__file__).parents[1] / "tiny_lifted.yaml"
 
 @pytest.fixture(scope="module")
 def launch(rendered_views, tiny_autoencoder, tmp_path_factory):
-    def run(name: str, *words: str) -> Path:
+    def run(name: str, *words: str, kill_at_step: int = 0) -> Path:
         root = tmp_path_factory.getbasetemp() / "finetune" / name
         base = [
             "--config", str(CONFIGS / "train-small-zero123.yaml"), "--train", f"exp_root_dir={root}", "use_timestamp=false",
@@ -30,10 +33,26 @@ def launch(rendered_views, tiny_autoencoder, tmp_path_factory):
             "system.n_validation=4", "system.n_samples=2", "system.sample_steps=2",
             "trainer.val_check_interval=0", "trainer.enable_progress_bar=false", "checkpoint.every_n_train_steps=2",
         ]  # fmt: skip
-        assert main([*base, *words]) == 0
-        return root / "train-small-zero123" / "small"
+        out = root / "train-small-zero123" / "small"
+        if kill_at_step:
+            kill_when_reached([*base, *words], out / "ckpts" / "last.ckpt", kill_at_step)
+        else:
+            assert main([*base, *words]) == 0
+        return out
 
     return run
+
+
+def kill_when_reached(words: list[str], checkpoint: Path, step: int) -> None:
+    """Start a process of its own and kill -9 it once a checkpoint of `step` or later stands."""
+    process = subprocess.Popen([sys.executable, str(CONFIGS.parent / "launch.py"), *words], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (checkpoint.exists() and AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"] >= step):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -72,6 +91,24 @@ def test_a_resumed_training_ends_with_the_same_weights(launch):
     exports = [load_zero123(run / "export" / "zero123.safetensors", dtype="fp32") for run in (whole, resumed)]
     pairs = zip(exports[0].parameters(), exports[1].parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs), "the averages went on too"
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights_and_loss(launch):
+    whole = launch("undisturbed", "trainer.max_steps=24")
+    killed = launch("killed", "trainer.max_steps=24", kill_at_step=4)
+    reached = AtomicCheckpointIO().load_checkpoint(killed / "ckpts" / "last.ckpt")["global_step"]
+    assert 4 <= reached < 24
+    assert not (killed / "export").exists()
+    launch("killed", "trainer.max_steps=24", "resume=last")
+    first, second = weights(whole), weights(killed)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert last_loss(whole) == last_loss(killed)
+
+
+def last_loss(run: Path) -> str:
+    newest = max(run.glob("csv_logs/*/metrics.csv"), key=lambda p: p.stat().st_mtime)
+    rows = [row for row in csv.DictReader(newest.read_text().splitlines()) if row["train/denoise"]]
+    return rows[-1]["train/denoise"]
 
 
 def test_the_lift_alone_leaves_the_denoiser_as_it_was(launch):
