@@ -14,7 +14,7 @@ from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.cli import main
 from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint import load_zero123, save_zero123
-from zero123s.diffusion.validation import image_scores, pose_gates, sample_views
+from zero123s.diffusion.validation import image_scores, likeness, pose_gates, sample_views
 from zero123s.errors import ConfigError
 from zero123s.system.finetune import Zero123FinetuneSystem
 
@@ -65,7 +65,7 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
     assert "train/denoise" in rows
     assert "train/lift" in rows
     record = json.loads((run / "run.json").read_text())
-    assert {"x0_error", "mirrored_ratio", "lift_iou", "psnr", "copy_psnr"} <= set(record["metrics"])
+    assert {"x0_error", "mirrored_ratio", "lift_iou", "psnr", "copy_psnr", "ssim", "likeness"} <= set(record["metrics"])
     model = load_zero123(run / "export" / "zero123.safetensors", dtype="fp32")
     assert model.lift is not None
     assert model.config.parameterization == "v"
@@ -74,10 +74,12 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
     data.prepare()
     views = data.validation_batch(0, 4)
     assert set(pose_gates(model, views)) == {"x0_error", "shuffled_ratio", "mirrored_ratio", "identity_ratio"}
+    assert likeness(model, views.on_white()[:, 1], views) == pytest.approx(1)
     drawn = sample_views(model, views, steps=2)
     assert drawn.shape == (4, 3, 32, 32)
     assert image_scores(views.on_white()[:, 1], views) == {
         "psnr": pytest.approx(100),
+        "ssim": pytest.approx(1),
         "mask_iou": pytest.approx(1, abs=0.1),
     }
 

@@ -1,5 +1,6 @@
 """How well a Zero123 obeys the pose, and how good its novel views are, on objects it never saw."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.sampling import sample_latents
 from zero123s.diffusion.training import pairwise_poses
+from zero123s.ops.metrics import ssim
 from zero123s.structures import PosedViews
 
 GATE_TIMESTEP = 900
@@ -69,12 +71,27 @@ def silhouette(rgb: Float[Tensor, "B 3 H W"]) -> Bool[Tensor, "B H W"]:
 
 
 def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews) -> dict[str, float]:
-    """Return mean PSNR (dB) against view 1 and mean IoU of silhouettes with its mask."""
+    """Return mean PSNR (dB) and SSIM against view 1, and mean IoU of silhouettes with its mask."""
     truth, mask = views.on_white()[:, 1], views.rgba[:, 1, ..., 3] > 0.5
     mse = F.mse_loss(rgb, truth, reduction="none").mean((1, 2, 3)).clamp_min(1e-10)
     shape = silhouette(rgb)
     iou = (shape & mask).sum((1, 2)) / (shape | mask).sum((1, 2)).clamp_min(1)
-    return {"psnr": float((-10 * mse.log10()).mean()), "mask_iou": float(iou.mean())}
+    pairs = zip(rgb.movedim(1, -1).cpu().numpy(), truth.movedim(1, -1).cpu().numpy(), strict=True)
+    return {
+        "psnr": float((-10 * mse.log10()).mean()),
+        "ssim": float(np.mean([ssim(drawn, wanted) for drawn, wanted in pairs])),
+        "mask_iou": float(iou.mean()),
+    }
+
+
+@torch.no_grad()
+def likeness(model: Zero123Model, rgb: Float[Tensor, "B 3 H W"], views: PosedViews) -> float:
+    """Return the mean cosine between the image embeddings of pictures and of view 1; 1 = the same to that encoder.
+
+    With the original's CLIP encoder this is the usual CLIP similarity.
+    """
+    drawn, wanted = model.embed_image(rgb), model.embed_image(views.on_white()[:, 1])
+    return float(F.cosine_similarity(drawn.flatten(1), wanted.flatten(1)).mean())
 
 
 @torch.no_grad()

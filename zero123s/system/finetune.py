@@ -14,7 +14,7 @@ from zero123s.diffusion.checkpoint import COMPONENTS, load_zero123, save_zero123
 from zero123s.diffusion.lora import add_lora, merge_lora
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import read_model_config
-from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates, sample_views
+from zero123s.diffusion.validation import image_scores, lift_scores, likeness, pose_gates, sample_views
 from zero123s.diffusion.weights_file import open_weights
 from zero123s.errors import ConfigError
 from zero123s.preprocess.images import write_png_atomic
@@ -235,8 +235,9 @@ class Zero123FinetuneSystem(BaseSystem):
         given, truth = few.on_white()[:, 0], few.on_white()[:, 1]
         rows = torch.cat([given, drawn, truth], dim=2).permute(2, 0, 3, 1).flatten(1, 2)
         write_png_atomic(out_dir / "save" / f"it{step}-val.png", rows.cpu().numpy())
-        scores |= image_scores(drawn, few)
-        return scores | {f"copy_{name}": value for name, value in image_scores(given, few).items()}
+        scores |= image_scores(drawn, few) | {"likeness": likeness(model, drawn, few)}
+        copied = image_scores(given, few) | {"likeness": likeness(model, given, few)}
+        return scores | {f"copy_{name}": value for name, value in copied.items()}
 
     def _held_out(self, n: int) -> PosedViews:
         views = self.data_source.validation_batch(0, n)  # type: ignore[attr-defined]
