@@ -1,6 +1,6 @@
 """`zero123s batch` against one `launch.py` per picture: seconds for the same pictures at the same settings.
 
-python benchmarks/batch.py OUT                     # 24 pictures of 20 steps, one worker killed twice on the way
+python benchmarks/batch.py OUT                     # 24 pictures of 6 small steps, two kills on the way
 
 Both sides use one process at a time with one thread unless --workers says otherwise, so the gain is what is loaded once.
 Half of the single launches run before the batch and half after it, because a shared machine is never the same twice.
@@ -25,14 +25,21 @@ SETTINGS = [
     "threads=1",
     "trainer.val_check_interval=0",
     "trainer.enable_progress_bar=false",
-    "checkpoint.every_n_train_steps=5",
+    "checkpoint.every_n_train_steps=2",
+    "data.height=32",
+    "data.width=32",
+    "data.resolution_milestones=[]",
+    "data.random_camera.height=32",
+    "data.random_camera.width=32",
+    "data.random_camera.batch_size=1",
     "data.random_camera.n_val_views=1",
-    "data.random_camera.n_test_views=8",
-    "data.random_camera.eval_height=64",
-    "data.random_camera.eval_width=64",
-    "system.exporter.isosurface_resolution=64",
-    "system.exporter.texture_size=256",
-    "system.exporter.max_faces=2000",
+    "data.random_camera.n_test_views=2",
+    "data.random_camera.eval_height=32",
+    "data.random_camera.eval_width=32",
+    "system.exporter.isosurface_resolution=32",
+    "system.exporter.texture_size=64",
+    "system.exporter.max_faces=1000",
+    "system.exporter.poster=false",
 ]
 
 
@@ -94,19 +101,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("-n", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--launches", type=int, help="time only so many single launches and scale up (default: all)")
     parser.add_argument("--kills", type=int, default=2)
     args = parser.parse_args()
     out = args.out.resolve()
     pictures = write_pictures(out / "pictures", args.n)
     words = [*SETTINGS, f"trainer.max_steps={args.steps}"]
-    single = [launch(p, out / "single", words) for p in pictures[: args.n // 2]]
+    some = pictures[: args.launches or args.n]
+    half = len(some) // 2
+    single = [launch(p, out / "single", words) for p in some[:half]]
     seconds, killed = batch(out / "pictures", out / "batch", words, args.workers, args.kills)
-    single += [launch(p, out / "single", words) for p in pictures[args.n // 2 :]]
+    single += [launch(p, out / "single", words) for p in some[half:]]
     items = json.loads((out / "batch" / "manifest.json").read_text(encoding="utf-8"))["items"]
     whole = sum(i["state"] == "finished" for i in items)
-    print(f"launch.py {args.n} times: {sum(single):.0f} s; batch: {seconds:.0f} s; ratio {sum(single) / seconds:.2f}")
+    total = sum(single) / len(single) * args.n
+    each = ", ".join(f"{s:.0f}" for s in single)
+    print(
+        f"launch.py {args.n} times: {total:.0f} s (measured: {each}); batch: {seconds:.0f} s; ratio {total / seconds:.2f}"
+    )
     print(f"killed: {killed}; whole: {whole} of {args.n}; attempts: {[i['attempts'] for i in items]}")
 
 

@@ -76,6 +76,14 @@ def tiny_zero123(tiny_weights, tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def tiny_text_model(tmp_path_factory) -> Path:
+    """A diffusers folder of a Stable Diffusion with random weights."""
+    from tiny_text_model import save_tiny_stable_diffusion
+
+    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="session")
 def disc_path(tmp_path_factory) -> Path:
     """A red disc on transparent ground, with a depth and a normal picture of a ball beside it."""
     folder = tmp_path_factory.mktemp("disc")

@@ -42,8 +42,19 @@ SMALL = [
 
 def words_for(path: Path, tiny_zero123: list[str]) -> list[str]:
     """Overrides that every config needs to start here; a config that needs none is not in the table."""
-    guided = OmegaConf.select(load_config(path).cfg, "system.guidance_type") is not None
+    guided = str(OmegaConf.select(load_config(path).cfg, "system.guidance_type")).endswith("zero123-guidance")
     return [*REQUIRED.get(path.stem, []), *(tiny_zero123 if guided else [])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def text_words(tiny_text_model, tiny_zero123):
+    """What the configs with a prompt need: a toy model, and sections of their own form."""
+    text = f"prompt: a ball, checkpoint: {tiny_text_model}"
+    checkpoint, config = (word.split("=", 1)[1] for word in tiny_zero123)
+    zero123 = f"{{type: stable-zero123-guidance, settings: {{checkpoint: {checkpoint}, config: {config}}}}}"
+    both = f"[{zero123}, {{type: stable-diffusion-guidance, settings: {{{text}}}}}]"
+    REQUIRED["magic123"] = [f"system.guidance.guidances={both}"]
+    REQUIRED["dreamfusion"] = [f"system.guidance={{{text}}}"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +87,8 @@ def test_every_config_dry_runs_with_and_without_profiles(path, capsys, tmp_path,
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_zero123):
     experiment = parse_experiment(load_config(path, words_for(path, tiny_zero123)))
-    small = SMALL if experiment.system_type == "zero123-system" else []
+    fields = {"zero123-system": SMALL, "dreamfusion-system": [w.replace("data.random_camera.", "data.") for w in SMALL]}
+    small = fields.get(experiment.system_type, [])
     words = ["--config", str(path), "--train", f"exp_root_dir={tmp_path}", *words_for(path, tiny_zero123), *small]
     assert main(words) == 0
     (record,) = (json.loads(p.read_text()) for p in tmp_path.rglob("run.json"))

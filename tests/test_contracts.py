@@ -14,6 +14,7 @@ from zero123s.background import BACKGROUNDS
 from zero123s.config import parse
 from zero123s.config_docs import key_docs
 from zero123s.data import DATA
+from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES
@@ -51,10 +52,11 @@ def unit_vectors(*shape: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def inputs(disc_path, tiny_zero123, rendered_views, tiny_autoencoder) -> dict[str, dict[str, object]]:
+def inputs(disc_path, tiny_zero123, tiny_text_model, rendered_views, tiny_autoencoder) -> dict[str, dict[str, object]]:
     """What a class needs beyond its defaults, by name."""
     transforms = Path(__file__).parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"
     model = dict(word.removeprefix("system.guidance.").split("=", 1) for word in tiny_zero123)
+    text = {"prompt": "a ball", "checkpoint": str(tiny_text_model)}
     return {
         "single-image-datamodule": {"image_path": str(disc_path)},
         "multi-view-datamodule": {"transforms_path": str(transforms)},
@@ -63,6 +65,14 @@ def inputs(disc_path, tiny_zero123, rendered_views, tiny_autoencoder) -> dict[st
         "zero123-finetune-system": {"model": str(TINY_MODEL), "autoencoder": str(tiny_autoencoder)},
         "stable-zero123-guidance": model,
         "zero123-guidance": model,
+        "stable-diffusion-guidance": text,
+        "combined-guidance": {
+            "guidances": [
+                {"type": "stable-zero123-guidance", "settings": model},
+                {"type": "stable-diffusion-guidance", "weight": 0.5, "settings": text},
+            ]
+        },
+        "dreamfusion-system": {"loss": {"lambda_sds": 1.0}, "guidance": text},
         # The defaults are for real objects; the test's ball is as well shown by less.
         "mesh-exporter": {"isosurface_resolution": 24, "texture_size": 64},
     }
@@ -421,6 +431,7 @@ def reference_view(disc_path) -> ReferenceView:
 def test_guidance_judges_by_its_generator_and_leaves_its_networks_alone(name, config, reference_view):
     cls = GUIDANCES.get(name)
     cfg = config(GUIDANCES, name)
+    cls.check(cfg)
     cls.requirements(cfg)
     guidance = cls(cfg, reference_view, CPU)
     assert not isinstance(guidance, torch.nn.Module), "a guidance is in no checkpoint"
@@ -486,7 +497,11 @@ def test_data_is_a_function_of_the_step(name, config):
     different = [first.batch_at(8), first.batch_at(7, micro_step=1), first.batch_at(7, rank=1), other.batch_at(7)]
     assert not any(equal(first.batch_at(7), batch) for batch in different)
     batch = first.batch_at(7)
-    if isinstance(batch, Batch):
+    if isinstance(batch, Batch) and batch.reference is None:
+        check_cameras(batch.novel)
+        with pytest.raises(ConfigError, match="no picture"):
+            first.reference()
+    elif isinstance(batch, Batch):
         check_views(batch.reference)
         check_views(first.reference())
         given = {kind for kind in ("depth", "normal") if getattr(first.reference(), kind) is not None}
@@ -501,6 +516,7 @@ def test_data_is_a_function_of_the_step(name, config):
 
 
 SYSTEM_DATA = {
+    "dreamfusion-system": "random-camera-datamodule",
     "zero123-system": "single-image-datamodule",
     "autoencoder-system": "rendered-views-datamodule",
     "zero123-finetune-system": "rendered-views-datamodule",

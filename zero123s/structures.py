@@ -103,7 +103,8 @@ class ReferenceView(TensorData):
 class Batch(TensorData):
     """What one training step sees."""
 
-    reference: ReferenceView
+    reference: ReferenceView | None
+    """None = there is no picture to look like."""
     novel: Cameras | None
     """Views that only the guidance judges; None = a step without guidance."""
 

@@ -16,13 +16,17 @@ class BaseGuidance:
 
     Args:
         cfg: the parsed `Config` of the subclass.
-        reference: the input view that conditions the guidance, at its largest training size.
+        reference: the input view that conditions the guidance, at its largest training size; None where there is none.
         device: where the networks live.
     """
 
     @dataclass
     class Config:
         """Settings common to all guidances."""
+
+    @classmethod
+    def check(cls, cfg: Any) -> None:
+        """Check what the types of `cfg` do not say, and type nested sections in place; raises ConfigError."""
 
     @classmethod
     def requirements(cls, cfg: Any) -> dict[str, str | bool | None]:
@@ -36,7 +40,7 @@ class BaseGuidance:
     micro_batch: int = 0
     """Views that are judged at once; 0 = all."""
 
-    def __init__(self, cfg: Config, reference: ReferenceView, device: torch.device | str = "cpu") -> None:
+    def __init__(self, cfg: Config, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
         self.cfg = cfg
         self.device = torch.device(device)
 
@@ -55,6 +59,13 @@ class BaseGuidance:
     def back_off(self) -> str | None:
         """Do the same with less memory from now on; returns what changed in a few words, None where nothing can."""
         return None
+
+    def state(self) -> dict[str, Any]:
+        """Return what this guidance has learned in training, for the checkpoint; most learn nothing."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up what `state` returned at another moment."""
 
     def describe(self) -> dict[str, str | bool | None]:
         """Return what run.json says of the model: path, hash, family, bundled or not."""

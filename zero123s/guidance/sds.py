@@ -13,18 +13,6 @@ def sample_timesteps(
     return torch.randint(low, high + 1, (batch_size,), generator=generator)
 
 
-def sds_gradient(
-    noise_pred: Float[Tensor, "B C h w"],
-    noise: Float[Tensor, "B C h w"],
-    alphas_cumprod_t: Float[Tensor, "B"],
-    clip: float | None = None,
-) -> Float[Tensor, "B C h w"]:
-    """Return w(t) (noise_pred - noise) with w = 1 - alphas_cumprod, non-finite entries zeroed, optionally clamped."""
-    weight = (1 - alphas_cumprod_t)[:, None, None, None]
-    grad = torch.nan_to_num(weight * (noise_pred - noise))
-    return grad if clip is None else grad.clamp(-clip, clip)
-
-
 def sds_loss(latents: Float[Tensor, "B C h w"], grad: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
     """Return a loss whose gradient with respect to `latents` is `grad / B`.
 

@@ -1,7 +1,6 @@
 """Score distillation from Zero123 and Stable Zero123."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +14,8 @@ from zero123s.diffusion.shared import shared
 from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.guidance.sds import loss_with_gradient, sample_timesteps, sds_gradient, sds_loss
+from zero123s.guidance.options import DistillationConfig, annealed_timesteps, distillation_gradient
+from zero123s.guidance.sds import loss_with_gradient, sample_timesteps, sds_loss
 from zero123s.ops.sections import section
 from zero123s.options import option
 from zero123s.schedule import Schedule
@@ -41,7 +41,7 @@ class StableZero123Guidance(BaseGuidance):
     family = "auto"
 
     @dataclass
-    class Config(BaseGuidance.Config):
+    class Config(BaseGuidance.Config, DistillationConfig):
         """Settings of `stable-zero123-guidance` and `zero123-guidance`."""
 
         checkpoint: str = "auto"
@@ -56,12 +56,6 @@ class StableZero123Guidance(BaseGuidance):
         """"fp32", "bf16", "fp16", or "auto" = what suits the device."""
         guidance_scale: float = option(5.0, low=0.0)
         """Classifier-free guidance scale."""
-        min_step_percent: Any = option(0.02, low=0.0, high=1.0, schedule=True)
-        """Smallest noise level as a share of the schedule; number or schedule."""
-        max_step_percent: Any = option(0.98, low=0.0, high=1.0, schedule=True)
-        """Largest noise level; number or schedule."""
-        grad_clip: Any = option(None, low=0.0, schedule=True)
-        """Largest absolute latent gradient; number, schedule, or None."""
         micro_batch: int = option(0, low=0)
         """Views that the networks see at once, to save memory; same gradients; 0 = the whole batch."""
         fast: bool = True
@@ -90,8 +84,12 @@ class StableZero123Guidance(BaseGuidance):
         located = locate_checkpoint(cfg.checkpoint)
         return {"path": str(located.path), "bundled": located.bundled}
 
-    def __init__(self, cfg: Config, reference: ReferenceView, device: torch.device | str = "cpu") -> None:
+    def __init__(self, cfg: Config, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
         super().__init__(cfg, reference, device)
+        if reference is None:
+            raise ConfigError(
+                "Zero123 judges views of a picture, and this system has none; use stable-diffusion-guidance."
+            )
         self.min_percent = Schedule(cfg.min_step_percent, "system.guidance.min_step_percent")
         self.max_percent = Schedule(cfg.max_step_percent, "system.guidance.max_step_percent")
         self.grad_clip = None if cfg.grad_clip is None else Schedule(cfg.grad_clip, "system.guidance.grad_clip")
@@ -156,7 +154,11 @@ class StableZero123Guidance(BaseGuidance):
 
     def timesteps(self, batch: int, step: int, generator: torch.Generator) -> Int[Tensor, "B"]:
         """Draw the noise levels of global step `step`."""
-        t = sample_timesteps(batch, self.min_percent(step), self.max_percent(step), self.model.n_timesteps, generator)
+        low, high, n = self.min_percent(step), self.max_percent(step), self.model.n_timesteps
+        if self.cfg.timesteps == "uniform":
+            t = sample_timesteps(batch, low, high, n, generator)
+        else:
+            t = annealed_timesteps(batch, low, high, n, step, self.cfg)
         return t.to(self.device)
 
     def __call__(
@@ -195,7 +197,8 @@ class StableZero123Guidance(BaseGuidance):
             context, concat = self.condition(cameras)
             noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)
         clip = None if self.grad_clip is None else self.grad_clip(step)
-        return latents, sds_gradient(noise_pred.to(latents), noise, self.model.alphas_cumprod[t].to(latents), clip)
+        alphas = self.model.alphas_cumprod[t].to(latents)
+        return latents, distillation_gradient(noise_pred.to(latents), noise, alphas, self.cfg, clip)
 
     @torch.no_grad()
     def evaluate(

@@ -45,7 +45,8 @@ SLOTS = {
 }
 FIRST_SAMPLES, MIN_SAMPLES = 65536, 2048
 """Samples at once when memory has run out for the first time, and at least."""
-AT_ONCE = "at_once"
+AT_ONCE, LEARNED = "at_once", "guidance"
+"""Keys of checkpoints."""
 FOG_TERMS = frozenset({"orient", "sparsity", "opaque"})
 
 
@@ -118,6 +119,7 @@ class Zero123System(BaseSystem):
         for slot, registry in SLOTS.items():
             _, section = parse_slot(registry, getattr(cfg, f"{slot}_type"), getattr(cfg, slot), f"system.{slot}")
             setattr(cfg, slot, section)
+        GUIDANCES.get(cfg.guidance_type).check(cfg.guidance)
         cfg.loss = parse(loss_config(), cfg.loss, "system.loss")
         _check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
@@ -176,7 +178,11 @@ class Zero123System(BaseSystem):
         if self._guidance or not self.loss_weights.ever("sds"):
             return
         guidance_class = GUIDANCES.get(self.cfg.guidance_type)
-        self._guidance.append(guidance_class(self.cfg.guidance, self.data_source.reference(), device or self.device))
+        self._guidance.append(guidance_class(self.cfg.guidance, self.input_view(), device or self.device))
+
+    def input_view(self) -> ReferenceView | None:
+        """The pictures that the result has to show; None for a system that has only words."""
+        return self.data_source.reference()
 
     def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:
         """Return the scene as renderer and exporter see it."""
@@ -211,6 +217,8 @@ class Zero123System(BaseSystem):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep how much is done at once: sums in other parts differ in their last bits."""
         checkpoint[AT_ONCE] = {"samples": self.sample_chunk, "views": self.guidance.micro_batch if self.guidance else 0}
+        if self.guidance and (learned := self.guidance.state()):
+            checkpoint[LEARNED] = learned
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what `on_save_checkpoint` kept."""
@@ -218,6 +226,8 @@ class Zero123System(BaseSystem):
         self.sample_chunk = at_once.get("samples", 0)
         if self.guidance and at_once.get("views"):
             self.guidance.micro_batch = at_once["views"]
+        if self.guidance and LEARNED in checkpoint:
+            self.guidance.load_state(checkpoint[LEARNED])
 
     def setup(self, stage: str) -> None:
         """Load the guidance when training begins."""
@@ -294,8 +304,9 @@ class Zero123System(BaseSystem):
 
     def vital_signs(self) -> dict[str, float]:
         """Return what the last step saw of the scene; see `BaseSystem`."""
-        cameras = self.data_source.reference().cameras
-        elevation_deg = float(cameras.elevation_deg[0]) if len(cameras) == 1 and self._guidance else None
+        reference = self.input_view()
+        one = reference is not None and len(reference.cameras) == 1 and bool(self._guidance)
+        elevation_deg = float(reference.cameras.elevation_deg[0]) if one else None
         return vital_signs(self._seen, self.renderer.occupied(), elevation_deg)
 
     def halve_loss(self, name: str, times: int = 1) -> bool:
@@ -318,7 +329,8 @@ class Zero123System(BaseSystem):
 
     def preview(self, out_dir: Path, step: int) -> dict[str, float]:
         """Score the supervised views and write a strip of the validation orbit."""
-        scores = score_reference(self, self.data_source.reference())
+        reference = self.input_view()
+        scores = {} if reference is None else score_reference(self, reference)
         save_strip(
             out_dir / "save" / f"it{step}-val.png", render_orbit(self, self.data_source.eval_cameras("validate"))
         )
@@ -333,9 +345,13 @@ class Zero123System(BaseSystem):
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the mesh; raises MeshError when there is no surface."""
         threshold = self.geometry.cfg.isosurface_threshold
-        reference = self.data_source.reference()
         result = self.exporter(
-            self.field(), out_dir, threshold=threshold, reference=reference, extras=self._extras(), progress=progress
+            self.field(),
+            out_dir,
+            threshold=threshold,
+            reference=self.input_view(),
+            extras=self._extras(),
+            progress=progress,
         )
         self.export_stats = result.stats
         return result.files

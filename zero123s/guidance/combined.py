@@ -1,0 +1,115 @@
+"""Several guidances at once, each with a weight, as in Magic123."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zero123s.config import parse, parse_slot
+from zero123s.errors import ConfigError
+from zero123s.guidance.base import GUIDANCES, BaseGuidance
+from zero123s.options import option
+from zero123s.schedule import Schedule
+from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
+
+
+@dataclass
+class PartConfig:
+    """One of the guidances."""
+
+    type: str = "???"
+    """Registered guidance."""
+    weight: Any = option(1.0, low=0.0, schedule=True)
+    """Factor on its loss; number or schedule. At 0 it is not asked."""
+    settings: Any = field(default_factory=dict)
+    """Its settings, as they would stand under system.guidance."""
+
+
+@GUIDANCES.register("combined-guidance")
+class CombinedGuidance(BaseGuidance):
+    """The weighted sum of several guidances."""
+
+    @dataclass
+    class Config(BaseGuidance.Config):
+        """Settings of `combined-guidance`."""
+
+        guidances: list[Any] = field(default_factory=list)
+        """A list of {type, weight, settings}."""
+
+    cfg: Config
+
+    @classmethod
+    def check(cls, cfg: Config) -> None:
+        """Type every part and its settings in place; raises ConfigError."""
+        if not cfg.guidances:
+            raise ConfigError("system.guidance.guidances is empty; list at least one {type, weight, settings}.")
+        for i, given in enumerate(cfg.guidances):
+            key = f"system.guidance.guidances.{i}"
+            part = given if isinstance(given, PartConfig) else parse(PartConfig, given, key)
+            if not isinstance(part.settings, BaseGuidance.Config):
+                part_class, part.settings = parse_slot(GUIDANCES, part.type, part.settings, f"{key}.settings")
+                part_class.check(part.settings)
+            cfg.guidances[i] = part
+
+    @classmethod
+    def requirements(cls, cfg: Config) -> dict[str, str | bool | None]:
+        """Check every part; returns what the first one says of its model."""
+        found = [GUIDANCES.get(part.type).requirements(part.settings) for part in cfg.guidances]
+        return found[0]
+
+    def __init__(self, cfg: Config, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
+        super().__init__(cfg, reference, device)
+        self.check(cfg)
+        self.weights = [
+            Schedule(p.weight, f"system.guidance.guidances.{i}.weight") for i, p in enumerate(cfg.guidances)
+        ]
+        self.parts = [GUIDANCES.get(p.type)(p.settings, reference, device) for p in cfg.guidances]
+
+    def __call__(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+    ) -> GuidanceOutput:
+        """Return the weighted sum of the losses, the norm of all weighted gradients and the first part's timesteps."""
+        # Every part draws from a stream of its own, so that switching one off leaves the others as they were.
+        seeds = torch.randint(0, 2**62, (len(self.parts),), generator=generator).tolist()
+        said = [
+            (weight(step), part(comp_rgb, cameras, step, torch.Generator().manual_seed(seed)))
+            for part, weight, seed in zip(self.parts, self.weights, seeds, strict=True)
+            if weight(step) > 0
+        ]
+        if not said:
+            zero = 0 * comp_rgb.sum()
+            return GuidanceOutput(zero, zero.detach(), torch.zeros(len(cameras), dtype=torch.long))
+        loss = torch.stack([w * out.loss for w, out in said]).sum()
+        norm = torch.stack([w * out.grad_norm for w, out in said]).norm()
+        return GuidanceOutput(loss, norm, said[0][1].timesteps)
+
+    def evaluate(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, "B h w 3"]]:
+        """Return every part's pictures, their names numbered."""
+        return {
+            f"{name}-{i}": picture
+            for i, part in enumerate(self.parts)
+            for name, picture in part.evaluate(comp_rgb, cameras, step, generator).items()
+        }
+
+    def back_off(self) -> str | None:
+        """Let every part do with less memory; see `BaseGuidance`."""
+        return ", ".join(words for part in self.parts if (words := part.back_off())) or None
+
+    def describe(self) -> dict[str, str | bool | None]:
+        """Return the first part's record, and the paths of the others under "also"."""
+        first, *rest = (part.describe() for part in self.parts)
+        return {**first, "also": ", ".join(str(r.get("path")) for r in rest)}
+
+    def state(self) -> dict[str, Any]:
+        """Return what every part has learned."""
+        states = {str(i): part.state() for i, part in enumerate(self.parts)}
+        return {i: state for i, state in states.items() if state}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up what every part had learned."""
+        for i, part in enumerate(self.parts):
+            part.load_state(state.get(str(i), {}))
