@@ -91,7 +91,8 @@ def batch(pictures: Path, out: Path, words: list[str], workers: int, kills: int)
     killed: list[str] = []
     threading.Thread(target=kill_workers, args=(out, kills, killed), daemon=True).start()
     started = time.perf_counter()
-    command = [sys.executable, "-m", "zero123s.commands", "batch", str(pictures), "--out", str(out)]
+    start = "import sys; from zero123s.commands import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "batch", str(pictures), "--out", str(out)]
     subprocess.run([*command, "--workers", str(workers), *words], cwd=REPOSITORY, check=True)
     return time.perf_counter() - started, killed
 

@@ -47,7 +47,8 @@ def cluster(placement: Placement) -> Iterator[int]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     if placement.address is None:
-        options["object_store_memory"] = OBJECT_STORE_BYTES
+        # Without "local" Ray would join whatever cluster it finds running here.
+        options |= {"address": "local", "object_store_memory": OBJECT_STORE_BYTES}
     else:
         options = {"address": placement.address, "log_to_driver": False, "logging_level": "error"}
     joined = not ray.is_initialized()
