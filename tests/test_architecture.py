@@ -38,6 +38,7 @@ FLOORS = {
         "console",
         "devices",
         "memory_cap",
+        "forecast",
         "summary",
         "evaluate",
         "cli",

@@ -26,11 +26,19 @@ from zero123s.callbacks.watch import Watcher
 from zero123s.console import log_to_file
 from zero123s.devices import choose_devices, choose_precision, choose_threads
 from zero123s.errors import CheckpointError, ConfigError, RunLostError, UserError
+from zero123s.forecast import forecast
 from zero123s.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
 from zero123s.processes import is_main_process
-from zero123s.run_dir import append_command, create_run_dir, read_run_record, remember_as_last, write_run_record
+from zero123s.run_dir import (
+    append_command,
+    create_run_dir,
+    plain,
+    read_run_record,
+    remember_as_last,
+    write_run_record,
+)
 from zero123s.run_lock import locked
-from zero123s.summary import peak_memory_gb
+from zero123s.summary import peak_memory_gb, say
 from zero123s.system.base import BaseSystem, Plan, step_modules
 
 ENDLESS = 2**31
@@ -119,6 +127,7 @@ class Session:
         profile_run: bool = False,
         watchers: Sequence[Watcher] = (),
     ) -> None:
+        self.plan = plan
         self.experiment = plan.experiment
         self.watchers = list(watchers)
         self.out_dir = out_dir
@@ -193,6 +202,10 @@ class Session:
             remember_as_last(self.out_dir)
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
             self.record["model"] = self.system.describe()
+            expected = forecast(self.plan, self.system, self.record["model"], self.on_gpu)
+            if expected and self.checkpoint is None:
+                say(f"expected: {expected}")
+                self.record["forecast"] = plain(expected)
             write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, **self.record})
 
     def _record_failure(self, mode: str, error: BaseException) -> None:

@@ -9,7 +9,7 @@ from zero123s.ops import threads
 @pytest.mark.parametrize(("slow_with", "expected"), [(1, 3), (3, 1)])
 def test_the_faster_number_is_chosen_and_torch_left_as_it_was(monkeypatch, slow_with, expected):
     before = torch.get_num_threads()
-    monkeypatch.setattr(threads, "_sample_seconds", lambda: 2.0 if torch.get_num_threads() == slow_with else 1.0)
+    monkeypatch.setattr(threads, "sample_seconds", lambda: 2.0 if torch.get_num_threads() == slow_with else 1.0)
     try:
         torch.set_num_threads(3)
         assert threads.measured_threads() == expected
@@ -19,4 +19,4 @@ def test_the_faster_number_is_chosen_and_torch_left_as_it_was(monkeypatch, slow_
 
 
 def test_the_sample_takes_time():
-    assert 0 < threads._sample_seconds() < 60
+    assert 0 < threads.sample_seconds() < 60

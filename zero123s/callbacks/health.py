@@ -73,8 +73,7 @@ class Health(pl.Callback):
             return  # the gradient scaler skips such steps itself, they are how it finds its scale
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         sums = [p.grad.sum(dtype=torch.float32) for p in parameters]
-        alone = trainer.world_size == 1  # of several processes each has losses of its own, and all the same gradients
-        if self._loss is not None and alone:
+        if self._loss is not None:
             sums.append(self._loss.float())
         finite = not sums or math.isfinite(float(torch.stack(sums).sum()))
         if trainer.strategy.reduce_boolean_decision(finite):  # of several processes all skip, or none

@@ -6,6 +6,15 @@ from zero123s.registry import Registry
 from zero123s.structures import Batch, Cameras, ReferenceView
 
 
+@dataclass(frozen=True)
+class StepSizes:
+    """How much one training step looks at."""
+
+    supervised_pixels: int
+    novel_pixels: int
+    novel_views: int
+
+
 class BaseData:
     """Base class of `data_type`.
 
@@ -34,6 +43,10 @@ class BaseData:
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
         """Return the batch of global step `step`; `micro_step` counts accumulated batches within it."""
         raise NotImplementedError(f"{type(self).__name__} must define batch_at().")
+
+    def sizes_at(self, step: int) -> StepSizes | None:
+        """Return how much a step looks at, from the config alone, for forecasts; None = not known."""
+        return None
 
     def reference(self) -> ReferenceView:
         """Return the supervised view(s) at full training size; the first one conditions the guidance."""

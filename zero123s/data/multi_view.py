@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zero123s.data.base import DATA, BaseData
+from zero123s.data.base import DATA, BaseData, StepSizes
 from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError, ImageError
@@ -94,6 +94,11 @@ class MultiViewData(BaseData):
         reference = _take(self.views(self.height(step), self.width(step)), self.train[chosen])
         generator = generator_for(self.seed, step, "cameras", rank, micro_step)
         return Batch(reference, self.sampler.sample(step, generator) if self.cfg.novel_views else None)
+
+    def sizes_at(self, step: int) -> StepSizes:
+        """Return the pixels of the pictures of a step and of the random views."""
+        novel = self.sampler.sizes_at(step) if self.cfg.novel_views else (0, 0)
+        return StepSizes(self.batch_size(step) * self.height(step) * self.width(step), *novel)
 
     def reference(self) -> ReferenceView:
         """Return the held-out pictures, or all where none is held out, at the largest training size."""

@@ -101,6 +101,11 @@ class RandomCameraSampler:
         azimuth = [r * a for a in cfg.azimuth_range]
         return (elevation[0], elevation[1]), (azimuth[0], azimuth[1])
 
+    def sizes_at(self, step: int) -> tuple[int, int]:
+        """Return pixels and views of global step `step`."""
+        views = self.batch_size(step)
+        return views * self.height(step) * self.width(step), views
+
     def sample(self, step: int, generator: torch.Generator) -> Cameras:
         """Return the cameras of global step `step`.
 

@@ -18,13 +18,13 @@ def measured_threads(repeats: int = 3) -> int:
     seconds = {}
     for n_threads in sorted({1, default}):
         torch.set_num_threads(n_threads)
-        seconds[n_threads] = min(_sample_seconds() for _ in range(repeats))
+        seconds[n_threads] = min(sample_seconds() for _ in range(repeats))
     torch.set_num_threads(default)
     return min(seconds, key=seconds.__getitem__)
 
 
-def _sample_seconds() -> float:
-    """Return the wall time of one network pass over many points, forward and back, and one convolution."""
+def sample_seconds() -> float:
+    """Return the wall time of a small piece of a training step: one network pass over many points, forward and back, and one convolution."""
     x, layers = torch.rand(32768, 32), [torch.rand(n, m, requires_grad=True) for n, m in ((32, 32), (4, 32))]
     picture, kernel = torch.rand(4, 64, 32, 32), torch.rand(64, 64, 3, 3)
     started = time.perf_counter()

@@ -1,5 +1,6 @@
 """The Zero123 system: one supervised view (or several), random views judged by a guidance, one optimiser step."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -282,7 +283,9 @@ class Zero123System(BaseSystem):
         ratio = self.cfg.ambient_ratio_min + (1 - self.cfg.ambient_ratio_min) * draw
         shading = self.material.draw_shading(step, ratio, generator)
         out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
+        started = time.perf_counter()
         judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
+        self._seen.guidance_seconds = time.perf_counter() - started
         self.log("guidance/grad_norm", judged.grad_norm)
         self._seen.guidance_gradient = judged.grad_norm.detach()
         self.log("samples/novel", float(out.n_samples))
