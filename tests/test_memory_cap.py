@@ -1,8 +1,6 @@
 """A cap on memory, and disk space looked at before a run needs it."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ from zero123s.cli import main
 from zero123s.errors import ConfigError
 from zero123s.memory_cap import checkpoint_bytes, data_bytes, memory_capped
 
-REPOSITORY = Path(__file__).parents[1]
 YAML = """
 name: tiny
 data_type: tiny-numbers
@@ -66,21 +63,6 @@ def test_a_run_that_cannot_fit_under_its_cap_is_one_sentence(launch, capsys):
     assert error.startswith("error: ")
     assert "emory ran out" in error
     assert launch("system.size=3") == 0, "the cap is gone"
-
-
-@pytest.mark.slow
-@linux
-def test_the_main_job_ends_under_a_cap_that_it_would_break(tmp_path):
-    """The recipe's first steps at twice the batch; see docs/reliability.md for the figures."""
-    words = ["trainer.max_steps=6", "data.random_camera.batch_size=8", "trainer.val_check_interval=0"]
-    words += ["trainer.enable_progress_bar=false", "threads=1", "export_after_train=false", "use_timestamp=false"]
-    words += ["data.random_camera.n_val_views=1", "data.random_camera.n_test_views=2", f"exp_root_dir={tmp_path}"]
-    command = [sys.executable, "launch.py", "--config", "configs/stable-zero123.yaml", "--train", *words]
-    done = subprocess.run(
-        [*command, "trainer.max_memory_gb=0.9"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "memory ran out; views through the guidance at once: 4" in done.stderr
 
 
 def test_a_disk_without_room_for_the_run_is_told_before_it_begins(launch, tmp_path, monkeypatch, capsys):

@@ -6,8 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# oneDNN, which convolves on CPUs, says of a primitive only that it could not be created.
 _WORDS = re.compile(
-    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc", re.IGNORECASE
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc|could not create a primitive",
+    re.IGNORECASE,
 )
 
 
