@@ -49,6 +49,7 @@ FLOORS = {
         "scaffold",
         "scaffold_templates",
         "commands",
+        "__main__",
         "web",
         "cluster",
     ),
