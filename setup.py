@@ -14,6 +14,7 @@ TEST = [
     "ruff",
     "pyright",
     "meshio",
+    "assimp-py; platform_machine == 'x86_64' and python_version < '3.15'",
     "lxml",
     "networkx",
     "usd-core; platform_machine == 'x86_64' and python_version < '3.14'",

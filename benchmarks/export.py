@@ -12,13 +12,13 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 import resource
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from zero123s.config import parse_slot
-from zero123s.exporter import mesh_exporter
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.geometry import GEOMETRIES
 from zero123s.material import MATERIALS
@@ -72,8 +72,9 @@ def theirs(field: GeometryMaterialField, folder: Path, threshold: float) -> int:
         project_photo=False,
         poster=False,
     )
-    mesh_exporter.COARSE = RESOLUTION  # every node
-    return len(MeshExporter(settings)(field, folder).mesh.faces)
+    exporter = MeshExporter(settings)
+    exporter.surface = replace(exporter.surface, coarse=RESOLUTION)  # every node
+    return len(exporter(field, folder).mesh.faces)
 
 
 def main(words: list[str]) -> None:

@@ -227,6 +227,8 @@ class Mesh:
     texture: Float[np.ndarray, "TH TW 3"] | None = None
     """Base colour, row 0 on top."""
     normal_map: Float[np.ndarray, "TH TW 3"] | None = None
-    """Tangent-space normals, (n + 1) / 2."""
+    """Tangent-space normals, (n + 1) / 2; x along `tangents`, y along the bitangent, z along `normals`."""
     extras: dict[str, str] = field(default_factory=dict)
     """Provenance that travels in the file: generator, model, licence."""
+    tangents: Float[np.ndarray, "V 4"] | None = None
+    """Unit direction in which u grows, and the sign that makes the bitangent sign * cross(normal, tangent)."""

@@ -204,3 +204,13 @@ def test_any_aspect_keeps_its_proportions(tmp_path):
     mask = load(tmp_path / "wide.png", height=40, width=40).reference().mask[0, ..., 0] > 0.5
     rows, columns = mask.any(1).sum(), mask.any(0).sum()
     assert (int(rows), int(columns)) == (10, 10)
+
+
+def test_the_texture_gets_the_picture_at_its_own_size(pictures, monkeypatch):
+    path = pictures / "ball_rgba.png"
+    assert load(path, height=[8, 16], width=[8, 16], resolution_milestones=[1]).photos().rgb.shape == (1, 48, 48, 3)
+    assert load(path, height=96, width=96).photos().rgb.shape == (1, 96, 96, 3), "never smaller than it was trained on"
+    monkeypatch.setattr("zero123s.data.single_image.MAX_PHOTO", 20)
+    assert load(path, height=8, width=8).photos().rgb.shape == (1, 20, 20, 3)
+    data = load(path, height=8, width=8)
+    assert data.photos().cameras.c2w.equal(data.reference().cameras.c2w)

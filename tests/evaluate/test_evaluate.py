@@ -10,9 +10,9 @@ import torch
 import trimesh
 
 from zero123s.commands import main
-from zero123s.evaluate.report import curve
 from zero123s.evaluate.scores import health_scores, surface_scores, view_scores
 from zero123s.exporter.gltf import write_glb
+from zero123s.exporter.plot import curve
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.mesh import vertex_normals
 from zero123s.ops.rasterize import render_mesh

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -60,6 +61,16 @@ def test_surface_is_closed_and_where_its_silhouette_is(exported):
     assert max(exported.stats["threshold_curve"]["silhouette_iou"]) > 0.97
 
 
+def test_the_choice_of_the_threshold_is_drawn(exported):
+    plot = ElementTree.parse(exported.files["threshold"]).getroot()
+    tags = [child.tag.split("}")[1] for child in plot]
+    assert tags.count("polyline") == 1
+    (line,) = (child for child in plot if child.tag.endswith("line") and child.get("x1"))
+    levels = exported.stats["threshold_curve"]["levels"]
+    share = (exported.stats["threshold"] - levels[0]) / (levels[-1] - levels[0])
+    assert float(line.get("x1")) == pytest.approx(5 + 410 * share, abs=0.1)
+
+
 def test_glb_stands_upright_faces_the_viewer_and_carries_its_texture(exported):
     read = trimesh.load(exported.files["glb"], force="mesh")
     colors = np.asarray(read.visual.to_color().vertex_colors)[:, :3]
@@ -99,7 +110,7 @@ def test_unwrap_time_limit_falls_back_to_triangles(tmp_path):
 
 def test_vertex_colours_without_texture(tmp_path):
     result = export(tmp_path, fmt="obj", formats=["glb", "obj"])
-    assert set(result.files) == {"glb", "obj"}
+    assert set(result.files) == {"glb", "obj", "threshold"}
     read = trimesh.load(result.files["obj"], process=False)
     assert read.visual.vertex_colors[read.vertices[:, 0] > 0.2, 0].min() == 255
 
@@ -137,6 +148,19 @@ def test_the_poster_shows_the_front_from_the_file(exported):
     assert back[height // 2 + height // 6, width // 2].max() < 60, "black behind and below"
 
 
+def test_a_normal_map_on_request(tmp_path):
+    result = export(tmp_path, formats=["glb", "gltf", "obj"], normal_map=True)
+    document = json.loads(result.files["gltf"].read_text())
+    material = document["materials"][0]
+    assert document["images"][material["normalTexture"]["index"]]["uri"] == "model_normal.png"
+    tangents = document["accessors"][document["meshes"][0]["primitives"][0]["attributes"]["TANGENT"]]
+    assert (tangents["type"], tangents["count"]) == ("VEC4", len(result.mesh.vertices))
+    assert "norm model_normal.png" in result.files["mtl"].read_text()
+    pixels = np.asarray(Image.open(result.files["normal_map"]), float) / 255 * 2 - 1
+    assert np.median(pixels[..., 2]) > 0.99, "a ball has no detail that its light mesh lacks"
+    assert np.abs(np.linalg.norm(pixels, axis=-1) - 1).max() < 0.05
+
+
 def test_lighter_files_on_request(tmp_path):
     result = export(tmp_path, formats=["glb"], lods=[400], unwrap_time_limit_s=0.0)
     read = trimesh.load(result.files["lod_400"], force="mesh")
@@ -155,6 +179,7 @@ def test_lighter_files_on_request(tmp_path):
         ({"isosurface_resolution": 4}, "8 to 1024"),
         ({"fmt": "fbx"}, "neither obj-mtl nor obj"),
         ({"lods": [2]}, "at least 4"),
+        ({"normal_map": True, "save_uv": False}, "normal_map needs"),
     ],
 )
 def test_bad_settings_are_told(changes, message):

@@ -11,6 +11,7 @@ from zero123s.ops.isosurface import (
     occupied_bounds,
     sample_dense,
     sample_sparse,
+    settled,
     sparse_resolution,
 )
 
@@ -110,3 +111,27 @@ def test_level_of_a_soft_ball_matches_its_rendered_silhouette():
 def test_no_opaque_ray_means_no_level():
     origins, directions = np.array([[3.0, 0, 0]]), np.array([[-1.0, 0, 0]])
     assert choose_level(sphere, lambda x: 0 * x[:, 0], [(origins, directions, None)], (LOWER, UPPER)) is None
+
+
+def test_vertices_settle_where_a_steep_field_crosses_the_level():
+    def density(x):
+        return torch.exp(60 * (0.5 - x.norm(dim=-1)))
+
+    grid = sample_dense(density, 24, np.full(3, -0.8), np.full(3, 0.8))
+    inside = grid.values > 1.0
+    vertices, _ = marching_cubes(grid, 1.0)
+    off = np.abs(np.linalg.norm(vertices, axis=1) - 0.5)
+    settled_off = np.abs(np.linalg.norm(settled(density, 1.0, vertices, grid, inside), axis=1) - 0.5)
+    cell = 1.6 / 24
+    assert off.mean() > 0.1 * cell, "interpolated linearly, steep densities puff the surface up"
+    assert settled_off.max() < 0.04 * cell * np.sqrt(3)
+
+
+def test_vertices_of_filled_edges_stay():
+    def ball(x):
+        return 0.5 - x.norm(dim=-1)
+
+    grid = sample_dense(ball, 16, np.full(3, -0.8), np.full(3, 0.8))
+    vertices, _ = marching_cubes(grid, 0.0)
+    nowhere = np.zeros(grid.values.shape, bool)
+    np.testing.assert_array_equal(settled(ball, 0.0, vertices, grid, nowhere), vertices)

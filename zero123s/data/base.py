@@ -52,6 +52,10 @@ class BaseData:
         """Return the supervised view(s) at full training size; the first one conditions the guidance."""
         raise NotImplementedError(f"{type(self).__name__} must define reference().")
 
+    def photos(self) -> ReferenceView:
+        """Return the supervised view(s) as sharp as they were given, for the texture."""
+        return self.reference()
+
     def eval_cameras(self, split: str) -> Cameras:
         """Return the orbit that is rendered for `split` = "validate" or "test"."""
         raise NotImplementedError(f"{type(self).__name__} must define eval_cameras().")

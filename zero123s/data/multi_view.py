@@ -105,6 +105,11 @@ class MultiViewData(BaseData):
         views = self.views(self.height.max, self.width.max)
         return _take(views, self.held_out) if len(self.held_out) else views
 
+    def photos(self) -> ReferenceView:
+        """Return the pictures that were trained on, at the first one's own size."""
+        height, width = self.pictures[0].shape[:2]
+        return _take(self.views(max(height, self.height.max), max(width, self.width.max)), self.train)
+
     def eval_cameras(self, split: str) -> Cameras:
         """Return the validation or test orbit."""
         return self.sampler.eval_cameras(split)

@@ -25,6 +25,9 @@ from zero123s.structures import Batch, Cameras, ReferenceView
 
 logger = logging.getLogger(__name__)
 
+MAX_PHOTO = 2048
+"""Pixels of the longer side beyond which a picture is not put on the mesh: its texture has no more."""
+
 
 @DATA.register("single-image-datamodule")
 class SingleImageData(BaseData):
@@ -139,6 +142,12 @@ class SingleImageData(BaseData):
     def reference(self) -> ReferenceView:
         """Return the picture at its largest training size."""
         return self.view(self.height.max, self.width.max)
+
+    def photos(self) -> ReferenceView:
+        """Return the picture at its own size, up to MAX_PHOTO pixels; never smaller than it was trained on."""
+        height, width = self.height.max, self.width.max
+        scale = max(1.0, min(max(self.rgba.shape[:2]), MAX_PHOTO) / max(height, width))
+        return self.view(round(height * scale), round(width * scale))
 
     def eval_cameras(self, split: str) -> Cameras:
         """Return the validation or test orbit."""

@@ -63,7 +63,7 @@ def find_mesh(target: Path) -> Path:
 
 
 def run_reference(run: Path) -> ReferenceView | None:
-    """Return the pictures that a run was made from, as its config.yaml says; None if they are gone."""
+    """Return the pictures that a run was made from, at their own size, as its config.yaml says; None if they are gone."""
     from zero123s.config import load_config
     from zero123s.experiment import parse_experiment
     from zero123s.system.base import plan_experiment
@@ -76,7 +76,7 @@ def run_reference(run: Path) -> ReferenceView | None:
     plan = plan_experiment(experiment)
     data = plan.data_class(experiment.data, experiment.seed)
     data.prepare()
-    return data.reference()
+    return data.photos()
 
 
 def picture_reference(path: Path, elevation_deg: float) -> ReferenceView:

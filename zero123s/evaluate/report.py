@@ -13,6 +13,7 @@ import numpy as np
 from zero123s.evaluate.scores import Scores, pictures_of, rendered_views
 from zero123s.exporter.files import encode_image
 from zero123s.exporter.gltf import glb_bytes
+from zero123s.exporter.plot import curve, threshold_curve
 from zero123s.files import write_text
 from zero123s.ops.rasterize import on_white
 from zero123s.run_dir import read_run_record
@@ -46,25 +47,6 @@ def _metrics(sections: Mapping[str, Scores]) -> str:
     return f'<h2>Metrics</h2><div class="row">{"".join(parts)}</div>'
 
 
-def curve(title: str, x: list[float], y: list[float], width: int = 300, height: int = 140) -> str:
-    """Return a small SVG line plot; points that are not finite are left out."""
-    points = [(a, b) for a, b in zip(x, y, strict=True) if np.isfinite(a) and np.isfinite(b)]
-    if len(points) < 2:
-        return ""
-    (x0, x1), (y0, y1) = ((min(v), max(v)) for v in zip(*points, strict=True))
-    span_x, span_y = (x1 - x0) or 1.0, (y1 - y0) or 1.0
-    path = " ".join(
-        f"{5 + (width - 10) * (a - x0) / span_x:.1f},{height - 20 - (height - 45) * (b - y0) / span_y:.1f}"
-        for a, b in points
-    )
-    return (
-        f'<svg width="{width}" height="{height}"><text x="5" y="12">{escape(title)}: {y0:.4g} to {y1:.4g}</text>'
-        f'<polyline fill="none" stroke="#2563eb" stroke-width="1.5" points="{path}"/>'
-        f'<text x="5" y="{height - 4}">{x0:.4g}</text>'
-        f'<text x="{width - 5}" y="{height - 4}" text-anchor="end">{x1:.4g}</text></svg>'
-    )
-
-
 def _training_curves(run: Path) -> str:
     """Return a plot per logged value of the newest csv log."""
     files = sorted(run.glob("csv_logs/**/metrics.csv"), key=lambda p: p.stat().st_mtime)
@@ -87,8 +69,7 @@ def _threshold_plot(record: Mapping[str, Any]) -> str:
     known = export.get("threshold_curve")
     if not known:
         return ""
-    plot = curve("silhouette IoU over the surface's threshold", known["levels"], known["silhouette_iou"], 420, 160)
-    return f"<h2>Threshold</h2><p>chosen: {float(export.get('threshold', 0)):.4g}</p>{plot}"
+    return f"<h2>Threshold</h2>{threshold_curve(known, float(export['threshold']))}"
 
 
 def _views(mesh: Mesh, reference: ReferenceView | None) -> str:

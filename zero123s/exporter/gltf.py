@@ -66,6 +66,9 @@ def _primitive(mesh: Mesh, buffer: _Buffer) -> dict[str, Any]:
         # glTF counts v from the top.
         uvs = np.stack([mesh.uvs[:, 0], 1 - mesh.uvs[:, 1]], -1)
         attributes["TEXCOORD_0"] = buffer.accessor(uvs.astype(f32), "VEC2")
+        if mesh.normal_map is not None and mesh.tangents is not None:
+            tangents = np.concatenate([mesh.tangents[:, :3] @ Z_UP_TO_Y_UP.T, mesh.tangents[:, 3:]], axis=1)
+            attributes["TANGENT"] = buffer.accessor(tangents.astype(f32), "VEC4")
     elif mesh.vertex_colors is not None:
         attributes["COLOR_0"] = buffer.accessor(_srgb_to_linear(mesh.vertex_colors).astype(f32), "VEC3")
     indices = buffer.accessor(np.ascontiguousarray(mesh.faces, np.uint32).reshape(-1), "SCALAR")

@@ -8,32 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from zero123s.errors import ConfigError, MeshError
+from zero123s.errors import ConfigError
 from zero123s.exporter.base import EXPORTERS, BaseExporter, ExportResult, Progress
+from zero123s.exporter.plot import write_threshold_plot
 from zero123s.exporter.poster import write_poster
 from zero123s.exporter.writers import WRITERS
-from zero123s.ops.cameras import generate_rays, orbit_cameras, sphere_fit_distance
-from zero123s.ops.isosurface import (
-    choose_level,
-    evaluate_points,
-    marching_cubes,
-    occupied_bounds,
-    sample_dense,
-    sample_sparse,
-    sparse_resolution,
-    straightened,
-)
 from zero123s.ops.mesh import mesh_health, remove_small_components, simplify, vertex_normals
+from zero123s.ops.normal_map import bake_normal_map, vertex_tangents
 from zero123s.ops.photo import Photos, exposure_match, membrane
+from zero123s.ops.surface import SurfaceOptions, check_threshold, find_surface, surface_threshold
 from zero123s.ops.texture import SurfacePoints, bake
 from zero123s.ops.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
-from zero123s.ops.visibility import hidden_nodes
 from zero123s.structures import Mesh, RadianceField, ReferenceView
-
-COARSE = 64
-"""Cells per edge of the first look at the whole cube."""
-HAZE = 0.002
-"""Opacity of one such cell below which it counts as empty."""
 
 
 def _quiet(stage: str, share: float) -> None:
@@ -70,6 +56,8 @@ class MeshExporter(BaseExporter):
         """Files to write: any of glb, gltf, obj, ply, stl, 3mf, usdz."""
         poster: bool = True
         """Also write NAME_poster.png, four views of the first of these files that can be read back."""
+        threshold_plot: bool = True
+        """Also write NAME_threshold.svg where the threshold was chosen: silhouette IoU over all candidates."""
         save_normal: bool = True
         """Write smooth vertex normals."""
         save_uv: bool = True
@@ -84,6 +72,8 @@ class MeshExporter(BaseExporter):
         """How the surface is cut into charts."""
         xatlas_pack_options: PackOptions = field(default_factory=PackOptions)
         """How charts are packed."""
+        normal_map: bool = False
+        """Bake the dense surface's normals as a normal map for the light mesh (glb, gltf, obj, usdz)."""
         project_photo: bool = True
         """Put the reference pictures themselves on what they see; the field colours the rest."""
         photo_views: int = 8
@@ -125,7 +115,15 @@ class MeshExporter(BaseExporter):
             raise ConfigError(f"system.exporter.fmt: '{cfg.fmt}' is neither obj-mtl nor obj.")
         if cfg.max_faces < 0 or any(budget < 4 for budget in cfg.lods):
             raise ConfigError("system.exporter: max_faces should be 0 or more, and every one of lods at least 4.")
-        _check_threshold(cfg.isosurface_threshold)
+        if cfg.normal_map and not (cfg.save_normal and cfg.save_uv and cfg.save_texture and cfg.fmt == "obj-mtl"):
+            raise ConfigError("system.exporter.normal_map needs save_normal, save_uv, save_texture and fmt: obj-mtl.")
+        check_threshold(cfg.isosurface_threshold)
+        self.surface = SurfaceOptions(
+            cfg.isosurface_resolution,
+            cfg.isosurface_coarse_to_fine,
+            cfg.fill_hidden,
+            cfg.isosurface_outlier_threshold,
+        )
 
     @torch.no_grad()
     def __call__(
@@ -142,9 +140,11 @@ class MeshExporter(BaseExporter):
         stages = _Stages(progress)
         stats: dict[str, Any] = {}
         stages.begin("threshold", 0.0)
-        level = self._level(field, threshold, reference, stats)
+        if self.cfg.isosurface_threshold != "auto":
+            threshold = self.cfg.isosurface_threshold
+        level = surface_threshold(field, threshold, reference, stats)
         stages.begin("surface", 0.1)
-        vertices, faces = self._surface(field, level, stats)
+        vertices, faces = find_surface(field, level, self.surface, stats)
         mesh = self._light_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
         mesh.extras = {"generator": "zero123s", **(extras or {})}
         stages.begin("write", 0.95)
@@ -162,6 +162,9 @@ class MeshExporter(BaseExporter):
         if self.cfg.poster and readable is not None:
             stages.begin("poster", 0.97)
             files["poster"] = write_poster(readable, Path(out_dir) / f"{self.cfg.save_name}_poster.png")
+        if self.cfg.threshold_plot and "threshold_curve" in stats:
+            plot = Path(out_dir) / f"{self.cfg.save_name}_threshold.svg"
+            files["threshold"] = write_threshold_plot(plot, stats["threshold_curve"], stats["threshold"])
         stages.begin("done", 1.0)
         stats["seconds"] = stages.seconds
         return ExportResult(mesh, files, stats)
@@ -178,6 +181,7 @@ class MeshExporter(BaseExporter):
     ) -> Mesh:
         """Return the surface within a face budget (0 = as it is), closed, unwrapped and coloured."""
         stages.begin("simplify", 0.4)
+        dense = vertices, faces
         vertices, faces = simplify(vertices, faces, max_faces or len(faces))
         # Collapsing may pinch crumbs off.
         vertices, faces, crumbs = remove_small_components(vertices, faces, self.cfg.isosurface_outlier_threshold)
@@ -187,46 +191,12 @@ class MeshExporter(BaseExporter):
         mesh = self._unwrapped(vertices, faces, stats)
         stages.begin("texture", 0.8)
         self._color(mesh, field, reference, stats)
+        if self.cfg.normal_map:
+            stages.begin("normal map", 0.9)
+            _add_normal_map(mesh, dense, self.cfg.texture_size)
+        if not self.cfg.save_normal:
+            mesh.normals = None
         return mesh
-
-    def _level(
-        self, field: RadianceField, given: float | str, reference: ReferenceView | None, stats: dict[str, Any]
-    ) -> float:
-        chosen = self.cfg.isosurface_threshold if self.cfg.isosurface_threshold != "auto" else given
-        _check_threshold(chosen)
-        if chosen != "auto":
-            stats |= {"threshold": float(chosen), "threshold_source": "given"}
-            return float(chosen)
-        dense = sample_dense(field.density, COARSE, np.full(3, -field.bound), np.full(3, field.bound))
-        box = occupied_bounds(dense, HAZE * COARSE / (2 * field.bound), margin_cells=2)
-        choice = None
-        if box is not None:
-            choice = choose_level(field.surface_level, field.density, _rays(field.bound, reference), box)
-        if choice is None:
-            raise MeshError(f"There is no surface: no ray meets anything opaque. {_describe(field)}")
-        stats |= {"threshold": choice.level, "threshold_source": "silhouettes"}
-        stats["threshold_curve"] = {"levels": choice.levels.tolist(), "silhouette_iou": choice.iou.tolist()}
-        return choice.level
-
-    def _surface(self, field: RadianceField, given: float, stats: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        lower, upper = np.full(3, -field.bound), np.full(3, field.bound)
-        if self.cfg.isosurface_coarse_to_fine:
-            box = occupied_bounds(sample_dense(field.surface_level, COARSE, lower, upper), given)
-            lower, upper = box if box is not None else (lower, upper)
-        resolution = sparse_resolution(self.cfg.isosurface_resolution, COARSE)
-        grid = sample_sparse(field.surface_level, given, resolution, lower, upper, COARSE)
-        grid, level = straightened(grid, given)
-        if self.cfg.fill_hidden:
-            hidden = hidden_nodes(grid.values > level)
-            stats["hidden_share"] = float(hidden.mean())
-            grid.values[hidden] = max(float(grid.values.max()), level + 1e-3)
-        vertices, faces = marching_cubes(grid, level)
-        stats["evaluated_share"] = grid.n_evaluated / grid.values.size
-        if len(faces) == 0:
-            raise MeshError(f"There is no surface at threshold {given:g}. {_describe(field)}")
-        vertices, faces, dropped = remove_small_components(vertices, faces, self.cfg.isosurface_outlier_threshold)
-        stats |= {"components_dropped": dropped, "faces_before_simplification": len(faces)}
-        return vertices, faces
 
     def _unwrapped(self, vertices: np.ndarray, faces: np.ndarray, stats: dict[str, Any]) -> Mesh:
         cfg = self.cfg
@@ -263,8 +233,6 @@ class MeshExporter(BaseExporter):
             size = self.cfg.texture_size
             samples = max(1, min(2, 1024 // size))  # fields and photos are smoother than 1024 texels
             mesh.texture = bake(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs, size, color, samples)
-        if not self.cfg.save_normal:
-            mesh.normals = None
 
 
 class PhotoBlend:
@@ -296,6 +264,14 @@ class PhotoBlend:
         return (trust[:, None] * seen + (1 - trust[:, None]) * rest).clip(0, 1)
 
 
+def _add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int) -> None:
+    """Give a textured mesh tangents, and in their space the normals of the dense surface it was made from."""
+    assert mesh.normals is not None
+    assert mesh.uvs is not None
+    mesh.tangents = vertex_tangents(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs)
+    mesh.normal_map = bake_normal_map(mesh.vertices, mesh.normals, mesh.tangents, mesh.faces, mesh.uvs, dense, size)
+
+
 def field_colors(field: RadianceField, points: np.ndarray, dirs: np.ndarray, chunk: int = 262144) -> np.ndarray:
     """Return the field's colour at N points seen along unit `dirs`, N 3 in [0, 1]."""
     out = np.empty((len(points), 3), np.float32)
@@ -307,44 +283,3 @@ def field_colors(field: RadianceField, points: np.ndarray, dirs: np.ndarray, chu
         assert rgb is not None
         out[part] = rgb.detach().cpu().numpy()
     return out.clip(0, 1)
-
-
-def _check_threshold(value: Any) -> None:
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise ConfigError(f'isosurface_threshold must be a number or "auto", got {value!r}.')
-
-
-def _rays(bound: float, reference: ReferenceView | None, size: int = 64, max_reference: int = 8) -> list[Any]:
-    """Return the views that judge a level: eight around, two from above and below, and the reference with its mask.
-
-    Of many reference views `max_reference` are taken, evenly chosen.
-    """
-    distance = sphere_fit_distance(bound * 1.2, 30.0)
-    elevations = torch.tensor([0.0, 30.0] * 4 + [75.0, -60.0])
-    azimuths = torch.tensor([45.0 * i for i in range(8)] + [0.0, 90.0])
-    rays = generate_rays(orbit_cameras(elevations, azimuths, distance, 30.0, size, size))
-    views: list[Any] = [
-        (o.reshape(-1, 3).numpy(), d.reshape(-1, 3).numpy(), None)
-        for o, d in zip(rays.rays_o, rays.rays_d, strict=True)
-    ]
-    if reference is not None:
-        n = len(reference.cameras)
-        chosen = torch.linspace(0, n - 1, min(n, max_reference)).round().long()
-        seen = ReferenceView(reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen]).to("cpu")
-        small = generate_rays(seen.cameras.resized(size, max(1, size * seen.cameras.width // seen.cameras.height)))
-        masks = torch.nn.functional.interpolate(seen.mask.permute(0, 3, 1, 2), small.rays_d.shape[1:3], mode="area")
-        for o, d, m in zip(small.rays_o, small.rays_d, masks, strict=True):
-            views.append((o.reshape(-1, 3).numpy(), d.reshape(-1, 3).numpy(), m.reshape(-1).numpy()))
-    return views
-
-
-def _describe(field: RadianceField) -> str:
-    """Say what the density looks like and what to change."""
-    axis = np.linspace(-field.bound, field.bound, 33)
-    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    values = evaluate_points(field.surface_level, points)
-    low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
-    return (
-        f"On a 33^3 grid the level function runs from {low:.3g} (median {middle:.3g}) to {high:.3g}: train longer, "
-        "resume a trained checkpoint, or set system.exporter.isosurface_threshold below the largest value."
-    )

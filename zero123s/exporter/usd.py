@@ -10,6 +10,7 @@ from zero123s.exporter.files import encode_image, write_atomically
 from zero123s.exporter.gltf import Z_UP_TO_Y_UP
 from zero123s.structures import Mesh
 
+NORMAL_PICTURE = "normal.png"
 HEADER = """#usda 1.0
 (
     defaultPrim = "Model"
@@ -35,7 +36,7 @@ MATERIAL = """
             color3f inputs:diffuseColor.connect = </Model/Material/{source}>
             float inputs:metallic = 0
             float inputs:roughness = 1
-            token outputs:surface
+{normal}            token outputs:surface
         }}
 {reader}    }}
 }}
@@ -54,6 +55,22 @@ TEXTURE = """
             uniform token info:id = "UsdUVTexture"
             asset inputs:file = @{picture}@
             token inputs:sourceColorSpace = "sRGB"
+            float2 inputs:st.connect = </Model/Material/Uv.outputs:result>
+            token inputs:wrapS = "clamp"
+            token inputs:wrapT = "clamp"
+            float3 outputs:rgb
+        }}
+"""
+
+NORMAL = "            normal3f inputs:normal.connect = </Model/Material/NormalMap.outputs:rgb>\n"
+NORMAL_MAP = """
+        def Shader "NormalMap"
+        {{
+            uniform token info:id = "UsdUVTexture"
+            asset inputs:file = @{picture}@
+            token inputs:sourceColorSpace = "raw"
+            float4 inputs:scale = (2, 2, 2, 1)
+            float4 inputs:bias = (-1, -1, -1, 0)
             float2 inputs:st.connect = </Model/Material/Uv.outputs:result>
             token inputs:wrapS = "clamp"
             token inputs:wrapT = "clamp"
@@ -88,12 +105,15 @@ def _layer(mesh: Mesh, picture: str | None) -> str:
         'uniform token subdivisionScheme = "none"',
         "rel material:binding = </Model/Material>",
     ]
+    normal = ""
     if mesh.normals is not None:
         lines.append(f'normal3f[] normals = [{_tuples(mesh.normals @ Z_UP_TO_Y_UP.T)}] (\n interpolation = "vertex"\n)')
     if picture is not None:
         assert mesh.uvs is not None
         lines.append(f'texCoord2f[] primvars:st = [{_tuples(mesh.uvs)}] (\n interpolation = "vertex"\n)')
         source, reader = "Texture.outputs:rgb", TEXTURE.format(picture=picture)
+        if mesh.normal_map is not None:
+            normal, reader = NORMAL, reader + NORMAL_MAP.format(picture=NORMAL_PICTURE)
     else:
         colors = np.full_like(points, 0.7) if mesh.vertex_colors is None else mesh.vertex_colors
         # Linear, as everything in USD that is not a texture.
@@ -106,7 +126,7 @@ def _layer(mesh: Mesh, picture: str | None) -> str:
         + body
         + "\n    }\n"
     )
-    return HEADER.format(doc=doc) + mesh_prim + MATERIAL.format(source=source, reader=reader)
+    return HEADER.format(doc=doc) + mesh_prim + MATERIAL.format(source=source, reader=reader, normal=normal)
 
 
 def _stored_zip(entries: list[tuple[str, bytes]]) -> bytes:
@@ -134,6 +154,8 @@ def write_usdz(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dic
     if picture is not None:
         assert mesh.texture is not None
         entries.append((picture, encode_image(mesh.texture, texture_format)))
+        if mesh.normal_map is not None:
+            entries.append((NORMAL_PICTURE, encode_image(mesh.normal_map, "png")))
     path = out_dir / f"{name}.usdz"
     write_atomically(path, _stored_zip(entries))
     return {"usdz": path}

@@ -35,6 +35,10 @@ def _write_obj(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dic
         files |= {"mtl": out_dir / f"{name}.mtl", "texture": out_dir / f"{name}.{texture_format}"}
         write_atomically(files["texture"], encode_image(mesh.texture, texture_format))
         mtl = f"newmtl {name}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\nmap_Kd {name}.{texture_format}\n"
+        if mesh.normal_map is not None:
+            files["normal_map"] = out_dir / f"{name}_normal.png"
+            write_atomically(files["normal_map"], encode_image(mesh.normal_map, "png"))
+            mtl += f"norm {name}_normal.png\n"
         write_atomically(files["mtl"], mtl.encode())
         text.append(f"mtllib {name}.mtl\nusemtl {name}\n")
     text.append(_rows("v", np.concatenate(columns, axis=1)))

@@ -52,14 +52,22 @@ def mask_iou(a: np.ndarray, b: np.ndarray, threshold: float = 0.5) -> float:
 # ---------------------------------------------------------------- surfaces
 
 
+def sample_corners(
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], n: int, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
+    """Return n points spread evenly by area as the vertices of their faces and the weights of these."""
+    area = np.linalg.norm(face_normals(vertices, faces), axis=1)
+    chosen = faces[rng.choice(len(faces), n, p=area / area.sum())]
+    u, v = np.sqrt(rng.random(n)), rng.random(n)
+    return chosen, np.stack([1 - u, u * (1 - v), u * v], -1)
+
+
 def sample_surface(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], n: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "N 3"]:
     """Return n points spread evenly by area."""
-    area = np.linalg.norm(face_normals(vertices, faces), axis=1)
-    corners = vertices[faces[rng.choice(len(faces), n, p=area / area.sum())]]
-    u, v = np.sqrt(rng.random(n))[:, None], rng.random(n)[:, None]
-    return (1 - u) * corners[:, 0] + u * (1 - v) * corners[:, 1] + u * v * corners[:, 2]
+    corners, weights = sample_corners(vertices, faces, n, rng)
+    return np.einsum("nc,ncd->nd", weights, vertices[corners])
 
 
 def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
