@@ -37,7 +37,10 @@ def main(runs: list[str]) -> None:
         psnr, ssim = ([float(scores[on][key]) for on in (False, True)] for key in ("psnr_db", "ssim"))
         gains.append(psnr)
         size = photos.cameras.width
-        print(f"{Path(run).name:<16}{size} px  field {psnr[0]:.2f} dB {ssim[0]:.3f}  photo {psnr[1]:.2f} dB {ssim[1]:.3f}", flush=True)
+        print(
+            f"{Path(run).name:<16}{size} px  field {psnr[0]:.2f} dB {ssim[0]:.3f}  photo {psnr[1]:.2f} dB {ssim[1]:.3f}",
+            flush=True,
+        )
     means = np.mean(gains, axis=0)
     print(f"mean: field {means[0]:.2f} dB, photo {means[1]:.2f} dB, gain {means[1] - means[0]:.2f} dB")
 

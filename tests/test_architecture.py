@@ -32,6 +32,7 @@ FLOORS = {
     4.0: (
         "api",
         "callbacks",
+        "first_stage",
         "run_dir",
         "run_lock",
         "provenance",

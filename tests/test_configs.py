@@ -58,8 +58,8 @@ def text_words(tiny_text_model, tiny_zero123):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def training_words(rendered_views, tiny_autoencoder, tiny_zero123):
-    """What the training configs need: renders, a model of toy size, few validation views."""
+def training_words(rendered_views, tiny_autoencoder, tiny_zero123, tmp_path_factory):
+    """What the training configs need: renders, a model of toy size, few validation views; and a first stage to refine."""
     views = [f"data.root={rendered_views}", "data.batch_size=1", "data.held_out=2", "trainer.max_steps=2"]
     few = ["system.n_validation=2", "system.n_samples=1", "system.sample_steps=2"]
     tiny = tiny_zero123[0].replace("system.guidance.checkpoint", "system.checkpoint")
@@ -71,7 +71,17 @@ def training_words(rendered_views, tiny_autoencoder, tiny_zero123):
         tiny,
         f"system.model_config={TINY_LIFTED.parent / 'golden/tiny_config.yaml'}",
     ]
+    REQUIRED["stable-zero123-refine"] = [f"system.geometry_convert_from={_first_stage(tmp_path_factory, tiny_zero123)}"]
     REQUIRED["train-small-zero123"] = [*views, *few, model, f"system.autoencoder={tiny_autoencoder}"]
+
+
+def _first_stage(tmp_path_factory, tiny_zero123) -> Path:
+    root = tmp_path_factory.mktemp("first_stage")
+    path = next(p for p in CONFIGS if p.stem == "stable-zero123")
+    picture = f"data.image_path={path.parents[1] / 'load' / 'images' / 'hamburger_rgba.png'}"
+    words = [picture, f"exp_root_dir={root}", "use_timestamp=false", *tiny_zero123, *SMALL]
+    assert main(["--config", str(path), "--train", "--profile", "none", *words]) == 0
+    return root / "stable-zero123" / "hamburger_rgba"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

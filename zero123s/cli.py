@@ -138,8 +138,10 @@ def check_experiment(loaded: "LoadedConfig") -> "Plan":
     return plan
 
 
-def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str]) -> "LoadedConfig":
+def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str], profile: str | None) -> "LoadedConfig":
     """Return the configuration that the run behind `resume=` has written down, with this command's overrides.
+
+    A second stage that begins is laid over the settings of its first.
 
     Another picture, or a YAML file edited since, must not change a run that goes on: only overrides do.
     """
@@ -147,6 +149,7 @@ def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str]) -> "Loade
 
     from zero123s.config import load_config, resolve
     from zero123s.experiment import parse_experiment
+    from zero123s.first_stage import on_top_of_the_first_stage
     from zero123s.run_dir import find_checkpoint, run_dir_of
     from zero123s.summary import say
 
@@ -155,7 +158,7 @@ def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str]) -> "Loade
     names = {key: resolved[key] for key in ("name", "exp_root_dir", "resume") if key in resolved}
     experiment = parse_experiment(replace(loaded, cfg=OmegaConf.create(names)))
     if not experiment.resume:
-        return loaded
+        return on_top_of_the_first_stage(loaded, overrides, profile)
     checkpoint = find_checkpoint(experiment.resume, experiment)
     own = run_dir_of(checkpoint, experiment) / "config.yaml"
     if not own.is_file() or own.resolve() == loaded.path.resolve():
@@ -179,8 +182,8 @@ def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "
     from zero123s.config import load_config
 
     words = list(overrides)
-    loaded = load_config(config, words, choose_profile(profile, Path(config)))
-    loaded = _settings_of_the_run(loaded, words)
+    chosen = choose_profile(profile, Path(config))
+    loaded = _settings_of_the_run(load_config(config, words, chosen), words, chosen)
     return loaded, check_experiment(loaded)
 
 

@@ -185,13 +185,19 @@ def _drop_replaced_slots(merged: DictConfig, layer: DictConfig, prefix: str = ""
     return notices
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), profile: str | None = None) -> LoadedConfig:
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    profile: str | None = None,
+    below: tuple[str, DictConfig] | None = None,
+) -> LoadedConfig:
     """Read a configuration with its bases, one profile and overrides, unresolved and not yet type-checked.
 
     Args:
         path: the YAML file.
         overrides: dotlist words, `a.b=1`.
         profile: name of an entry under `profiles:` to lay over the files; None = none.
+        below: name and content of settings that the files are laid over.
 
     Raises:
         ConfigError: in one sentence, for anything wrong with files, profile or overrides.
@@ -210,7 +216,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), profile: str | 
         raise ConfigError(
             f"{path} has no profile '{profile}'.{nearest(profile, sorted(known))} Known: {', '.join(sorted(known)) or 'none'}."
         )
-    layers = [*layers, *profiles, ("command line", read_overrides(overrides))]
+    lowest = [] if below is None else [below]
+    layers = [*lowest, *layers, *profiles, ("command line", read_overrides(overrides))]
 
     merged: Any = OmegaConf.create({})
     origins: dict[str, str] = {}

@@ -131,6 +131,12 @@ def _listed(experiment: ExperimentConfig) -> str:
     return f"; there are: {', '.join(str(p) for p in found[-5:])}" if found else f"; there is none below {root} yet"
 
 
+def checkpoint_at(place: str) -> Path | None:
+    """Return the checkpoint that a path means: the file itself, or the newest of a run folder; None if there is none."""
+    path = Path(place).expanduser()
+    return next((p for p in (path, path / "ckpts" / "last.ckpt", path / "last.ckpt") if p.is_file()), None)
+
+
 def find_checkpoint(resume: str, experiment: ExperimentConfig) -> Path:
     """Return the checkpoint that `resume=` means: a file, a run folder, or `last` of this experiment's name.
 
@@ -141,11 +147,8 @@ def find_checkpoint(resume: str, experiment: ExperimentConfig) -> Path:
         found = known_checkpoints(experiment)
         if found:
             return found[-1]
-    else:
-        path = Path(resume).expanduser()
-        match = next((p for p in (path, path / "ckpts" / "last.ckpt", path / "last.ckpt") if p.is_file()), None)
-        if match:
-            return match
+    elif (match := checkpoint_at(resume)) is not None:
+        return match
     raise ConfigError(f"resume={resume}: no such checkpoint{_listed(experiment)}.")
 
 

@@ -26,6 +26,7 @@ from zero123s.callbacks.watch import Watcher
 from zero123s.console import log_to_file
 from zero123s.devices import choose_devices, choose_precision, choose_threads
 from zero123s.errors import CheckpointError, ConfigError, RunLostError, UserError
+from zero123s.first_stage import read_first_stage
 from zero123s.forecast import forecast
 from zero123s.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
 from zero123s.processes import is_main_process
@@ -106,6 +107,20 @@ def load_weights(system: BaseSystem, checkpoint: Path) -> int:
     return int(state["global_step"])
 
 
+def start_from_first_stage(system: BaseSystem, path: str) -> dict[str, Any]:
+    """Bring a new system to what an earlier run has learned; returns what run.json says of it.
+
+    Raises:
+        UserError: the earlier run is not there, not whole, or has nothing to start from.
+    """
+    say(f"starting from the surface of {path}")
+    first, checkpoint = read_first_stage(path)
+    step = load_weights(first, checkpoint)
+    step_modules(first, step)
+    started = system.start_from(first)
+    return {"checkpoint": str(checkpoint), "step": step, **started}
+
+
 class Session:
     """A plan, a folder and a trainer.
 
@@ -161,6 +176,8 @@ class Session:
             require_disk_space(self.out_dir, checkpoint_bytes(self.system), n_checkpoints)
             self.trainer = self._trainer()
             self.system.load_networks(self.trainer.strategy.root_device)
+            if self.checkpoint is None and self.system.first_stage is not None:
+                self.record["first_stage"] = start_from_first_stage(self.system, self.system.first_stage)
         cap = memory_capped(self.experiment.trainer.max_memory_gb, self.on_gpu)
         if not is_main_process():
             with cap:

@@ -65,6 +65,19 @@ class BaseSystem(pl.LightningModule):
         """
         return {}
 
+    @property
+    def first_stage(self) -> str | None:
+        """The checkpoint of an earlier run that this one refines; None = there is none."""
+        return None
+
+    def start_from(self, first: "BaseSystem") -> dict[str, Any]:
+        """Bring the parameters of a new run to what an earlier system has learned; only called with a `first_stage`.
+
+        Returns:
+            What run.json should say of it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names a first_stage and must define start_from().")
+
     def load_networks(self, device: torch.device) -> None:
         """Load what training needs besides the trained modules, before the run folder is made; raises CheckpointError."""
 

@@ -33,6 +33,7 @@ from zero123s.system.optimizers import (
     check_optimizer,
     check_scheduler,
 )
+from zero123s.system.refinement import start_from_field
 from zero123s.system.signs import Seen, vital_signs
 from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
@@ -77,6 +78,9 @@ class Zero123System(BaseSystem):
         """Registered geometry."""
         geometry: Any = field(default_factory=dict)
         """Its settings."""
+        geometry_convert_from: str | None = None
+        """Run folder or checkpoint of a first stage: this run inherits its settings, and its geometry (which needs a
+        signed distance: implicit-sdf) starts from that one's surface and colours."""
         material_type: str = "diffuse-with-point-light-material"
         """Registered material."""
         material: Any = field(default_factory=dict)
@@ -169,6 +173,17 @@ class Zero123System(BaseSystem):
     def guidance(self) -> BaseGuidance | None:
         """The guidance, once training has begun and if any weight wants one."""
         return self._guidance[0] if self._guidance else None
+
+    @property
+    def first_stage(self) -> str | None:
+        """The checkpoint named by geometry_convert_from."""
+        return self.cfg.geometry_convert_from
+
+    def start_from(self, first: BaseSystem) -> dict[str, Any]:
+        """Take over the surface and the colours of a first stage; see `BaseSystem`."""
+        if not isinstance(first, Zero123System):
+            raise ConfigError(f"system.geometry_convert_from: {self.first_stage} is no run of a radiance field.")
+        return start_from_field(self, first)
 
     def load_networks(self, device: torch.device) -> None:
         """Load the guidance; see `BaseSystem`."""
@@ -348,13 +363,9 @@ class Zero123System(BaseSystem):
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the mesh; raises MeshError when there is no surface."""
         threshold = self.geometry.cfg.isosurface_threshold
+        photos = None if self.input_view() is None else self.data_source.photos()
         result = self.exporter(
-            self.field(),
-            out_dir,
-            threshold=threshold,
-            reference=self.input_view(),
-            extras=self._extras(),
-            progress=progress,
+            self.field(), out_dir, threshold=threshold, reference=photos, extras=self._extras(), progress=progress
         )
         self.export_stats = result.stats
         return result.files
@@ -376,6 +387,8 @@ def _check_sdf(cfg: Zero123System.Config, weights: LossWeights) -> None:
     if GEOMETRIES.get(cfg.geometry_type).has_sdf:
         return
     advice = f"has no signed distance; use geometry_type: implicit-sdf instead of {cfg.geometry_type}."
+    if cfg.geometry_convert_from is not None:
+        raise ConfigError(f"system.geometry_convert_from needs a surface to start from, and the geometry {advice}")
     if RENDERERS.get(cfg.renderer_type).needs_sdf:
         raise ConfigError(f"system.renderer_type: {cfg.renderer_type} cannot render a geometry that {advice}")
     if weights.ever("eikonal"):

@@ -1,0 +1,168 @@
+"""The second stage: what it inherits, where it starts, and that it goes on and exports by itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from zero123s.cli import main
+from zero123s.config import load_config, parse
+from zero123s.errors import ConfigError
+from zero123s.first_stage import on_top_of_the_first_stage
+from zero123s.system import refinement
+from zero123s.system.zero123 import Zero123System
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+REFINE = CONFIGS / "stable-zero123-refine.yaml"
+QUIET = ["trainer.enable_progress_bar=false", "use_timestamp=false"]
+SMALL = [
+    "data.height=[12,16]",
+    "data.width=[12,16]",
+    "data.resolution_milestones=[1]",
+    "data.random_camera.height=16",
+    "data.random_camera.width=16",
+    "data.random_camera.batch_size=1",
+    "data.random_camera.resolution_milestones=[]",
+    "data.random_camera.eval_height=16",
+    "data.random_camera.eval_width=16",
+    "data.random_camera.n_val_views=1",
+    "data.random_camera.n_test_views=2",
+    "data.default_elevation_deg=17",
+    "system.geometry.radius=0.8",
+    "system.geometry.pos_encoding_config.log2_hashmap_size=12",
+    "system.geometry.pos_encoding_config.n_levels=6",
+    "system.renderer.num_samples_per_ray=40",
+    "system.exporter.isosurface_resolution=24",
+    "trainer.max_steps=2",
+]
+
+
+@pytest.fixture(scope="module")
+def first_run(disc_path, tiny_zero123, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("first")
+    words = [*QUIET, *SMALL, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}"]
+    config = ["--config", str(CONFIGS / "stable-zero123.yaml"), "--profile", "none"]
+    assert main([*config, "--train", *words]) == 0
+    return root / "stable-zero123" / "disc_rgba"
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(refinement, "STEPS", 60)
+    monkeypatch.setattr(refinement, "RESOLUTION", 48)
+    monkeypatch.setattr(refinement, "BATCH", 2048)
+
+
+def refine(first_run, root, *words, mode="--train"):
+    convert = [f"system.geometry_convert_from={first_run}"] if first_run else []
+    config = ["--config", str(REFINE), "--profile", "none", mode, f"exp_root_dir={root}"]
+    return main([*config, *convert, "trainer.max_steps=2", *words])
+
+
+@pytest.fixture(scope="module")
+def second_run(first_run, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("second")
+    assert refine(first_run, root) == 0
+    return root / "stable-zero123-refine" / "disc_rgba"
+
+
+def test_it_inherits_all_that_nobody_changed(first_run, second_run):
+    one, two = (yaml.safe_load((run / "config.yaml").read_text()) for run in (first_run, second_run))
+    for key in ("image_path", "default_elevation_deg", "random_camera"):
+        assert two["data"][key] == one["data"][key], key
+    assert two["data"]["height"] == 16, "it begins at the size at which the first ended"
+    assert two["system"]["guidance"]["checkpoint"] == one["system"]["guidance"]["checkpoint"]
+    assert two["system"]["guidance"]["max_step_percent"] == 0.5
+    assert two["system"]["loss"]["lambda_sds"] == one["system"]["loss"]["lambda_sds"]
+    assert (two["name"], two["tag"], two["use_timestamp"]) == ("stable-zero123-refine", one["tag"], False)
+    geometry = two["system"]["geometry"]
+    assert geometry["radius"] == 0.8
+    assert geometry["pos_encoding_config"] == one["system"]["geometry"]["pos_encoding_config"]
+    assert geometry["isosurface_threshold"] == 0.0, "a level of density means nothing to a distance"
+    assert two["system"]["renderer"]["num_samples_per_ray"] == 40
+
+
+def test_it_starts_from_the_surface_and_ends_with_a_mesh(second_run):
+    record = json.loads((second_run / "run.json").read_text())
+    assert record["first_stage"]["step"] == 2
+    assert record["first_stage"]["surface_distance"] < 0.02
+    assert (record["state"], record["step"]) == ("finished", 2)
+    assert Path(record["files"]["glb"]).is_file()
+
+
+def test_it_goes_on_without_its_first_stage(second_run, first_run, monkeypatch, capsys):
+    monkeypatch.setattr(Zero123System, "start_from", lambda *_: pytest.fail("a run that goes on starts nowhere else"))
+    words = ["--config", str(REFINE), "--profile", "none", f"resume={second_run}", *QUIET]
+    assert main([*words, "--export", "system.exporter.formats=[ply]", "system.exporter.poster=false"]) == 0
+    assert (second_run / "export" / "model.ply").is_file()
+    assert main([*words, "--train", "trainer.max_steps=3"]) == 0
+    assert json.loads((second_run / "run.json").read_text())["step"] == 3
+
+
+def test_overrides_win_over_what_is_inherited(first_run, tmp_path):
+    words = [f"system.geometry_convert_from={first_run}", "data.default_elevation_deg=30", "system.geometry.radius=1.1"]
+    loaded = on_top_of_the_first_stage(load_config(REFINE, words), words, None)
+    assert (loaded.cfg.data.default_elevation_deg, loaded.cfg.system.geometry.radius) == (30, 1.1)
+    assert loaded.cfg.data.image_path == str(
+        yaml.safe_load((first_run / "config.yaml").read_text())["data"]["image_path"]
+    )
+    assert loaded.origins["data.image_path"] == str(first_run / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "'system.geometry_convert_from' must be given"),
+        (["system.geometry_convert_from=nowhere"], "nowhere: no such checkpoint or run folder"),
+    ],
+)
+def test_a_missing_first_stage_is_told(words, message, tmp_path, capsys):
+    assert refine(None, tmp_path, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_without_its_folder_is_told(first_run, tmp_path, capsys):
+    lonely = tmp_path / "a" / "b.ckpt"
+    lonely.parent.mkdir()
+    lonely.write_bytes((first_run / "ckpts" / "last.ckpt").read_bytes())
+    assert refine(lonely, tmp_path / "out") == 2
+    assert "config.yaml, are missing" in capsys.readouterr().err
+
+
+def test_a_geometry_without_a_distance_is_refused(first_run, tmp_path, capsys):
+    words = ["system.geometry_type=implicit-volume", "system.renderer_type=nerf-volume-renderer"]
+    assert refine(first_run, tmp_path, *words) == 2
+    assert "use geometry_type: implicit-sdf instead of implicit-volume" in capsys.readouterr().err
+
+
+def system_of(data, geometry_type, renderer_type, **geometry) -> Zero123System:
+    encoding = {"n_levels": 6, "log2_hashmap_size": 12, "base_resolution": 6}
+    common = {"radius": 0.8, "pos_encoding_config": encoding, "mlp_network_config": {"n_neurons": 16}}
+    section = {
+        "geometry_type": geometry_type,
+        "geometry": {**common, **geometry},
+        "renderer_type": renderer_type,
+        "material_type": "no-material",
+    }
+    return Zero123System(parse(Zero123System.Config, section, "system"), data)
+
+
+def test_surface_and_colours_are_taken_over(disc_data, monkeypatch):
+    monkeypatch.setattr(refinement, "STEPS", 250)
+    torch.manual_seed(0)
+    first = system_of(disc_data, "implicit-volume", "nerf-volume-renderer", density_blob_scale=30.0)
+    with torch.no_grad():
+        first.geometry.encoding.table.normal_(0, 0.15)
+    second = system_of(disc_data, "implicit-sdf", "neus-volume-renderer")
+    before = second.geometry.encoding.table.clone()
+    said = second.start_from(first)
+    assert said["surface_distance"] < 0.005, "a cell of the finest level is 0.04"
+    assert said["color_psnr_db"] > 30
+    assert not torch.equal(before, second.geometry.encoding.table)
+    with pytest.raises(ConfigError, match="no run of a radiance field"):
+        second.start_from(torch.nn.Module())

@@ -1,0 +1,103 @@
+"""The start of a second stage: a signed distance field that shows the surface and the colours of a first one."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from zero123s.ops.signed_distance import SignedDistance
+from zero123s.ops.surface import SurfaceOptions, find_surface, surface_threshold
+
+if TYPE_CHECKING:
+    from zero123s.system.zero123 import Zero123System
+
+RESOLUTION = 160
+"""Cells per edge of the box around the first stage's object."""
+STEPS = 400
+BATCH = 8192
+LEARNING_RATE = 0.01
+NEAR = 0.03
+"""Standard deviation of the points around the surface, as a share of the object's longest side."""
+COLOR_WEIGHT = 0.1
+"""Weight of squared colour differences beside absolute distances in world units."""
+
+
+def start_from_field(system: "Zero123System", first: "Zero123System") -> dict[str, Any]:
+    """Fit the geometry to the first stage's surface and colours, and take its material and background where their settings are equal.
+
+    Returns:
+        The threshold of the first surface, its faces, the mean distance between the two surfaces in world units, the
+        PSNR of the colours on it, and the seconds it took.
+
+    Raises:
+        MeshError: the first stage has no surface.
+    """
+    started = time.perf_counter()
+    for name in ("material", "background"):
+        if getattr(system.cfg, name) == getattr(first.cfg, name):
+            getattr(system, name).load_state_dict(getattr(first, name).state_dict())
+    stats: dict[str, Any] = {}
+    field = first.field()
+    level = surface_threshold(field, first.geometry.cfg.isosurface_threshold, system.input_view(), stats)
+    distance = SignedDistance(*find_surface(field, level, SurfaceOptions(RESOLUTION), stats))
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(system.seed)
+        error, color_mse = _fit(system, first, distance)
+    return {
+        "threshold": level,
+        "faces": stats["faces_before_simplification"],
+        "surface_distance": error,
+        "color_psnr_db": float(-10 * np.log10(max(color_mse, 1e-10))),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _fit(system: "Zero123System", first: "Zero123System", distance: SignedDistance) -> tuple[float, float]:
+    """Return mean |signed distance| and mean squared colour difference on the surface, after fitting both."""
+    rng = np.random.default_rng(system.seed)
+    extent = float(np.ptp(distance.surface, axis=0).max())
+    bound = system.geometry.cfg.radius
+    optimizer = torch.optim.Adam(
+        [*system.geometry.parameters(), *system.material.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.99)
+    )
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, STEPS)
+    for _ in range(STEPS):
+        on = rng.integers(len(distance.surface), size=BATCH // 2)
+        near = distance.surface[on] + rng.normal(0, NEAR * extent, (len(on), 3))
+        anywhere = rng.uniform(-bound, bound, (BATCH // 4, 3))
+        around = np.concatenate([near, anywhere]).clip(-bound, bound)
+        target = _tensor(distance(around))
+        loss = (_sdf(system, _tensor(around)) - target).abs().mean()
+        colors = on[: BATCH // 4]
+        loss = loss + COLOR_WEIGHT * _color_mse(system, first, distance, colors)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        decay.step()
+    check = rng.integers(len(distance.surface), size=BATCH)
+    with torch.no_grad():
+        error = float(_sdf(system, _tensor(distance.surface[check])).abs().mean())
+        return error, float(_color_mse(system, first, distance, check))
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+def _sdf(system: "Zero123System", x: torch.Tensor) -> torch.Tensor:
+    return -system.geometry.surface_level(x)
+
+
+def _color_mse(
+    system: "Zero123System", first: "Zero123System", distance: SignedDistance, on: np.ndarray
+) -> torch.Tensor:
+    """Compare colours on the surface, seen from straight outside."""
+    x, dirs = _tensor(distance.surface[on]), _tensor(-distance.normals[on])
+    with torch.no_grad():
+        wanted = first.field().query(x, dirs, frozenset({"rgb"})).rgb
+    got = system.field().query(x, dirs, frozenset({"rgb"})).rgb
+    assert wanted is not None
+    assert got is not None
+    return F.mse_loss(got, wanted)
