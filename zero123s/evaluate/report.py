@@ -98,6 +98,8 @@ def _turntable(run: Path) -> str:
 def warnings_of(sections: Mapping[str, Scores], record: Mapping[str, Any]) -> list[str]:
     """Return what a user should know before using the mesh."""
     found = [str(w) for w in record.get("warnings") or []]
+    note = (record.get("export") or {}).get("unwrap_note")
+    found += [f"{note}."] if note else []
     health = sections.get("health", {})
     if health and not health["watertight"]:
         found.append(

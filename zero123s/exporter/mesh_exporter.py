@@ -208,6 +208,8 @@ class MeshExporter(BaseExporter):
         )
         result = unwrap(vertices, faces, options)
         stats["unwrap"] = result.method
+        if result.reason:
+            stats["unwrap_note"] = f"{result.reason}; every face got a small triangle of its own"
         index = result.vertex_index
         return Mesh(vertices[index], result.faces, normals[index], uvs=result.uvs)
 

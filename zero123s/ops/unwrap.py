@@ -1,12 +1,17 @@
 """Texture coordinates: xatlas within a time limit, and a parameterisation that always works."""
 
-import multiprocessing
-from dataclasses import dataclass, field, fields
-from multiprocessing.connection import Connection
-from typing import Any
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,6 +69,8 @@ class Unwrap:
     """In [0, 1], origin at the lower left."""
     method: str
     """"xatlas" or "triangles"."""
+    reason: str | None = None
+    """Why xatlas gave none, where it was asked."""
 
 
 @dataclass
@@ -77,42 +84,29 @@ class UnwrapOptions:
     pack: PackOptions = field(default_factory=PackOptions)
 
 
-def _apply(target: Any, options: ChartOptions | PackOptions) -> Any:
-    for f in fields(options):
-        setattr(target, f.name, getattr(options, f.name))
-    return target
-
-
-def _xatlas_worker(pipe: Connection, vertices: np.ndarray, faces: np.ndarray, options: UnwrapOptions) -> None:
-    import xatlas
-
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.uint32))
-    pack = _apply(xatlas.PackOptions(), options.pack)
-    pack.resolution = options.pack.resolution or options.texture_size
-    atlas.generate(_apply(xatlas.ChartOptions(), options.chart), pack)
-    pipe.send(atlas[0])
-    pipe.close()
-
-
-def _xatlas(vertices: np.ndarray, faces: np.ndarray, options: UnwrapOptions) -> Unwrap | None:
-    """Run xatlas in a process of its own, the only way to stop it; None if it took too long or died."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_xatlas_worker, args=(sender, vertices, faces, options), daemon=True)
-    process.start()
-    sender.close()
+def _xatlas(vertices: np.ndarray, faces: np.ndarray, options: UnwrapOptions) -> Unwrap | str:
+    """Run xatlas in a process of its own, the only way to stop it; returns why there is no result, if there is none."""
+    pack = asdict(options.pack) | {"resolution": options.pack.resolution or options.texture_size}
+    job = (np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.uint32))
+    # Not multiprocessing: that would run the caller's own script a second time, imports and all.
+    command = [sys.executable, "-m", "zero123s.ops.xatlas_worker"]
+    here = str(Path(__file__).parents[2])
+    path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p)
     try:
-        if not receiver.poll(options.time_limit_s):
-            return None
-        index, new_faces, uvs = receiver.recv()
-    except EOFError:
-        return None
-    finally:
-        if process.is_alive():
-            process.terminate()
-        process.join()
-        receiver.close()
+        done = subprocess.run(
+            command,
+            input=pickle.dumps((*job, asdict(options.chart), pack)),
+            capture_output=True,
+            timeout=options.time_limit_s,
+            env={**os.environ, "PYTHONPATH": path},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"xatlas took longer than unwrap_time_limit_s, {options.time_limit_s:g} s"
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        return f"xatlas failed with exit code {done.returncode} {' '.join(last)}".strip()
+    index, new_faces, uvs = pickle.loads(done.stdout)
     return Unwrap(index.astype(np.int64), new_faces.astype(np.int64), uvs.astype(np.float64), "xatlas")
 
 
@@ -132,9 +126,11 @@ def _triangle_sheet(vertices: np.ndarray, faces: np.ndarray, texture_size: int) 
 
 
 def unwrap(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], options: UnwrapOptions) -> Unwrap:
-    """Return texture coordinates: xatlas's, or one small triangle per face if xatlas exceeds its time limit."""
-    if options.time_limit_s > 0:
-        result = _xatlas(vertices, faces, options)
-        if result is not None:
-            return result
-    return _triangle_sheet(vertices, faces, options.texture_size)
+    """Return texture coordinates: xatlas's, or one small triangle per face where xatlas gives none in time."""
+    if options.time_limit_s <= 0:
+        return _triangle_sheet(vertices, faces, options.texture_size)
+    result = _xatlas(vertices, faces, options)
+    if isinstance(result, Unwrap):
+        return result
+    logger.warning("%s; every face gets a small triangle of its own instead.", result)
+    return replace(_triangle_sheet(vertices, faces, options.texture_size), reason=result)

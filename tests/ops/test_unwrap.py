@@ -1,0 +1,48 @@
+"""xatlas in a process that can be stopped, called from any kind of script, and what happens without it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import trimesh
+
+from zero123s.ops.unwrap import UnwrapOptions, unwrap
+
+SCRIPT = """
+import trimesh
+from zero123s.ops.unwrap import UnwrapOptions, unwrap
+
+print("started")
+ball = trimesh.creation.icosphere(2)
+print(unwrap(ball.vertices, ball.faces, UnwrapOptions(texture_size=128)).method)
+"""
+
+
+@pytest.fixture(scope="module")
+def ball():
+    sphere = trimesh.creation.icosphere(2)
+    return np.asarray(sphere.vertices), np.asarray(sphere.faces)
+
+
+def test_xatlas_answers_and_nothing_is_said(ball):
+    result = unwrap(*ball, UnwrapOptions(texture_size=128))
+    assert (result.method, result.reason) == ("xatlas", None)
+    np.testing.assert_array_equal(result.vertex_index[result.faces], ball[1])
+    assert result.uvs.min() >= 0
+    assert result.uvs.max() <= 1
+
+
+def test_a_script_without_a_main_guard_runs_once(tmp_path):
+    (tmp_path / "plain.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, tmp_path / "plain.py"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["started", "xatlas"]
+
+
+def test_a_time_limit_and_a_failure_are_told(ball, monkeypatch, caplog):
+    result = unwrap(*ball, UnwrapOptions(texture_size=128, time_limit_s=1e-3))
+    assert result.method == "triangles"
+    assert "took longer than unwrap_time_limit_s, 0.001 s" in result.reason
+    assert result.reason in caplog.text
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert "failed with exit code 1" in unwrap(*ball, UnwrapOptions(texture_size=128)).reason
