@@ -48,11 +48,13 @@ def first_run(disc_path, tiny_zero123, tmp_path_factory) -> Path:
     return root / "stable-zero123" / "disc_rgba"
 
 
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(refinement, "STEPS", 60)
-    monkeypatch.setattr(refinement, "RESOLUTION", 48)
-    monkeypatch.setattr(refinement, "BATCH", 2048)
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refinement, "STEPS", 60)
+        patch.setattr(refinement, "RESOLUTION", 48)
+        patch.setattr(refinement, "BATCH", 2048)
+        yield
 
 
 def refine(first_run, root, *words, mode="--train"):
@@ -62,7 +64,7 @@ def refine(first_run, root, *words, mode="--train"):
 
 
 @pytest.fixture(scope="module")
-def second_run(first_run, tmp_path_factory) -> Path:
+def second_run(first_run, few_steps, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("second")
     assert refine(first_run, root) == 0
     return root / "stable-zero123-refine" / "disc_rgba"

@@ -40,19 +40,25 @@ class Photos:
         for i in self.views:
             camera = self.reference.cameras.select(slice(i, i + 1))
             mask = self.reference.mask[i, :, :, 0].numpy() > 0.5
-            # Pixels to the photo's silhouette and to the mesh's own depth steps, whichever is nearer.
             fragments = view_fragments(self.mesh, camera)
             depth = np.where(fragments.hit, fragments.depth, 1e6)
             steps = np.zeros_like(mask)
             for axis in range(2):
-                jump = np.abs(np.diff(depth, axis=axis)) > 5 * self.tolerance
                 first = [slice(None)] * 2
                 second = [slice(None)] * 2
                 first[axis], second[axis] = slice(None, -1), slice(1, None)
+                jump = np.abs(np.diff(depth, axis=axis)) > 5 * self.tolerance
+                # Where the mesh ends there is nothing behind it that could be given its colours.
+                jump &= fragments.hit[tuple(first)] & fragments.hit[tuple(second)]
                 steps[tuple(first)] |= jump
                 steps[tuple(second)] |= jump
-            distance = np.asarray(distance_transform_edt(np.pad(mask & ~steps, 1)))[1:-1, 1:-1]
-            self._prepared.append((camera, depth, distance))
+            # In pixels. The mesh's own depth steps may lie beside the photo's; the photo's silhouette is what it is.
+            to_edge, to_step = (
+                np.asarray(distance_transform_edt(np.pad(free, 1, constant_values=outside)))[1:-1, 1:-1]
+                for free, outside in ((mask, False), (~steps, True))
+            )
+            certain = _smoothstep(1.0, 3.0, to_edge) * _smoothstep(0.003, 0.02, to_step / camera.height)
+            self._prepared.append((camera, depth, certain))
 
     def sample(
         self, points: Float[np.ndarray, "N 3"], normals: Float[np.ndarray, "N 3"]
@@ -64,7 +70,7 @@ class Photos:
         total = np.zeros((len(points), 3))
         weights = np.zeros(len(points))
         trust = np.zeros(len(points))
-        for i, (camera, depth, distance) in zip(self.views, self._prepared, strict=True):
+        for i, (camera, depth, certain) in zip(self.views, self._prepared, strict=True):
             x, y, z = project(torch.from_numpy(np.asarray(points, np.float32)), camera)[0].numpy().T
             to_camera = camera.positions[0].numpy() - points
             to_camera /= np.maximum(np.linalg.norm(to_camera, axis=1, keepdims=True), 1e-9)
@@ -74,8 +80,7 @@ class Photos:
             row = np.where(inside, y, 0).astype(int)
             visible = inside & (z < depth[row, column] + self.tolerance)
             xy = np.stack([x, y], -1)[visible]
-            edge = sample_image(distance[..., None], xy)[:, 0] / camera.height
-            w = _smoothstep(0.15, 0.5, facing[visible]) * _smoothstep(0.003, 0.02, edge)
+            w = _smoothstep(0.15, 0.5, facing[visible]) * sample_image(certain[..., None], xy)[:, 0]
             # A high power lets the best view win where several see a point.
             total[visible] += w[:, None] ** 4 * sample_image(self.reference.rgb[i].numpy(), xy)
             weights[visible] += w**4
