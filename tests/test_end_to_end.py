@@ -72,7 +72,7 @@ def launch(scene, out, *words):
 def run(scene, tmp_path_factory):
     out = tmp_path_factory.mktemp("outputs")
     assert launch(scene, out, "--train") == 0
-    (folder,) = (out / "multi-view").iterdir()
+    (folder,) = (p for p in (out / "multi-view").iterdir() if p.is_dir())
     return folder
 
 
