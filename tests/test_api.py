@@ -105,7 +105,7 @@ def test_prepare_takes_files_and_arrays_and_novel_views_takes_what_it_returns(tm
         ({"image": "nowhere.png"}, "does not exist"),
         ({"config": "configs/stable-zero124.yaml"}, "Did you mean 'stable-zero123.yaml'"),
         ({"overrides": ["trainer.max_step=3"]}, "Did you mean 'trainer.max_steps'"),
-        ({"image": np.ones((32, 32, 4))}, "no transparent background"),
+        ({"image": np.ones((32, 32, 4))}, "No object was found"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, message, words, monkeypatch):

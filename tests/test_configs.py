@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from tiny_sdxl import draw_a_disc, save_tiny_sdxl
 
 from zero123s import compat
 from zero123s.cli import main
@@ -72,6 +73,8 @@ def training_words(rendered_views, tiny_autoencoder, tiny_zero123, tmp_path_fact
         f"system.model_config={TINY_LIFTED.parent / 'golden/tiny_config.yaml'}",
     ]
     REQUIRED["stable-zero123-refine"] = [f"system.geometry_convert_from={_first_stage(tmp_path_factory, tiny_zero123)}"]
+    drawing = [f"model={save_tiny_sdxl(tmp_path_factory.mktemp('pipeline'))}", "steps=1", "candidates=1"]
+    REQUIRED["text-to-3d"] = [f"data.text_to_image.{word}" for word in (*drawing, "height=64", "width=64")]
     REQUIRED["train-small-zero123"] = [*views, *few, model, f"system.autoencoder={tiny_autoencoder}"]
 
 
@@ -95,7 +98,8 @@ def test_every_config_dry_runs_with_and_without_profiles(path, capsys, tmp_path,
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_zero123):
+def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_zero123, monkeypatch):
+    draw_a_disc(monkeypatch)
     experiment = parse_experiment(load_config(path, words_for(path, tiny_zero123)))
     fields = {"zero123-system": SMALL, "dreamfusion-system": [w.replace("data.random_camera.", "data.") for w in SMALL]}
     small = fields.get(experiment.system_type, [])

@@ -39,7 +39,7 @@ def test_views_count_by_their_weights(out, reference):
         torch.cat([out.comp_rgb, out.comp_rgb]), torch.cat([out.opacity, 0 * out.opacity]), torch.cat([out.depth] * 2)
     )
     cameras = orbit_cameras(0.0, torch.tensor([0.0, 90.0]), height=2, width=2)
-    views = ReferenceView(cameras, torch.zeros(2, 2, 2, 3), torch.zeros(2, 2, 2, 1), weights=torch.tensor([1.0, 3.0]))
+    views = ReferenceView(cameras, torch.zeros(2, 2, 2, 3), torch.zeros(2, 2, 2, 1), weights=torch.tensor([0.5, 1.5]))
     assert value("mask", View(two, views)) == pytest.approx(0.25**2 / 4)
 
 

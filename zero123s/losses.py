@@ -66,11 +66,11 @@ def term(
 
 
 def _view_mean(error: Float[Tensor, "B H W C"], reference: ReferenceView) -> Scalar:
-    """Mean over pixels, then over views by their weights."""
+    """Mean over pixels, then over views, each times its weight."""
     per_view = error.flatten(1).mean(dim=1)
     if reference.weights is None:
         return per_view.mean()
-    return (per_view * reference.weights).sum() / reference.weights.sum()
+    return (per_view * reference.weights).mean()
 
 
 def _reference(view: View) -> ReferenceView:

@@ -32,6 +32,8 @@ def default_tag(experiment: ExperimentConfig) -> str:
     """Return the tag, or the name of what the run looks at."""
     if experiment.tag:
         return shell_safe(experiment.tag)
+    if prompt := getattr(experiment.data, "prompt", ""):
+        return shell_safe(prompt)
     for key in ("image_path", "transforms_path"):
         path = getattr(experiment.data, key, None)
         if path:

@@ -29,6 +29,8 @@ from zero123s.errors import CheckpointError, ConfigError, RunLostError, UserErro
 from zero123s.first_stage import read_first_stage
 from zero123s.forecast import forecast
 from zero123s.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
+from zero123s.preprocess.images import write_png_atomic
+from zero123s.preprocess.intake import DoubtfulCutOut
 from zero123s.processes import is_main_process
 from zero123s.run_dir import (
     append_command,
@@ -91,6 +93,17 @@ class Previews(pl.Callback):
             pl_module.log_dict(scores, logger=False)
             for logger in trainer.loggers:
                 logger.log_metrics(scores, step)
+
+
+def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
+    """Read the data and build the system; raises UserError.
+
+    A doubtful cut-out is the one mistake that leaves a file behind: the picture that shows what is wrong with it.
+    """
+    try:
+        return plan.build()
+    except DoubtfulCutOut as error:
+        raise error.shown_in(write_png_atomic(out_dir / "input" / "steps.png", error.steps)) from error
 
 
 def load_weights(system: BaseSystem, checkpoint: Path) -> int:
@@ -157,7 +170,7 @@ class Session:
         torch.set_num_threads(threads)
         self.record: dict[str, Any] = {"threads": threads}
         self.step = 0
-        self.system = plan.build()
+        self.system = build_system(plan, out_dir)
         if checkpoint is not None:
             self.step = load_weights(self.system, checkpoint)
             step_modules(self.system, self.step)
@@ -213,6 +226,8 @@ class Session:
 
     def _begin(self, mode: str) -> None:
         append_command(self.out_dir)
+        if mode == "train" and (kept := self.system.data_source.keep(self.out_dir / "input")):
+            self.record["input"] = kept
         if mode == "train" or not (self.out_dir / "config.yaml").exists():
             create_run_dir(self.out_dir, self.experiment)
         if mode == "train":

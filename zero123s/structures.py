@@ -96,7 +96,7 @@ class ReferenceView(TensorData):
     normal: Float[Tensor, "B H W 3"] | None = None
     """World-space unit normals."""
     weights: Float[Tensor, "B"] | None = None
-    """How much each view counts; None = all alike."""
+    """How much each view counts, 1 on average over all pictures of a data source; None = all alike."""
 
 
 @dataclass(frozen=True)

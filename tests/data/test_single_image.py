@@ -13,6 +13,7 @@ from zero123s.data.random_camera import RandomCameraConfig
 from zero123s.data.single_image import SingleImageData
 from zero123s.errors import ConfigError, ImageError
 from zero123s.ops.cameras import generate_rays, orbit_cameras
+from zero123s.preprocess.intake import CutOutConfig
 
 RADIUS = 0.5
 
@@ -43,10 +44,8 @@ def pictures(tmp_path):
 
 def load(path, **changes) -> SingleImageData:
     words = {"height": 48, "width": 48, "default_elevation_deg": 20.0, "default_camera_distance": 3.8}
-    camera = RandomCameraConfig(height=8, width=8)
-    cfg = SingleImageData.Config(
-        image_path=str(path), default_fovy_deg=20.0, random_camera=camera, **{**words, **changes}
-    )
+    words["random_camera"] = RandomCameraConfig(height=8, width=8)
+    cfg = SingleImageData.Config(image_path=str(path), default_fovy_deg=20.0, **{**words, **changes})
     data = SingleImageData(cfg)
     data.prepare()
     return data
@@ -142,10 +141,9 @@ BAD = {
     "truncated": (png_bytes(cut_out(size=(300, 300)))[:300], "damaged or cut short"),
     "one_pixel": (png_bytes(Image.new("RGBA", (1, 1))), "only 1x1 pixels"),
     "transparent": (png_bytes(Image.new("RGBA", (32, 32))), "fully transparent"),
-    "opaque": (png_bytes(cut_out("RGB")), "no transparent background.*zero123s prepare"),
-    "opaque_alpha": (png_bytes(Image.new("RGBA", (32, 32), (9, 9, 9, 255))), "no transparent background"),
+    "opaque_alpha": (png_bytes(Image.new("RGBA", (32, 32), (9, 9, 9, 255))), "No object was found"),
     "bomb": (bomb(), "make it smaller"),
-    "deep_gray": (png_bytes(Image.fromarray(np.full((16, 16), 40000, np.uint16))), "no transparent background"),
+    "deep_gray": (png_bytes(Image.fromarray(np.full((16, 16), 40000, np.uint16))), "No object was found"),
 }
 
 
@@ -170,10 +168,66 @@ def test_missing_folder_and_unreadable(tmp_path, monkeypatch):
         load(tmp_path / "a.png")
 
 
-def test_cmyk_has_no_transparency_to_read(tmp_path):
-    cut_out("CMYK").save(tmp_path / "a.jpg")
-    with pytest.raises(ImageError, match="no transparent background"):
-        load(tmp_path / "a.jpg")
+@pytest.mark.parametrize(("mode", "name"), [("RGB", "a.png"), ("RGB", "a.jpg"), ("CMYK", "a.jpg"), ("RGB", "a.webp")])
+def test_a_picture_without_transparency_is_cut_out_and_framed(tmp_path, mode, name):
+    photo = Image.new("RGB", (240, 160), (225, 225, 215))
+    photo.paste((200, 40, 10), (30, 60, 90, 110))
+    photo.convert(mode).save(tmp_path / name, **({} if name.endswith("png") else {"quality": 90}))
+    mask = load(tmp_path / name, height=100, width=100).reference().mask[0, ..., 0] > 0.5
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    assert columns[-1] + 1 - columns[0] == pytest.approx(78, abs=2)  # 200 of 256
+    assert rows[-1] + 1 - rows[0] == pytest.approx(78 * 50 / 60, abs=2)
+    assert columns[0] + columns[-1] + 1 == pytest.approx(100, abs=2)
+
+
+def test_what_was_cut_out_is_kept_and_gone_on_with(tmp_path):
+    photo = Image.new("RGB", (240, 160), (225, 225, 215))
+    photo.paste((200, 40, 10), (30, 60, 90, 110))
+    photo.save(tmp_path / "photo.png")
+    depth = np.tile(np.linspace(0, 65535, 240), (160, 1)).astype(np.uint16)
+    Image.fromarray(depth).save(tmp_path / "photo_depth.png")
+    data = load(tmp_path / "photo.png", requires_depth=True)
+    facts = data.keep(tmp_path / "input")
+    assert (facts["method"], facts["source"]) == ("grabcut", str(tmp_path / "photo.png"))
+    assert {p.name for p in (tmp_path / "input").iterdir()} == {"photo_rgba.png", "photo_depth.png", "steps.png"}
+    assert data.cfg.image_path == str(tmp_path / "input" / "photo_rgba.png")
+    # The depth picture was framed with the object: its left side is where the object's left side was in the photo.
+    seen = data.reference()
+    inside = seen.depth[0, ..., 0][seen.mask[0, ..., 0] > 0.5]
+    assert float(inside.min()) == pytest.approx(31 / 240, abs=0.01)
+    assert float(inside.max()) == pytest.approx(89 / 240, abs=0.01)
+    again = load(data.cfg.image_path, requires_depth=True, depth_path=data.cfg.depth_path)
+    torch.testing.assert_close(again.reference().rgb * again.reference().mask, seen.rgb * seen.mask, atol=0.01, rtol=0)
+    depths = (again.reference().depth * seen.mask, seen.depth * seen.mask)
+    torch.testing.assert_close(*depths, atol=0.01, rtol=0)
+    assert again.keep(tmp_path / "input") == {}
+
+
+def test_a_doubtful_cut_out_is_refused_unless_forced(tmp_path):
+    photo = Image.new("RGB", (240, 160), (225, 225, 215))
+    photo.paste((200, 40, 10), (0, 0, 200, 150))  # touches two edges
+    photo.save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"touches the edge.*data\.cut_out\.force=true"):
+        load(tmp_path / "a.png")
+    assert float(load(tmp_path / "a.png", cut_out=CutOutConfig(force=True)).reference().mask.mean()) > 0.3
+
+
+def test_an_object_off_its_place_is_told_and_mended_on_request(tmp_path, caplog):
+    image = Image.new("RGBA", (200, 200), (0, 0, 0, 0))
+    image.paste((0, 255, 0, 255), (10, 20, 50, 50))
+    image.save(tmp_path / "corner.png")
+    load(tmp_path / "corner.png")
+    assert "takes 20% of the frame, 35% off its centre" in caplog.text
+    mask = load(tmp_path / "corner.png", cut_out=CutOutConfig(frame="always")).reference().mask
+    assert float(mask.mean()) == pytest.approx(0.78**2 * 0.75, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [({"prompt": "a duck"}, "and a prompt"), ({"image_path": ""}, "both empty")]
+)
+def test_exactly_one_of_picture_and_prompt(words, message):
+    with pytest.raises(ConfigError, match=message):
+        SingleImageData(SingleImageData.Config(**{"image_path": "a.png", **words}))
 
 
 def test_palette_and_animation_and_rotation_are_read(tmp_path, caplog):
@@ -214,3 +268,20 @@ def test_the_texture_gets_the_picture_at_its_own_size(pictures, monkeypatch):
     assert load(path, height=8, width=8).photos().rgb.shape == (1, 20, 20, 3)
     data = load(path, height=8, width=8)
     assert data.photos().cameras.c2w.equal(data.reference().cameras.c2w)
+
+
+def test_elevation_auto_is_estimated_once_and_written_down(tmp_path):
+    cut_out().save(tmp_path / "a.png")
+    camera = RandomCameraConfig(height=8, width=8, eval_elevation_deg="auto", n_test_views=2)
+    data = load(tmp_path / "a.png", default_elevation_deg="auto", random_camera=camera)
+    elevation_deg = data.cfg.default_elevation_deg
+    assert -15 <= elevation_deg <= 60
+    assert data.reference().cameras.elevation_deg.tolist() == pytest.approx([elevation_deg])
+    assert data.eval_cameras("test").elevation_deg.tolist() == pytest.approx([elevation_deg] * 2)
+    record = data.keep(tmp_path / "input")["elevation"]
+    assert record["elevation_deg"] == elevation_deg
+    assert len(record["scores"]) == len(record["candidates_deg"])
+    assert not (tmp_path / "input").exists(), "the picture itself was used as it is"
+    assert load(tmp_path / "a.png", default_elevation_deg=33.0).keep(tmp_path / "input") == {}
+    with pytest.raises(ConfigError, match="or auto, got 'aut'"):
+        load(tmp_path / "a.png", default_elevation_deg="aut")

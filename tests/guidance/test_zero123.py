@@ -81,6 +81,35 @@ def test_a_step_costs_one_encoding_and_one_call_of_the_denoiser(checkpoint, monk
     assert sorted(calls) == ["unet", "vae.encoder"]
 
 
+def several(azimuths):
+    cameras = orbit_cameras(5.0, torch.tensor(azimuths), height=32, width=32)
+    generator = torch.Generator().manual_seed(0)
+    rgb = torch.rand(len(azimuths), 32, 32, 3, generator=generator)
+    return ReferenceView(cameras, rgb, torch.ones(len(azimuths), 32, 32, 1))
+
+
+def test_a_view_is_judged_from_the_nearest_picture(checkpoint):
+    views = several([0.0, 90.0, 180.0, -90.0])
+    cameras = orbit_cameras(torch.tensor([0.0, 20.0, -10.0, 60.0]), torch.tensor([10.0, 130.0, 300.0, 181.0]))
+    config = StableZero123Guidance.Config(checkpoint=checkpoint)
+    guide = StableZero123Guidance(config, views)
+    assert guide.nearest(cameras).tolist() == [0, 1, 3, 2]
+    context, concat = guide.condition(cameras)
+    for i, k in enumerate([0, 1, 3, 2]):
+        one = slice(k, k + 1)
+        alone = StableZero123Guidance(config, ReferenceView(views.cameras.select(one), views.rgb[one], views.mask[one]))
+        expected = alone.condition(cameras.select(slice(i, i + 1)))
+        torch.testing.assert_close(context[i : i + 1], expected[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(concat[i : i + 1], expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_of_many_pictures_a_few_condition(checkpoint):
+    views = several([float(a) for a in range(0, 360, 30)])
+    guide = StableZero123Guidance(StableZero123Guidance.Config(checkpoint=checkpoint, max_conditions=3), views)
+    assert len(guide.cond_cameras) == 3
+    assert guide.cond_latents.shape[0] == 3
+
+
 def test_decoder_is_loaded_when_pictures_are_asked_for(checkpoint):
     guide = guidance(checkpoint)
     assert guide.model.vae.decoder is None

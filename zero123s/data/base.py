@@ -1,6 +1,8 @@
 """What a data source is: one batch per training step, and the views that are looked at."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from zero123s.registry import Registry
 from zero123s.structures import Batch, Cameras, ReferenceView
@@ -40,6 +42,18 @@ class BaseData:
     def prepare(self) -> None:
         """Read files; called once, before anything expensive. Raises ImageError with a sentence for the user."""
 
+    def conditioning_views(self) -> ReferenceView:
+        """Return the view(s) that condition the guidance, at full training size."""
+        return self.reference()
+
+    def keep(self, folder: Path) -> dict[str, Any]:
+        """Write what was made of the input into a folder of the run, and let the configuration name it from now on.
+
+        Returns:
+            What run.json says of the input; empty where it is used as it is.
+        """
+        return {}
+
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
         """Return the batch of global step `step`; `micro_step` counts accumulated batches within it."""
         raise NotImplementedError(f"{type(self).__name__} must define batch_at().")
@@ -49,7 +63,7 @@ class BaseData:
         return None
 
     def reference(self) -> ReferenceView:
-        """Return the supervised view(s) at full training size; the first one conditions the guidance."""
+        """Return the supervised view(s) that results are compared with, at full training size."""
         raise NotImplementedError(f"{type(self).__name__} must define reference().")
 
     def photos(self) -> ReferenceView:

@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from zero123s.errors import ConfigError, ImageError
-from zero123s.preprocess.images import read_image, resize_rgba
+from zero123s.files import replacing
+from zero123s.preprocess.images import read_image, resize_rgba, write_png_atomic
 
 NORMAL_CONVENTIONS = {"opengl": (1.0, 1.0, 1.0), "opencv": (1.0, -1.0, -1.0), "world": (1.0, 1.0, 1.0)}
 """Factors that turn a picture's axes into OpenGL camera axes; world normals stay as they are."""
@@ -49,6 +51,20 @@ def read_companion(path: Path, kind: str, rgba: Float[np.ndarray, "H W 4"]) -> F
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         picture = cv2.resize(picture, (width, height), interpolation=method)
     return np.concatenate([picture, rgba[..., 3:]], axis=-1).astype(np.float32)
+
+
+def write_companion(path: Path, picture: Float[np.ndarray, "S S 4"]) -> Path:
+    """Write a depth or normal picture so that `read_companion` finds it again, with 16 bits a channel where it is gray.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    rgb = picture[..., :3]
+    if not np.allclose(rgb[..., :1], rgb):
+        return write_png_atomic(path, rgb)
+    with replacing(path, sync=False) as file:
+        Image.fromarray(np.rint(rgb[..., 0] * 65535).astype(np.uint16)).save(file, format="PNG")
+    return path
 
 
 def decode_depth(

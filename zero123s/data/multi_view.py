@@ -1,8 +1,8 @@
-"""Several posed pictures of an object, in the NeRF-synthetic form."""
+"""Several posed pictures of an object: in the NeRF-synthetic form, or from the front, the back and the sides."""
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,20 @@ import numpy as np
 import torch
 
 from zero123s.data.base import DATA, BaseData, StepSizes
+from zero123s.data.named_views import (
+    AZIMUTHS_DEG,
+    NamedPicture,
+    NamedPicturesConfig,
+    NamedWeightsConfig,
+    read_named,
+)
 from zero123s.data.progressive import Stages
-from zero123s.data.random_camera import RandomCameraConfig, RandomCameraSampler
+from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError, ImageError
-from zero123s.ops.cameras import cameras_from_matrices
+from zero123s.ops.cameras import cameras_from_matrices, orbit_cameras
 from zero123s.options import option
-from zero123s.preprocess.images import load_reference_rgba, resize_rgba
+from zero123s.preprocess.images import resize_rgba, write_png_atomic
+from zero123s.preprocess.intake import CutOutConfig, take_in_picture
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
 
@@ -30,8 +38,15 @@ class MultiViewData(BaseData):
     class Config(BaseData.Config):
         """Settings of `multi-view-datamodule`."""
 
-        transforms_path: str = "???"
-        """transforms.json of NeRF-synthetic: camera_angle_x and frames with file_path and transform_matrix."""
+        transforms_path: str = ""
+        """transforms.json of NeRF-synthetic: camera_angle_x and frames with file_path, transform_matrix and, where
+        pictures should not count alike, weight."""
+        pictures: NamedPicturesConfig = field(default_factory=NamedPicturesConfig)
+        """Pictures by name, in place of transforms_path."""
+        weights: NamedWeightsConfig = field(default_factory=NamedWeightsConfig)
+        """Weights of the pictures by name."""
+        cut_out: CutOutConfig = field(default_factory=CutOutConfig)
+        """How the object is found in pictures without transparency."""
         height: Any = 64
         """Training size; a number, or one per stage."""
         width: Any = 64
@@ -58,12 +73,31 @@ class MultiViewData(BaseData):
         self.width = Stages(cfg.width, stages, "data.width")
         self.batch_size = Stages(cfg.batch_size, stages, "data.batch_size")
         self.sampler = RandomCameraSampler(cfg.random_camera)
+        if cfg.random_camera.eval_elevation_deg == AUTO:
+            raise ConfigError("data.random_camera.eval_elevation_deg: posed pictures estimate none; give a number.")
+        self.named: list[NamedPicture] = []
+        if bool(cfg.transforms_path) == bool(cfg.pictures.given()):
+            raise ConfigError(
+                "data.transforms_path: give either a transforms.json or pictures by name "
+                "(data.pictures.front=front.png data.pictures.back=back.png ...)."
+            )
         self._sizes: dict[tuple[int, int], ReferenceView] = {}
 
     def prepare(self) -> None:
         """Read poses and pictures; raises ImageError or ConfigError naming the file."""
-        self.frames = read_transforms(Path(self.cfg.transforms_path))
-        self.pictures = [load_reference_rgba(str(f.path)).rgba for f in self.frames]
+        cfg = self.cfg
+        if cfg.transforms_path:
+            self.frames = read_transforms(Path(cfg.transforms_path))
+            # The poses belong to the whole frame: nothing is centred or scaled.
+            in_place = replace(cfg.cut_out, frame="never")
+            self.pictures = [take_in_picture(str(f.path), in_place).cut_out for f in self.frames]
+        else:
+            self.named = read_named(cfg.pictures, cfg.cut_out)
+            self.frames = [_named_frame(p.name, cfg.pictures, cfg.weights) for p in self.named]
+            self.pictures = [p.rgba for p in self.named]
+        weights = torch.tensor([f.weight for f in self.frames])
+        if not (weights.isfinite() & (weights >= 0)).all() or weights.sum() == 0:
+            raise ConfigError(f"data.weights: expected finite numbers >= 0 that are not all 0, got {weights.tolist()}.")
         every = self.cfg.holdout_every
         held_out = [i for i in range(len(self.frames)) if every and i % every == every - 1]
         self.held_out = torch.tensor(held_out, dtype=torch.long)
@@ -71,6 +105,22 @@ class MultiViewData(BaseData):
         self.train = torch.tensor(kept, dtype=torch.long)
         if not kept:
             raise ConfigError(f"data.holdout_every={every} leaves no picture of {len(self.frames)} to train on.")
+        self.weights = None
+        if weights.unique().numel() > 1:
+            self.weights = weights / weights[self.train].mean()
+
+    def keep(self, folder: Path) -> dict[str, Any]:
+        """Write the pictures that were cut out; see `BaseData`."""
+        facts: dict[str, Any] = {}
+        framed_here = any(p.kept for p in self.named)
+        for picture in self.named if framed_here else []:
+            for name, steps in picture.kept.items():
+                write_png_atomic(folder / f"{picture.name}_{name}.png", steps)
+            path = write_png_atomic(folder / f"{picture.name}_rgba.png", picture.rgba)
+            setattr(self.cfg.pictures, picture.name, str(path))
+            facts[picture.name] = dict(picture.facts)
+        self.named = []
+        return facts
 
     def views(self, height: int, width: int) -> ReferenceView:
         """Return all pictures at one size."""
@@ -81,7 +131,7 @@ class MultiViewData(BaseData):
             fovx = torch.tensor([f.fovx for f in self.frames])
             fovy_deg = torch.rad2deg(2 * torch.atan(torch.tan(fovx / 2) * height / width))
             cameras = cameras_from_matrices(c2w, fovy_deg, height, width)
-            self._sizes[height, width] = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
+            self._sizes[height, width] = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:], weights=self.weights)
         return self._sizes[height, width]
 
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
@@ -110,6 +160,10 @@ class MultiViewData(BaseData):
         height, width = self.pictures[0].shape[:2]
         return _take(self.views(max(height, self.height.max), max(width, self.width.max)), self.train)
 
+    def conditioning_views(self) -> ReferenceView:
+        """Return the pictures that are trained on: a guidance must not see those held out."""
+        return _take(self.views(self.height.max, self.width.max), self.train)
+
     def eval_cameras(self, split: str) -> Cameras:
         """Return the validation or test orbit."""
         return self.sampler.eval_cameras(split)
@@ -124,6 +178,8 @@ class Frame:
     """4 4, OpenGL camera axes."""
     fovx: float
     """Radians."""
+    weight: float = 1.0
+    """How much the picture counts beside the others."""
 
 
 def read_transforms(path: Path) -> list[Frame]:
@@ -155,8 +211,15 @@ def _read_frame(path: Path, content: dict, entry: dict) -> Frame:
     fovx = entry["camera_angle_x"] if "camera_angle_x" in entry else content["camera_angle_x"]
     if not 0 < float(fovx) < math.pi:
         raise ConfigError(f"{path}: camera_angle_x of '{file}' is {fovx!r}; expected radians between 0 and pi.")
-    return Frame(picture, c2w, float(fovx))
+    return Frame(picture, c2w, float(fovx), float(entry.get("weight", 1.0)))
+
+
+def _named_frame(name: str, own: NamedPicturesConfig, weights: NamedWeightsConfig) -> Frame:
+    """Return the pose that a name stands for; the pictures are square, so both fields of view are one."""
+    c2w = orbit_cameras(own.elevation_deg, AZIMUTHS_DEG[name], own.distance).c2w[0]
+    return Frame(Path(getattr(own, name)), c2w, math.radians(own.fovy_deg), getattr(weights, name))
 
 
 def _take(views: ReferenceView, index: torch.Tensor) -> ReferenceView:
-    return ReferenceView(views.cameras.select(index), views.rgb[index], views.mask[index])
+    weights = None if views.weights is None else views.weights[index]
+    return ReferenceView(views.cameras.select(index), views.rgb[index], views.mask[index], weights=weights)

@@ -15,6 +15,9 @@ from zero123s.ops.cameras import look_at, orbit_cameras, orbit_positions, with_l
 from zero123s.options import option
 from zero123s.structures import Cameras
 
+AUTO = "auto"
+"""An elevation that is estimated when training begins."""
+
 
 @dataclass
 class RandomCameraConfig:
@@ -56,8 +59,8 @@ class RandomCameraConfig:
     """Pixels of rendered views."""
     eval_width: int = option(512, low=1)
     """Pixels of rendered views."""
-    eval_elevation_deg: float = option(15.0, low=-90.0, high=90.0)
-    """Elevation of the orbits."""
+    eval_elevation_deg: Any = option(15.0, low=-90.0, high=90.0)
+    """Elevation of the orbits in degrees; "auto" = that of the picture, where it is estimated."""
     eval_camera_distance: float = option(1.5, above=0.0)
     """Distance of the orbits."""
     eval_fovy_deg: float = option(70.0, above=0.0, high=179.0)
@@ -86,6 +89,10 @@ class RandomCameraSampler:
             _check_range(getattr(cfg, name), f"{key}.{name}")
         if cfg.elevation_range[0] < -90 or cfg.elevation_range[1] > 90:
             raise ConfigError(f"{key}.elevation_range: elevations lie in [-90, 90] degrees, got {cfg.elevation_range}.")
+        elevation = cfg.eval_elevation_deg
+        is_number = isinstance(elevation, int | float) and not isinstance(elevation, bool)
+        if elevation != AUTO and not (is_number and -90 <= elevation <= 90):
+            raise ConfigError(f"{key}.eval_elevation_deg: expected degrees in [-90, 90] or auto, got {elevation!r}.")
         if cfg.camera_distance_range[0] <= 0 or not 0 < cfg.fovy_range[0] <= cfg.fovy_range[1] < 180:
             raise ConfigError(f"{key}: distances must be > 0 and fields of view in (0, 180) degrees.")
         if cfg.light_sample_strategy not in ("dreamfusion", "magic3d"):

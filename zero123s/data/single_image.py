@@ -2,9 +2,12 @@
 
 import logging
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from zero123s.data.base import DATA, BaseData, StepSizes
 from zero123s.data.companions import (
@@ -13,13 +16,18 @@ from zero123s.data.companions import (
     decode_depth,
     decode_normal,
     read_companion,
+    write_companion,
 )
 from zero123s.data.progressive import Stages
-from zero123s.data.random_camera import RandomCameraConfig, RandomCameraSampler
+from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.options import option
-from zero123s.preprocess.images import fit_square, load_reference_rgba, resize_rgba
+from zero123s.preprocess.elevation import elevation_of
+from zero123s.preprocess.framing import apply_framing
+from zero123s.preprocess.images import fit_square, resize_rgba, write_png_atomic
+from zero123s.preprocess.intake import CutOutConfig, take_in_picture, take_in_prompt
+from zero123s.preprocess.text_to_image import TextToImageConfig
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
 
@@ -31,14 +39,20 @@ MAX_PHOTO = 2048
 
 @DATA.register("single-image-datamodule")
 class SingleImageData(BaseData):
-    """Supervises one view by a picture with transparency; the guidance judges random others."""
+    """Supervises one view by a picture of the object; the guidance judges random others."""
 
     @dataclass
     class Config(BaseData.Config):
         """Settings of `single-image-datamodule`."""
 
-        image_path: str = "???"
-        """Picture of the object with transparent background (PNG or WebP with alpha)."""
+        image_path: str = ""
+        """Picture of the object; one without transparency is cut out and framed first."""
+        prompt: str = ""
+        """A sentence that describes one object, in place of image_path: the picture is drawn first."""
+        text_to_image: TextToImageConfig = field(default_factory=TextToImageConfig)
+        """How the sentence becomes a picture."""
+        cut_out: CutOutConfig = field(default_factory=CutOutConfig)
+        """How the object is found in the picture."""
         height: Any = 96
         """Training size of the reference view; a number, or one per stage."""
         width: Any = 96
@@ -46,7 +60,7 @@ class SingleImageData(BaseData):
         resolution_milestones: list[int] = field(default_factory=list)
         """Global steps at which the next stage begins."""
         default_elevation_deg: Any = option(0.0, low=-90.0, high=90.0)
-        """Elevation from which the picture was taken, positive above the horizon."""
+        """Elevation from which the picture was taken, positive above the horizon; "auto" = estimated."""
         default_azimuth_deg: float = 0.0
         """Azimuth of the reference camera."""
         default_camera_distance: float = option(1.2, above=0.0)
@@ -77,9 +91,13 @@ class SingleImageData(BaseData):
         self.height = Stages(cfg.height, cfg.resolution_milestones, "data.height")
         self.width = Stages(cfg.width, cfg.resolution_milestones, "data.width")
         self.sampler = RandomCameraSampler(cfg.random_camera)
-        self.elevation_deg = _elevation(cfg.default_elevation_deg)
+        _check_elevation(cfg.default_elevation_deg)
+        if bool(cfg.image_path) == bool(cfg.prompt):
+            both = f"'{cfg.image_path}' and a prompt are given" if cfg.prompt else "and data.prompt are both empty"
+            raise ConfigError(f"data.image_path: {both}; give one of the two (the other as '').")
         check_conventions(cfg.depth_bright_is, cfg.normal_convention)
         self._views: dict[tuple[int, int], ReferenceView] = {}
+        self._facts: dict[str, Any] = {}
 
     def delivers(self) -> frozenset[str]:
         """Return the pictures that the config asks for."""
@@ -87,43 +105,73 @@ class SingleImageData(BaseData):
         return frozenset(kind for kind, is_wanted in wanted.items() if is_wanted)
 
     def prepare(self) -> None:
-        """Read the picture and those that belong to it, padded to the frame's aspect; raises ImageError."""
+        """Read or draw the picture, cut it out where it needs that, and read what belongs to it; raises ImageError."""
         cfg = self.cfg
-        loaded = load_reference_rgba(cfg.image_path)
-        for note in loaded.notes:
+        if cfg.prompt:
+            self.intake = take_in_prompt(cfg.prompt, cfg.text_to_image, cfg.cut_out, self.seed)
+        else:
+            self.intake = take_in_picture(cfg.image_path, cfg.cut_out)
+        for note in self.intake.notes:
             logger.warning(note)
-        self.rgba = fit_square(loaded.rgba)
-        self.depth_picture = self.normal_picture = None
-        if cfg.requires_depth:
-            path = companion_path(cfg.image_path, "depth", cfg.depth_path)
-            self.depth_picture = fit_square(read_companion(path, "depth", loaded.rgba))
-        if cfg.requires_normal:
-            path = companion_path(cfg.image_path, "normal", cfg.normal_path)
-            self.normal_picture = fit_square(read_companion(path, "normal", loaded.rgba))
+        self.rgba = self.intake.rgba
+        self._settle_elevation()
+        self.depth_picture = self._companion("depth", cfg.depth_path) if cfg.requires_depth else None
+        self.normal_picture = self._companion("normal", cfg.normal_path) if cfg.requires_normal else None
+
+    def _companion(self, kind: str, given: str | None) -> Float[np.ndarray, "S S 4"]:
+        """Return the depth or normal picture, framed as the input was."""
+        if self.cfg.prompt and not given:
+            raise ConfigError(f"data.requires_{kind}: a drawn picture has no {kind} picture; set its weight to 0.")
+        picture = read_companion(companion_path(self.cfg.image_path, kind, given), kind, self.intake.cut_out)
+        framing = self.intake.framing
+        return fit_square(picture) if framing is None else apply_framing(picture, framing)
+
+    def _settle_elevation(self) -> None:
+        """Estimate the elevation where it is to be, and say what was found."""
+        cfg = self.cfg
+        if cfg.default_elevation_deg == AUTO:
+            estimate = elevation_of(self.rgba)
+            for warning in (*estimate.warnings, estimate.sentence()):
+                logger.warning(warning)
+            cfg.default_elevation_deg = round(estimate.elevation_deg, 1)
+            self._facts["elevation"] = estimate.record()
+        if cfg.random_camera.eval_elevation_deg == AUTO:
+            cfg.random_camera.eval_elevation_deg = cfg.default_elevation_deg
+
+    def keep(self, folder: Path) -> dict[str, Any]:
+        """Write the prepared picture, the steps to it and what belongs to it; see `BaseData`."""
+        if self.intake.kept:
+            cfg = self.cfg
+            stem = "prompt" if cfg.prompt else Path(cfg.image_path).stem
+            for name, picture in self.intake.kept.items():
+                write_png_atomic(folder / f"{name}.png", picture)
+            for kind, picture in (("depth", self.depth_picture), ("normal", self.normal_picture)):
+                if picture is not None:
+                    setattr(cfg, f"{kind}_path", str(write_companion(folder / f"{stem}_{kind}.png", picture)))
+            self._facts |= self.intake.facts
+            # From now on the run is about this picture: nothing is drawn or cut out again when it goes on.
+            cfg.image_path, cfg.prompt = str(write_png_atomic(folder / f"{stem}_rgba.png", self.rgba)), ""
+            self.intake = replace(self.intake, kept={})
+        return self._facts
 
     def view(self, height: int, width: int) -> ReferenceView:
         """Return the reference view at one size; resampling is premultiplied, so no background bleeds in."""
         if (height, width) not in self._views:
-            rgba = torch.from_numpy(resize_rgba(self.rgba, height, width))[None]
-            cfg = self.cfg
-            cameras = orbit_cameras(
-                self.elevation_deg,
-                cfg.default_azimuth_deg,
-                cfg.default_camera_distance,
-                cfg.default_fovy_deg,
-                height,
-                width,
-            )
-            view = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
-            if self.depth_picture is not None:
-                depth = decode_depth(self.depth_picture, height, width, cfg.depth_bright_is)
-                view = replace(view, depth=depth)
-            if self.normal_picture is not None:
-                c2w = cameras.c2w[0]
-                normal = decode_normal(self.normal_picture, height, width, cfg.normal_convention, c2w)
-                view = replace(view, normal=normal)
-            self._views[height, width] = view
+            self._views[height, width] = self._view(height, width)
         return self._views[height, width]
+
+    def _view(self, height: int, width: int) -> ReferenceView:
+        rgba = torch.from_numpy(resize_rgba(self.rgba, height, width))[None]
+        cfg = self.cfg
+        angles = (cfg.default_elevation_deg, cfg.default_azimuth_deg)
+        cameras = orbit_cameras(*angles, cfg.default_camera_distance, cfg.default_fovy_deg, height, width)
+        view = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
+        if self.depth_picture is not None:
+            view = replace(view, depth=decode_depth(self.depth_picture, height, width, cfg.depth_bright_is))
+        if self.normal_picture is not None:
+            c2w = cameras.c2w[0]
+            view = replace(view, normal=decode_normal(self.normal_picture, height, width, cfg.normal_convention, c2w))
+        return view
 
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
         """Return the reference view and the random cameras of a step, each at its stage's size."""
@@ -154,7 +202,6 @@ class SingleImageData(BaseData):
         return self.sampler.eval_cameras(split)
 
 
-def _elevation(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -90 <= value <= 90:
-        raise ConfigError(f"data.default_elevation_deg: expected degrees in [-90, 90], got {value!r}.")
-    return float(value)
+def _check_elevation(value: Any) -> None:
+    if value != AUTO and (isinstance(value, bool) or not isinstance(value, int | float) or not -90 <= value <= 90):
+        raise ConfigError(f"data.default_elevation_deg: expected degrees in [-90, 90] or auto, got {value!r}.")

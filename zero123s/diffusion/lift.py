@@ -112,9 +112,7 @@ class PoseLift(nn.Module):
         gathered = sample_volume(volume, points.reshape(batch, -1, 3))
         gathered = gathered.reshape(batch * k, size * size, self.n_samples, -1)
         # Outside the volume everything is zero, and the density of zero is nearly none.
-        sigma = F.softplus(DENSITY_GAIN * gathered[..., 0] - DENSITY_SHIFT) * DENSITY_SCALE
-        step = 2 * self.bound / self.n_samples
-        alpha = 1 - torch.exp(-sigma * step)
+        alpha = self.opacity(gathered[..., 0])
         through = torch.cumprod(1 - alpha + 1e-6, dim=-1)
         weights = alpha * torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
         features = (weights[..., None, :] @ gathered[..., 1:])[..., 0, :]
@@ -122,6 +120,11 @@ class PoseLift(nn.Module):
         features = torch.cat([features[..., :3] + 1 - opacity, features[..., 3:]], dim=-1)
         to_image = lambda x: x.transpose(1, 2).unflatten(2, (size, size))  # noqa: E731
         return LiftedView(to_image(features), to_image(opacity))
+
+    def opacity(self, density: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return the opacity of one sample step through the volume's first channel."""
+        sigma = F.softplus(DENSITY_GAIN * density - DENSITY_SHIFT) * DENSITY_SCALE
+        return 1 - torch.exp(-sigma * (2 * self.bound / self.n_samples))
 
     def _world(self, axis: Float[Tensor, "S"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B S S S 3"]:
         """Return the world position of every cell (depth, row, column), the conditioning camera at azimuth 0."""
@@ -142,8 +145,12 @@ class PoseLift(nn.Module):
         y, x = torch.meshgrid(-axis, axis, indexing="ij")
         rays = torch.stack([x, y, -torch.ones_like(x)], dim=-1).reshape(-1, 1, 3) * along[:, None]
         world = rays.reshape(1, -1, 3) @ frame.transpose(1, 2) + centre[:, None]
-        centre_in, frame_in = camera_frame(polar, torch.zeros_like(polar), self.distance)
-        local = (world - centre_in[:, None]) @ frame_in
+        return self.to_volume(world, polar)
+
+    def to_volume(self, world: Float[Tensor, "B P 3"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B P 3"]:
+        """Return world points in the coordinates of the volume lifted from polar angle `polar`, in [-1, 1] inside it."""
+        centre, frame = camera_frame(polar, torch.zeros_like(polar), self.distance)
+        local = (world - centre[:, None]) @ frame
         depth = -local[..., 2]
         u, v = local[..., 0] / (depth * self.tangent), -local[..., 1] / (depth * self.tangent)
         return torch.stack([u, v, (depth - self.distance) / self.bound], dim=-1)

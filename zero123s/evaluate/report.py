@@ -72,6 +72,15 @@ def _threshold_plot(record: Mapping[str, Any]) -> str:
     return f"<h2>Threshold</h2>{threshold_curve(known, float(export['threshold']))}"
 
 
+def _elevation_plot(record: Mapping[str, Any]) -> str:
+    known = (record.get("input") or {}).get("elevation")
+    if not known:
+        return ""
+    plot = curve("score over the elevation in degrees", known["candidates_deg"], known["scores"], 420, 160)
+    words = f"{known['elevation_deg']:.0f} degrees, confidence {known['confidence']:.2f}"
+    return f"<h2>Elevation</h2><p>estimated: {words}</p>{plot}"
+
+
 def _views(mesh: Mesh, reference: ReferenceView | None) -> str:
     if reference is None:
         return ""
@@ -100,6 +109,10 @@ def warnings_of(sections: Mapping[str, Scores], record: Mapping[str, Any]) -> li
     found = [str(w) for w in record.get("warnings") or []]
     note = (record.get("export") or {}).get("unwrap_note")
     found += [f"{note}."] if note else []
+    given = record.get("input") or {}
+    found += (given.get("elevation") or {}).get("warnings", [])
+    if given.get("doubt"):
+        found.append(f"The cut-out of the photo was doubtful and forced: {given['doubt']}.")
     health = sections.get("health", {})
     if health and not health["watertight"]:
         found.append(
@@ -155,7 +168,13 @@ def write_report(
     warnings = "".join(f'<div class="warning">{escape(w)}</div>' for w in warnings_of(sections, record))
     body = [warnings, _viewer(mesh_file, mesh), _views(mesh, reference), _metrics(sections)]
     if run is not None:
-        body += [_turntable(run), _threshold_plot(record), _training_curves(run), _settings(run, record)]
+        body += [
+            _turntable(run),
+            _elevation_plot(record),
+            _threshold_plot(record),
+            _training_curves(run),
+            _settings(run, record),
+        ]
     style = (HERE / "report.css").read_text(encoding="utf-8")
     write_text(
         path,

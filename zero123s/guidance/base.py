@@ -16,7 +16,8 @@ class BaseGuidance:
 
     Args:
         cfg: the parsed `Config` of the subclass.
-        reference: the input view that conditions the guidance, at its largest training size; None where there is none.
+        reference: the input view, or several, that condition the guidance, at largest training size; None where there is
+            none.
         device: where the networks live.
     """
 

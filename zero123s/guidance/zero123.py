@@ -25,10 +25,9 @@ _LOADING = ("config", "ema", "dtype", "fast", "channels_last", "compile")
 """Settings that decide what the loaded networks are."""
 
 
-def composite_on_white(reference: ReferenceView) -> Float[Tensor, "1 3 H W"]:
-    """Return the first reference view over white, channels first."""
-    rgb, mask = reference.rgb[:1], reference.mask[:1]
-    return (rgb * mask + (1 - mask)).permute(0, 3, 1, 2)
+def composite_on_white(reference: ReferenceView) -> Float[Tensor, "V 3 H W"]:
+    """Return the reference views over white, channels first."""
+    return (reference.rgb * reference.mask + (1 - reference.mask)).permute(0, 3, 1, 2)
 
 
 @GUIDANCES.register("stable-zero123-guidance")
@@ -58,6 +57,8 @@ class StableZero123Guidance(BaseGuidance):
         """Classifier-free guidance scale."""
         micro_batch: int = option(0, low=0)
         """Views that the networks see at once, to save memory; same gradients; 0 = the whole batch."""
+        max_conditions: int = option(8, low=1)
+        """Of many reference views at most this many condition the model, evenly chosen; a view takes the nearest."""
         fast: bool = True
         """Take faster ways to the same result: large convolutions on a CPU differ in the fifth decimal."""
         channels_last: bool = False
@@ -99,7 +100,7 @@ class StableZero123Guidance(BaseGuidance):
         # Nothing below changes the networks, so runs of one process may share them.
         key = ("zero123", str(self.located.path), self._family(), *(getattr(cfg, name) for name in _LOADING))
         self.model = shared((*key, str(self.device)), self._load_fast)
-        self._condition_on(reference.to(self.device))
+        self._condition_on(reference)
 
     def _family(self) -> str:
         return self.cfg.family if self.cfg.family != "auto" else self.family
@@ -119,23 +120,42 @@ class StableZero123Guidance(BaseGuidance):
 
     @torch.no_grad()
     def _condition_on(self, reference: ReferenceView) -> None:
+        """Embed and encode the reference views, of many at most `max_conditions`, evenly chosen."""
+        n = len(reference.cameras)
+        chosen = torch.linspace(0, n - 1, min(n, self.cfg.max_conditions)).round().long()
+        if n > len(chosen):
+            reference = ReferenceView(reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen])
+        reference = reference.to(self.device)
         size = self.model.image_size
         image = F.interpolate(composite_on_white(reference), (size, size), mode="area")
-        self.cond_image = image
+        self.cond_cameras = reference.cameras
         self.cond_embedding = self.model.embed_image(image)
         self.cond_latents = self.model.encode_image(image)
-        camera = reference.cameras
-        self.cond_pose = [float(v[0]) for v in (camera.elevation_deg, camera.azimuth_deg, camera.distance)]
-        own = self.model.pose_vector(*self.cond_pose, *self.cond_pose)
-        self.cond_volume = self.model.lift_volume(self.cond_latents, own)
+        own_pose = self._pose(reference.cameras, torch.arange(len(reference.cameras)))
+        self.cond_volume = self.model.lift_volume(self.cond_latents, own_pose)
+
+    def nearest(self, cameras: Cameras) -> Int[Tensor, "B"]:
+        """Return the reference view from whose direction each camera looks most nearly."""
+        directions = [F.normalize(c.positions.to(self.device), dim=-1) for c in (cameras, self.cond_cameras)]
+        return (directions[0] @ directions[1].T).argmax(dim=1)
+
+    def _pose(self, cameras: Cameras, source: Int[Tensor, "B"]) -> Float[Tensor, "B 4"]:
+        """Return the pose of each camera relative to the reference view numbered `source`."""
+        own = self.cond_cameras
+        cond = (own.elevation_deg[source], own.azimuth_deg[source], own.distance[source])
+        return self.model.pose_vector(cameras.elevation_deg, cameras.azimuth_deg, cameras.distance, *cond)
 
     def condition(self, cameras: Cameras) -> tuple[Tensor, Tensor]:
-        """Return (context B N C, concat B c h w) of the target views."""
-        pose = self.model.pose_vector(cameras.elevation_deg, cameras.azimuth_deg, cameras.distance, *self.cond_pose)
-        batch = len(cameras)
-        context = self.model.project(self.cond_embedding.expand(batch, -1, -1), pose)
-        concat = self.model.concat_for(self.cond_latents, pose, self.cond_volume)
-        return context, concat
+        """Return (context B N C, concat B c h w) of the target views, each seen from its nearest reference view."""
+        source = self.nearest(cameras)
+        pose = self._pose(cameras, source)
+        if len(self.cond_cameras) == 1:  # one picture is lifted once for all views
+            embedding, latents, volume = self.cond_embedding, self.cond_latents, self.cond_volume
+        else:
+            embedding, latents = self.cond_embedding[source], self.cond_latents[source]
+            volume = None if self.cond_volume is None else self.cond_volume[source]
+        context = self.model.project(embedding, pose)
+        return context, self.model.concat_for(latents, pose, volume)
 
     def encode(
         self, comp_rgb: Float[Tensor, "B H W 3"], posterior_noise: Float[Tensor, "B 4 h w"]

@@ -2,74 +2,30 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from zero123s.errors import ImageError, UserError
-from zero123s.preprocess.framing import Framing, frame_object
-from zero123s.preprocess.images import (
-    OPAQUE,
-    LoadedImage,
-    composite,
-    fit_square,
-    read_image,
-    resize_rgba,
-    write_png_atomic,
-)
-from zero123s.preprocess.segment import BACKENDS, THRESHOLD, Segmentation, segment
-
-GAP = 8
-"""Pixels between the pictures of the side-by-side view."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A photo ready for the main job."""
-
-    rgba: Float[np.ndarray, "S S 4"]
-    framing: Framing
-    segmentation: Segmentation
-    steps: Float[np.ndarray, "H W 3"]
-    """Side by side: the photo, its cut-out over white, black and green, and the framed picture."""
-    notes: tuple[str, ...]
+from zero123s.preprocess.images import OPAQUE, LoadedImage, read_image, write_png_atomic
+from zero123s.preprocess.intake import DoubtfulCutOut, Prepared, check, prepare_loaded
+from zero123s.preprocess.segment import BACKENDS
 
 
 def prepare(
     photo: str | Path | Float[np.ndarray, "H W 4"], size: int = 512, backend: str = "auto", model: str = ""
 ) -> Prepared:
-    """Return the object of `photo` cut out, centred and scaled to the share of the frame Zero123 was trained with.
-
-    `photo` is a file, or straight-alpha pixels in [0, 1]. A doubtful cut-out is returned as well: `segmentation.confidence` says so, and `check` refuses it.
+    """Return the object of `photo`, a file or straight-alpha pixels in [0, 1], cut out and framed; see `prepare_loaded`.
 
     Raises:
         ImageError: the photo cannot be read, or shows no object.
     """
     if isinstance(photo, np.ndarray):
-        name, loaded = "the photo", LoadedImage(photo, bool((photo[..., 3] < OPAQUE).any()))
-    else:
-        name, loaded = f"'{photo}'", read_image(photo)
-    segmentation = segment(loaded, backend, model)
-    if not (segmentation.rgba[..., 3] >= 0.5).any():
-        raise ImageError(
-            f"No object was found in {name} ({segmentation.reason or 'the mask is empty'}); photograph it whole "
-            "in front of a plain background of another colour, or give a picture with transparency."
+        return prepare_loaded(
+            LoadedImage(photo, bool((photo[..., 3] < OPAQUE).any())), "the photo", size, backend, model
         )
-    rgba, framing = frame_object(segmentation.rgba, size)
-    return Prepared(rgba, framing, segmentation, _side_by_side(loaded.rgba, segmentation.rgba, rgba), loaded.notes)
-
-
-def check(prepared: Prepared, photo: str | Path, picture: str | Path) -> None:
-    """Raise ImageError when the cut-out of `photo` is doubtful; `picture` is where the steps were drawn."""
-    segmentation = prepared.segmentation
-    if segmentation.confidence < THRESHOLD:
-        raise ImageError(
-            f"The cut-out of '{photo}' is doubtful: {segmentation.reason or 'many pixels are undecided'} (confidence "
-            f"{segmentation.confidence:.2f}, {THRESHOLD} needed); look at '{picture}', then give a photo with a "
-            "plainer background, or --force to use it as it is."
-        )
+    return prepare_loaded(read_image(photo), f"'{photo}'", size, backend, model)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="how the object is found (default auto)")
     parser.add_argument("--model", default="", help="id or folder of a segmentation model")
     parser.add_argument("--force", action="store_true", help="use a doubtful cut-out")
+    parser.add_argument("--no-elevation", action="store_true", help="do not estimate from which elevation it was taken")
     args = parser.parse_args(argv)
     out = args.out or args.photo.with_name(f"{args.photo.stem}_rgba.png")
     picture = out.with_name(f"{out.stem}_steps.png")
@@ -92,28 +49,28 @@ def main(argv: list[str] | None = None) -> int:
         prepared = prepare(args.photo, args.size, args.backend, args.model)
         write_png_atomic(picture, prepared.steps)
         if not args.force:
-            check(prepared, args.photo, picture)
+            check(prepared, args.photo)
         write_png_atomic(out, prepared.rgba)
+        words = "" if args.no_elevation else _tell_elevation(prepared, picture)
+    except DoubtfulCutOut as error:
+        print(f"error: {error.shown_in(picture)}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for note in prepared.notes:
         print(note)
     segmentation = prepared.segmentation
+    if words:
+        print(words)
     print(f"{out}: object found by {segmentation.method}, confidence {segmentation.confidence:.2f}; steps in {picture}")
     return 0
 
 
-def _side_by_side(
-    photo: Float[np.ndarray, "H W 4"], cut_out: Float[np.ndarray, "H W 4"], framed: Float[np.ndarray, "S S 4"]
-) -> Float[np.ndarray, "h w 3"]:
-    """Return every step at 256 pixels; halos show over one of the three colours."""
-    photo, cut_out, framed = (resize_rgba(fit_square(image), 256, 256) for image in (photo, cut_out, framed))
-    white, black, green = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)
-    panels = [
-        composite(photo, white),
-        *(composite(cut_out, c) for c in (white, black, green)),
-        composite(framed, white),
-    ]
-    gap = np.full((256, GAP, 3), 0.5, np.float32)
-    return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
+def _tell_elevation(prepared: Prepared, picture: Path) -> str:
+    """Return what is said of the elevation, and draw its score beside the other steps."""
+    from zero123s.preprocess.elevation import elevation_of, score_panel
+
+    estimate = elevation_of(prepared.rgba)
+    write_png_atomic(picture, np.concatenate([prepared.steps, score_panel(estimate)], axis=1))
+    return "\n".join([*estimate.warnings, estimate.sentence()])

@@ -13,6 +13,10 @@ SHARE = 200 / 256
 """Share of the frame that the object's longer side takes (the original's input preparation)."""
 
 
+MAX_NATIVE = 2048
+"""Pixels; a texture of 4096 texels wraps the whole object, so more of a photo would not be seen."""
+
+
 @dataclass(frozen=True)
 class Framing:
     """The map between a photo and its framed square, in pixels with centres at +0.5: framed = scale * photo + offset."""
@@ -62,6 +66,12 @@ def frame_object(
     offset = size / 2 - scale * centre
     framing = Framing(scale, (float(offset[0]), float(offset[1])), size)
     return apply_framing(rgba, framing), framing
+
+
+def native_size(alpha: Float[np.ndarray, "H W"], share: float = SHARE) -> int:
+    """Return the side of the square in which the object keeps the photo's own pixels, within 256 to 2048."""
+    left, top, right, bottom = object_bounds(alpha)
+    return int(np.clip(np.ceil(max(right - left, bottom - top) / share), 256, MAX_NATIVE))
 
 
 def apply_framing(rgba: Float[np.ndarray, "H W 4"], framing: Framing) -> Float[np.ndarray, "S S 4"]:

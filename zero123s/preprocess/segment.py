@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 
 from zero123s.errors import ConfigError, ImageError, MissingDependencyError
 from zero123s.preprocess.images import LoadedImage
@@ -180,19 +181,31 @@ def _edge_alpha(
     rgb: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], background: Float[np.ndarray, "H W 3"], radius: int
 ) -> Float[np.ndarray, "H W"]:
     """Return alpha: the mask inside and outside, and between background and object colour along the edge."""
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    core = cv2.erode(mask.astype(np.uint8), kernel) > 0
-    reach = cv2.dilate(mask.astype(np.uint8), kernel) > 0
+    core = cv2.erode(mask.astype(np.uint8), _disc(radius + 1)) > 0
+    # JPEG smears colours outwards, so the mask is rather too large than too small.
+    reach = cv2.dilate(mask.astype(np.uint8), _disc(radius - 1)) > 0
     if not core.any():
         return mask.astype(np.float32)
-    towards = _spread(rgb, core) - background
+    deep = cv2.erode(core.astype(np.uint8), _disc(1)) > 0
+    towards = _edge_space(_spread(rgb, deep if deep.any() else core) - background)
     length = (towards**2).sum(-1)
-    along = ((rgb - background) * towards).sum(-1) / np.maximum(length, 1e-6)
+    along = (_edge_space(rgb - background) * towards).sum(-1) / np.maximum(length, 1e-6)
     # Where object and background look alike the ratio is noise: the smoothed mask is the better estimate there.
-    trust = length / (length + 0.02)
+    trust = length / (length + 0.005)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), max(0.6, radius / 2))
     alpha = trust * np.clip(along, 0, 1) + (1 - trust) * soft
     return np.where(core, 1.0, np.where(reach, alpha, 0.0)).astype(np.float32)
+
+
+def _disc(radius: int) -> NDArray[np.uint8]:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+
+
+def _edge_space(difference: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
+    """Return a colour difference as brightness and two tints that count less: JPEG stores tints at half the size."""
+    r, g, b = difference[..., 0], difference[..., 1], difference[..., 2]
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    return np.stack([y, 0.3 * 0.564 * (b - y), 0.3 * 0.713 * (r - y)], axis=-1)
 
 
 def _with_foreground_colours(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 
 from zero123s.errors import ConfigError, ImageError
+from zero123s.options import option
 from zero123s.preprocess.framing import object_bounds
 from zero123s.preprocess.images import LoadedImage, composite, fit_square, resize_rgba
 from zero123s.preprocess.segment import Segmentation, segment
@@ -26,17 +27,21 @@ class TextToImageConfig:
 
     model: str = SDXL
     """Hub id or folder of a diffusers text-to-image pipeline."""
-    steps: int = 30
-    guidance_scale: float = 7.0
+    steps: int = option(30, low=1)
+    """Denoising steps."""
+    guidance_scale: float = option(7.0, low=0.0)
+    """Strength of classifier-free guidance."""
     negative_prompt: str = NEGATIVE
+    """What the picture should not show."""
     suffix: str = SUFFIX
     """Appended to the prompt: asks for what segmentation and Zero123 need."""
-    candidates: int = 4
+    candidates: int = option(4, low=1)
     """Pictures drawn; the one that segments and fits best is used."""
-    choose: int = -1
+    choose: int = option(-1, low=-1)
     """Number of the candidate to use; -1 = the best."""
-    height: int = 1024
-    width: int = 1024
+    height: int = option(1024, low=64)
+    """Pixels; what the pipeline was trained at."""
+    width: int = option(1024, low=64)
     """Pixels."""
 
 

@@ -35,13 +35,20 @@ def fit_to_view(scene: SceneMesh, elevation_deg: float, azimuth_deg: float, shar
 
 
 def write_samples(folder: Path, size: int = 512) -> list[Path]:
-    """Write every sample as an RGBA picture, and multi_view_sample/ as posed pictures of a small robot."""
+    """Write every sample as an RGBA picture, few_views_sample/, and multi_view_sample/ as posed pictures of a small robot."""
     paths = []
     for stem, (kind, seed, azimuth) in SAMPLES.items():
         scene = fit_to_view(named(kind, seed), 5.0, azimuth)
         cameras = orbit_cameras(5.0, azimuth, height=size, width=size)
         paths.append(folder / f"{stem}.png")
         write_png_atomic(paths[-1], render_views(scene, cameras, supersample=4).rgba[0])
+    # One chair from its front and its back, at the scale at which its corner view fills the frame.
+    for name, azimuth in (("front", 0.0), ("back", 180.0)):
+        cameras = orbit_cameras(5.0, azimuth, height=size // 2, width=size // 2)
+        paths.append(folder / "few_views_sample" / f"{name}_rgba.png")
+        write_png_atomic(
+            paths[-1], render_views(fit_to_view(named("chair", 5), 5.0, 45.0), cameras, supersample=4).rgba[0]
+        )
     paths.append(write_nerf_synthetic(named("robot", 4), folder / "multi_view_sample", n_views=40, size=128))
     return paths
 

@@ -197,8 +197,8 @@ class Zero123System(BaseSystem):
         self._guidance.append(guidance_class(self.cfg.guidance, self.input_view(), device or self.device))
 
     def input_view(self) -> ReferenceView | None:
-        """The pictures that the result has to show; None for a system that has only words."""
-        return self.data_source.reference()
+        """The pictures that condition the guidance; None for a system that has only words."""
+        return self.data_source.conditioning_views()
 
     def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:
         """Return the scene as renderer and exporter see it."""

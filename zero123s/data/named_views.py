@@ -1,0 +1,115 @@
+"""Pictures of an object from its front, back and sides, told apart by name alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from zero123s.errors import ConfigError, ImageError
+from zero123s.options import option
+from zero123s.preprocess.framing import SHARE, Framing, apply_framing, native_size, object_bounds
+from zero123s.preprocess.intake import CutOutConfig, DoubtfulCutOut, Intake, take_in_picture
+
+AZIMUTHS_DEG = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
+"""Left and right are the object's own, as a person's hands are: a camera at its left sees its left side."""
+
+
+@dataclass
+class NamedPicturesConfig:
+    """Up to four pictures, all taken from one height; left and right are the object's own."""
+
+    front: str = ""
+    """Picture from azimuth 0."""
+    left: str = ""
+    """Picture from azimuth 90: the side of the object's own left hand."""
+    back: str = ""
+    """Picture from azimuth 180."""
+    right: str = ""
+    """Picture from azimuth -90."""
+    elevation_deg: float = option(0.0, low=-90.0, high=90.0)
+    """Elevation of all cameras, degrees."""
+    distance: float = option(3.8, above=0.0)
+    """Distance of all cameras, world units."""
+    fovy_deg: float = option(20.0, above=0.0, high=179.0)
+    """Vertical field of view of all cameras, degrees."""
+
+    def given(self) -> dict[str, str]:
+        """Return name -> path of the pictures that are given, front first."""
+        return {name: getattr(self, name) for name in AZIMUTHS_DEG if getattr(self, name)}
+
+
+@dataclass
+class NamedWeightsConfig:
+    """How much each named picture counts beside the others."""
+
+    front: float = option(1.0, low=0.0)
+    """Weight of the picture from the front."""
+    left: float = option(1.0, low=0.0)
+    """Weight of the picture from the left."""
+    back: float = option(1.0, low=0.0)
+    """Weight of the picture from the back."""
+    right: float = option(1.0, low=0.0)
+    """Weight of the picture from the right."""
+
+
+@dataclass(frozen=True)
+class NamedPicture:
+    """One picture, square and framed together with its companions."""
+
+    name: str
+    rgba: Float[np.ndarray, "S S 4"]
+    kept: Mapping[str, np.ndarray]
+    """Pictures for the run folder, by file stem; empty where the file is used as it is."""
+    facts: Mapping[str, Any]
+
+
+def read_named(pictures: NamedPicturesConfig, cut_out: CutOutConfig) -> list[NamedPicture]:
+    """Return the given pictures, cut out where they need it.
+
+    Pictures that are framed here are brought to one height of the object, so that all show it at one scale; pictures
+    with transparency of their own stay as they are, as long as all of them have it.
+
+    Raises:
+        ConfigError: no front picture.
+        ImageError: a picture cannot be used.
+    """
+    given = pictures.given()
+    if "front" not in given:
+        raise ConfigError("data.pictures.front is missing; the other sides are told relative to the front.")
+    intakes = {name: _take_in(name, path, cut_out) for name, path in given.items()}
+    if not any(intake.framing for intake in intakes.values()):
+        return [NamedPicture(name, i.rgba, i.kept, i.facts) for name, i in intakes.items()]
+    share = _common_height([intake.cut_out[..., 3] for intake in intakes.values()])
+    return [
+        NamedPicture(
+            name, at_height(i.cut_out, share), {"steps": i.kept["steps"]} if "steps" in i.kept else {}, i.facts
+        )
+        for name, i in intakes.items()
+    ]
+
+
+def at_height(rgba: Float[np.ndarray, "H W 4"], share: float) -> Float[np.ndarray, "S S 4"]:
+    """Return the object centred in a square of which its height takes `share`."""
+    left, top, right, bottom = object_bounds(rgba[..., 3])
+    size = native_size(rgba[..., 3])
+    scale = share * size / (bottom - top)
+    offset = (size / 2 - scale * (left + right) / 2, size / 2 - scale * (top + bottom) / 2)
+    return apply_framing(rgba, Framing(scale, offset, size))
+
+
+def _common_height(alphas: list[Float[np.ndarray, "H W"]]) -> float:
+    """Return the share of the frame for the object's height at which its widest side still fits."""
+    bounds = [object_bounds(alpha) for alpha in alphas]
+    widest = max((right - left) / (bottom - top) for left, top, right, bottom in bounds)
+    return SHARE / max(widest, 1.0)
+
+
+def _take_in(name: str, path: str, cut_out: CutOutConfig) -> Intake:
+    try:
+        return take_in_picture(path, cut_out)
+    except DoubtfulCutOut:
+        raise
+    except ImageError as error:
+        raise ImageError(f"data.pictures.{name}: {error}") from error

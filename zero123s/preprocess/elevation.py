@@ -1,0 +1,108 @@
+"""From which elevation a picture was taken.
+
+Zero123 itself hardly tells: neither its denoising error, nor views predicted forth and back, nor how upright the solid of
+the small model's pose lift stands are much better than a constant (docs/inputs.md has the figures). So a small network of
+its own does it, trained on the renders that the bundled Zero123 was trained on; it serves every checkpoint alike.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from zero123s.diffusion.locate import REPOSITORY
+from zero123s.preprocess.elevation_net import CANDIDATES_DEG, ElevationNet, framed, load_elevation_net
+from zero123s.preprocess.images import fit_square, resize_rgba
+
+WEIGHTS = "load/elevation_net.safetensors"
+READ_SIZE = 128
+"""Pixels at which a picture is brought to the network: twice what it looks at, framed from there."""
+TRUSTED = 0.5
+"""Confidence below which a warning is given."""
+
+
+@dataclass(frozen=True)
+class ElevationEstimate:
+    """An estimated elevation and how far to trust it."""
+
+    elevation_deg: float
+    confidence: float
+    """0 to 1: how much narrower the scores are spread than a flat line."""
+    scores: tuple[float, ...]
+    """One for each of CANDIDATES_DEG; they add up to 1."""
+    warnings: tuple[str, ...] = ()
+
+    def sentence(self) -> str:
+        """Return what a user is told."""
+        return (
+            f"elevation {self.elevation_deg:.0f} degrees, estimated from the picture (confidence {self.confidence:.2f}); "
+            "a number in data.default_elevation_deg overrules it."
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json and the report say of it."""
+        return {
+            "elevation_deg": round(self.elevation_deg, 1),
+            "confidence": round(self.confidence, 3),
+            "candidates_deg": list(CANDIDATES_DEG),
+            "scores": [round(s, 4) for s in self.scores],
+            "warnings": list(self.warnings),
+        }
+
+
+@torch.no_grad()
+def elevation_of(rgba: Float[np.ndarray, "H W 4"], net: ElevationNet | None = None) -> ElevationEstimate:
+    """Return the estimate for a picture with transparency, wherever in the frame the object is.
+
+    Args:
+        rgba: straight alpha.
+        net: the network; None = the one that comes with this project.
+
+    Raises:
+        CheckpointError: its file is missing or damaged.
+    """
+    net = net or load_elevation_net(REPOSITORY / WEIGHTS)
+    picture = torch.from_numpy(resize_rgba(fit_square(rgba), READ_SIZE, READ_SIZE)).permute(2, 0, 1)[None]
+    return from_scores(torch.softmax(net(framed(picture))[0], dim=0).double().numpy())
+
+
+def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:
+    """Return the estimate that scores for CANDIDATES_DEG, which add up to 1, make: their median."""
+    candidates = np.array(CANDIDATES_DEG)
+    step = candidates[1] - candidates[0]
+    # Each candidate stands for the span around it.
+    edges = np.concatenate([candidates - step / 2, candidates[-1:] + step / 2])
+    median = float(np.interp(0.5, np.concatenate([[0.0], np.cumsum(scores)]), edges))
+    spread = float(np.sqrt(scores @ (candidates - scores @ candidates) ** 2))
+    confidence = float(np.clip(1 - spread / candidates.std(), 0, 1))
+    warnings: tuple[str, ...] = ()
+    if confidence < TRUSTED:
+        warnings = (
+            f"the elevation cannot be told well from this picture (confidence {confidence:.2f}): compare the side views "
+            "of the preview, and give data.default_elevation_deg as a number if the object leans.",
+        )
+    return ElevationEstimate(median, confidence, tuple(float(s) for s in scores), warnings)
+
+
+def score_panel(estimate: ElevationEstimate, size: int = 256) -> Float[np.ndarray, "S S 3"]:
+    """Return a picture of the score over the elevation, with the estimate as a vertical line."""
+    panel = np.full((size, size, 3), 255, np.uint8)
+    scores = np.array(estimate.scores)
+    span = max(float(np.ptp(scores)), 1e-6)
+    column = lambda e: round(16 + (size - 32) * (e - CANDIDATES_DEG[0]) / (CANDIDATES_DEG[-1] - CANDIDATES_DEG[0]))  # noqa: E731
+    row = lambda s: round(size - 40 - (size - 80) * (s - scores.min()) / span)  # noqa: E731
+    points = np.array([[column(e), row(s)] for e, s in zip(CANDIDATES_DEG, scores, strict=True)], np.int32)
+    x = column(estimate.elevation_deg)
+    cv2.line(panel, (x, 30), (x, size - 30), (220, 60, 30), 1)
+    cv2.polylines(panel, [points], False, (37, 99, 235), 2, cv2.LINE_AA)
+    words = f"elevation {estimate.elevation_deg:.0f}, confidence {estimate.confidence:.2f}"
+    for text, at in (
+        (words, (8, 18)),
+        (f"{CANDIDATES_DEG[0]:.0f}", (8, size - 10)),
+        (f"{CANDIDATES_DEG[-1]:.0f}", (size - 30, size - 10)),
+    ):
+        cv2.putText(panel, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return panel.astype(np.float32) / 255
