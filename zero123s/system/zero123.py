@@ -194,11 +194,12 @@ class Zero123System(BaseSystem):
         if self._guidance or not self.loss_weights.ever("sds"):
             return
         guidance_class = GUIDANCES.get(self.cfg.guidance_type)
-        self._guidance.append(guidance_class(self.cfg.guidance, self.input_view(), device or self.device))
+        views = None if self.input_view() is None else self.data_source.conditioning_views()
+        self._guidance.append(guidance_class(self.cfg.guidance, views, device or self.device))
 
     def input_view(self) -> ReferenceView | None:
-        """The pictures that condition the guidance; None for a system that has only words."""
-        return self.data_source.conditioning_views()
+        """The pictures that the result has to show; None for a system that has only words."""
+        return self.data_source.reference()
 
     def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:
         """Return the scene as renderer and exporter see it."""
