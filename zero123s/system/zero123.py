@@ -23,6 +23,7 @@ from zero123s.options import option
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
+from zero123s.system.checks import check_sdf
 from zero123s.system.field import GeometryMaterialField
 from zero123s.system.loggers import LoggersConfig, build_loggers, check_loggers
 from zero123s.system.optimizers import (
@@ -126,7 +127,7 @@ class Zero123System(BaseSystem):
             setattr(cfg, slot, section)
         GUIDANCES.get(cfg.guidance_type).check(cfg.guidance)
         cfg.loss = parse(loss_config(), cfg.loss, "system.loss")
-        _check_sdf(cfg, LossWeights(cfg.loss))
+        check_sdf(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
         check_scheduler(cfg.scheduler)
 
@@ -382,18 +383,6 @@ class Zero123System(BaseSystem):
     def _extras(self) -> dict[str, str]:
         model = {f"model_{k}": str(v) for k, v in self.describe().items() if v is not None}
         return {"generator": "zero123s", **model}
-
-
-def _check_sdf(cfg: Zero123System.Config, weights: LossWeights) -> None:
-    if GEOMETRIES.get(cfg.geometry_type).has_sdf:
-        return
-    advice = f"has no signed distance; use geometry_type: implicit-sdf instead of {cfg.geometry_type}."
-    if cfg.geometry_convert_from is not None:
-        raise ConfigError(f"system.geometry_convert_from needs a surface to start from, and the geometry {advice}")
-    if RENDERERS.get(cfg.renderer_type).needs_sdf:
-        raise ConfigError(f"system.renderer_type: {cfg.renderer_type} cannot render a geometry that {advice}")
-    if weights.ever("eikonal"):
-        raise ConfigError(f"system.loss.lambda_eikonal is set, but the geometry {advice}")
 
 
 def slot_names(cfg: Zero123System.Config) -> dict[str, str]:
