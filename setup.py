@@ -59,6 +59,7 @@ setup(
     extras_require={
         "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
         "lora": ["peft>=0.13"],  # system.lora_rank
+        "segment": ["rembg", "onnxruntime"],  # data.cut_out.backend=rembg
         "cluster": ["ray>=2.40"],  # zero123s batch
         "wandb": ["wandb"],  # system.loggers.wandb.enable
         "test": TEST,

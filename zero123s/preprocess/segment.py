@@ -243,7 +243,7 @@ def _rembg_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarra
         import rembg
     except ImportError as error:
         raise MissingDependencyError(
-            "The backend rembg is not installed; run `pip install rembg onnxruntime` or use the backend grabcut."
+            "The backend rembg is not installed; run `pip install -e '.[segment]'` or use the backend grabcut."
         ) from error
     try:
         session = rembg.new_session(model or "u2net")
