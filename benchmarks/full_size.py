@@ -29,7 +29,8 @@ from zero123s.diffusion.checkpoint import COMPONENTS, load_zero123
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.model_config import ModelConfig
 from zero123s.diffusion.weights_file import open_weights
-from zero123s.guidance.sds import sds_gradient, sds_loss
+from zero123s.guidance.options import DistillationConfig, distillation_gradient
+from zero123s.guidance.sds import sds_loss
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import ReferenceView
@@ -210,7 +211,8 @@ def plain_step(model: Zero123Model, reference: ReferenceView) -> torch.Tensor:
         noised = model.add_noise(latents, noise, t)
         cond = model.unet(torch.cat([noised, concat], 1), t, context).sample
         uncond = model.unet(torch.cat([noised, concat * 0], 1), t, context * 0).sample
-        grad = sds_gradient(uncond + SCALE * (cond - uncond), noise, model.alphas_cumprod[t])
+        noise_pred = uncond + SCALE * (cond - uncond)
+        grad = distillation_gradient(noise_pred, noise, model.alphas_cumprod[t], DistillationConfig())
     return torch.autograd.grad(sds_loss(latents, grad), image)[0]
 
 

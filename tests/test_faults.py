@@ -3,7 +3,6 @@
 Kills of the job itself are in test_kill.py, full disks in test_disk_full.py.
 """
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -85,17 +84,22 @@ def test_a_run_does_not_mind_a_clock_that_jumps(launch, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- workers
 
 
-def kill_first_child():
-    """Kill -9 the first child process that appears."""
-    while not (children := multiprocessing.active_children()):
-        time.sleep(0.05)
-    os.kill(children[0].pid, signal.SIGKILL)
+def kill_first_child(command):
+    """Kill -9 the first child process that appears whose command line holds `command`."""
+    while True:
+        children = " ".join(p.read_text() for p in Path("/proc/self/task").glob("*/children")).split()
+        for child in children:
+            if command in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+                return
+        time.sleep(0.01)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
 def test_a_killed_rendering_process_is_one_sentence_and_loses_no_shard(tmp_path):
     settings = RenderSettings(views=2, size=16, supersample=1, shard_size=2)
     objects = procedural_objects(0, 4)
-    killer = threading.Thread(target=kill_first_child, daemon=True)
+    killer = threading.Thread(target=kill_first_child, args=(b"spawn_main",), daemon=True)
     killer.start()
     with pytest.raises(OutputError, match="A rendering process was killed"):
         render_dataset(objects, tmp_path / "killed", settings, processes=2)
@@ -106,13 +110,15 @@ def test_a_killed_rendering_process_is_one_sentence_and_loses_no_shard(tmp_path)
     assert not list((tmp_path / "killed").glob("*.partial"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
 def test_a_killed_unwrapping_process_is_replaced_by_the_simple_layout():
     ball = trimesh.creation.icosphere(3)
-    killer = threading.Thread(target=kill_first_child, daemon=True)
+    killer = threading.Thread(target=kill_first_child, args=(b"xatlas_worker",), daemon=True)
     killer.start()
     result = unwrap(np.asarray(ball.vertices), np.asarray(ball.faces), UnwrapOptions(texture_size=256))
     killer.join(10)
     assert result.method == "triangles"
+    assert "exit code -9" in result.reason
     assert len(result.faces) == len(ball.faces)
 
 

@@ -63,7 +63,8 @@ def test_the_file_trains(path, monkeypatch, tmp_path, tiny_zero123, capsys):
     checkpoint = checkpoint.replace("guidance.checkpoint", "guidance.pretrained_model_name_or_path")
     words = [f"exp_root_dir={tmp_path}", checkpoint, config, *TINY]
     assert main(["--config", str(path), "--train", "--gpu", "0", *words]) == 0
-    (run,) = (tmp_path / ("zero123-sai" if path.stem == "stable-zero123" else "zero123")).iterdir()
+    runs = tmp_path / ("zero123-sai" if path.stem == "stable-zero123" else "zero123")
+    (run,) = (p for p in runs.iterdir() if p.is_dir())
     record = json.loads((run / "run.json").read_text())
     assert (record["state"], record["step"]) == ("finished", 2)
     assert run.name.startswith("8_hamburger_rgba.png@")

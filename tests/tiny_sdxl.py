@@ -43,6 +43,7 @@ def save_tiny_sdxl(folder: Path) -> Path:
 def draw_a_disc(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random networks draw noise, in which there is no object: lay what they draw, faintly, over a disc."""
     from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DecoderOutput
 
     decode = AutoencoderKL.decode
 
@@ -50,6 +51,7 @@ def draw_a_disc(monkeypatch: pytest.MonkeyPatch) -> None:
         (sample,) = decode(self, *args, **{**words, "return_dict": False})
         axis = torch.linspace(-1, 1, sample.shape[-1])
         disc = (axis[:, None] ** 2 + axis**2 < 0.6**2) * 1.0
-        return (0.05 * sample + 0.7 - disc * torch.tensor([0.2, 1.2, 1.4])[:, None, None],)
+        drawn = 0.05 * sample + 0.7 - disc * torch.tensor([0.2, 1.2, 1.4])[:, None, None]
+        return DecoderOutput(drawn) if words.get("return_dict", True) else (drawn,)
 
     monkeypatch.setattr(AutoencoderKL, "decode", over_a_disc)
