@@ -8,6 +8,7 @@ VERSION = Path("zero123s/__init__.py").read_text(encoding="utf-8").split('__vers
 
 TEST = [
     "pytest>=8",
+    "pytest-timeout>=2.2",
     "peft",
     "pytest-xdist",
     "hypothesis",

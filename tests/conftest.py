@@ -29,7 +29,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs a CUDA device where there is none."""
+    """Leave out what needs a CUDA device where there is none, and let slow tests take their time."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -3,12 +3,8 @@
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from zero123s.scenes.mesh import SceneMesh
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.render import random_light, render_views
 from zero123s.scenes.shards import Shard, read_shard, shard_path, write_shard
+from zero123s.scenes.workers import WorkerKilledError, spread
 from zero123s.structures import Cameras
 
 
@@ -171,31 +168,16 @@ def render_dataset(
             render_shard(items, settings, shard_path(folder, index))
             report(len(items))
     else:
-        # spawn: a forked child would inherit torch's and numba's thread pools in an unknown state
-        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_with_parent) as pool:
-            jobs = {pool.submit(render_shard, items, settings, shard_path(folder, i)): items for i, items in waiting}
-            for job in as_completed(jobs):
-                try:
-                    job.result()
-                except BrokenProcessPool as error:
-                    raise OutputError(
-                        f"A rendering process was killed (out of memory?); finished shards are kept in '{folder}': give "
-                        f"the same command again, with fewer than {processes} processes if it was memory."
-                    ) from error
-                report(len(jobs[job]))
+        jobs = [(items, settings, shard_path(folder, index)) for index, items in waiting]
+        try:
+            for done in spread(render_shard, jobs, processes):
+                report(len(waiting[done][1]))
+        except WorkerKilledError as error:
+            raise OutputError(
+                f"A rendering process was killed (out of memory?); finished shards are kept in '{folder}': give "
+                f"the same command again, with fewer than {processes} processes if it was memory."
+            ) from error
     return write_manifest(folder, [index for index, _ in groups])
-
-
-def _end_with_parent() -> None:
-    """Let this worker end when the process that started it is killed; it would wait for more work for ever."""
-
-    def watch() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _claim(folder: Path, objects: Sequence[SceneObject], settings: RenderSettings) -> None:
