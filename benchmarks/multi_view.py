@@ -21,7 +21,7 @@ from zero123s.scenes.procedural import named
 from zero123s.scenes.samples import SAMPLES
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "multi-view.yaml")
-SHOWN = ("volume_iou", "chamfer_of_extent", "psnr_db", "worst_psnr_db", "ssim", "mask_iou", "faces")
+SHOWN = ("seen_volume_iou", "volume_iou", "chamfer_of_extent", "psnr_db", "worst_psnr_db", "ssim", "mask_iou", "faces")
 
 
 def reconstruct(kind: str, seed: int, out_dir: Path, words: list[str]) -> Path:

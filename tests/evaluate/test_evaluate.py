@@ -54,6 +54,28 @@ def test_a_smaller_ball_has_the_closed_form_scores_and_alignment_undoes_it():
     assert aligned["volume_iou"] > 0.96
 
 
+def test_a_cavity_counts_where_somebody_can_look_into_it():
+    """A hollow ball looks like a whole one; an open bowl does not: its hollow, 0.8^3 of it, must be there."""
+    whole = ball()
+    inside = trimesh.creation.icosphere(3, 0.8 * 0.4)
+    shell = trimesh.util.concatenate([trimesh.Trimesh(whole.vertices, whole.faces), inside])
+    shell.faces[len(whole.faces) :] = shell.faces[len(whole.faces) :, ::-1]
+    hollow = Mesh(np.asarray(shell.vertices), np.asarray(shell.faces))
+    scores = surface_scores(whole, hollow)
+    assert scores["volume_iou"] == pytest.approx(1 - 0.8**3, abs=0.02)
+    assert scores["seen_volume_iou"] > 0.995
+    angle = np.linspace(0, np.pi / 2, 24)
+    outer, inner = (
+        np.stack([0.4 * np.sin(angle), -0.4 * np.cos(angle)], 1),
+        np.stack([np.sin(angle), -np.cos(angle)], 1),
+    )
+    bowl = trimesh.creation.revolve(np.concatenate([outer, 0.32 * inner[::-1]]), sections=64)
+    half = trimesh.creation.revolve(np.concatenate([outer, [[0.0, 0.0]]]), sections=64)
+    scores = surface_scores(*(Mesh(np.asarray(m.vertices), np.asarray(m.faces)) for m in (half, bowl)))
+    assert scores["volume_iou"] == pytest.approx(1 - 0.8**3, abs=0.03)
+    assert scores["seen_volume_iou"] == pytest.approx(scores["volume_iou"], abs=0.01)
+
+
 def test_walls_inside_the_truth_are_no_surface():
     outer, inner = ball(0.4), ball(0.2)
     both = Mesh(np.concatenate([outer.vertices, inner.vertices]), np.concatenate([outer.faces, inner.faces + 642]))

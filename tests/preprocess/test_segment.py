@@ -47,6 +47,15 @@ def test_edges_keep_the_objects_colour():
     assert np.abs(result.rgba[..., 3] - OBJECT[..., 3])[edge].mean() < 0.15
 
 
+def test_a_flat_dark_object_of_the_grounds_own_hue_is_no_shadow():
+    """Darker and of the same hue as a shadow is, but with an edge all around."""
+    gray = OBJECT.copy()
+    gray[..., :3] = np.array([0.62, 0.66, 0.70])
+    result = segment(photo_of(gray, np.full((160, 200, 3), (0.78, 0.83, 0.88))))
+    assert result.confidence >= THRESHOLD
+    assert iou(result.rgba[..., 3], OBJECT[..., 3]) > 0.98
+
+
 @pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)], ids=["white", "black", "green"])
 def test_the_edge_of_a_jpeg_shows_no_halo_on_any_ground(colour):
     """Soft edges of a strongly compressed photo are much nearer to the object's own than a mask without any."""

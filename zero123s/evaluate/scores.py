@@ -12,6 +12,7 @@ from zero123s.ops.mesh import mesh_health
 from zero123s.ops.metrics import (
     align_similarity,
     chamfer,
+    common_cube,
     f_score,
     mask_iou,
     psnr,
@@ -20,6 +21,7 @@ from zero123s.ops.metrics import (
     ssim,
     uv_health,
     volume_iou,
+    voxelize,
 )
 from zero123s.ops.rasterize import on_white, render_mesh, view_fragments
 from zero123s.ops.self_intersection import self_intersecting
@@ -62,14 +64,15 @@ def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,))
 def seen_from_outside(
     points: Float[np.ndarray, "N 3"], mesh: Mesh, cameras: Cameras, tolerance: float
 ) -> Bool[np.ndarray, "N"]:
-    """Return which surface points some camera sees; inner walls of overlapping parts are no surface to compare."""
+    """Return which points some camera sees; inner walls of overlapping parts, for one, are no surface to compare."""
     seen = np.zeros(len(points), bool)
+    places = torch.from_numpy(np.asarray(points, np.float32))
     for i in range(len(cameras)):
-        camera = cameras.select(slice(i, i + 1))
+        camera, left = cameras.select(slice(i, i + 1)), np.flatnonzero(~seen)
         depth = view_fragments(mesh, camera).depth
-        x, y, z = project(torch.from_numpy(np.asarray(points, np.float32)), camera)[0].numpy().T
+        x, y, z = project(places[left], camera)[0].numpy().T
         column, row = x.astype(int).clip(0, camera.width - 1), y.astype(int).clip(0, camera.height - 1)
-        seen |= z < depth[row, column] + tolerance
+        seen[left[z < depth[row, column] + tolerance]] = True
     return seen
 
 
@@ -79,6 +82,23 @@ def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.n
     cameras = ring(mesh, 8, 256, (-60.0, -20.0, 20.0, 60.0))
     seen = seen_from_outside(points, mesh, cameras, 0.01 * extent)
     return points[seen] if seen.any() else points
+
+
+def seen_volume_iou(mesh: Mesh, truth: Mesh, resolution: int = 128) -> float:
+    """Return the volume IoU of two meshes where gaps that 80 views from all around never look into count as solid.
+
+    No picture tells of the air between the layers of a hamburger; a cavity that is seen must be there.
+    """
+    lower, size = common_cube((mesh.vertices, mesh.faces), (truth.vertices, truth.faces))
+    cameras = ring(truth, 16, 256, (-60.0, -20.0, 0.0, 20.0, 60.0))
+    solids = []
+    for one in (mesh, truth):
+        solid = voxelize(one.vertices, one.faces, lower, size, resolution)
+        free = np.argwhere(~solid)
+        seen = seen_from_outside(lower + (free + 0.5) * (size / resolution), one, cameras, 0.0)
+        solid[tuple(free[~seen].T)] = True
+        solids.append(solid)
+    return mask_iou(*solids)
 
 
 def surface_scores(mesh: Mesh, truth: Mesh, align: bool = False, n_points: int = 20000) -> Scores:
@@ -101,6 +121,7 @@ def surface_scores(mesh: Mesh, truth: Mesh, align: bool = False, n_points: int =
     for share in F_SCORE_SHARES:
         scores[f"f_score_at_{share:g}_of_extent"] = f_score(ours, theirs, share * extent)
     scores["volume_iou"] = volume_iou((mesh.vertices, mesh.faces), (truth.vertices, truth.faces))
+    scores["seen_volume_iou"] = seen_volume_iou(mesh, truth)
     scores["silhouette_iou"] = silhouette_iou(mesh, truth, ring(truth, 8, 192, (0.0, 30.0)))
     return scores
 

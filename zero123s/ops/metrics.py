@@ -191,11 +191,18 @@ def voxelize(
     return votes >= 2
 
 
-def volume_iou(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], resolution: int = 128) -> float:
-    """Return intersection over union of two solids (vertices, faces), on a grid around both."""
+def common_cube(
+    a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
+) -> tuple[Float[np.ndarray, "3"], float]:
+    """Return the lower corner and the edge of a cube around two meshes (vertices, faces)."""
     both = np.concatenate([a[0][np.unique(a[1])], b[0][np.unique(b[1])]])
     size = float((both.max(0) - both.min(0)).max()) * 1.02
-    lower = (both.max(0) + both.min(0)) / 2 - size / 2
+    return (both.max(0) + both.min(0)) / 2 - size / 2, size
+
+
+def volume_iou(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], resolution: int = 128) -> float:
+    """Return intersection over union of two solids (vertices, faces), on a grid around both."""
+    lower, size = common_cube(a, b)
     return mask_iou(voxelize(*a, lower, size, resolution), voxelize(*b, lower, size, resolution))
 
 

@@ -110,7 +110,7 @@ def fit_background(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, "
 
 
 def _difference(rgb: Float[np.ndarray, "H W 3"], background: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
-    """Return the distance from the background in CIELAB; a moderate darkening without change of hue counts little."""
+    """Return the distance from the background in CIELAB; a soft shadow, darker without change of hue, counts little."""
     smooth = cv2.GaussianBlur(_lab(rgb), (0, 0), 0.8)
     delta = smooth - _lab(background)
     darkening = -delta[..., 0]
@@ -118,7 +118,12 @@ def _difference(rgb: Float[np.ndarray, "H W 3"], background: Float[np.ndarray, "
     slope = np.hypot(cv2.Sobel(smooth[..., 0], -1, 1, 0, scale=1 / 8), cv2.Sobel(smooth[..., 0], -1, 0, 1, scale=1 / 8))
     # A soft shadow darkens by up to about 40 units, leaves the hue nearly alone and has no edge of its own.
     shadow = (darkening > 0) & (darkening < 40) & (chroma < 0.2 * darkening + 3) & (slope < 4)
-    return np.where(shadow, 0.05 * darkening + 0.5 * chroma, np.linalg.norm(delta, axis=-1)).astype(np.float32)
+    distance = np.linalg.norm(delta, axis=-1)
+    # What sharp edges part from the background on all sides is a flat piece of the object, not a shadow.
+    _, part, stats, _ = cv2.connectedComponentsWithStats((shadow | (distance < 4)).astype(np.uint8), connectivity=4)
+    open_ground = np.bincount(part[distance < 4], minlength=len(stats)) > 0.2 * stats[:, cv2.CC_STAT_AREA]
+    shadow &= open_ground[part]
+    return np.where(shadow, 0.05 * darkening + 0.5 * chroma, distance).astype(np.float32)
 
 
 def _grab_cut(
