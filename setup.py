@@ -62,6 +62,7 @@ setup(
         "lora": ["peft>=0.13"],  # system.lora_rank
         "segment": ["rembg", "onnxruntime"],  # data.cut_out.backend=rembg
         "cluster": ["ray>=2.40"],  # zero123s batch
+        "web": ["gradio>=6,<7"],  # zero123s web; gradio 6 takes Pillow 8 to 12
         "wandb": ["wandb"],  # system.loggers.wandb.enable
         "test": TEST,
     },

@@ -113,7 +113,7 @@ def read_result(run_dir: str | Path) -> Result:
     files = {kind: Path(path) for kind, path in {**record.get("pictures", {}), **record.get("files", {})}.items()}
     mesh_file = next((files[s[1:]] for s in SUFFIXES if s[1:] in files and files[s[1:]].is_file()), None)
     mesh = None if mesh_file is None else read_mesh(mesh_file)
-    images = _views_of(run_dir, record.get("step"))
+    images = preview_views(run_dir, record.get("step"))
     return Result(mesh, run_dir, record.get("metrics", {}), images, files, record)
 
 
@@ -165,8 +165,8 @@ def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _views_of(run_dir: Path, step: Any) -> dict[str, Float[np.ndarray, "V H W 3"]]:
-    """Cut the preview of a step into its views: one a row, its pictures side by side."""
+def preview_views(run_dir: Path, step: Any) -> dict[str, Float[np.ndarray, "V H W 3"]]:
+    """Return the preview of a step, cut into its views, by KINDS; empty where there is none."""
     strip, config = run_dir / "save" / f"it{step}-val.png", run_dir / "config.yaml"
     if not strip.is_file() or not config.is_file():
         return {}

@@ -18,6 +18,7 @@ COMMANDS = {
     "new": ("zero123s.scaffold", "write a geometry, guidance, loss, exporter or data source to start from"),
     "cache-latents": ("zero123s.diffusion.command_latents", "encode rendered views once, for quick training"),
     "batch": ("zero123s.cluster.command", "turn many pictures into meshes, here or on a Ray cluster"),
+    "web": ("zero123s.web.command", "open a web page to make meshes on"),
     "launch": ("zero123s.cli", "train, validate, test or export as a YAML file says (same as launch.py)"),
 }
 

@@ -1,0 +1,72 @@
+"""A run that takes no guidance and seconds only, as an operator of a web server would set it up."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+TESTS = Path(__file__).parents[1]
+TINY = {
+    "system.loss.lambda_sds": 0,
+    "data.height": 32,
+    "data.width": 32,
+    "data.resolution_milestones": [],
+    "data.random_camera.eval_height": 64,
+    "data.random_camera.eval_width": 64,
+    "data.random_camera.n_test_views": 4,
+    "system.geometry.pos_encoding_config.n_levels": 4,
+    "system.exporter.isosurface_resolution": 40,
+    "system.exporter.max_faces": 800,
+    "system.exporter.texture_size": 128,
+    "system.exporter.photo_views": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def qualities(tmp_path_factory) -> Path:
+    """Two qualities: one of 30 short steps, one that would never end."""
+    path = tmp_path_factory.mktemp("qualities") / "qualities.yaml"
+    quick = {"steps": 0.1, "about": "for a look", "overrides": TINY}
+    endless = {"steps": 100, "about": "all night", "overrides": TINY}
+    path.write_text(yaml.safe_dump({"quick": quick, "endless": endless}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_find_this_package():
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), *([before] if before else [])])
+    yield
+    os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def web_server(qualities, tmp_path_factory):
+    """`zero123s web` as an operator starts it: its address and its folder."""
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[web]'")
+    out = tmp_path_factory.mktemp("web")
+    command = [sys.executable, "-m", "zero123s", "web", "--port", "0", "--out", str(out), "--qualities", str(qualities)]
+    command += ["--profile", "cpu", "--max-megabytes", "2", "--max-megapixels", "4"]
+    with open(out / "server.log", "w+", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield wait_for_address(process, out / "server.log"), out
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def wait_for_address(process: subprocess.Popen, log: Path) -> str:
+    """Return the address that a server prints."""
+    end = time.monotonic() + 180
+    while time.monotonic() < end and process.poll() is None:
+        if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8")):
+            return found.group()
+        time.sleep(0.1)
+    raise AssertionError(f"no server:\n{log.read_text(encoding='utf-8')}")

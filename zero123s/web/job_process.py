@@ -1,0 +1,138 @@
+"""What runs in a job's own process: `python -m zero123s.web.job_process FOLDER`; ends when its starter is gone."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from zero123s.console import wait_briefly_for_threads
+from zero123s.errors import UserError
+from zero123s.files import replacing, write_text
+
+PROGRESS = "progress.jsonl"
+RUN = "run"
+SECONDS_BETWEEN_LINES = 0.25
+UNREPORTED = frozenset({"mtl", "texture", "normal_map"})
+"""Files that only mean something beside an .obj, in whose .zip they are."""
+
+
+def main(folder: Path) -> int:
+    """Do a job's task, leave its outcome in the folder and return an exit code."""
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    from zero123s.api import RunInterrupted
+
+    try:
+        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        found = {"mesh": make_mesh, "draw": draw_picture}[job["kind"]](folder, job["task"])
+        outcome = {"state": "finished", **found}
+    except (RunInterrupted, KeyboardInterrupt):
+        outcome = {"state": "cancelled"}
+    except UserError as error:
+        outcome = {"state": "failed", "error": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        outcome = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+    write_text(folder / "outcome.json", json.dumps(outcome, indent=1) + "\n")
+    return 0 if outcome["state"] == "finished" else 1
+
+
+def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """Run launch.py's own job and score what came out; returns scores and downloads by name.
+
+    Args:
+        task: "config", "words" and "profile", as for `plan_run`.
+    """
+    from zero123s.api import run_plan
+    from zero123s.cli import plan_run
+    from zero123s.console import set_up_logging
+    from zero123s.evaluate import command as evaluate
+
+    set_up_logging(verbose=False)
+    run_dir = folder / RUN
+    _, plan = plan_run(task["config"], task["words"], task["profile"])
+    tell = _Teller(folder / PROGRESS)
+    result = run_plan(plan, run_dir, None, tell)
+    downloads = {kind: path for kind, path in result.files.items() if kind not in UNREPORTED and path.is_file()}
+    if "obj" in downloads:
+        downloads["obj"] = _zipped_obj(folder, result.files)
+    if result.mesh is not None:
+        tell.stage("report")
+        evaluate.main([str(run_dir)])
+        downloads["report"] = run_dir / "report.html"
+    inside = {kind: path.resolve().relative_to(folder.resolve()).as_posix() for kind, path in downloads.items()}
+    return {"metrics": result.metrics, "downloads": inside, "step": result.record.get("step")}
+
+
+def draw_picture(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """Draw an object from a sentence; returns the picture by name.
+
+    Args:
+        task: "prompt", "seed", "config" and "words" for the settings of data.text_to_image.
+    """
+    import torch
+
+    from zero123s.cli import plan_run
+    from zero123s.preprocess.images import write_png_atomic
+    from zero123s.preprocess.text_to_image import draw
+
+    _Teller(folder / PROGRESS).stage("draw")
+    _, plan = plan_run(task["config"], task["words"], "none")
+    settings: Any = plan.experiment.data
+    drawn = draw(task["prompt"], settings.text_to_image, task["seed"], "cuda" if torch.cuda.is_available() else "cpu")
+    write_png_atomic(folder / "drawn.png", drawn.candidates[drawn.chosen].rgb)
+    write_png_atomic(folder / "candidates.png", drawn.contact_sheet)
+    return {"downloads": {"drawn": "drawn.png", "candidates": "candidates.png"}}
+
+
+class _Teller:
+    """Appends lines of progress to a file, a few a second."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._last = 0.0
+        self._stage = ""
+
+    def __call__(self, p: Any) -> None:
+        quiet = time.monotonic() - self._last < SECONDS_BETWEEN_LINES
+        if quiet and p.stage == self._stage and p.step < p.max_steps:
+            return
+        left = None if p.seconds_left is None else round(p.seconds_left, 1)
+        losses = {name: float(f"{value:.6g}") for name, value in p.losses.items()}
+        self._write({"stage": p.stage, "step": p.step, "max_steps": p.max_steps, "left": left, "losses": losses})
+
+    def stage(self, name: str) -> None:
+        """Tell that something other than the run itself begins."""
+        self._write({"stage": name})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._last, self._stage = time.monotonic(), line["stage"]
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _zipped_obj(folder: Path, files: dict[str, Path]) -> Path:
+    path = folder / "model_obj.zip"
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for kind in ("obj", *sorted(UNREPORTED)):
+            if kind in files and files[kind].is_file():
+                archive.write(files[kind], files[kind].name)
+    return path
+
+
+def _end_with_starter() -> None:
+    """Wait for the end of stdin, which the starter holds open as long as it lives; then end this whole group."""
+    sys.stdin.buffer.read()
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    wait_briefly_for_threads()
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,251 @@
+"""Jobs of a web server: one process group each, a few at a time, the others in a queue; none outlives the server."""
+
+import json
+import logging
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zero123s.errors import ConfigError, OutputError, UserError
+from zero123s.files import explain_os_error, write_text
+
+logger = logging.getLogger(__name__)
+
+JOB, OUTCOME, LOG = "job.json", "outcome.json", "log.txt"
+ID = re.compile(r"[0-9a-f]{16}")
+SECONDS_TO_STOP = 15.0
+"""What a cancelled job gets to write its checkpoint, before it is killed."""
+ENDED = frozenset({"finished", "failed", "cancelled"})
+
+
+class BusyError(UserError):
+    """A queue that is full."""
+
+
+@dataclass
+class Job:
+    """One run of one visitor."""
+
+    id: str
+    """Sixteen random hexadecimal digits: who knows them may see the job."""
+    kind: str
+    """"mesh" or "draw"."""
+    title: str
+    task: dict[str, Any] = field(default_factory=dict)
+    """What its process does; see `job_process`."""
+    state: str = "waiting"
+    """"waiting", "running", "finished", "failed" or "cancelled"."""
+    error: str = ""
+    created: float = 0.0
+    """Seconds since 1970."""
+    started: float = 0.0
+    ended: float = 0.0
+
+
+class JobQueue:
+    """Runs jobs in the order in which they came.
+
+    Args:
+        out: folder; every job has one of its own below, named by its id.
+        at_once: jobs that run side by side.
+        max_waiting: jobs that may wait.
+        command: what does a job, given its folder.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        at_once: int = 1,
+        max_waiting: int = 20,
+        command: Callable[[Path], list[str]] | None = None,
+    ) -> None:
+        self.out = out
+        self.command = command or (lambda folder: [sys.executable, "-m", "zero123s.web.job_process", str(folder)])
+        self.max_waiting = max_waiting
+        self._jobs: dict[str, Job] = {}
+        self._waiting: list[Job] = []
+        self._processes: dict[str, subprocess.Popen] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._read_earlier()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(at_once)]
+        for thread in self._threads:
+            thread.start()
+
+    def folder(self, job: Job) -> Path:
+        """Return a job's folder."""
+        return self.out / job.id
+
+    def get(self, job_id: object) -> Job:
+        """Return a job; raises ConfigError for anything that is no id of one."""
+        if not isinstance(job_id, str) or not ID.fullmatch(job_id) or job_id not in self._jobs:
+            raise ConfigError("There is no such job.")
+        return self._jobs[job_id]
+
+    def known(self, ids: object) -> list[Job]:
+        """Return those of the ids that are jobs, newest first."""
+        found = (
+            {i: self._jobs[i] for i in ids if isinstance(i, str) and i in self._jobs} if isinstance(ids, list) else {}
+        )
+        return sorted(found.values(), key=lambda job: -job.created)
+
+    def submit(
+        self, kind: str, title: str, task: Mapping[str, Any], fill: Callable[[Path], Mapping[str, Any]] | None = None
+    ) -> Job:
+        """Put a job at the end of the queue.
+
+        Args:
+            task: what its process does.
+            fill: writes what the job needs into its folder; what it returns is added to the task.
+
+        Raises:
+            BusyError: too many wait already.
+        """
+        if self._n_waiting() >= self.max_waiting:
+            raise BusyError(f"{self.max_waiting} jobs are waiting already; try again later.")
+        job = Job(secrets.token_hex(8), kind, title, dict(task), created=time.time())
+        self.folder(job).mkdir(parents=True)
+        if fill is not None:
+            job.task |= fill(self.folder(job))
+        with self._changed:
+            self._write(job)
+            self._jobs[job.id] = job
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def position(self, job: Job) -> int:
+        """Return how many jobs are started before this one; 0 = it is next, or no longer waits."""
+        with self._changed:
+            return self._waiting.index(job) if job in self._waiting else 0
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job: it writes a checkpoint and ends, or is killed with all its processes if it takes long."""
+        with self._changed:
+            if job.state in ENDED:
+                return
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._end(job, "cancelled")
+                return
+            job.state, job.ended = "cancelled", time.time()
+            process = self._processes.get(job.id)
+        if process is not None:
+            _send(process, signal.SIGTERM)
+            threading.Timer(SECONDS_TO_STOP, _kill, [process]).start()
+
+    def close(self) -> None:
+        """Kill everything that runs and let nothing new begin."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            processes = list(self._processes.values())
+        for process in processes:
+            _kill(process)
+        for thread in self._threads:
+            thread.join(10)
+
+    # ------------------------------------------------------------ threads
+
+    def _n_waiting(self) -> int:
+        with self._changed:
+            return len(self._waiting)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if self._closing:
+                    return
+                job = self._waiting.pop(0)
+                job.state, job.started = "running", time.time()
+                self._write(job)
+                try:
+                    process = self._start(job)
+                except OSError as error:
+                    self._end(job, "failed", f"The job's process cannot be started: {explain_os_error(error)}.")
+                    continue
+                self._processes[job.id] = process
+            process.wait()
+            _kill(process)  # whatever it has started and left behind
+            with self._changed:
+                del self._processes[job.id]
+                self._end(job, *self._outcome(job, process.returncode))
+
+    def _start(self, job: Job) -> subprocess.Popen:
+        # The process ends itself, with all that it started, when the other end of its stdin is gone: so it cannot
+        # outlive this server, however that dies.
+        with open(self.folder(job) / LOG, "ab") as log:
+            return subprocess.Popen(
+                self.command(self.folder(job)),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _outcome(self, job: Job, returncode: int) -> tuple[str, str]:
+        if job.state == "cancelled":
+            return "cancelled", ""
+        told = read_json(self.folder(job) / OUTCOME)
+        if told.get("state") in ENDED:
+            return str(told["state"]), str(told.get("error", ""))
+        if self._closing:
+            return "failed", "The server was shut down."
+        return "failed", f"The job's process ended without a result (exit code {returncode}); its log says more."
+
+    def _end(self, job: Job, state: str, error: str = "") -> None:
+        job.state, job.error, job.ended = state, error, time.time()
+        self._write(job)
+
+    def _write(self, job: Job) -> None:
+        try:
+            write_text(self.folder(job) / JOB, json.dumps(asdict(job), indent=1) + "\n")
+        except OutputError as error:  # the job goes on and the page still knows it; only a new server would not
+            logger.warning("warning: %s", error)
+
+    def _read_earlier(self) -> None:
+        """Take up the jobs of an earlier server; what ran then does so no longer."""
+        for path in sorted(self.out.glob(f"*/{JOB}")):
+            fields = read_json(path)
+            if set(fields) != set(Job.__dataclass_fields__) or fields["id"] != path.parent.name:
+                continue  # a folder of something else
+            job = Job(**fields)
+            self._jobs[job.id] = job
+            if job.state not in ENDED:
+                self._end(job, "failed", "The server was started anew while this job waited or ran.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return an object of a JSON file; empty where there is none or it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _send(process: subprocess.Popen, signum: int) -> None:
+    """Send a signal to a process and all that it started, as far as they are still there."""
+    try:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signum)  # its group has its own number
+        elif process.poll() is None:
+            process.terminate()
+    except ProcessLookupError:
+        return
+    except PermissionError:  # macOS says so of a group of zombies
+        return
+
+
+def _kill(process: subprocess.Popen) -> None:
+    _send(process, getattr(signal, "SIGKILL", signal.SIGTERM))
