@@ -123,6 +123,10 @@ class PosedViews(TensorData):
     embedding: Float[Tensor, "B N D"] | None = None
     """Image embedding of view 0 from a cache; None = embed the picture."""
 
+    def select(self, index: slice) -> "PosedViews":
+        """Return the objects at `index`."""
+        return _map_tensors(self, lambda t: t[index])
+
     def on_white(self) -> Float[Tensor, "B V 3 H W"]:
         """Return the pictures over white, channels first."""
         alpha = self.rgba[..., 3:]

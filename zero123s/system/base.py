@@ -133,7 +133,7 @@ class BaseSystem(pl.LightningModule):
             if changed is None:
                 raise OutOfMemoryError(
                     f"Memory ran out at step {self.global_step} ({reason}); use fewer or smaller views (in the main recipe "
-                    "data.random_camera.batch_size, height and width), or raise trainer.max_memory_gb where it is set."
+                    "data.random_camera.batch_size, height and width, in training data.batch_size), or raise trainer.max_memory_gb where it is set."
                 )
             free_cached_memory()
             logger.warning("warning: step %d: memory ran out; %s. Gradients stay the same.", self.global_step, changed)

@@ -1,6 +1,6 @@
 """Trains a Zero123: from scratch or from any checkpoint, on rendered views or on their cached latents."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from zero123s.diffusion.model_config import read_model_config
 from zero123s.diffusion.validation import image_scores, lift_scores, likeness, pose_gates, sample_views
 from zero123s.diffusion.weights_file import open_weights
 from zero123s.errors import ConfigError
+from zero123s.ops.memory import recomputed
 from zero123s.preprocess.images import write_png_atomic
 from zero123s.randomness import generator_for, world_size
 from zero123s.schedule import Schedule
@@ -106,6 +107,8 @@ class Zero123FinetuneSystem(BaseSystem):
         self.lambda_denoise = Schedule(cfg.lambda_denoise, "system.lambda_denoise")
         self.lambda_lift = Schedule(cfg.lambda_lift, "system.lambda_lift")
         self.average = training.WeightAverage(self.model, cfg.ema_decay)
+        self.at_once: int | None = None
+        """Objects of a batch that are worked on together; None = not known before the first step."""
 
     @staticmethod
     def _build(cfg: Config, seed: int) -> Zero123Model:
@@ -134,28 +137,76 @@ class Zero123FinetuneSystem(BaseSystem):
 
     def losses(self, views: PosedViews, step: int, micro_step: int = 0) -> dict[str, Tensor]:
         """Return the weighted terms of step `step`: denoise, lift."""
-        denoise, lift = self.lambda_denoise(step), self.lambda_lift(step)
+        weights = {"lift": self.lambda_lift(step), "denoise": self.lambda_denoise(step)}
+        n, k = views.rgba.shape[0], views.rgba.shape[1] - 1
+        self.at_once = min(self.at_once or n, n)
+        latents = self._latents(views, n_views=k + 1 if weights["denoise"] else 1)
+        views = replace(views, latents=latents)
+        drawn = self._draw(latents[:, 1:].flatten(0, 1), step, micro_step) if weights["denoise"] else None
+        if self.at_once == n:
+            return self._losses(views, drawn, weights)
+        totals: dict[str, Tensor] = {}
+        for objects in torch.arange(n).split(self.at_once):
+            part = slice(int(objects[0]), int(objects[-1]) + 1)
+            targets = slice(part.start * k, part.stop * k)
+            noising = None if drawn is None else training.Noising(*(values[targets] for values in drawn))
+            for name, value in self._recomputed_losses(views.select(part), noising, weights).items():
+                totals[name] = totals.get(name, 0) + len(objects) / n * value
+        return totals
+
+    def _recomputed_losses(
+        self, views: PosedViews, drawn: training.Noising | None, weights: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """Return `_losses` without keeping its graph."""
+        names: list[str] = []
+
+        def compute() -> tuple[Tensor, ...]:
+            terms = self._losses(views, drawn, weights)
+            names[:] = terms
+            return tuple(terms.values())
+
+        values = recomputed(compute, [p for p in self.parameters() if p.requires_grad])
+        return dict(zip(names, values, strict=True))
+
+    def back_off(self) -> str | None:
+        """Halve the objects that are worked on at once; see `BaseSystem`."""
+        if self.at_once is None or self.at_once == 1:
+            return None
+        self.at_once = (self.at_once + 1) // 2
+        return f"objects at once: {self.at_once}"
+
+    def _draw(self, latents: Float[Tensor, "B C h w"], step: int, micro_step: int) -> training.Noising:
+        """Draw the noise of all target latents of a batch, whatever the parts it is worked on in."""
+        generator = generator_for(self.seed, step, "denoising", 0, micro_step)
+        world = (self.global_rank, world_size())
+        return training.draw_noising(self.model, latents, self.cfg.dropout, self.cfg.high_noise_share, generator, world)
+
+    def _losses(
+        self, views: PosedViews, drawn: training.Noising | None, weights: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """Return the weighted terms of some objects' views."""
         k = views.elevation_deg.shape[1] - 1
         rgb = views.on_white()
-        latents = self._latents(views, n_views=k + 1 if denoise else 1)
+        latents = views.latents
+        assert latents is not None
         poses = training.pairwise_poses(self.model, views)
         terms: dict[str, Tensor] = {}
         concat = latents[:, :1].expand(-1, k, -1, -1, -1).flatten(0, 1)
         if self.model.lift is not None:
             volume = self.model.lift.volume(latents[:, 0], poses[:, 0, 3])
             seen = self.model.lift.look(volume, poses)
-            if lift:
+            if weights["lift"]:
                 alpha = views.rgba[:, 1:, ..., 3].flatten(0, 1)[:, None]
                 wanted = rgb[:, 1:].flatten(0, 1)
-                terms["lift"] = lift * training.lift_loss(seen.features[:, :3], seen.opacity, wanted, alpha)
-            if denoise:
+                terms["lift"] = weights["lift"] * training.lift_loss(seen.features[:, :3], seen.opacity, wanted, alpha)
+            if drawn is not None:
                 concat = torch.cat([concat, self.model.lift.maps(seen)], dim=1)
-        if denoise:
+        if drawn is not None:
             embedding = self._embedding(views)
             embedding = embedding[:, None].expand(-1, k, -1, -1).flatten(0, 1)
             targets = self.model.scale_factor * latents[:, 1:].flatten(0, 1)
-            terms["denoise"] = denoise * self._denoising_loss(
-                targets, embedding, poses.flatten(0, 1), concat, step, micro_step
+            terms["denoise"] = weights["denoise"] * self._denoising_loss(
+                targets, embedding, poses.flatten(0, 1), concat, drawn
             )
         return terms
 
@@ -165,15 +216,9 @@ class Zero123FinetuneSystem(BaseSystem):
         embedding: Float[Tensor, "B N D"],
         pose: Float[Tensor, "B 4"],
         concat: Float[Tensor, "B K h w"],
-        step: int,
-        micro_step: int,
+        drawn: training.Noising,
     ) -> Float[Tensor, ""]:
         """Return the mean squared error of the network's own output (eps or v)."""
-        generator = generator_for(self.seed, step, "denoising", 0, micro_step)
-        world = (self.global_rank, world_size())
-        drawn = training.draw_noising(
-            self.model, latents, self.cfg.dropout, self.cfg.high_noise_share, generator, world
-        )
         # In training the dropped embedding is zero before the projection: the pose stays, as in the original.
         embedding = embedding * (~drawn.no_embedding).to(embedding).view(-1, 1, 1)
         concat = concat * (~drawn.no_concat).to(concat).view(-1, 1, 1, 1)
@@ -193,8 +238,8 @@ class Zero123FinetuneSystem(BaseSystem):
         """Return the unscaled latents of the first `n_views` views: cached, else encoded."""
         if views.latents is not None:
             return views.latents
-        rgb = views.on_white()[:, :n_views]
-        return self.model.encode_image(rgb.flatten(0, 1)).unflatten(0, rgb.shape[:2])
+        parts = views.on_white()[:, :n_views].split(self.at_once or len(views.rgba))
+        return torch.cat([self.model.encode_image(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in parts])
 
     def on_before_zero_grad(self, optimizer: Any) -> None:
         """Let the average follow after every optimiser step."""
@@ -202,12 +247,14 @@ class Zero123FinetuneSystem(BaseSystem):
             self.average.update(self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the average."""
+        """Keep the average, and how much fits into memory: other parts would round otherwise."""
         checkpoint["weight_average"] = self.average.state_dict()
+        checkpoint["objects_at_once"] = self.at_once or 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the average up again."""
         self.average.load_state_dict(checkpoint["weight_average"])
+        self.at_once = checkpoint.get("objects_at_once") or None
 
     def configure_optimizers(self) -> Any:
         """Return what Lightning wants: one group per component, the projection's rate higher."""
