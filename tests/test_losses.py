@@ -43,6 +43,16 @@ def test_views_count_by_their_weights(out, reference):
     assert value("mask", View(two, views)) == pytest.approx(0.25**2 / 4)
 
 
+def test_near_is_the_mean_distance_of_the_surface_inside_the_mask(out, reference):
+    depth = torch.tensor([[0.5, 1.0], [1.5, 40.0]]).reshape(1, 2, 2, 1).requires_grad_()  # weights add up to 0.25
+    loss = TERMS["near"].fn(View(replace(out, depth=depth), reference))
+    assert loss.item() == pytest.approx((2.0 + 4.0 + 6.0) / 3)
+    loss.backward()
+    assert depth.grad.flatten().tolist() == pytest.approx([4 / 3, 4 / 3, 4 / 3, 0])
+    empty = View(replace(out, depth=depth), replace(reference, mask=torch.zeros(1, 2, 2, 1)))
+    assert value("near", empty) == 0
+
+
 def test_depth_terms_do_not_see_scale_and_shift(out, reference):
     rendered = torch.tensor([[1.0, 2.0], [4.0, 9.0]]).reshape(1, 2, 2, 1)
     given = 3 * rendered + 5

@@ -122,6 +122,13 @@ def depth_rel(view: View) -> Scalar:
     return 1 - (a * b).sum() / (a.norm() * (b.square().sum() + 1e-16).sqrt()).clamp_min(1e-8)
 
 
+@term("near", "reference")
+def near(view: View) -> Scalar:
+    """Mean distance of the surface inside the mask: where plain colour tells no depth, pits are filled to the hull."""
+    inside = _reference(view).mask > 0.5
+    return _mean_or_zero((view.out.depth / view.out.opacity.clamp_min(0.1))[inside])
+
+
 @term("normal", "reference", needs=("normal",), wants="normal")
 def normal(view: View) -> Scalar:
     """1 - cosine between rendered and given normals inside the mask."""

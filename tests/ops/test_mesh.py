@@ -58,4 +58,4 @@ def test_simplified_noise_stays_closed():
     small = simplify(vertices, faces.astype(np.int64), len(faces) // 8)
     health = mesh_health(*small)
     assert (health.watertight, health.winding_consistent) == (True, True)
-    assert health.faces < len(faces) // 3
+    assert health.faces <= len(faces) // 8, "the budget holds, faces that cover holes included"
