@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from tiny_run import SMALL
 from tiny_sdxl import draw_a_disc, save_tiny_sdxl
 
 from zero123s import compat
@@ -21,24 +22,6 @@ CONFIGS = sorted(p for p in (Path(__file__).parents[1] / "configs").glob("*.yaml
 TINY_LIFTED = Path(__file__).parent / "tiny_lifted.yaml"
 SAMPLE = CONFIGS[0].parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"
 REQUIRED = {"multi-view": [f"data.transforms_path={SAMPLE}", "data.batch_size=2"]}
-SMALL = [
-    "data.height=16",
-    "data.width=16",
-    "data.resolution_milestones=[]",
-    "data.random_camera.height=16",
-    "data.random_camera.width=16",
-    "data.random_camera.batch_size=1",
-    "data.random_camera.resolution_milestones=[]",
-    "data.random_camera.eval_height=16",
-    "data.random_camera.eval_width=16",
-    "data.random_camera.n_val_views=1",
-    "data.random_camera.n_test_views=2",
-    "system.geometry.pos_encoding_config.log2_hashmap_size=12",
-    "system.renderer.num_samples_per_ray=32",
-    "system.exporter.isosurface_resolution=24",
-    "trainer.max_steps=2",
-    "trainer.enable_progress_bar=false",
-]
 
 
 def words_for(path: Path, tiny_zero123: list[str]) -> list[str]:

@@ -14,32 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_system  # noqa: F401 (registers tiny-system)
+import tiny_system
 import torch
 import trimesh
 
-from zero123s.cli import main
 from zero123s.errors import OutputError
 from zero123s.experiment import ExperimentConfig
 from zero123s.ops.unwrap import UnwrapOptions, unwrap
 from zero123s.run_dir import find_checkpoint, run_path
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
-YAML = """
-name: tiny
-data_type: tiny-numbers
-system_type: tiny-system
-use_timestamp: false
-threads: 1
-trainer: {max_steps: 4, val_check_interval: 0, enable_progress_bar: false}
-checkpoint: {every_n_train_steps: 2}
-"""
-
 
 @pytest.fixture
 def launch(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(YAML)
-    return lambda *words: main(["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path}", *words])
+    return lambda *words: tiny_system.launch(tmp_path, *words)
 
 
 # ---------------------------------------------------------------- the clock

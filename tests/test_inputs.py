@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from tiny_run import SMALL
 from tiny_sdxl import draw_a_disc, save_tiny_sdxl
 
 from zero123s.cli import main
@@ -15,24 +16,13 @@ from zero123s.scenes.procedural import named
 from zero123s.scenes.render import render_views
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SMALL = [
+WORDS = [
+    *SMALL,
     "data.height=32",
     "data.width=32",
-    "data.resolution_milestones=[]",
-    "data.random_camera.height=16",
-    "data.random_camera.width=16",
-    "data.random_camera.batch_size=1",
-    "data.random_camera.resolution_milestones=[]",
-    "data.random_camera.eval_height=16",
-    "data.random_camera.eval_width=16",
-    "data.random_camera.n_val_views=1",
-    "data.random_camera.n_test_views=2",
-    "system.geometry.pos_encoding_config.log2_hashmap_size=12",
     "system.renderer.num_samples_per_ray=48",
-    "system.exporter.isosurface_resolution=24",
     "system.exporter.formats=[glb]",
     "system.exporter.texture_size=64",
-    "trainer.enable_progress_bar=false",
     "trainer.val_check_interval=0",
     "use_timestamp=false",
     "tag=run",
@@ -41,7 +31,7 @@ SMALL = [
 
 
 def launch(out, config, *words, mode="--train"):
-    code = main(["--config", str(CONFIGS / config), mode, f"exp_root_dir={out}", *SMALL, *words])
+    code = main(["--config", str(CONFIGS / config), mode, f"exp_root_dir={out}", *WORDS, *words])
     return code, out / Path(config).stem / "run"
 
 

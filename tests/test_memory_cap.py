@@ -4,28 +4,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_system  # noqa: F401 (registers tiny-system)
+import tiny_system
 import torch
 
-from zero123s.cli import main
 from zero123s.errors import ConfigError
 from zero123s.memory_cap import checkpoint_bytes, data_bytes, memory_capped
 
-YAML = """
-name: tiny
-data_type: tiny-numbers
-system_type: tiny-system
-use_timestamp: false
-threads: 1
-trainer: {max_steps: 2, val_check_interval: 0, enable_progress_bar: false}
-"""
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the cap needs Linux")
 
 
 @pytest.fixture
 def launch(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(YAML)
-    return lambda *words: main(["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path}", *words])
+    return lambda *words: tiny_system.launch(tmp_path, *words)
 
 
 @linux

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tiny_run import SMALL
 
 from zero123s.cli import main
 from zero123s.config import load_config, parse
@@ -16,33 +17,23 @@ from zero123s.system.zero123 import Zero123System
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 REFINE = CONFIGS / "stable-zero123-refine.yaml"
-QUIET = ["trainer.enable_progress_bar=false", "use_timestamp=false"]
-SMALL = [
+WORDS = [
+    *SMALL,
+    "use_timestamp=false",
     "data.height=[12,16]",
     "data.width=[12,16]",
     "data.resolution_milestones=[1]",
-    "data.random_camera.height=16",
-    "data.random_camera.width=16",
-    "data.random_camera.batch_size=1",
-    "data.random_camera.resolution_milestones=[]",
-    "data.random_camera.eval_height=16",
-    "data.random_camera.eval_width=16",
-    "data.random_camera.n_val_views=1",
-    "data.random_camera.n_test_views=2",
     "data.default_elevation_deg=17",
     "system.geometry.radius=0.8",
-    "system.geometry.pos_encoding_config.log2_hashmap_size=12",
     "system.geometry.pos_encoding_config.n_levels=6",
     "system.renderer.num_samples_per_ray=40",
-    "system.exporter.isosurface_resolution=24",
-    "trainer.max_steps=2",
 ]
 
 
 @pytest.fixture(scope="module")
 def first_run(disc_path, tiny_zero123, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("first")
-    words = [*QUIET, *SMALL, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}"]
+    words = [*WORDS, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}"]
     config = ["--config", str(CONFIGS / "stable-zero123.yaml"), "--profile", "none"]
     assert main([*config, "--train", *words]) == 0
     return root / "stable-zero123" / "disc_rgba"
@@ -96,7 +87,7 @@ def test_it_starts_from_the_surface_and_ends_with_a_mesh(second_run):
 
 def test_it_goes_on_without_its_first_stage(second_run, first_run, monkeypatch, capsys):
     monkeypatch.setattr(Zero123System, "start_from", lambda *_: pytest.fail("a run that goes on starts nowhere else"))
-    words = ["--config", str(REFINE), "--profile", "none", f"resume={second_run}", *QUIET]
+    words = ["--config", str(REFINE), "--profile", "none", f"resume={second_run}", "use_timestamp=false"]
     assert main([*words, "--export", "system.exporter.formats=[ply]", "system.exporter.poster=false"]) == 0
     assert (second_run / "export" / "model.ply").is_file()
     assert main([*words, "--train", "trainer.max_steps=3"]) == 0

@@ -5,10 +5,12 @@ import random
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from zero123s.cli import main
 from zero123s.data.base import DATA, BaseData
 from zero123s.options import option
 from zero123s.system.base import SYSTEMS, BaseSystem
@@ -101,3 +103,21 @@ class _FiniteWithoutGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return torch.full((1,), float("nan"))
+
+
+CONFIG = """
+name: tiny
+data_type: tiny-numbers
+system_type: tiny-system
+use_timestamp: false
+threads: 1
+trainer: {max_steps: 4, val_check_interval: 0, enable_progress_bar: false}
+checkpoint: {every_n_train_steps: 2}
+"""
+
+
+def launch(folder: Path, *words: str, out: Path | None = None) -> int:
+    """Train the tiny system through the command line, its config written into `folder`; returns the exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tiny.yaml").write_text(CONFIG)
+    return main(["--config", str(folder / "tiny.yaml"), "--train", f"exp_root_dir={out or folder}", *words])

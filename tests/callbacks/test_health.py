@@ -5,33 +5,19 @@ import math
 
 import numpy as np
 import pytest
-import tiny_system  # noqa: F401 (registers tiny-system)
+import tiny_system
 import torch
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.callbacks.signs import Watch
-from zero123s.cli import main
 from zero123s.experiment import HealthConfig
 from zero123s.system.signs import Seen, count_components, vital_signs
-
-YAML = """
-name: tiny
-data_type: tiny-numbers
-system_type: tiny-system
-use_timestamp: false
-threads: 1
-trainer: {max_steps: 8, val_check_interval: 0, enable_progress_bar: false}
-checkpoint: {every_n_train_steps: 2}
-"""
 
 
 @pytest.fixture
 def launch(tmp_path, capsys):
-    (tmp_path / "tiny.yaml").write_text(YAML)
-
     def launch(*words, out="out"):
-        base = ["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path / out}"]
-        code = main([*base, *words])
+        code = tiny_system.launch(tmp_path, "trainer.max_steps=8", *words, out=tmp_path / out)
         return code, capsys.readouterr().err, json.loads((tmp_path / out / "tiny" / "run" / "run.json").read_text())
 
     launch.checkpoint = lambda out="out": AtomicCheckpointIO().load_checkpoint(
