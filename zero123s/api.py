@@ -11,6 +11,7 @@ import yaml
 from jaxtyping import Float
 from PIL import Image
 
+from zero123s.callbacks.viewer import require_viewer
 from zero123s.callbacks.watch import Progress, StepReport
 from zero123s.cli import plan_run
 from zero123s.diffusion.locate import find_file
@@ -97,6 +98,7 @@ def run_plan(
 ) -> Result:
     """Train a checked plan in a folder and read back what it made; raises as `image_to_mesh`."""
     plan.requirements("train")
+    require_viewer(plan)
     watchers = [StepReport(callback, out_dir)] if callback else []
     session = Session(plan, out_dir, checkpoint, gpu=gpu, watchers=watchers)
     if session.run("train") == "interrupted":

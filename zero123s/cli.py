@@ -52,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads", metavar="N", help="CPU threads, as threads=N: 0 (the default) = measure what pays off here and now"
     )
     add("--profile-run", action="store_true", help="record a few steps: print where their time and memory went, trace")
+    add("--viewer", action="store_true", help="watch the field while it trains, in a browser; as viewer.enabled=true")
+    add("--viewer-port", metavar="N", help="port of the viewer (7007); opens it as well")
     add("--gpu", metavar="N", help="GPU index, or several as 0,1; without CUDA the run goes on on the CPU and says so")
     add(
         "--profile",
@@ -193,12 +195,20 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     if args.threads is not None:
         overrides = [*overrides, f"threads={args.threads}"]
+    if args.viewer or args.viewer_port is not None:
+        overrides = [*overrides, "viewer.enabled=true"]
+    if args.viewer_port is not None:
+        overrides = [*overrides, f"viewer.port={args.viewer_port}"]
     loaded, plan = plan_run(args.config, overrides, args.profile)
     if args.explain or args.plot_schedules:
         return _explain(args, loaded, plan)
     checkpoint = require_checkpoint(plan.experiment, args.mode)
     out_dir = run_dir_of(checkpoint, plan.experiment) if checkpoint else run_path(plan.experiment)
     requirements = plan.requirements(args.mode)
+    if args.mode == "train":
+        from zero123s.callbacks.viewer import require_viewer
+
+        require_viewer(plan)
     if args.dry_run:
         from zero123s.dry_run import print_dry_run
 

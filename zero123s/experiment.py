@@ -105,6 +105,22 @@ class HealthConfig:
 
 
 @dataclass
+class ViewerConfig:
+    """A look at the field while it trains, in a browser."""
+
+    enabled: bool = False
+    """Open it; needs the extra `viewer`."""
+    host: str = "127.0.0.1"
+    """Address to listen at; any other than this machine's lets everybody look who reaches it."""
+    port: int = option(7007, low=1, high=65535)
+    """Port; the next free one where it is taken."""
+    height: int = option(128, low=16, high=1024)
+    """Pixels of the picture; a control of the page changes it."""
+    max_share: float = option(0.25, above=0.0, high=1.0)
+    """Most of the time that may go to drawing instead of training."""
+
+
+@dataclass
 class ExperimentConfig:
     """The top level of a YAML file."""
 
@@ -122,6 +138,8 @@ class ExperimentConfig:
     """Lightning ModelCheckpoint."""
     health: HealthConfig = field(default_factory=HealthConfig)
     """What is watched while training."""
+    viewer: ViewerConfig = field(default_factory=ViewerConfig)
+    """Live viewer."""
     name: str = "default"
     """Folder below exp_root_dir: one experiment, many runs."""
     description: str = ""

@@ -22,6 +22,7 @@ from zero123s.callbacks.health import Health
 from zero123s.callbacks.interrupt import GracefulInterrupt
 from zero123s.callbacks.progress import StepProgress
 from zero123s.callbacks.step_profile import StepProfile
+from zero123s.callbacks.viewer import Viewer
 from zero123s.callbacks.watch import Watcher
 from zero123s.console import log_to_file
 from zero123s.devices import choose_devices, choose_precision, choose_threads
@@ -358,6 +359,8 @@ class Session:
         extra: list[pl.Callback] = [StepProgress()] if t.enable_progress_bar else []
         if self.profile_run:
             extra.append(StepProfile(self.out_dir, t.max_steps))
+        if self.experiment.viewer.enabled:
+            extra.append(Viewer(self.experiment.viewer))
         return [
             self.interrupt,
             RandomStates(self.experiment.seed),

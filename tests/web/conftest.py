@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def qualities(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("qualities") / "qualities.yaml"
     quick = {"steps": 0.1, "about": "for a look", "overrides": TINY}
     endless = {"steps": 100, "about": "all night", "overrides": TINY}
-    path.write_text(yaml.safe_dump({"quick": quick, "endless": endless}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"quick": quick, "endless": endless}, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -70,3 +71,23 @@ def wait_for_address(process: subprocess.Popen, log: Path) -> str:
             return found.group()
         time.sleep(0.1)
     raise AssertionError(f"no server:\n{log.read_text(encoding='utf-8')}")
+
+
+def chromium() -> str:
+    """Return the path of a Chromium on this machine, empty for none; CHROMIUM names another."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), "")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium that draws WebGL without a GPU."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    program = chromium()
+    if not program:
+        pytest.skip("there is no Chromium here: apt-get install chromium, or set CHROMIUM to its path")
+    flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=flags)
+        yield browser
+        browser.close()

@@ -56,14 +56,14 @@ def render_orbit(system: Any, cameras: Cameras) -> list[np.ndarray]:
         out = system.render(camera, frozenset({"normal"}))
         assert out.comp_normal is not None
         normal = out.comp_normal + (1 - out.opacity)
-        depth = _depth_picture(out, float(camera.distance[0]), system.field().bound)
+        depth = depth_picture(out, float(camera.distance[0]), system.field().bound)
         row = torch.cat([out.comp_rgb, normal, depth, out.opacity.expand_as(normal)], dim=2)[0]
         frames.append((255 * row.clamp(0, 1) + 0.5).to(torch.uint8).cpu().numpy())
     system.train()
     return frames
 
 
-def _depth_picture(out: RenderOutput, distance: float, bound: float) -> torch.Tensor:
+def depth_picture(out: RenderOutput, distance: float, bound: float) -> torch.Tensor:
     """Return grey from white (nearest corner of the field's cube) to black (farthest, or nothing there), 1 H W 3."""
     reach = math.sqrt(3) * bound
     mean_depth = out.depth / out.opacity.clamp_min(1e-3)

@@ -138,7 +138,7 @@ def _picture_column(service: Service) -> dict[str, Any]:
             sources=(),
             transforms=(),
             layers=False,
-            brush=gr.Brush(colors=[ADD, REMOVE], default_color=REMOVE, color_mode="fixed"),
+            brush=gr.Brush(colors=[ADD, REMOVE], default_color=REMOVE, color_mode="fixed", default_size=24),
             height=420,
             elem_id="editor",
         )

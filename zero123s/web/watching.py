@@ -89,7 +89,7 @@ def look_at(queue: JobQueue, job: Job) -> JobView:
 def loss_plots(losses: Mapping[str, tuple[list[float], list[float]]]) -> str:
     """Return the curves of the losses that say most, as SVG."""
     chosen = [name for name in SHOWN_LOSSES if name in losses] or sorted(losses)[:4]
-    return "".join(curve(name, *losses[name]) for name in chosen)
+    return "".join(curve(name, *losses[name], width=270) for name in chosen)
 
 
 def history_table(jobs: list[Job]) -> str:

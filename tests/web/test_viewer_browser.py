@@ -1,0 +1,132 @@
+"""The live viewer in a real browser: it shows the field, follows the camera, and training does not mind who leaves."""
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("viser", reason="viser is not installed: pip install -e '.[viewer]'")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "system.loss.lambda_sds=0",
+    "data.height=32",
+    "data.width=32",
+    "data.resolution_milestones=[]",
+    "trainer.val_check_interval=0",
+    "trainer.max_steps=100000",
+    "trainer.enable_progress_bar=false",
+    "checkpoint.every_n_train_steps=100000",
+    "threads=1",
+]
+
+
+@pytest.fixture(scope="module")
+def watched(browser, tmp_path_factory):
+    """A run with `--viewer`: its process, address, and what it has said so far."""
+    out = tmp_path_factory.mktemp("viewer")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "launch.py"), "--config", "configs/stable-zero123.yaml", "--train"]
+    command += ["--profile", "cpu", "--viewer", "--viewer-port", str(port), *TINY, f"exp_root_dir={out}"]
+    with open(out / "log.txt", "w+", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+        try:
+            address, end = f"http://127.0.0.1:{port}", time.monotonic() + 180
+            while f"viewer: {address}" not in (out / "log.txt").read_text(encoding="utf-8"):
+                assert process.poll() is None, (out / "log.txt").read_text(encoding="utf-8")
+                assert time.monotonic() < end, (out / "log.txt").read_text(encoding="utf-8")
+                time.sleep(0.2)
+            yield process, address, out / "log.txt"
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(120)
+
+
+def open_page(browser, address):
+    page = browser.new_page(viewport={"width": 960, "height": 640})
+    page.set_default_timeout(60_000)
+    page.goto(address)
+    page.get_by_text(re.compile(r"step [1-9]\d* of 100000")).first.wait_for()
+    page.wait_for_timeout(4000)
+    return page
+
+
+def seen(page) -> np.ndarray:
+    """Return the middle of the page, where the object is, away from the controls."""
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    return np.asarray(shot.crop((100, 60, 640, 600)), float)
+
+
+def step_of(page) -> int:
+    found = re.search(r"step (\d+) of", page.locator("body").inner_text())
+    assert found, "the page tells no step"
+    return int(found.group(1))
+
+
+def drag(page) -> None:
+    page.mouse.move(380, 320)
+    page.mouse.down()
+    page.mouse.move(520, 330, steps=10)
+    page.mouse.up()
+    page.wait_for_timeout(4000)
+
+
+def test_the_page_shows_the_field_and_moves_with_the_camera(browser, watched):
+    page = open_page(browser, watched[1])
+    first = seen(page)
+    assert first.std(axis=(0, 1)).max() > 5, "the canvas is blank"
+    if os.environ.get("ZERO123S_SCREENSHOTS"):
+        page.screenshot(path="docs/images/viewer.png")
+    before = step_of(page)
+    drag(page)
+    moved = seen(page)
+    assert np.abs(moved - first).mean() > 2, "the picture does not follow the camera"
+    page.wait_for_timeout(2000)
+    assert step_of(page) > before, "training does not go on"
+    page.close()
+
+
+def test_a_control_changes_what_is_shown(browser, watched):
+    page = open_page(browser, watched[1])
+    colour = seen(page)
+    page.get_by_label("Show").or_(page.locator("input[value='colour']")).first.click()
+    page.get_by_role("option", name="opacity").click()
+    page.wait_for_timeout(4000)
+    opacity = seen(page)
+    assert np.abs(opacity - colour).mean() > 5
+    # Opacity is grey: white where the object is, black where nothing is.
+    channels = opacity.reshape(-1, 3)
+    assert np.median(np.ptp(channels, axis=1)) < 8
+    page.close()
+
+
+def test_training_goes_on_when_the_browser_leaves_and_ends_when_it_is_asked_to(browser, watched):
+    process, address, log = watched
+    for _ in range(2):
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_timeout(500)
+        page.close()  # in the middle of the first picture
+    page = open_page(browser, address)
+    before = step_of(page)
+    page.wait_for_timeout(3000)
+    assert step_of(page) > before
+    page.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130
+    told = log.read_text(encoding="utf-8")
+    assert "Traceback" not in told
+    assert "the viewer is closed" not in told
