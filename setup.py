@@ -63,7 +63,7 @@ setup(
         "segment": ["rembg", "onnxruntime"],  # data.cut_out.backend=rembg
         "cluster": ["ray>=2.40"],  # zero123s batch
         "web": ["gradio>=6,<7"],  # zero123s web; gradio 6 takes Pillow 8 to 12
-        "viewer": ["viser>=1"],  # launch.py --viewer
+        "viewer": ["viser>=1.1"],  # launch.py --viewer
         "wandb": ["wandb"],  # system.loggers.wandb.enable
         "test": TEST,
     },

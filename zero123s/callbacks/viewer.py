@@ -1,5 +1,7 @@
 """`--viewer`: the field while it trains, in a browser, drawn between steps for a share of the time."""
 
+import contextlib
+import io
 import logging
 import math
 import time
@@ -101,7 +103,8 @@ class Viewer(pl.Callback):
         import viser
 
         # Its client code is served from the package: nothing is fetched from elsewhere.
-        self.server = viser.ViserServer(host=self.cfg.host, port=self.cfg.port, label="zero123s", verbose=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints a box, whatever `verbose` says
+            self.server = viser.ViserServer(host=self.cfg.host, port=self.cfg.port, label="zero123s", verbose=False)
         self.server.scene.set_up_direction("+z")
         self.server.gui.configure_theme(control_layout="collapsible", show_share_button=False, show_logo=False)
         gui = self.server.gui
@@ -125,14 +128,22 @@ class Viewer(pl.Callback):
         """Let a new visitor stand a little behind the first picture's camera."""
         _, position = pose_of(cameras, 0)
         start = self.server.initial_camera
-        start.position, start.look_at = 1.15 * position + np.array([0.0, 0.6, 0.3]), np.zeros(3)
+        start.position, start.look_at = 1.4 * position + np.array([0.0, 1.2, 0.5]), np.zeros(3)
         start.fov = math.radians(1.6 * float(cameras.fovy_deg[0]))
 
     def _frustum(self, name: str, cameras: Cameras, index: int, color: Any, picture: Any = None) -> Any:
         wxyz, position = pose_of(cameras, index)
         fov, aspect = math.radians(float(cameras.fovy_deg[index])), cameras.width / cameras.height
         return self.server.scene.add_camera_frustum(
-            name, fov, aspect, scale=SIZE_OF_FRUSTUMS, color=color, image=picture, wxyz=wxyz, position=position
+            name,
+            fov,
+            aspect,
+            scale=SIZE_OF_FRUSTUMS,
+            thickness=SIZE_OF_FRUSTUMS / 50,
+            color=color,
+            image=picture,
+            wxyz=wxyz,
+            position=position,
         )
 
     def _close(self) -> None:
