@@ -69,12 +69,11 @@ def test_from_the_upload_to_the_mesh(page, web_server, tmp_path):
     assert 0 < float(elevation.input_value()) < 15
     elevation.fill("5")
     elevation.press("Enter")
-    screenshot(page, "web_picture")
     page.locator("#run").click()
 
     # The preview changes while it trains.
     wait_for_words(page, "step [1-9]")
-    previews, end = set(), time.monotonic() + 240
+    previews, end = set(), time.monotonic() + 400
     while "Finished" not in words(page):
         assert time.monotonic() < end, words(page)
         previews.add(source(page, "#preview"))

@@ -1,6 +1,7 @@
 """A visitor's way from the upload to the mesh, without a browser: every part but gradio, with a real run."""
 
 import argparse
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -85,6 +86,25 @@ def test_a_photo_becomes_a_mesh_and_a_second_run_is_cancelled(service, tmp_path)
     assert "<td>b_two</td><td>cancelled</td>" in table
 
 
+def test_a_sentence_becomes_a_picture_in_a_job_of_its_own(tmp_path, qualities):
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tiny_sdxl import save_tiny_sdxl
+
+    drawing = [f"data.text_to_image.{word}" for word in ("steps=2", "candidates=2", "height=64", "width=64")]
+    model = str(save_tiny_sdxl(tmp_path))
+    settings = read_settings(arguments(tmp_path, qualities, "--draw-with", model, *drawing))
+    queue = JobQueue(settings.out)
+    service = Service(settings, queue)
+    job = service.draw("a round duck", 3)
+    wait_for(lambda: service.look(job.id).state not in ("waiting", "running"))
+    view = service.look(job.id)
+    assert view.state == "finished", (queue.folder(job) / "log.txt").read_text()
+    assert sorted(view.downloads) == ["candidates", "drawn"]
+    with Image.open(view.downloads["drawn"]) as drawn:
+        assert drawn.size == (64, 64)
+    queue.close()
+
+
 def test_a_doubtful_cut_out_needs_somebody_who_has_looked(service, tmp_path):
     photo = np.full((96, 96, 3), 200, np.uint8)
     photo[20:, :60] = (200, 30, 30)  # cut by the edges of the picture
@@ -142,8 +162,6 @@ def test_users_are_read_from_a_file(tmp_path):
 
 
 def test_without_gradio_one_sentence_says_what_to_install(tmp_path, qualities, monkeypatch):
-    import sys
-
     from zero123s.errors import MissingDependencyError
 
     monkeypatch.setitem(sys.modules, "gradio", None)

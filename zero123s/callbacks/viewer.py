@@ -102,7 +102,6 @@ class Viewer(pl.Callback):
     def _open(self, system: Any) -> None:
         import viser
 
-        # Its client code is served from the package: nothing is fetched from elsewhere.
         with contextlib.redirect_stdout(io.StringIO()):  # it prints a box, whatever `verbose` says
             self.server = viser.ViserServer(host=self.cfg.host, port=self.cfg.port, label="zero123s", verbose=False)
         self.server.scene.set_up_direction("+z")
