@@ -62,5 +62,5 @@ def test_the_main_job_makes_a_mesh_of_the_sample_picture(tmp_path):
     assert record["metrics"]["psnr"] > 11
     assert record["metrics"]["mask_iou"] > 0.75
     mesh = trimesh.load(run / "export" / "model.glb", force="mesh")
-    assert 100 < len(mesh.faces) <= 4040, "max_faces, and a few that cover holes"
+    assert 100 < len(mesh.faces) <= 4000
     assert (run / "save" / "it60-test.mp4").stat().st_size > 1000

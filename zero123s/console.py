@@ -88,7 +88,10 @@ def told(command: Callable[[], int]) -> int:
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         print(
-            f"error: memory ran out ({reason}); use smaller pictures, fewer views or a coarser grid.", file=sys.stderr
+            f"error: memory ran out ({reason}); use smaller pictures, fewer views or a coarser grid "
+            "(system.exporter.isosurface_resolution), or raise trainer.max_memory_gb where it is set; a run goes on "
+            "from its last checkpoint with resume=last.",
+            file=sys.stderr,
         )
         return 2
     except KeyboardInterrupt:
