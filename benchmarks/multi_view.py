@@ -1,6 +1,6 @@
 """configs/multi-view.yaml on the six sample scenes, scored against their true meshes and views it never saw.
 
-    python benchmarks/multi_view.py OUT [--only burger car] [OVERRIDES...]
+    python benchmarks/multi_view.py OUT [OVERRIDES...] [--only burger car]
 
 Per scene 40 posed pictures of 128 x 128 are made, a mesh is reconstructed from them and exported, and 17 other views
 and the true mesh judge the written glb. Prints a table and writes OUT/results.json.
