@@ -137,7 +137,7 @@ class JobQueue:
                 self._waiting.remove(job)
                 self._end(job, "cancelled")
                 return
-            job.state, job.ended = "cancelled", time.time()
+            self._end(job, "cancelled")  # written at once: a server that dies now must not say it failed
             process = self._processes.get(job.id)
         if process is not None:
             _send(process, signal.SIGTERM)
