@@ -109,6 +109,12 @@ def test_missing_file_and_bad_words(tmp_path, write):
         load_config(tmp_path / "stable.yaml", [], "gpu")
 
 
+def test_nothing_behind_the_equals_sign_is_the_empty_text(write):
+    path = write("d.yaml", "name: x\ntag: full\n")
+    assert parse_experiment(load_config(path, ["tag="])).tag == ""
+    assert parse_experiment(load_config(path, ["tag=a="])).tag == "a="
+
+
 def test_threestudio_arithmetic_takes_schedules(write):
     path = write("c.yaml", "a: [100, 0.0, 5.0, 200]\nname: ${cmaxgt0:${a}}\ntag: ${rmspace:${basename:x/y z.png},_}\n")
     cfg = resolve(load_config(path).cfg)

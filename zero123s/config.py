@@ -149,7 +149,9 @@ def _layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConf
 
 
 def read_overrides(overrides: Sequence[str]) -> DictConfig:
-    """Parse `a.b.c=value` words; raises ConfigError for a word of another form."""
+    """Parse `a.b.c=value` words, `a.b.c=` as the empty text; raises ConfigError for a word of another form."""
+    # A shell turns key='' into key=, which OmegaConf would read as null.
+    overrides = [f'{word}""' if word.endswith("=") and word.count("=") == 1 else word for word in overrides]
     for word in overrides:
         if "=" not in word or word.startswith("-") or not word.split("=", 1)[0].strip():
             raise ConfigError(f"'{word}' is no override; write key.subkey=value (for example trainer.max_steps=100).")

@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
 from zero123s.callbacks.guidance_views import GuidanceViews
 from zero123s.callbacks.health import Health
 from zero123s.callbacks.interrupt import GracefulInterrupt
-from zero123s.callbacks.progress import StepProgress
+from zero123s.callbacks.progress import StageProgress, StepProgress
 from zero123s.callbacks.step_profile import StepProfile
 from zero123s.callbacks.viewer import Viewer
 from zero123s.callbacks.watch import Watcher
@@ -298,8 +298,11 @@ class Session:
 
     def export(self) -> None:
         """Let the system write what training was for."""
-        with self._timed("export"):
-            self.record["files"] = self.system.export(self.out_dir / "export")
+        with self._timed("export"), ExitStack() as stack:
+            bar = None
+            if self.experiment.trainer.enable_progress_bar:
+                bar = stack.enter_context(closing(StageProgress("export")))
+            self.record["files"] = self.system.export(self.out_dir / "export", bar)
         self.record["export"] = self.system.export_stats
 
     # ------------------------------------------------------------ training

@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from zero123s.callbacks.progress import _Lines, loss_words
+from zero123s.callbacks.progress import StageProgress, _Lines, loss_words
 
 METRICS = {
     "loss/total": 3.0,
@@ -35,3 +35,20 @@ def test_unwatched_output_is_made_of_lines(monkeypatch, capsys):
     lines.flush()
     assert capsys.readouterr().err == "10%|# |\n"
     assert not sys.stderr.isatty()
+
+
+def test_stages_are_lines_where_nobody_watches_and_one_line_where_somebody_does(monkeypatch, capsys):
+    def export():
+        bar = StageProgress("export")
+        bar("unwrap", 0.5)
+        bar("unwrap (3 s of at most 60)", 0.6)
+        bar("texture", 0.8)
+        bar.close()
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert export() == "export: unwrap\nexport: texture\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    shown = export()
+    assert "export: unwrap (3 s of at most 60):  60%|" in shown
+    assert shown.count("\n") == 1

@@ -79,8 +79,9 @@ def test_a_cavity_counts_where_somebody_can_look_into_it():
 def test_walls_inside_the_truth_are_no_surface():
     outer, inner = ball(0.4), ball(0.2)
     both = Mesh(np.concatenate([outer.vertices, inner.vertices]), np.concatenate([outer.faces, inner.faces + 642]))
+    # Nor do they take points away from the surface: few points are far from everything.
     assert surface_scores(outer, both, n_points=4000)["chamfer"] == pytest.approx(
-        surface_scores(outer, outer, n_points=4000)["chamfer"], rel=0.15
+        surface_scores(outer, outer, n_points=4000)["chamfer"], rel=0.03
     )
 
 

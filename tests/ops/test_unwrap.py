@@ -46,3 +46,13 @@ def test_a_time_limit_and_a_failure_are_told(ball, monkeypatch, caplog):
     assert result.reason in caplog.text
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert "failed with exit code 1" in unwrap(*ball, UnwrapOptions(texture_size=128)).reason
+
+
+def test_the_seconds_are_told_while_xatlas_works(ball):
+    told = []
+    unwrap(*ball, UnwrapOptions(texture_size=128), told.append)
+    assert told[0] < 0.1
+    assert told == sorted(told)
+    told.clear()
+    assert unwrap(*ball, UnwrapOptions(texture_size=128, time_limit_s=0.01), told.append).method == "triangles"
+    assert told

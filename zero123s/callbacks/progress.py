@@ -1,4 +1,4 @@
-"""A progress bar with step, loss terms, speed and remaining time."""
+"""Progress bars: of the steps, with loss terms and remaining time; of the stages of an export."""
 
 import shutil
 import sys
@@ -52,6 +52,36 @@ class StepProgress(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the bar, so that the message gets a line of its own."""
         if hasattr(self, "bar"):
+            self.bar.close()
+
+
+class StageProgress:
+    """A bar over the stages of work that has no steps, to be called with (what is going on, share done in [0, 1]).
+
+    Where nobody watches, a line for every stage; what a stage tells of itself in brackets is for watchers only.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.watched = sys.stderr.isatty()
+        layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+        self.bar = tqdm(total=1.0, bar_format=layout, dynamic_ncols=True) if self.watched else None
+        self._stage = ""
+
+    def __call__(self, stage: str, share: float) -> None:
+        if self.bar is not None:
+            self.bar.set_description_str(f"{self.title}: {stage}", refresh=False)
+            self.bar.n = share
+            self.bar.refresh()
+            return
+        name = stage.split(" (", maxsplit=1)[0]
+        if name != self._stage:
+            self._stage = name
+            print(f"{self.title}: {name}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the line to others."""
+        if self.bar is not None:
             self.bar.close()
 
 

@@ -41,6 +41,10 @@ class _Stages:
         self._name, self._start = name, now
         self.report(name, share)
 
+    def tell(self, words: str, share: float) -> None:
+        """Say how far the present stage is."""
+        self.report(f"{self._name} ({words})", share)
+
 
 @EXPORTERS.register("mesh-exporter")
 class MeshExporter(BaseExporter):
@@ -188,7 +192,7 @@ class MeshExporter(BaseExporter):
         health = mesh_health(vertices, faces)
         stats |= {"crumbs_dropped": crumbs, "health": health.as_dict(), "statement": health.sentence()}
         stages.begin("unwrap", 0.5)
-        mesh = self._unwrapped(vertices, faces, stats)
+        mesh = self._unwrapped(vertices, faces, stats, stages)
         stages.begin("texture", 0.8)
         self._color(mesh, field, reference, stats)
         if self.cfg.normal_map:
@@ -198,7 +202,7 @@ class MeshExporter(BaseExporter):
             mesh.normals = None
         return mesh
 
-    def _unwrapped(self, vertices: np.ndarray, faces: np.ndarray, stats: dict[str, Any]) -> Mesh:
+    def _unwrapped(self, vertices: np.ndarray, faces: np.ndarray, stats: dict[str, Any], stages: "_Stages") -> Mesh:
         cfg = self.cfg
         normals = vertex_normals(vertices, faces)
         if not (cfg.save_uv and cfg.save_texture and cfg.fmt == "obj-mtl"):
@@ -206,7 +210,12 @@ class MeshExporter(BaseExporter):
         options = UnwrapOptions(
             cfg.texture_size, cfg.unwrap_time_limit_s, cfg.xatlas_chart_options, cfg.xatlas_pack_options
         )
-        result = unwrap(vertices, faces, options)
+        limit = options.time_limit_s
+
+        def tick(passed: float) -> None:
+            stages.tell(f"{passed:.0f} s of at most {limit:g}", 0.5 + 0.3 * min(passed / limit, 1.0))
+
+        result = unwrap(vertices, faces, options, tick)
         stats["unwrap"] = result.method
         if result.reason:
             stats["unwrap_note"] = f"{result.reason}; every face got a small triangle of its own"

@@ -5,6 +5,8 @@ import os
 import pickle
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_TICKS = 0.5
+Tick = Callable[[float], None]
 
 
 @dataclass
@@ -84,7 +89,7 @@ class UnwrapOptions:
     pack: PackOptions = field(default_factory=PackOptions)
 
 
-def _xatlas(vertices: np.ndarray, faces: np.ndarray, options: UnwrapOptions) -> Unwrap | str:
+def _xatlas(vertices: np.ndarray, faces: np.ndarray, options: UnwrapOptions, tick: Tick) -> Unwrap | str:
     """Run xatlas in a process of its own, the only way to stop it; returns why there is no result, if there is none."""
     pack = asdict(options.pack) | {"resolution": options.pack.resolution or options.texture_size}
     job = (np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.uint32))
@@ -92,22 +97,40 @@ def _xatlas(vertices: np.ndarray, faces: np.ndarray, options: UnwrapOptions) -> 
     command = [sys.executable, "-m", "zero123s.ops.xatlas_worker"]
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p)
-    try:
-        done = subprocess.run(
-            command,
-            input=pickle.dumps((*job, asdict(options.chart), pack)),
-            capture_output=True,
-            timeout=options.time_limit_s,
-            env={**os.environ, "PYTHONPATH": path},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"xatlas took longer than unwrap_time_limit_s, {options.time_limit_s:g} s"
-    if done.returncode != 0:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        return f"xatlas failed with exit code {done.returncode} {' '.join(last)}".strip()
-    index, new_faces, uvs = pickle.loads(done.stdout)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    with process:
+        try:
+            answer, said = _wait(process, pickle.dumps((*job, asdict(options.chart), pack)), options.time_limit_s, tick)
+        except subprocess.TimeoutExpired:
+            return f"xatlas took longer than unwrap_time_limit_s, {options.time_limit_s:g} s"
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        last = said.decode(errors="replace").strip().splitlines()[-1:]
+        return f"xatlas failed with exit code {process.returncode} {' '.join(last)}".strip()
+    index, new_faces, uvs = pickle.loads(answer)
     return Unwrap(index.astype(np.int64), new_faces.astype(np.int64), uvs.astype(np.float64), "xatlas")
+
+
+def _wait(process: subprocess.Popen, job: bytes, limit_s: float, tick: Tick) -> tuple[bytes, bytes]:
+    """Return a process's stdout and stderr; raises TimeoutExpired after `limit_s`."""
+    started, sent = time.monotonic(), False
+    while True:
+        passed = time.monotonic() - started
+        tick(passed)
+        try:
+            more = None if sent else job
+            sent = True
+            return process.communicate(more, timeout=min(SECONDS_BETWEEN_TICKS, max(limit_s - passed, 0)))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() - started >= limit_s:
+                raise
 
 
 def _triangle_sheet(vertices: np.ndarray, faces: np.ndarray, texture_size: int) -> Unwrap:
@@ -125,11 +148,20 @@ def _triangle_sheet(vertices: np.ndarray, faces: np.ndarray, texture_size: int) 
     return Unwrap(faces.reshape(-1), np.arange(3 * n).reshape(-1, 3), corners.reshape(-1, 2), "triangles")
 
 
-def unwrap(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], options: UnwrapOptions) -> Unwrap:
-    """Return texture coordinates: xatlas's, or one small triangle per face where xatlas gives none in time."""
+def unwrap(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    options: UnwrapOptions,
+    tick: Tick = lambda seconds: None,
+) -> Unwrap:
+    """Return texture coordinates: xatlas's, or one small triangle per face where xatlas gives none in time.
+
+    Args:
+        tick: told twice a second how many seconds xatlas has had, for it says nothing of what is left.
+    """
     if options.time_limit_s <= 0:
         return _triangle_sheet(vertices, faces, options.texture_size)
-    result = _xatlas(vertices, faces, options)
+    result = _xatlas(vertices, faces, options, tick)
     if isinstance(result, Unwrap):
         return result
     logger.warning("%s; every face gets a small triangle of its own instead.", result)
