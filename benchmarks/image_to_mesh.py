@@ -1,10 +1,11 @@
 """The whole job on generated objects that no training saw: one view in, a mesh out, scored against the true mesh.
 
-    python benchmarks/image_to_mesh.py OUT [--count 10] [--first 9000000] [--blind] [OVERRIDES...]
+    python benchmarks/image_to_mesh.py OUT [--count 10] [--first 9000000] [--blind] [--refine] [OVERRIDES...]
 
 Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same picture.
 `--blind` also runs the job with every pose told as the input's own: what is gained without knowing the pose.
-Writes OUT/results.json and one strip of views per object (truth above, result below).
+`--refine` also trains the second stage, configs/stable-zero123-refine.yaml, on each result.
+Writes OUT/results.json and one strip of views per object (truth, result, refined result below each other).
 """
 
 import argparse
@@ -92,14 +93,24 @@ def scores(mesh: Mesh, scene: SceneMesh, truth: np.ndarray, cameras: Cameras) ->
 
 def run_job(picture: Path, out_dir: Path, azimuth: float, words: list[str]) -> Mesh:
     """Run launch.py on one picture and return the exported mesh, z up."""
-    config = str(Path(__file__).parents[1] / "configs" / "stable-zero123.yaml")
     angles = [f"data.default_elevation_deg={ELEVATION}", f"data.default_azimuth_deg={azimuth}"]
-    places = [f"exp_root_dir={out_dir}", "name=run", f"tag={picture.stem}", "use_timestamp=false"]
-    files = ["system.exporter.formats=[obj]", "trainer.val_check_interval=0", "trainer.enable_progress_bar=false"]
-    code = launch(["--config", config, "--train", f"data.image_path={picture}", *angles, *places, *files, *words])
+    job = [f"data.image_path={picture}", *angles, "system.exporter.formats=[obj]", "trainer.val_check_interval=0"]
+    return _launched("stable-zero123.yaml", out_dir / "run" / picture.stem, [*job, *words])
+
+
+def run_refinement(picture: Path, out_dir: Path) -> Mesh:
+    """Train the second stage on a picture's run and return its mesh; all settings are inherited."""
+    first = f"system.geometry_convert_from={out_dir / 'run' / picture.stem}"
+    return _launched("stable-zero123-refine.yaml", out_dir / "refined" / picture.stem, [first])
+
+
+def _launched(config: str, run: Path, words: list[str]) -> Mesh:
+    path = str(Path(__file__).parents[1] / "configs" / config)
+    places = [f"exp_root_dir={run.parents[1]}", f"name={run.parent.name}", f"tag={run.name}", "use_timestamp=false"]
+    code = launch(["--config", path, "--train", *places, "trainer.enable_progress_bar=false", *words])
     if code:
         raise SystemExit(code)
-    read = trimesh.load(out_dir / "run" / picture.stem / "export" / "model.obj", force="mesh", process=False)
+    read = trimesh.load(run / "export" / "model.obj", force="mesh", process=False)
     texture = np.asarray(read.visual.material.image.convert("RGB")) / 255
     return Mesh(np.asarray(read.vertices), np.asarray(read.faces), uvs=np.asarray(read.visual.uv), texture=texture)
 
@@ -118,6 +129,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--first", type=int, default=9_000_000)
     parser.add_argument("--blind", action="store_true")
+    parser.add_argument("--refine", action="store_true")
     args, words = parser.parse_known_args()
     table: dict[str, list[dict[str, float]]] = {}
     Zero123Model.seeing_pose_vector = Zero123Model.pose_vector  # type: ignore[attr-defined]
@@ -130,6 +142,8 @@ def main() -> None:
         cameras = novel_views(azimuth)
         truth = render_views(scene, cameras, supersample=3).rgba
         meshes = {"result": run_job(picture, args.out, azimuth, words)}
+        if args.refine:
+            meshes["refined"] = run_refinement(picture, args.out)
         if args.blind:
             Zero123Model.pose_vector = blind_poses  # type: ignore[method-assign]
             meshes["pose-blind"] = run_job(picture, args.out / "blind", azimuth, words)
@@ -137,8 +151,9 @@ def main() -> None:
         meshes |= baselines(rgba, azimuth)
         for name, mesh in meshes.items():
             table.setdefault(name, []).append(scores(mesh, scene, truth, cameras))
-        shown = [on_white(render_mesh(meshes["result"], cameras.select(slice(i, i + 1)))) for i in range(14)]
-        strip = np.concatenate([np.concatenate([on_white(t) for t in truth], 1), np.concatenate(shown, 1)])
+        made = [meshes[name] for name in ("result", "refined") if name in meshes]
+        rows = [[on_white(render_mesh(mesh, cameras.select(slice(i, i + 1)))) for i in range(14)] for mesh in made]
+        strip = np.concatenate([np.concatenate(row, 1) for row in ([on_white(t) for t in truth], *rows)])
         write_png_atomic(args.out / f"object{seed}_views.png", strip.astype(np.float32))
         print(seed, scene.name, {k: round(v, 3) for k, v in table["result"][-1].items()}, flush=True)
         (args.out / "results.json").write_text(json.dumps(table, indent=1))
