@@ -53,12 +53,19 @@ def _processes_find_this_package():
 
 
 @pytest.fixture(scope="module")
-def web_server(qualities, tmp_path_factory):
+def server_words() -> list[str]:
+    """Further words on the command line of `web_server`; a module may have its own."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def web_server(qualities, tmp_path_factory, server_words):
     """`zero123s web` as an operator starts it: its address and its folder."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[web]'")
     out = tmp_path_factory.mktemp("web")
     command = [sys.executable, "-m", "zero123s", "web", "--port", "0", "--out", str(out), "--qualities", str(qualities)]
     command += ["--profile", "cpu", "--max-megabytes", "2", "--max-megapixels", "4"]
+    command += server_words
     with open(out / "server.log", "w+", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:

@@ -117,6 +117,19 @@ def test_a_control_changes_what_is_shown(browser, watched):
     page.close()
 
 
+def test_the_random_cameras_of_the_step_are_shown(browser, watched):
+    page = open_page(browser, watched[1])
+    # Their outlines are blue, and nothing else is.
+    bluish = lambda picture: int((picture[..., 2] - picture[..., 0] > 60).sum())  # noqa: E731
+    assert bluish(seen(page)) == 0
+    page.mouse.move(380, 320)
+    page.mouse.wheel(0, 1500)  # back, to see what stands around the object
+    page.get_by_text("Random cameras").click()
+    page.wait_for_timeout(4000)
+    assert bluish(seen(page)) > 20
+    page.close()
+
+
 def test_training_goes_on_when_the_browser_leaves_and_ends_when_it_is_asked_to(browser, watched):
     process, address, log = watched
     for _ in range(2):
