@@ -59,7 +59,7 @@ setup(
     entry_points={"console_scripts": ["zero123s=zero123s.commands:main"]},
     extras_require={
         "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
-        "lora": ["peft>=0.13"],  # system.lora_rank
+        "lora": ["peft>=0.13"],  # system.lora_rank, system.guidance.variant=vsd
         "segment": ["rembg", "onnxruntime"],  # data.cut_out.backend=rembg
         "cluster": ["ray>=2.40"],  # zero123s batch
         "web": ["gradio>=6,<7"],  # zero123s web; gradio 6 takes Pillow 8 to 12

@@ -172,11 +172,17 @@ class Zero123Model(nn.Module):
         t: Int[Tensor, "B"],
         context: Float[Tensor, "B N C"],
         concat: Float[Tensor, "B K h w"],
+        *,
+        unet: nn.Module | None = None,
     ) -> Float[Tensor, "B 4 h w"]:
-        """Return the network's own output: eps or v, as `config.parameterization` says. Training compares this."""
-        dtype = _dtype(self.unet)
+        """Return the network's own output: eps or v, as `config.parameterization` says. Training compares this.
+
+        `unet`, if given, takes the place of the model's own.
+        """
+        denoiser = self.unet if unet is None else unet
+        dtype = _dtype(denoiser)
         sample = torch.cat([latents, concat], dim=1).to(dtype)
-        return self.unet(sample, t, context.to(dtype)).sample.to(latents.dtype)
+        return denoiser(sample, t, context.to(dtype)).sample.to(latents.dtype)
 
     def predict_noise(
         self,
@@ -184,9 +190,11 @@ class Zero123Model(nn.Module):
         t: Int[Tensor, "B"],
         context: Float[Tensor, "B N C"],
         concat: Float[Tensor, "B K h w"],
+        *,
+        unet: nn.Module | None = None,
     ) -> Float[Tensor, "B 4 h w"]:
         """Predict the noise in scaled latents at timestep t in [0, T), whatever the network's parameterisation."""
-        output = self.denoise(latents, t, context, concat)
+        output = self.denoise(latents, t, context, concat, unet=unet)
         if self.config.parameterization == "eps":
             return output
         signal = self.alphas_cumprod[t].to(latents.dtype).view(-1, 1, 1, 1)

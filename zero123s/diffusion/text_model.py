@@ -85,6 +85,7 @@ class TextModel(nn.Module):
         noised: Float[Tensor, "B 4 h w"],
         t: Int[Tensor, "B"],
         context: Float[Tensor, "B N C"],
+        *,
         unet: nn.Module | None = None,
     ) -> Float[Tensor, "B 4 h w"]:
         """Return the noise that a denoiser (default: the model's own) sees, whatever it was trained to predict."""

@@ -58,7 +58,10 @@ class BaseGuidance:
         return {}
 
     def back_off(self) -> str | None:
-        """Do the same with less memory from now on; returns what changed in a few words, None where nothing can."""
+        """Do the same with less memory from now on, the running step anew; returns what changed in a few words.
+
+        None where nothing can change.
+        """
         return None
 
     def state(self) -> dict[str, Any]:

@@ -30,6 +30,18 @@ class DistillationConfig:
     """Largest absolute latent gradient; number, schedule, or None."""
 
 
+@dataclass
+class VariationalConfig(DistillationConfig):
+    """What the gradient is measured from: the noise that was added (SDS), or a network that learns (VSD)."""
+
+    variant: str = option("sds", choices=("sds", "vsd"))
+    """"vsd" compares with a low-rank copy of the denoiser that learns the present renderings, instead of with noise."""
+    lora_rank: int = option(4, low=1)
+    """Rank of that copy's adapters."""
+    lora_lr: float = option(1e-4, above=0.0)
+    """Its learning rate."""
+
+
 def annealed_timesteps(
     batch: int, min_percent: float, max_percent: float, n_timesteps: int, step: int, cfg: DistillationConfig
 ) -> Int[Tensor, "B"]:

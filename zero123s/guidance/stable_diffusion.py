@@ -1,21 +1,19 @@
 """Score distillation from a text-to-image model: a prompt judges the rendered views."""
 
-import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from zero123s.diffusion.lora import add_lora
 from zero123s.diffusion.shared import shared
 from zero123s.diffusion.text_model import TextModel, check_text_model, load_text_model
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.guidance.options import DistillationConfig, annealed_timesteps, distillation_gradient
+from zero123s.guidance.options import VariationalConfig, annealed_timesteps, distillation_gradient
 from zero123s.guidance.sds import sample_timesteps, sds_loss
+from zero123s.guidance.variational import Phi, VariationalGuidance, check_adapters
 from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
@@ -25,11 +23,11 @@ VIEWS = ("front", "side", "back", "overhead")
 
 
 @GUIDANCES.register("stable-diffusion-guidance")
-class StableDiffusionGuidance(BaseGuidance):
+class StableDiffusionGuidance(VariationalGuidance):
     """SDS, or VSD, with a prompt and a Stable Diffusion of diffusers."""
 
     @dataclass
-    class Config(BaseGuidance.Config, DistillationConfig):
+    class Config(BaseGuidance.Config, VariationalConfig):
         """Settings of `stable-diffusion-guidance`."""
 
         prompt: str = ""
@@ -48,12 +46,6 @@ class StableDiffusionGuidance(BaseGuidance):
         """Degrees of azimuth from behind that count as back."""
         overhead_threshold: float = option(60.0, low=0.0, high=90.0)
         """Degrees of elevation above which a view counts as overhead."""
-        variant: str = option("sds", choices=("sds", "vsd"))
-        """"vsd" compares with a low-rank copy of the denoiser that learns the present renderings, instead of with noise."""
-        lora_rank: int = option(4, low=1)
-        """Rank of that copy's adapters."""
-        lora_lr: float = option(1e-4, above=0.0)
-        """Its learning rate."""
         dtype: str = option("auto", choices=("auto", "fp32", "fp16", "bf16"))
         """Precision of the networks; "auto" = fp16 on CUDA, else fp32."""
 
@@ -61,12 +53,13 @@ class StableDiffusionGuidance(BaseGuidance):
 
     @classmethod
     def requirements(cls, cfg: Config) -> dict[str, str | bool | None]:
-        """Check prompt and path; raises ConfigError, CheckpointError."""
+        """Check prompt, path and packages; raises ConfigError, CheckpointError, MissingDependencyError."""
         if not cfg.prompt.strip():
             raise ConfigError(
                 "The prompt of stable-diffusion-guidance is empty; describe one object, such as 'a corgi'."
             )
         check_text_model(cfg.checkpoint)
+        check_adapters(cfg)
         return {"path": cfg.checkpoint, "family": "stable-diffusion", "bundled": False}
 
     def __init__(self, cfg: Config, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
@@ -134,8 +127,9 @@ class StableDiffusionGuidance(BaseGuidance):
         baseline = noise
         if self.phi is not None:
             context = self.positive[self.view_of(cameras).to(self.positive.device)]
+            self.phi.begin(step)
             baseline = self.phi.predict(noised, t, context)
-            self.phi.learn(latents.detach(), context, generator)
+            self.phi.learn(latents, (context,), *self.phi.draw(latents.shape, generator))
         clip = None if self.grad_clip is None else self.grad_clip(step)
         alphas = self.model.alphas_cumprod[t]
         grad = distillation_gradient(noise_pred, baseline, alphas, self.cfg, clip)
@@ -159,64 +153,3 @@ class StableDiffusionGuidance(BaseGuidance):
         """Return which model and prompt."""
         name = self.cfg.checkpoint
         return {"path": name, "family": "stable-diffusion", "bundled": False, "prompt": self.cfg.prompt}
-
-    def state(self) -> dict[str, Any]:
-        """Return what VSD has learned."""
-        return {} if self.phi is None else self.phi.state()
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take up what VSD had learned."""
-        if self.phi is not None and state:
-            self.phi.load_state(state)
-
-
-class Phi:
-    """VSD's second network: a copy of the denoiser whose adapters learn to denoise the present renderings.
-
-    It is not told the camera, only the prompt of its view.
-
-    Args:
-        model: whose denoiser is copied; it stays as it is.
-        rank: of the adapters.
-        lr: of AdamW.
-    """
-
-    def __init__(self, model: TextModel, rank: int, lr: float) -> None:
-        self.model = model
-        self.unet = copy.deepcopy(model.unet).float()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            add_lora(self.unet, rank, rank)
-        self.learned = {name: p for name, p in self.unet.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(self.learned.values(), lr=lr)
-
-    @torch.no_grad()
-    def predict(self, noised: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """Return the noise that the copy sees."""
-        return self.model.predict_noise(noised, t, context, self.unet)
-
-    @torch.enable_grad()
-    def learn(self, latents: Tensor, context: Tensor, generator: torch.Generator) -> float:
-        """Take one step of the usual denoising loss on present renderings, at levels of its own; returns the loss."""
-        t = torch.randint(0, self.model.n_timesteps, (len(latents),), generator=generator).to(latents.device)
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        noised = self.model.add_noise(latents, noise, t)
-        loss = F.mse_loss(self.model.predict_noise(noised, t, context, self.unet), noise)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
-
-    def state(self) -> dict[str, Any]:
-        """Return adapters and optimiser."""
-        return {
-            "adapters": {name: p.detach().cpu().clone() for name, p in self.learned.items()},
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take up `state()` of another moment."""
-        with torch.no_grad():
-            for name, p in self.learned.items():
-                p.copy_(state["adapters"][name])
-        self.optimizer.load_state_dict(state["optimizer"])

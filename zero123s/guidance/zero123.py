@@ -1,4 +1,4 @@
-"""Score distillation from Zero123 and Stable Zero123."""
+"""Score distillation from Zero123 and Stable Zero123: a picture and a pose judge the rendered views."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,9 @@ from zero123s.diffusion.shared import shared
 from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.guidance.options import DistillationConfig, annealed_timesteps, distillation_gradient
+from zero123s.guidance.options import VariationalConfig, annealed_timesteps, distillation_gradient
 from zero123s.guidance.sds import loss_with_gradient, sample_timesteps, sds_loss
+from zero123s.guidance.variational import Phi, VariationalGuidance, check_adapters
 from zero123s.ops.sections import section
 from zero123s.options import option
 from zero123s.schedule import Schedule
@@ -31,8 +32,8 @@ def composite_on_white(reference: ReferenceView) -> Float[Tensor, "V 3 H W"]:
 
 
 @GUIDANCES.register("stable-zero123-guidance")
-class StableZero123Guidance(BaseGuidance):
-    """SDS with a Zero123 network conditioned on the input view.
+class StableZero123Guidance(VariationalGuidance):
+    """SDS, or VSD, with a Zero123 network conditioned on the input view.
 
     Conditioning, weights and sampling follow threestudio's stable-zero123 guidance; see docs/conventions.md.
     """
@@ -40,7 +41,7 @@ class StableZero123Guidance(BaseGuidance):
     family = "auto"
 
     @dataclass
-    class Config(BaseGuidance.Config, DistillationConfig):
+    class Config(BaseGuidance.Config, VariationalConfig):
         """Settings of `stable-zero123-guidance` and `zero123-guidance`."""
 
         checkpoint: str = "auto"
@@ -81,7 +82,8 @@ class StableZero123Guidance(BaseGuidance):
 
     @classmethod
     def requirements(cls, cfg: Config) -> dict[str, str | bool | None]:
-        """Return which checkpoint would be loaded; raises CheckpointError when it is missing."""
+        """Return which checkpoint would be loaded; raises CheckpointError, MissingDependencyError for what is missing."""
+        check_adapters(cfg)
         located = locate_checkpoint(cfg.checkpoint)
         return {"path": str(located.path), "bundled": located.bundled}
 
@@ -100,6 +102,8 @@ class StableZero123Guidance(BaseGuidance):
         # Nothing below changes the networks, so runs of one process may share them.
         key = ("zero123", str(self.located.path), self._family(), *(getattr(cfg, name) for name in _LOADING))
         self.model = shared((*key, str(self.device)), self._load_fast)
+        if cfg.variant == "vsd":
+            self.phi = Phi(self.model, cfg.lora_rank, cfg.lora_lr)
         self._condition_on(reference)
 
     def _family(self) -> str:
@@ -184,9 +188,12 @@ class StableZero123Guidance(BaseGuidance):
     def __call__(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
-        """Return the SDS loss of rendered views; its gradient reaches `comp_rgb` through the VAE encoder."""
+        """Return the loss of rendered views; its gradient reaches `comp_rgb` through the VAE encoder."""
         batch = self._batch = len(cameras)
-        draws = self.draw(batch, step, generator)
+        draws: tuple[Tensor, ...] = self.draw(batch, step, generator)
+        if self.phi is not None:
+            self.phi.begin(step)
+            draws += self.phi.draw(draws[0].shape, generator)
         size = self.micro_batch or batch
         if size >= batch:
             latents, grad = self._judge(comp_rgb, cameras, draws, step)
@@ -207,8 +214,8 @@ class StableZero123Guidance(BaseGuidance):
     def _judge(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, draws: tuple[Tensor, ...], step: int
     ) -> tuple[Tensor, Tensor]:
-        """Return the views' latents and the SDS gradient with respect to them, both B 4 h w."""
-        posterior_noise, t, noise = draws
+        """Return the views' latents and the gradient with respect to them, both B 4 h w; phi learns from them, if any."""
+        posterior_noise, t, noise, *for_phi = draws
         with section("guidance: encode"):
             latents = self.encode(comp_rgb, posterior_noise)
         noise = noise.to(latents)
@@ -216,9 +223,14 @@ class StableZero123Guidance(BaseGuidance):
             noised = self.model.add_noise(latents, noise, t)
             context, concat = self.condition(cameras)
             noise_pred = self.model.guided_noise(noised, t, context, concat, self.cfg.guidance_scale)
+        baseline = noise
+        if self.phi is not None:
+            with section("guidance: phi"):
+                baseline = self.phi.predict(noised, t, context, concat).to(latents)
+                self.phi.learn(latents, (context, concat), *for_phi, share=len(latents) / self._batch)
         clip = None if self.grad_clip is None else self.grad_clip(step)
         alphas = self.model.alphas_cumprod[t].to(latents)
-        return latents, distillation_gradient(noise_pred.to(latents), noise, alphas, self.cfg, clip)
+        return latents, distillation_gradient(noise_pred.to(latents), baseline, alphas, self.cfg, clip)
 
     @torch.no_grad()
     def evaluate(
@@ -242,6 +254,7 @@ class StableZero123Guidance(BaseGuidance):
 
     def back_off(self) -> str | None:
         """Judge half as many views at once; see `BaseGuidance`."""
+        super().back_off()
         at_once = min(self.micro_batch or self._batch, self._batch)
         if at_once <= 1:
             return None
@@ -263,6 +276,6 @@ class StableZero123Guidance(BaseGuidance):
 
 @GUIDANCES.register("zero123-guidance")
 class Zero123Guidance(StableZero123Guidance):
-    """SDS with the original Zero123 or Zero123-XL, whose fourth pose term is the change of distance."""
+    """SDS, or VSD, with the original Zero123 or Zero123-XL, whose fourth pose term is the change of distance."""
 
     family = "zero123"
