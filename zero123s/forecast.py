@@ -20,6 +20,8 @@ PROBES_PER_SAMPLE = 1.4e-4
 """Time of a sample, there and back with 8 levels of the hash grid, in units of `sample_seconds()`."""
 PROBES_PER_VIEW = 2.4
 """Time of a view through the bundled model, there and back through its encoder."""
+VSD_FACTOR = 2.1
+"""Time of that with `variant: vsd`, which asks and teaches a second denoiser (`benchmarks/distillation.py`)."""
 EVAL_SHARE = 0.43
 """Of a sample that is only looked at."""
 PROBES_PER_EXPORT = 700.0
@@ -84,7 +86,9 @@ def forecast(plan: Plan, system: BaseSystem, model: Mapping[str, Any], on_gpu: b
     previews = t.max_steps // t.val_check_interval if t.val_check_interval else 0
     seen = (previews + 1) * camera.n_val_views + camera.n_test_views if camera else 0
     looked = seen * per_pixel * (camera.eval_height * camera.eval_width if camera else 0)
-    probes = PROBES_PER_SAMPLE * cost * (sum(samples) + EVAL_SHARE * looked) + PROBES_PER_VIEW * sum(views)
+    vsd = getattr(getattr(plan.experiment.system, "guidance", None), "variant", "sds") == "vsd"
+    per_view = PROBES_PER_VIEW * (VSD_FACTOR if vsd else 1.0)
+    probes = PROBES_PER_SAMPLE * cost * (sum(samples) + EVAL_SHARE * looked) + per_view * sum(views)
     if plan.experiment.export_after_train:
         probes += PROBES_PER_EXPORT
     return Forecast(peak / 1e9, probes * min(sample_seconds() for _ in range(3)))
