@@ -88,7 +88,7 @@ def test_vsd_learns_the_renderings_and_starts_from_the_networks_opinion(tiny_tex
     context, losses = guide.positive[:2], []
     latents = guide.encode(rgb, torch.zeros(2, 4, 8, 8))
     for step in range(60):
-        guide.phi.begin(step + 2)
+        guide.phi.begin(step + 2, cameras)
         losses.append(guide.phi.learn(latents, (context,), *guide.phi.draw(latents.shape, seeded(step % 3))))
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
     assert all(torch.equal(v, before[k]) for k, v in guide.model.state_dict().items()), "the prior stays as it is"

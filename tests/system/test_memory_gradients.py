@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from zero123s.cli import check_experiment
 from zero123s.config import load_config
 from zero123s.errors import OutOfMemoryError
+from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.losses import TERMS
 from zero123s.session import StepBatches
 from zero123s.system import zero123
@@ -206,6 +207,26 @@ def test_in_mixed_precision_as_well(builders):
         found.append(gradients(system, 2, precision="bf16-mixed"))
     assert failed
     assert_same(*found)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_vsds_second_network_learns_once_from_a_batch_that_is_done_again(
+    builders, disc_data, tiny_zero123, accumulated
+):
+    checkpoint, config = (word.split("=", 1)[1] for word in tiny_zero123)
+    cfg = StableZero123Guidance.Config(checkpoint=checkpoint, config=config, variant="vsd")
+    learned = []
+    for at in (0, accumulated, accumulated + 1):  # never, in the last batch of a step, in the first of the next one
+        system = builders["field"]()
+        system._guidance[:] = [StableZero123Guidance(cfg, disc_data.conditioning_views())]
+        system.back_off = lambda: "the same parts, and with them the same rounding"
+        failed = fail_backward(system, at)
+        gradients(system, accumulated)
+        assert len(failed) == (at > 0)
+        learned.append(system.guidance.state())
+    wanted = learned[0]["adapters"]
+    assert {int(moments["step"]) for moments in learned[0]["optimizer"]["state"].values()} == {2}
+    assert all(torch.equal(found["adapters"][name], wanted[name]) for found in learned for name in wanted)
 
 
 def test_no_room_for_the_optimiser_is_one_sentence(builders, monkeypatch):

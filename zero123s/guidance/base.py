@@ -58,10 +58,7 @@ class BaseGuidance:
         return {}
 
     def back_off(self) -> str | None:
-        """Do the same with less memory from now on, the running step anew; returns what changed in a few words.
-
-        None where nothing can change.
-        """
+        """Do the same with less memory from now on; returns what changed in a few words, None where nothing can."""
         return None
 
     def state(self) -> dict[str, Any]:

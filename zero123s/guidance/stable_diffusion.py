@@ -127,7 +127,7 @@ class StableDiffusionGuidance(VariationalGuidance):
         baseline = noise
         if self.phi is not None:
             context = self.positive[self.view_of(cameras).to(self.positive.device)]
-            self.phi.begin(step)
+            self.phi.begin(step, cameras)
             baseline = self.phi.predict(noised, t, context)
             self.phi.learn(latents, (context,), *self.phi.draw(latents.shape, generator))
         clip = None if self.grad_clip is None else self.grad_clip(step)

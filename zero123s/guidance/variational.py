@@ -20,6 +20,7 @@ from zero123s.errors import CheckpointError
 from zero123s.guidance.base import BaseGuidance
 from zero123s.guidance.options import VariationalConfig
 from zero123s.randomness import world_size
+from zero123s.structures import Cameras
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +53,25 @@ class Phi:
             add_lora(self.unet, rank, rank)
         self.learned = {name: p for name, p in self.unet.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.learned.values(), lr=lr)
-        self._step: int | None = None
-        """Whose gradients have been gathered; those of accumulated batches add up."""
+        self._batch: tuple[int, Tensor] | None = None
+        """Step and poses of the batch that was begun last."""
+        self._before: dict[str, Tensor] = {}
+        """What earlier batches of its step had gathered by then."""
 
-    def begin(self, step: int) -> None:
-        """Take up what was gathered in earlier steps than `step`."""
-        if step != self._step:
+    def begin(self, step: int, cameras: Cameras) -> None:
+        """Begin a batch: take up what earlier steps taught.
+
+        The same cameras twice in a row in one step are one batch that memory ran out for: it is gathered anew. Those of
+        accumulated batches differ, and what they gather adds up.
+        """
+        last_step, last_poses = self._batch or (None, None)
+        if step != last_step:
             self._take_up()
-        self._step = step
+        elif last_poses is not None and torch.equal(cameras.c2w, last_poses):
+            for name, p in self.learned.items():
+                p.grad = self._before.get(name)
+        self._batch = step, cameras.c2w
+        self._before = {name: p.grad.clone() for name, p in self.learned.items() if p.grad is not None}
 
     @torch.no_grad()
     def predict(
@@ -97,10 +109,6 @@ class Phi:
             (share * loss).backward()
         return loss.detach()
 
-    def forget(self) -> None:
-        """Drop what the running step has gathered: it begins anew."""
-        self.optimizer.zero_grad()
-
     def _take_up(self) -> None:
         """Let the optimiser use what was gathered; of several processes all learn the mean and stay alike."""
         gathered = [p.grad for p in self.learned.values() if p.grad is not None]
@@ -113,10 +121,13 @@ class Phi:
         if bool(torch.stack([grad.sum() for grad in gathered]).sum().isfinite()):
             self.optimizer.step()
         else:
-            logger.warning(
-                "warning: step %s: what VSD's phi would learn is not finite; it learned nothing.", self._step
-            )
+            step = self._batch[0] if self._batch else None
+            logger.warning("warning: step %s: what VSD's phi would learn is not finite; it learned nothing.", step)
+        self._forget()
+
+    def _forget(self) -> None:
         self.optimizer.zero_grad()
+        self._before = {}
 
     def state(self) -> dict[str, Any]:
         """Return adapters and optimiser, after all steps so far."""
@@ -134,7 +145,7 @@ class Phi:
                 f"The checkpoint's VSD adapters do not fit system.guidance.lora_rank={self.rank} on this model; go on "
                 "with the model and rank that the run began with."
             )
-        self.forget()
+        self._forget()
         with torch.no_grad():
             for name, p in self.learned.items():
                 p.copy_(kept[name])
@@ -156,12 +167,6 @@ class VariationalGuidance(BaseGuidance):
     """A guidance that has a phi where its `variant` is "vsd"."""
 
     phi: Phi | None = None
-
-    def back_off(self) -> str | None:
-        """Let phi forget the step that ran out of memory; see `BaseGuidance`."""
-        if self.phi is not None:
-            self.phi.forget()
-        return None
 
     def state(self) -> dict[str, Any]:
         """Return what phi has learned."""

@@ -192,7 +192,7 @@ class StableZero123Guidance(VariationalGuidance):
         batch = self._batch = len(cameras)
         draws: tuple[Tensor, ...] = self.draw(batch, step, generator)
         if self.phi is not None:
-            self.phi.begin(step)
+            self.phi.begin(step, cameras)
             draws += self.phi.draw(draws[0].shape, generator)
         size = self.micro_batch or batch
         if size >= batch:
@@ -254,7 +254,6 @@ class StableZero123Guidance(VariationalGuidance):
 
     def back_off(self) -> str | None:
         """Judge half as many views at once; see `BaseGuidance`."""
-        super().back_off()
         at_once = min(self.micro_batch or self._batch, self._batch)
         if at_once <= 1:
             return None
