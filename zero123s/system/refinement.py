@@ -20,6 +20,8 @@ BATCH = 8192
 LEARNING_RATE = 0.01
 NEAR = 0.03
 """Standard deviation of the points around the surface, as a share of the object's longest side."""
+NEAR_POOL, FAR_POOL = 80 * BATCH, 4 * BATCH
+"""Points whose distances are looked up, once, for all batches; one far away takes ten times as long as one near by."""
 COLOR_WEIGHT = 0.1
 """Weight of squared colour differences beside absolute distances in world units."""
 
@@ -63,14 +65,14 @@ def _fit(system: "Zero123System", first: "Zero123System", distance: SignedDistan
         [*system.geometry.parameters(), *system.material.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.99)
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, STEPS)
+    near = distance.surface[rng.integers(len(distance.surface), size=NEAR_POOL)]
+    near = near + rng.normal(0, NEAR * extent, near.shape)
+    points = np.concatenate([near, rng.uniform(-bound, bound, (FAR_POOL, 3))]).clip(-bound, bound)
+    targets = _tensor(distance(points))
     for _ in range(STEPS):
-        on = rng.integers(len(distance.surface), size=BATCH // 2)
-        near = distance.surface[on] + rng.normal(0, NEAR * extent, (len(on), 3))
-        anywhere = rng.uniform(-bound, bound, (BATCH // 4, 3))
-        around = np.concatenate([near, anywhere]).clip(-bound, bound)
-        target = _tensor(distance(around))
-        loss = (_sdf(system, _tensor(around)) - target).abs().mean()
-        colors = on[: BATCH // 4]
+        drawn = np.concatenate([rng.integers(NEAR_POOL, size=BATCH // 2), rng.integers(-FAR_POOL, 0, size=BATCH // 4)])
+        loss = (_sdf(system, _tensor(points[drawn])) - targets[torch.from_numpy(drawn)]).abs().mean()
+        colors = rng.integers(len(distance.surface), size=BATCH // 4)
         loss = loss + COLOR_WEIGHT * _color_mse(system, first, distance, colors)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
