@@ -32,7 +32,7 @@ class TrainerConfig:
     num_nodes: int = option(1, low=1)
     """Machines that train together."""
     strategy: str = "auto"
-    """Lightning strategy: "auto", "ddp", "fsdp", "ddp_spawn"..."""
+    """Lightning strategy: "auto", "ddp", "ddp_spawn"...; those that share out the weights are not supported."""
     accumulate_grad_batches: int = option(1, low=1)
     """Batches whose gradients are summed before a step."""
     gradient_clip_val: float | None = option(None, above=0)
