@@ -43,7 +43,7 @@ class BaseData:
         """Read files; called once, before anything expensive. Raises ImageError with a sentence for the user."""
 
     def conditioning_views(self) -> ReferenceView:
-        """Return the view(s) that condition the guidance, at full training size."""
+        """Return the view(s) that condition the guidance, at full training size or sharper."""
         return self.reference()
 
     def keep(self, folder: Path) -> dict[str, Any]:
@@ -61,6 +61,10 @@ class BaseData:
     def sizes_at(self, step: int) -> StepSizes | None:
         """Return how much a step looks at, from the config alone, for forecasts; None = not known."""
         return None
+
+    def novel_sizes(self) -> list[tuple[int, int]]:
+        """Return (height, width) of the views that a guidance judges, by stage, from the config alone; empty = none."""
+        return []
 
     def reference(self) -> ReferenceView:
         """Return the supervised view(s) that results are compared with, at full training size."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from zero123s.data.base import DATA, BaseData, StepSizes
+from zero123s.data.companions import ASPECT_TOLERANCE
 from zero123s.data.named_views import (
     AZIMUTHS_DEG,
     NamedPicture,
@@ -95,6 +96,7 @@ class MultiViewData(BaseData):
             self.named = read_named(cfg.pictures, cfg.cut_out)
             self.frames = [_named_frame(p.name, cfg.pictures, cfg.weights) for p in self.named]
             self.pictures = [p.rgba for p in self.named]
+        self._check_shapes()
         weights = torch.tensor([f.weight for f in self.frames])
         if not (weights.isfinite() & (weights >= 0)).all() or weights.sum() == 0:
             raise ConfigError(f"data.weights: expected finite numbers >= 0 that are not all 0, got {weights.tolist()}.")
@@ -108,6 +110,18 @@ class MultiViewData(BaseData):
         self.weights = None
         if weights.unique().numel() > 1:
             self.weights = weights / weights[self.train].mean()
+
+    def _check_shapes(self) -> None:
+        """Refuse training sizes that would squeeze a picture, beyond the rounding to whole pixels."""
+        for frame, picture in zip(self.frames, self.pictures, strict=True):
+            h, w = picture.shape[:2]
+            for height, width in zip(self.height.values, self.width.values, strict=True):
+                if abs(width - height * w / h) > max(1.0, ASPECT_TOLERANCE * width):
+                    raise ConfigError(
+                        f"data.width, data.height: {width}x{height} pixels have another shape than '{frame.path}' with "
+                        f"{w}x{h}, which would be squeezed; with data.height={height} give data.width="
+                        f"{max(1, round(height * w / h))}, or pictures of one shape."
+                    )
 
     def keep(self, folder: Path) -> dict[str, Any]:
         """Write the pictures that were cut out; see `BaseData`."""
@@ -149,6 +163,10 @@ class MultiViewData(BaseData):
         """Return the pixels of the pictures of a step and of the random views."""
         novel = self.sampler.sizes_at(step) if self.cfg.novel_views else (0, 0)
         return StepSizes(self.batch_size(step) * self.height(step) * self.width(step), *novel)
+
+    def novel_sizes(self) -> list[tuple[int, int]]:
+        """Return the sizes of the random views."""
+        return self.sampler.sizes() if self.cfg.novel_views else []
 
     def reference(self) -> ReferenceView:
         """Return the held-out pictures, or all where none is held out, at the largest training size."""

@@ -113,6 +113,10 @@ class RandomCameraSampler:
         views = self.batch_size(step)
         return views * self.height(step) * self.width(step), views
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Return height and width of every stage."""
+        return list(zip(self.height.values, self.width.values, strict=True))
+
     def sample(self, step: int, generator: torch.Generator) -> Cameras:
         """Return the cameras of global step `step`.
 

@@ -28,6 +28,10 @@ class RandomCameraData(BaseData):
         """Return the random cameras of a step."""
         return Batch(None, self.sampler.sample(step, generator_for(self.seed, step, "cameras", rank, micro_step)))
 
+    def novel_sizes(self) -> list[tuple[int, int]]:
+        """Return the sizes of the random views."""
+        return self.sampler.sizes()
+
     def reference(self) -> ReferenceView:
         """Raise ConfigError: there is no picture."""
         raise ConfigError("random-camera-datamodule has no picture; use system_type: dreamfusion-system with it.")

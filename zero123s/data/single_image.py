@@ -92,6 +92,11 @@ class SingleImageData(BaseData):
         self.width = Stages(cfg.width, cfg.resolution_milestones, "data.width")
         self.sampler = RandomCameraSampler(cfg.random_camera)
         _check_elevation(cfg.default_elevation_deg)
+        if self.height.values != self.width.values:
+            raise ConfigError(
+                f"data.height={cfg.height}, data.width={cfg.width}: the picture is put on a square, and another shape "
+                "would squeeze it; give both the same."
+            )
         if bool(cfg.image_path) == bool(cfg.prompt):
             both = f"'{cfg.image_path}' and a prompt are given" if cfg.prompt else "and data.prompt are both empty"
             raise ConfigError(f"data.image_path: {both}; give one of the two (the other as '').")
@@ -187,9 +192,17 @@ class SingleImageData(BaseData):
         """Return the pixels of the picture and of the random views."""
         return StepSizes(self.height(step) * self.width(step), *self.sampler.sizes_at(step))
 
+    def novel_sizes(self) -> list[tuple[int, int]]:
+        """Return the sizes of the random views."""
+        return self.sampler.sizes()
+
     def reference(self) -> ReferenceView:
         """Return the picture at its largest training size."""
         return self.view(self.height.max, self.width.max)
+
+    def conditioning_views(self) -> ReferenceView:
+        """Return the picture at its own size: a guiding model may see more than is trained on."""
+        return self.photos()
 
     def photos(self) -> ReferenceView:
         """Return the picture at its own size, up to MAX_PHOTO pixels; never smaller than it was trained on."""

@@ -6,9 +6,11 @@ Four keys are ours: `parameterization: v`, sizes of the image encoder given as n
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from zero123s.diffusion.lift import PoseLift
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.registry import nearest
 
@@ -198,6 +200,53 @@ def _check(config: ModelConfig, source: str) -> None:
             raise ConfigError(f"{name} in {source} gives widths {widths}: each must be a multiple of 32 (group norm).")
     if config.unet.model_channels % config.unet.num_heads:
         raise ConfigError(f"model_channels in {source} must be divisible by num_heads {config.unet.num_heads}.")
+    if config.clip is not None:
+        _check_clip(config.clip, source)
+    maps = _check_lift(config.pose_lift, config, source) if config.pose_lift is not None else 0
+    z = config.vae.z_channels
+    if (config.unet.in_channels, config.unet.out_channels) != (2 * z + maps, z):
+        raise ConfigError(
+            f"unet_config.params in {source}: in_channels {config.unet.in_channels}, out_channels "
+            f"{config.unet.out_channels}; latents of {z} channels beside those of the picture and {maps} maps of a pose "
+            f"lift need {2 * z + maps} and {z}."
+        )
+
+
+def _check_clip(clip: CLIPConfig, source: str) -> None:
+    if clip.patch_size < 1 or clip.image_size < 1 or clip.image_size % clip.patch_size:
+        raise ConfigError(
+            f"cond_stage_config.params in {source}: image_size {clip.image_size} must be a multiple of patch_size "
+            f"{clip.patch_size}, or the picture's edge is not seen."
+        )
+    if clip.heads < 1 or clip.width % clip.heads:
+        raise ConfigError(f"cond_stage_config.params in {source}: heads {clip.heads} must divide width {clip.width}.")
+
+
+def _check_lift(lift: Mapping[str, Any], config: ModelConfig, source: str) -> int:
+    """Check that a pose lift fits the rest; returns how many maps it makes."""
+    where = f"pose_lift in {source}"
+    defaults = {name: p.default for name, p in signature(PoseLift).parameters.items()}
+    _refuse_unknown(lift, set(defaults), set(), source, "model.params.pose_lift")
+    chosen = defaults | dict(lift)
+    for name, value in chosen.items():
+        values = value if name == "widths" and isinstance(value, list | tuple) else [value]
+        kind = int | float if isinstance(defaults[name], float) else int
+        if not values or not all(isinstance(v, kind) and not isinstance(v, bool) and v > 0 for v in values):
+            raise ConfigError(
+                f"{where}: {name} must be {'a number' if kind is not int else 'whole numbers'} > 0, not {value!r}."
+            )
+    size, coarsest = chosen["latent_size"], 2 ** (len(chosen["widths"]) - 1)
+    if size != config.unet.image_size or chosen["in_channels"] != config.vae.z_channels:
+        raise ConfigError(
+            f"{where}: latent_size {size} and in_channels {chosen['in_channels']} must be those of the latents, "
+            f"unet_config's image_size {config.unet.image_size} and the autoencoder's z_channels {config.vae.z_channels}."
+        )
+    if size % coarsest or size // coarsest < 2 or any(w % 32 for w in chosen["widths"]):
+        raise ConfigError(
+            f"{where}: {len(chosen['widths'])} widths need a latent_size that is a multiple of {coarsest} and at least "
+            f"{2 * coarsest}, not {size}, and must be multiples of 32 (group norm)."
+        )
+    return chosen["out_channels"]
 
 
 def _fill(cls: type, values: Mapping[str, Any], source: str) -> Any:

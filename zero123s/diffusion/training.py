@@ -14,8 +14,11 @@ from zero123s.diffusion import conditioning
 from zero123s.diffusion.layout import weight_sources
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.weights_file import WeightsFile
-from zero123s.errors import CheckpointError
+from zero123s.errors import CheckpointError, ConfigError
 from zero123s.structures import PosedViews
+
+CACHE_TOLERANCE = 0.05
+"""Relative; half precision makes 0.001."""
 
 
 def draw_dropout(batch: int, share: float, generator: torch.Generator) -> tuple[Bool[Tensor, "B"], Bool[Tensor, "B"]]:
@@ -96,6 +99,32 @@ def fit_views(views: PosedViews, size: int) -> PosedViews:
     fitted = conditioning.fit_image(flat, size).permute(0, 2, 3, 1).unflatten(0, views.rgba.shape[:2])
     straight = fitted[..., :3] / fitted[..., 3:].clamp_min(1e-6)
     return replace(views, rgba=torch.cat([straight, fitted[..., 3:]], dim=-1))
+
+
+@torch.no_grad()
+def check_cached(model: Zero123Model, views: PosedViews, embeddings: bool) -> None:
+    """Refuse cached latents, and embeddings where they are used, that another model made of the first picture.
+
+    Raises:
+        ConfigError: another size, or numbers further off than half precision and other hardware explain.
+    """
+    picture = views.on_white()[:1, 0]
+    assert views.latents is not None
+    pairs = [("latents", views.latents[:1, 0], model.encode_image(picture))]
+    if embeddings and views.embedding is not None:
+        pairs.append(("embeddings", views.embedding[:1], model.embed_image(picture)))
+    for name, cached, own in pairs:
+        shapes = [" x ".join(str(n) for n in x.shape[1:]) for x in (cached, own)]
+        what = f"{shapes[0]} numbers instead of {shapes[1]}"
+        if shapes[0] == shapes[1]:
+            off = float((cached - own).norm() / own.norm().clamp_min(1e-12))
+            if off < CACHE_TOLERANCE:
+                continue
+            what = f"{off:.0%} off from what it makes of the same picture"
+        raise ConfigError(
+            f"data.latents: the cached {name} are not this model's ({what}); make them again with `zero123s "
+            "cache-latents --checkpoint` and the checkpoint that is trained, or leave data.latents empty."
+        )
 
 
 def lift_loss(

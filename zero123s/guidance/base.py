@@ -16,8 +16,8 @@ class BaseGuidance:
 
     Args:
         cfg: the parsed `Config` of the subclass.
-        reference: the input view, or several, that condition the guidance, at largest training size; None where there is
-            none.
+        reference: the input view, or several, that condition the guidance, at largest training size or sharper; None where
+            there is none.
         device: where the networks live.
     """
 
@@ -38,6 +38,10 @@ class BaseGuidance:
         """
         return {}
 
+    sees_squares: bool = False
+    """Whether every picture is brought to a square before it is judged, so that others would be squeezed."""
+    image_size: int | None = None
+    """Edge in pixels of what the networks see; None = whatever they are given."""
     micro_batch: int = 0
     """Views that are judged at once; 0 = all."""
 

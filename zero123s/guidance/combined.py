@@ -39,6 +39,7 @@ class CombinedGuidance(BaseGuidance):
         """A list of {type, weight, settings}."""
 
     cfg: Config
+    sees_squares = True
 
     @classmethod
     def check(cls, cfg: Config) -> None:
@@ -66,6 +67,8 @@ class CombinedGuidance(BaseGuidance):
             Schedule(p.weight, f"system.guidance.guidances.{i}.weight") for i, p in enumerate(cfg.guidances)
         ]
         self.parts = [GUIDANCES.get(p.type)(p.settings, reference, device) for p in cfg.guidances]
+        sizes = [part.image_size for part in self.parts]
+        self.image_size = None if None in sizes else max(size for size in sizes if size is not None)
 
     def __call__(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from zero123s.diffusion.conditioning import fit_image
 from zero123s.diffusion.shared import shared
 from zero123s.diffusion.text_model import TextModel, check_text_model, load_text_model
 from zero123s.errors import ConfigError
@@ -25,6 +25,8 @@ VIEWS = ("front", "side", "back", "overhead")
 @GUIDANCES.register("stable-diffusion-guidance")
 class StableDiffusionGuidance(VariationalGuidance):
     """SDS, or VSD, with a prompt and a Stable Diffusion of diffusers."""
+
+    sees_squares = True
 
     @dataclass
     class Config(BaseGuidance.Config, VariationalConfig):
@@ -73,6 +75,7 @@ class StableDiffusionGuidance(VariationalGuidance):
         self.model: TextModel = shared(
             ("text", name, dtype, str(self.device)), lambda: load_text_model(name, dtype, self.device)
         )
+        self.image_size = self.model.image_size
         ending = [f", {view} view" for view in VIEWS] if cfg.view_dependent_prompting else [""] * len(VIEWS)
         self.positive = self.model.embed([cfg.prompt + end for end in ending])
         self.negative = self.model.embed([cfg.negative_prompt])
@@ -89,8 +92,7 @@ class StableDiffusionGuidance(VariationalGuidance):
 
     def encode(self, comp_rgb: Float[Tensor, "B H W 3"], noise: Tensor) -> Float[Tensor, "B 4 h w"]:
         """Return scaled latents of rendered views, differentiable."""
-        size = (self.model.image_size, self.model.image_size)
-        rgb = F.interpolate(comp_rgb.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False)
+        rgb = fit_image(comp_rgb.permute(0, 3, 1, 2), self.model.image_size)
         return self.model.encode_image(rgb, noise)
 
     def draw(self, batch: int, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Score distillation from Zero123 and Stable Zero123: a picture and a pose judge the rendered views."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ from zero123s.options import option
 from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
 
+logger = logging.getLogger(__name__)
+
 _LOADING = ("config", "ema", "dtype", "fast", "channels_last", "compile")
 """Settings that decide what the loaded networks are."""
 
@@ -39,6 +42,7 @@ class StableZero123Guidance(VariationalGuidance):
     """
 
     family = "auto"
+    sees_squares = True
 
     @dataclass
     class Config(BaseGuidance.Config, VariationalConfig):
@@ -102,6 +106,7 @@ class StableZero123Guidance(VariationalGuidance):
         # Nothing below changes the networks, so runs of one process may share them.
         key = ("zero123", str(self.located.path), self._family(), *(getattr(cfg, name) for name in _LOADING))
         self.model = shared((*key, str(self.device)), self._load_fast)
+        self.image_size = self.model.image_size
         if cfg.variant == "vsd":
             self.phi = Phi(self.model, cfg.lora_rank, cfg.lora_lr)
         self._condition_on(reference)
@@ -130,7 +135,18 @@ class StableZero123Guidance(VariationalGuidance):
         if n > len(chosen):
             reference = ReferenceView(reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen])
         reference = reference.to(self.device)
-        size = self.model.image_size
+        size, (height, width) = self.model.image_size, reference.rgb.shape[1:3]
+        if height != width:
+            raise ConfigError(
+                f"data.height, data.width: pictures of {width}x{height} pixels would be squeezed to the square that "
+                "Zero123 sees; give it square pictures, or set system.loss.lambda_sds=0."
+            )
+        if height < size:
+            logger.warning(
+                "note: the model sees %d pixels, and its input picture has %d; a larger data.height may help.",
+                size,
+                height,
+            )
         image = F.interpolate(composite_on_white(reference), (size, size), mode="area")
         self.cond_cameras = reference.cameras
         self.cond_embedding = self.model.embed_image(image)
@@ -165,8 +181,7 @@ class StableZero123Guidance(VariationalGuidance):
         self, comp_rgb: Float[Tensor, "B H W 3"], posterior_noise: Float[Tensor, "B 4 h w"]
     ) -> Float[Tensor, "B 4 h w"]:
         """Return scaled latents of rendered views, sampled from the posterior; differentiable."""
-        size = self.model.image_size
-        rgb = F.interpolate(comp_rgb.permute(0, 3, 1, 2), (size, size), mode="bilinear", align_corners=False)
+        rgb = comp_rgb.permute(0, 3, 1, 2)  # brought to the model's size there
         return self.model.scale_factor * self.model.encode_image(rgb, noise=posterior_noise.to(rgb))
 
     def draw(self, batch: int, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,6 +44,13 @@ class TextToImageConfig:
     width: int = option(1024, low=64)
     """Pixels."""
 
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            if getattr(self, name) % 8:
+                raise ConfigError(
+                    f"text_to_image.{name}: {getattr(self, name)} pixels; the pipeline needs a multiple of 8."
+                )
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -97,6 +97,13 @@ class ShardFolder:
         if not self.paths:
             raise ImageError(f"{self.folder}: holds no rendered views; make some with `zero123s render {self.folder}`.")
         self._open = [_open_shard(path) for path in self.paths]
+        shapes = [tuple(file.get_slice("images").get_shape()[1:3]) for file in self._open]
+        for path, (views, size) in zip(self.paths, shapes, strict=True):
+            if (views, size) != shapes[0]:
+                raise ImageError(
+                    f"{path}: holds {views} views of {size} pixels of each object, and {self.paths[0].name} {shapes[0][0]} of "
+                    f"{shapes[0][1]}; one folder holds one kind."
+                )
         poses = [{n: f.get_tensor(n) for n in _ARRAYS[1:]} for f in self._open]
         self.elevation_deg, self.azimuth_deg, self.distance, self.fovy_deg = (
             np.concatenate([p[name] for p in poses]) for name in _ARRAYS[1:]
@@ -104,7 +111,7 @@ class ShardFolder:
         counts = [len(p["elevation_deg"]) for p in poses]
         self.place = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
         """Per object: which shard, which row."""
-        self.size = int(self._open[0].get_slice("images").get_shape()[2])
+        self.size = int(shapes[0][1])
 
     def __len__(self) -> int:
         return len(self.place)

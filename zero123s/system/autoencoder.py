@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from zero123s.data.base import BaseData
 from zero123s.diffusion.model import build_vae
 from zero123s.diffusion.model_config import read_model_config
+from zero123s.errors import ConfigError
 from zero123s.ops.memory import recomputed_terms
 from zero123s.preprocess.images import write_png_atomic
 from zero123s.randomness import generator_for
@@ -64,7 +65,9 @@ class AutoencoderSystem(BaseSystem):
         """Check schedules, optimiser and the model's YAML; raises ConfigError."""
         Schedule(cfg.anchor_weight, "system.anchor_weight")
         check_optimizer(cfg.optimizer)
-        read_model_config(cfg.model)
+        factor = read_model_config(cfg.model).vae.factor
+        if cfg.crop_until and (cfg.crop_size < factor or cfg.crop_size % factor):
+            raise ConfigError(f"system.crop_size: {cfg.crop_size} pixels; {cfg.model} needs a multiple of {factor}.")
 
     def __init__(self, cfg: Config, data: BaseData, seed: int = 0) -> None:
         super().__init__(cfg, data, seed)
@@ -76,6 +79,17 @@ class AutoencoderSystem(BaseSystem):
         self.anchor_weight = Schedule(cfg.anchor_weight, "system.anchor_weight")
         self.at_once: int | None = None
         """Pictures of a batch that are worked on together; None = not known before the first step."""
+
+    def load_networks(self, device: torch.device) -> None:
+        """Check that the pictures suit the autoencoder; raises ConfigError."""
+        height, width = self.data_source.batch_at(0).rgba.shape[2:4]  # type: ignore[attr-defined]
+        if height % self.factor or width % self.factor:
+            raise ConfigError(
+                f"the pictures have {width}x{height} pixels, and the autoencoder of {self.cfg.model} needs multiples of "
+                f"{self.factor}; render them anew, zero123s render --size {self.factor * max(1, round(width / self.factor))}."
+            )
+        if self.cfg.crop_until and self.cfg.crop_size > min(height, width):
+            raise ConfigError(f"system.crop_size: {self.cfg.crop_size}, but the pictures have {width}x{height} pixels.")
 
     def training_step(self, batch: PosedViews, batch_idx: int) -> Tensor:
         """Return the loss of one batch; logs its terms."""

@@ -2,10 +2,14 @@
 
 from typing import Any
 
+from zero123s.data.base import BaseData
 from zero123s.errors import ConfigError
 from zero123s.geometry import GEOMETRIES
 from zero123s.losses import LossWeights
 from zero123s.renderer import RENDERERS
+
+FEWEST_OF_MODEL = 4
+"""Threestudio's recipe begins with a quarter of the edge that the model sees."""
 
 
 def check_sdf(cfg: Any, weights: LossWeights) -> None:
@@ -19,3 +23,37 @@ def check_sdf(cfg: Any, weights: LossWeights) -> None:
         raise ConfigError(f"system.renderer_type: {cfg.renderer_type} cannot render a geometry that {advice}")
     if weights.ever("eikonal"):
         raise ConfigError(f"system.loss.lambda_eikonal is set, but the geometry {advice}")
+
+
+def check_novel_sizes(data: BaseData, sees_squares: bool) -> None:
+    """Refuse views that a guidance would squeeze to a square; raises ConfigError."""
+    for height, width in data.novel_sizes():
+        if sees_squares and height != width:
+            raise ConfigError(
+                f"data.random_camera.height, width: views of {width}x{height} pixels would be squeezed to the square "
+                "that the guidance sees; give both the same."
+            )
+
+
+def novel_size_notes(data: BaseData, image_size: int | None) -> list[str]:
+    """Return sentences about views that are rendered far smaller than a guidance's networks see them, or larger.
+
+    Args:
+        image_size: edge in pixels of what the networks see; None = not known.
+    """
+    edges = [height for height, _ in data.novel_sizes()]
+    if not edges or image_size is None:
+        return []
+    notes = []
+    if (small := min(edges)) * FEWEST_OF_MODEL < image_size:
+        notes.append(
+            f"views of {small} pixels are enlarged to the {image_size} that the guiding model sees: it judges a blur; "
+            f"data.random_camera.height and width of {image_size // FEWEST_OF_MODEL} or more are usual."
+        )
+    if (large := max(edges)) > image_size:
+        notes.append(
+            f"views of {large} pixels are shrunk to the {image_size} that the guiding model sees: rendering them takes "
+            f"{(large / image_size) ** 2:.3g} times as many pixels; data.random_camera.height and width of {image_size} "
+            "are enough for it."
+        )
+    return notes

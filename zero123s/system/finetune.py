@@ -1,5 +1,6 @@
 """Trains a Zero123: from scratch or from any checkpoint, on rendered views or on their cached latents."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,11 @@ from zero123s.structures import PosedViews
 from zero123s.system.base import SYSTEMS, BaseSystem
 from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig, build_optimizer_over, build_scheduler
 from zero123s.system.optimizers import check_optimizer as check_optimizer_config
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_SCORED = 11
+"""Pixels."""
 
 
 @SYSTEMS.register("zero123-finetune-system")
@@ -122,6 +128,21 @@ class Zero123FinetuneSystem(BaseSystem):
             raise ConfigError("system.autoencoder: a model from scratch needs a trained autoencoder; see CONTRIBUTING.")
         training.load_component(model, "vae", open_weights(cfg.autoencoder))
         return model
+
+    def load_networks(self, device: torch.device) -> None:
+        """Check the pictures' size, and that cached latents are this model's: others teach it something else."""
+        seen = self.model.image_size
+        if seen < SMALLEST_SCORED:
+            raise ConfigError(
+                f"the model's pictures have {seen} pixels (unet_config's image_size {self.model.latent_size} times "
+                f"{self.model.config.vae.factor}); validation cannot score fewer than {SMALLEST_SCORED}, SSIM's window."
+            )
+        views: PosedViews = self.data_source.batch_at(0)  # type: ignore[assignment]
+        if (size := views.rgba.shape[2]) < seen:
+            logger.warning("note: the pictures have %d pixels, and are enlarged to the %d of the model.", size, seen)
+        if views.latents is not None:
+            embeds = "image_encoder" not in self.cfg.components and not self.lambda_denoise.is_zero
+            training.check_cached(self.model, views, embeds)
 
     def training_step(self, batch: PosedViews, batch_idx: int) -> Tensor:
         """Return the loss of one batch; logs its terms."""

@@ -79,9 +79,11 @@ def save_strip(path: Path, frames: list[np.ndarray]) -> None:
 def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> None:
     """Write an mp4 whole or not at all; raises OutputError."""
     temporary = path.with_name(f".{path.stem}.part.mp4")
+    height, width = frames[0].shape[:2]
+    even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))  # H.264 halves the colours' resolution
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        imageio.imwrite(temporary, np.stack(frames), fps=fps, codec="libx264", macro_block_size=2)
+        imageio.imwrite(temporary, np.pad(np.stack(frames), even, "edge"), fps=fps, codec="libx264", macro_block_size=2)
         # The encoder is another process, which ends without a word when its disk is full.
         if _count_frames(temporary) != len(frames):
             raise OutputError(f"'{path}' cannot be written whole: the disk is full, or the encoder failed.")

@@ -1,5 +1,6 @@
 """The Zero123 system: one supervised view (or several), random views judged by a guidance, one optimiser step."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -23,7 +24,7 @@ from zero123s.options import option
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
-from zero123s.system.checks import check_sdf
+from zero123s.system.checks import check_novel_sizes, check_sdf, novel_size_notes
 from zero123s.system.field import GeometryMaterialField
 from zero123s.system.loggers import LoggersConfig, build_loggers, check_loggers
 from zero123s.system.optimizers import (
@@ -37,6 +38,8 @@ from zero123s.system.optimizers import (
 from zero123s.system.refinement import start_from_field
 from zero123s.system.signs import Seen, vital_signs
 from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
+
+logger = logging.getLogger(__name__)
 
 SLOTS = {
     "geometry": GEOMETRIES,
@@ -160,6 +163,8 @@ class Zero123System(BaseSystem):
                     f"system.loss.lambda_{name} needs a {wanted} picture, and the data has none; set "
                     f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
                 )
+        if self.loss_weights.ever("sds"):
+            check_novel_sizes(data, GUIDANCES.get(cfg.guidance_type).sees_squares)
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
         self.guidance_pictures: tuple[int, dict[str, torch.Tensor]] | None = None
@@ -197,6 +202,8 @@ class Zero123System(BaseSystem):
         guidance_class = GUIDANCES.get(self.cfg.guidance_type)
         views = None if self.input_view() is None else self.data_source.conditioning_views()
         self._guidance.append(guidance_class(self.cfg.guidance, views, device or self.device))
+        for note in novel_size_notes(self.data_source, self._guidance[0].image_size):
+            logger.warning("note: %s", note)
 
     def input_view(self) -> ReferenceView | None:
         """The pictures that the result has to show; None for a system that has only words."""
