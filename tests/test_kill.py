@@ -5,6 +5,7 @@ pytest tests/test_kill.py -m slow     # 50 moments; the default suite takes 2
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -101,7 +102,13 @@ def check(moments, scene, whole, tmp_path):
     hit = Counter()
     for i, share in enumerate(moments):
         out = tmp_path / str(i)
-        hit[kill_after(share * seconds, scene, out)] += 1
+        started = time.monotonic()
+        while (stage := kill_after(share * seconds, scene, out)) == "had ended":
+            # Quicker than the job that the time was taken of, which may have compiled the kernels first.
+            seconds = min(0.9 * seconds, time.monotonic() - started)
+            shutil.rmtree(out)
+            started = time.monotonic()
+        hit[stage] += 1
         go_on(scene, out)
         left = exported(out)
         assert left.keys() == files.keys(), f"killed at {share:.0%}"
@@ -113,7 +120,7 @@ def check(moments, scene, whole, tmp_path):
 
 def test_killed_and_resumed_ends_with_the_same_mesh(scene, whole, tmp_path):
     hit = check([0.6, 0.8], scene, whole, tmp_path)
-    assert hit["had ended"] < 2, "nothing was killed"
+    assert hit.total() == 2
 
 
 @pytest.mark.slow

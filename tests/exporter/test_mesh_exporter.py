@@ -14,7 +14,8 @@ from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.exporter import EXPORTERS
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.metrics import psnr
+from zero123s.ops.mesh import mesh_health
+from zero123s.ops.metrics import mask_iou, psnr
 from zero123s.ops.rasterize import on_white, render_mesh
 from zero123s.structures import FieldOutput, ReferenceView
 
@@ -205,3 +206,36 @@ def test_photo_is_put_on_what_it_sees(tmp_path):
     score = {on: psnr(on_white(p), on_white(rgba[0].numpy())) for on, p in pictures.items()}
     assert score[True] > score[False] + 5
     assert score[True] > 26
+
+
+def test_what_stands_out_of_the_only_picture_is_cut_off(tmp_path):
+    camera = orbit_cameras(10.0, 30.0, height=200, width=200)
+    row, column = torch.meshgrid(torch.arange(200), torch.arange(200), indexing="ij")
+    mask = ((row - 100).abs() < 40) & ((column - 90).abs() < 60)  # the ball's own silhouette is a disc of 90 pixels
+    reference = ReferenceView(camera, torch.full((1, 200, 200, 3), 0.5), mask[None, ..., None].float())
+
+    def silhouette(reference, **changes):
+        exporter = MeshExporter(MeshExporter.Config(**{"formats": ["stl"], **SMALL, **changes}))
+        result = exporter(TwoTone(), tmp_path, threshold=50.0, reference=reference)
+        assert mesh_health(result.mesh.vertices, result.mesh.faces).watertight
+        return render_mesh(result.mesh, camera)[..., 3] > 0.5
+
+    assert mask_iou(silhouette(reference), mask.numpy()) > 0.96
+    whole = silhouette(reference, cut_to_silhouette=False)
+    assert mask_iou(whole, mask.numpy()) < 0.75
+    # Several pictures need not agree on where things are.
+    twice = ReferenceView(
+        orbit_cameras(torch.tensor([10.0, 10.0]), torch.tensor([30.0, 30.0]), height=200, width=200),
+        reference.rgb.expand(2, -1, -1, -1),
+        reference.mask.expand(2, -1, -1, -1),
+    )
+    assert mask_iou(silhouette(twice), whole) > 0.99
+
+
+def test_nothing_is_cut_beside_the_frame(tmp_path):
+    """A picture that shows the middle of the ball alone says nothing of the rest."""
+    camera = orbit_cameras(10.0, 30.0, height=64, width=64, fovy_deg=4.0)
+    filled = ReferenceView(camera, torch.full((1, 64, 64, 3), 0.5), torch.ones(1, 64, 64, 1))
+    exporter = MeshExporter(MeshExporter.Config(formats=["stl"], **SMALL))
+    cut, whole = (exporter(TwoTone(), tmp_path, threshold=50.0, reference=r).mesh for r in (filled, None))
+    assert np.ptp(cut.vertices, axis=0) == pytest.approx(np.ptp(whole.vertices, axis=0), abs=0.01)

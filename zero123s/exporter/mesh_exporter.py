@@ -16,6 +16,7 @@ from zero123s.exporter.writers import WRITERS
 from zero123s.ops.mesh import mesh_health, remove_small_components, simplify, vertex_normals
 from zero123s.ops.normal_map import bake_normal_map, vertex_tangents
 from zero123s.ops.photo import Photos, exposure_match, membrane
+from zero123s.ops.silhouette import beside_the_silhouette
 from zero123s.ops.surface import SurfaceOptions, check_threshold, find_surface, surface_threshold
 from zero123s.ops.texture import SurfacePoints, bake
 from zero123s.ops.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
@@ -88,6 +89,8 @@ class MeshExporter(BaseExporter):
         """Cells per edge of the box around the object."""
         isosurface_threshold: Any = "auto"
         """Level of the surface: a number, or "auto": the geometry's own, else the one that matches silhouettes."""
+        cut_to_silhouette: bool = True
+        """Where there is one input picture, cut off what stands out of its silhouette."""
         isosurface_coarse_to_fine: bool = True
         """Find the box around the object first and spend the resolution inside it."""
         fill_hidden: bool = True
@@ -148,7 +151,8 @@ class MeshExporter(BaseExporter):
             threshold = self.cfg.isosurface_threshold
         level = surface_threshold(field, threshold, reference, stats)
         stages.begin("surface", 0.1)
-        vertices, faces = find_surface(field, level, self.surface, stats)
+        is_free = beside_the_silhouette(reference) if self.cfg.cut_to_silhouette else None
+        vertices, faces = find_surface(field, level, self.surface, stats, is_free)
         mesh = self._light_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
         mesh.extras = {"generator": "zero123s", **(extras or {})}
         stages.begin("write", 0.95)

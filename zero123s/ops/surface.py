@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from zero123s.errors import ConfigError, MeshError
 from zero123s.ops.cameras import generate_rays, orbit_cameras, sphere_fit_distance
 from zero123s.ops.isosurface import (
+    GridSamples,
+    LevelFunction,
     choose_level,
     evaluate_points,
     marching_cubes,
@@ -21,6 +23,7 @@ from zero123s.ops.isosurface import (
     straightened,
 )
 from zero123s.ops.mesh import remove_small_components
+from zero123s.ops.silhouette import IsFree
 from zero123s.ops.visibility import hidden_nodes
 from zero123s.structures import RadianceField, ReferenceView
 
@@ -83,13 +86,18 @@ def surface_threshold(
 
 @torch.no_grad()
 def find_surface(
-    field: RadianceField, given: float, options: SurfaceOptions, stats: dict[str, Any]
+    field: RadianceField,
+    given: float,
+    options: SurfaceOptions,
+    stats: dict[str, Any],
+    is_free: IsFree | None = None,
 ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
     """Return the closed surface at a level, without floaters; raises MeshError where there is none.
 
     Args:
         given: level of `field.surface_level`.
         stats: gets the shares that were evaluated and filled, parts dropped, faces.
+        is_free: points that do not belong to the solid, whatever the field says.
     """
     lower, upper = np.full(3, -field.bound), np.full(3, field.bound)
     if options.coarse_to_fine:
@@ -99,18 +107,38 @@ def find_surface(
     grid = sample_sparse(field.surface_level, given, resolution, lower, upper, options.coarse)
     grid, level = straightened(grid, given)
     inside = grid.values > level
+    if is_free is not None:
+        _take_out(inside, grid, is_free)
+        # Far below: `settled` finds the outline between two nodes, however steep.
+        grid.values[~inside] = np.minimum(grid.values[~inside], level - 1e-3)
     if options.fill_hidden:
         hidden = hidden_nodes(inside)
+        if is_free is not None:
+            _take_out(hidden, grid, is_free)
         stats["hidden_share"] = float(hidden.mean())
         grid.values[hidden] = max(float(grid.values.max()), level + 1e-3)
     vertices, faces = marching_cubes(grid, level)
-    vertices = settled(field.surface_level, given, vertices, grid, inside)
+    vertices = settled(_within(field.surface_level, is_free), given, vertices, grid, inside)
     stats["evaluated_share"] = grid.n_evaluated / grid.values.size
     if len(faces) == 0:
         raise MeshError(f"There is no surface at threshold {given:g}. {_describe(field)}")
     vertices, faces, dropped = remove_small_components(vertices, faces, options.outlier_threshold)
     stats |= {"components_dropped": dropped, "faces_before_simplification": len(faces)}
     return vertices, faces
+
+
+def _take_out(nodes: Bool[np.ndarray, "X Y Z"], grid: GridSamples, is_free: IsFree) -> None:
+    """Clear those of the marked nodes of a grid that are free."""
+    index = np.argwhere(nodes)
+    cell = (grid.upper - grid.lower) / (np.array(grid.values.shape) - 1)
+    free = evaluate_points(is_free, (grid.lower + index * cell).astype(np.float32)).astype(bool)
+    nodes[tuple(index[free].T)] = False
+
+
+def _within(fn: LevelFunction, is_free: IsFree | None) -> LevelFunction:
+    if is_free is None:
+        return fn
+    return lambda x: torch.where(is_free(x), -torch.inf, fn(x))
 
 
 def _rays(bound: float, reference: ReferenceView | None, size: int = 64, max_reference: int = 8) -> list[Any]:
