@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import atheris
+import numpy as np
 import safetensors.torch
 import torch
 import trimesh
-from PIL import Image
+from PIL import Image, ImageCms
 
 with atheris.instrument_imports(include=["zero123s"]):
     from zero123s.callbacks.checkpoints import AtomicCheckpointIO
@@ -25,7 +26,7 @@ with atheris.instrument_imports(include=["zero123s"]):
     from zero123s.data.multi_view import read_transforms
     from zero123s.diffusion.weights_file import open_weights
     from zero123s.errors import UserError
-    from zero123s.preprocess.images import read_image
+    from zero123s.preprocess.images import FORMATS, read_image
     from zero123s.scenes.mesh_files import load_mesh
 
 SUFFIXES = ("glb", "gltf", "obj", "ply", "stl")
@@ -48,11 +49,19 @@ def _weights(data: bytes) -> object:
     return open_weights(_file(f"a.{'ckpt' if data[:1] == b'P' else 'safetensors'}", data))
 
 
+def _picture(data: bytes) -> None:
+    rgba = read_image(_file("a.png", data)).rgba  # the content tells the format, not the name
+    assert rgba.dtype == np.float32
+    assert rgba.ndim == 3
+    assert rgba.shape[2] == 4
+    assert 0 <= rgba.min() <= rgba.max() <= 1, "NaN fails as well"
+
+
 TARGETS: dict[str, Callable[[bytes], object]] = {
     "yaml": lambda data: resolve(load_config(_file("a.yaml", data)).cfg),
     "transforms": lambda data: read_transforms(_file("transforms.json", data)),
     "mesh": _mesh,
-    "picture": lambda data: read_image(_file("a.png", data)),
+    "picture": _picture,
     "weights": _weights,
     "checkpoint": lambda data: AtomicCheckpointIO().load_checkpoint(_file("last.ckpt", data)),
 }
@@ -66,8 +75,8 @@ def seeds(name: str) -> list[bytes]:
         return [(REPOSITORY / "load/images/multi_view_sample/transforms.json").read_bytes()]
     buffer = io.BytesIO()
     if name == "picture":
-        Image.new("RGBA", (12, 10), (200, 50, 10, 90)).save(buffer, format="PNG")
-    elif name == "checkpoint":
+        return _pictures()
+    if name == "checkpoint":
         torch.save({"state_dict": {"w": torch.ones(3)}, "global_step": 1}, buffer)
     elif name == "weights":
         torch.save({"state_dict": {"w": torch.ones(3)}}, buffer)
@@ -78,6 +87,23 @@ def seeds(name: str) -> list[bytes]:
         content = {k: v.encode() if isinstance(v, str) else v for k, v in exported.items()}
         return [bytes([SUFFIXES.index(k)]) + v for k, v in content.items()]
     return [buffer.getvalue()]
+
+
+def _pictures() -> list[bytes]:
+    """Return a picture in every format that is read, and some of the kinds that are converted."""
+    exif, profile = Image.Exif(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif[0x0112] = 6  # turned
+    kinds = [(fmt, "RGB", {}) for fmt in FORMATS]
+    kinds += [("PNG", mode, {}) for mode in ("RGBA", "LA", "L", "I;16", "P", "1")]
+    kinds += [("JPEG", "CMYK", {}), ("TIFF", "CMYK", {}), ("JPEG", "RGB", {"exif": exif, "icc_profile": profile})]
+    found = []
+    for fmt, mode, extras in kinds:
+        buffer = io.BytesIO()
+        Image.new("RGB" if mode == "CMYK" else "L" if mode == "I;16" else "RGBA", (12, 10), 200).convert(mode).save(
+            buffer, format=fmt, **extras
+        )
+        found.append(buffer.getvalue())
+    return found
 
 
 def main() -> None:
@@ -99,6 +125,8 @@ def main() -> None:
         (corpus / f"seed{i}").write_bytes(content)
     if not [word for word in sys.argv[1:] if not word.startswith("-")]:
         sys.argv.append(str(corpus))
+    if not any(word.startswith("-rss_limit_mb") for word in sys.argv):
+        sys.argv.append("-rss_limit_mb=4096")  # program and libraries, and the largest picture that is read
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -230,3 +231,12 @@ def test_png_round_trip_and_no_half_files(tmp_path):
 def test_composite_over_colours():
     rgba = np.array([[[0.2, 0.4, 0.6, 0.25]]], np.float32)
     np.testing.assert_allclose(composite(rgba, (1.0, 0.0, 0.0))[0, 0], [0.8, 0.1, 0.15], atol=1e-6)
+
+
+def test_reading_keeps_no_second_float_copy_of_a_large_picture(tmp_path):
+    Image.new("RGB", (2000, 1000), (200, 50, 10)).save(tmp_path / "large.png")
+    tracemalloc.start()
+    loaded = read_image(tmp_path / "large.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * loaded.rgba.nbytes
