@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -307,10 +307,8 @@ class Session:
 
     def export(self) -> None:
         """Let the system write what training was for."""
-        with self._timed("export"), ExitStack() as stack:
-            bar = None
-            if self.experiment.trainer.enable_progress_bar:
-                bar = stack.enter_context(closing(StageProgress("export")))
+        shown = self.experiment.trainer.enable_progress_bar
+        with self._timed("export"), closing(StageProgress("export")) if shown else nullcontext() as bar:
             self.record["files"] = self.system.export(self.out_dir / "export", bar)
         self.record["export"] = self.system.export_stats
 

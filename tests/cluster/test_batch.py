@@ -11,7 +11,7 @@ import tiny_batch
 from zero123s.cluster.command import main, read_manifest
 from zero123s.errors import ConfigError
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
 
 TESTS = Path(__file__).parents[1]

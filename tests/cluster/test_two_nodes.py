@@ -6,7 +6,7 @@ import pytest
 
 from zero123s.cluster.command import main, read_manifest
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
 
 @pytest.mark.slow

@@ -51,7 +51,6 @@ def _rays(longest: int = 40) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("early_stop_eps", [0.0, 1e-2])
 def test_the_kernels_equal_the_reference(early_stop_eps):
-    pytest.importorskip("numba")
     sigma, t, info, values = _rays()
     results = []
     for backend in ("numba", "reference"):
@@ -64,7 +63,6 @@ def test_the_kernels_equal_the_reference(early_stop_eps):
 
 
 def test_opacity_one_has_a_gradient():
-    pytest.importorskip("numba")
     alphas = torch.tensor([0.5, 1.0, 0.5, 0.2, 1.0])
     t, values, grads = torch.arange(5.0), torch.rand(5, 3), []
     for backend in ("numba", "reference"):

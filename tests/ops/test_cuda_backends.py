@@ -171,7 +171,7 @@ def test_a_broken_package_is_not_used(monkeypatch, caplog):
 
 @pytest.mark.gpu
 def test_tiny_cuda_nn_gives_the_references_features_and_gradients():
-    pytest.importorskip("tinycudann")
+    pytest.importorskip("tinycudann", reason="tiny-cuda-nn is not installed")
     x, table = random_field("cuda", 1000)
     ours = hash_grid.encode(x, table, GRID, backend="cuda")
     theirs = hash_grid.encode(x, table, GRID, backend="reference")
@@ -182,7 +182,7 @@ def test_tiny_cuda_nn_gives_the_references_features_and_gradients():
 
 @pytest.mark.gpu
 def test_tiny_cuda_nn_differentiates_positions_twice():
-    pytest.importorskip("tinycudann")
+    pytest.importorskip("tinycudann", reason="tiny-cuda-nn is not installed")
     x, table = random_field("cuda", 1000)
     grad = torch.randn(1000, 8, device="cuda")
     results = [hash_grid.position_gradient(x, table, grad, GRID, backend=b) for b in ("cuda", "reference")]
@@ -193,7 +193,7 @@ def test_tiny_cuda_nn_differentiates_positions_twice():
 
 @pytest.mark.gpu
 def test_nerfacc_marches_and_composites_as_the_references():
-    pytest.importorskip("nerfacc")
+    pytest.importorskip("nerfacc", reason="nerfacc is not installed: pip install -e '.[cuda]'")
     rays_o, rays_d, aabb, binaries, jitter = random_rays("cuda")
     found: list[Samples] = [
         march(rays_o, rays_d, aabb, binaries, 0.05, jitter=jitter, backend=b) for b in ("cuda", "reference")

@@ -77,13 +77,11 @@ def _assert_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("kind", ["random", "rays", "outside", "empty", "one"])
 def test_kernels_equal_the_reference(kind):
-    pytest.importorskip("numba")
     x = _points(kind)
     _assert_equal(_derivatives(x, "numba"), _derivatives(x, "reference"))
 
 
 def test_kernels_handle_more_features_than_a_pair_and_leave_one_to_the_reference():
-    pytest.importorskip("numba")
     four, one = (HashGrid(3, n, log2_hashmap_size=8, base_resolution=4) for n in (4, 1))
     x = _points("random", 500)
     _assert_equal(_derivatives(x, "numba", four), _derivatives(x, "reference", four))
@@ -91,7 +89,6 @@ def test_kernels_handle_more_features_than_a_pair_and_leave_one_to_the_reference
 
 
 def test_threads_change_nothing():
-    pytest.importorskip("numba")
     x, before, results = _points("rays"), torch.get_num_threads(), []
     try:
         for n_threads in (1, 3):
@@ -103,7 +100,6 @@ def test_threads_change_nothing():
 
 
 def test_a_kept_buffer_gets_the_same_table_gradient():
-    pytest.importorskip("numba")
     x, table, buffer = _points("random").detach(), _table(), torch.zeros(SMALL.n_rows, 2)
     y = encode(x, table, SMALL, "numba", lambda: buffer)
     normal = position_gradient(x, table, y, SMALL, "numba", lambda: buffer)
@@ -116,7 +112,6 @@ def test_a_kept_buffer_gets_the_same_table_gradient():
 
 @pytest.mark.slow
 def test_ten_million_points():
-    pytest.importorskip("numba")
     x = torch.rand(10_000_000, 3, generator=torch.Generator().manual_seed(0))
     y = encode(x, _table(), SMALL, backend="numba")
     some = slice(None, None, 1001)

@@ -39,7 +39,7 @@ def test_without_bpy_the_way_out_is_named(monkeypatch):
 
 
 def test_blender_sees_the_same_silhouette():
-    pytest.importorskip("bpy")
+    pytest.importorskip("bpy", reason="Blender is not installed: pip install bpy")
     scene, cameras = named("robot", 7), orbit_cameras(15.0, 40.0)
     traced, cast = render_views_blender(scene, cameras, samples=4).rgba, render_views(scene, cameras).rgba
     overlap = np.minimum(traced[..., 3], cast[..., 3]).sum() / np.maximum(traced[..., 3], cast[..., 3]).sum()

@@ -109,7 +109,7 @@ def find_surface(
     inside = grid.values > level
     if is_free is not None:
         _take_out(inside, grid, is_free)
-        # Far below: `settled` finds the outline between two nodes, however steep.
+        # By however little: `settled` moves the surface to where the outline is.
         grid.values[~inside] = np.minimum(grid.values[~inside], level - 1e-3)
     if options.fill_hidden:
         hidden = hidden_nodes(inside)
