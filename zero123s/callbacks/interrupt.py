@@ -26,6 +26,9 @@ class GracefulInterrupt(pl.Callback):
 
     def __init__(self) -> None:
         self.interrupted = False
+        """Whether training stops, or was stopped; the same in all processes."""
+        self._asked = False
+        """Whether this process was asked to stop; nothing takes that back."""
         self._training = False
         self._step = 0
 
@@ -43,14 +46,19 @@ class GracefulInterrupt(pl.Callback):
                 signal.signal(signum, handler)
 
     def _on_signal(self, signum: int, frame: Any) -> None:
-        if self.interrupted:
+        if self._asked:
             print("\nQuitting at once.", file=sys.stderr, flush=True)
             os._exit(EXIT_CODE)  # Lightning would begin another graceful shutdown
-        self.interrupted = True
+        self._asked = True
         if not self._training:
+            self.interrupted = True
             raise KeyboardInterrupt
         if is_main_process():
             print("\nStopping after this step; press Ctrl-C again to quit at once.", file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """Ask for what a signal asks for, from within the process."""
+        self._asked = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a signal waits for the end of a step; Lightning's own handlers are put aside."""
@@ -71,9 +79,14 @@ class GracefulInterrupt(pl.Callback):
         A signal may reach one of several processes; all stop at the same step, else the others would wait for it.
         """
         if trainer.global_step > self._step:
-            self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+            self._agree(trainer)
             trainer.should_stop = trainer.should_stop or self.interrupted
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Back to raising: drawing and exporting can be repeated from the checkpoint."""
         self._training = False
+        self._agree(trainer)  # a signal may have come since the last step agreed
+
+    def _agree(self, trainer: pl.Trainer) -> None:
+        # While this process waits for the others a signal may come: it counts at the next step.
+        self.interrupted = trainer.strategy.reduce_boolean_decision(self._asked, all=False)

@@ -78,5 +78,5 @@ class StepReport(Watcher):
         if self.report(self.last) is False:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, GracefulInterrupt):
-                    callback.interrupted = True
+                    callback.stop()
             trainer.should_stop = True
