@@ -1,8 +1,9 @@
 """`zero123s batch` against one `launch.py` per picture: seconds for the same pictures at the same settings.
 
 python benchmarks/batch.py OUT                     # 24 pictures of 6 small steps, two kills on the way
+python benchmarks/batch.py OUT --nodes 2           # the same on a Ray cluster of two nodes, started here
 
-Both sides use one process at a time with one thread unless --workers says otherwise, so the gain is what is loaded once.
+Both sides use one process at a time with one thread unless --workers or --nodes say otherwise, so the gain is what is loaded once.
 Half of the single launches run before the batch and half after it, because a shared machine is never the same twice.
 """
 
@@ -14,6 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +101,25 @@ def batch(pictures: Path, out: Path, words: list[str], workers: int, kills: int)
     return time.perf_counter() - started, killed
 
 
+@contextmanager
+def cluster(nodes: int) -> Iterator[list[str]]:
+    """Start a Ray cluster of so many nodes of one core each; gives the words that lead a batch to it."""
+    if nodes < 2:
+        yield []
+        return
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112
+    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for _ in range(nodes - 1):
+            running.add_node(num_cpus=1)
+        running.wait_for_nodes()
+        yield ["--address", running.address]
+    finally:
+        running.shutdown()
+
+
 def main() -> None:
     """Print both times and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -106,6 +129,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--launches", type=int, help="time only so many single launches and scale up (default: all)")
     parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--nodes", type=int, default=1, help="of a Ray cluster started for this; one worker each")
     args = parser.parse_args()
     out = args.out.resolve()
     pictures = write_pictures(out / "pictures", args.n)
@@ -113,7 +137,9 @@ def main() -> None:
     some = pictures[: args.launches or args.n]
     half = len(some) // 2
     single = [launch(p, out / "single", words) for p in some[:half]]
-    seconds, killed = batch(out / "pictures", out / "batch", words, args.workers, args.kills)
+    with cluster(args.nodes) as address:
+        workers = max(args.workers, args.nodes)
+        seconds, killed = batch(out / "pictures", out / "batch", [*address, *words], workers, args.kills)
     single += [launch(p, out / "single", words) for p in some[half:]]
     items = json.loads((out / "batch" / "manifest.json").read_text(encoding="utf-8"))["items"]
     whole = sum(i["state"] == "finished" for i in items)
@@ -122,6 +148,7 @@ def main() -> None:
     print(
         f"launch.py {args.n} times: {total:.0f} s (measured: {each}); batch: {seconds:.0f} s; ratio {total / seconds:.2f}"
     )
+    print(f"items by node: {sorted(Counter(i['node'] for i in items).values())}")
     print(f"killed: {killed}; whole: {whole} of {args.n}; attempts: {[i['attempts'] for i in items]}")
 
 

@@ -104,7 +104,7 @@ def test_from_the_upload_to_the_mesh(page, web_server, tmp_path):
     mesh = trimesh.load(tmp_path / "model.glb", force="mesh")
     assert len(mesh.faces) > 100
     listed = page.locator("#files").inner_text()
-    for name in ("model_obj.zip", "model.ply", "model.stl", "model.usdz", "report.html"):
+    for name in ("model_obj.zip", "model_gltf.zip", "model.ply", "model.stl", "model.3mf", "model.usdz", "report.html"):
         assert name.split(".")[0] in listed
 
     # The corrected elevation is what the run was told.

@@ -12,6 +12,7 @@ import trimesh
 from PIL import Image
 
 from zero123s.errors import ConfigError, ImageError
+from zero123s.exporter.writers import WRITERS
 from zero123s.web.command import main, read_settings, read_users
 from zero123s.web.jobs import JobQueue
 from zero123s.web.pictures import prepare_photo
@@ -66,11 +67,14 @@ def test_a_photo_becomes_a_mesh_and_a_second_run_is_cancelled(service, tmp_path)
     assert (view.step, view.max_steps, view.share) == (30, 30, 1.0)
     assert view.losses["total"][0][-1] == 30
     assert "<svg" in loss_plots(view.losses)
-    assert {"glb", "obj", "ply", "stl", "usdz", "report", "turntable"} <= set(view.downloads)
+    assert {*WRITERS, "report", "turntable"} <= set(view.downloads)
     mesh = trimesh.load(view.downloads["glb"], force="mesh")
     assert len(mesh.faces) > 100
     with zipfile.ZipFile(view.downloads["obj"]) as archive:
         assert sorted(archive.namelist()) == ["model.mtl", "model.obj", "model.png"]
+    with zipfile.ZipFile(view.downloads["gltf"]) as archive:
+        archive.extractall(tmp_path / "gltf")
+    assert len(trimesh.load(tmp_path / "gltf" / "model.gltf", force="mesh").faces) == len(mesh.faces)
     assert "<html" in view.downloads["report"].read_text(encoding="utf-8")[:200]
 
     wait_for(lambda: service.look(endless.id).step > 0)

@@ -8,6 +8,7 @@ import pytest
 
 from zero123s.cli import plan_run
 from zero123s.errors import CheckpointError, ConfigError
+from zero123s.exporter.writers import WRITERS
 from zero123s.web.settings import (
     QUALITIES,
     Choice,
@@ -39,7 +40,7 @@ def test_a_choice_becomes_a_run_of_its_own_folder(settings, tmp_path):
     assert (run.data.image_path, run.data.default_elevation_deg, run.seed) == (str(tmp_path / "in put.png"), 12.0, 7)
     assert (run.exp_root_dir, run.name, run.tag, run.use_timestamp) == (str(tmp_path), "0123", "run", False)
     assert (run.trainer.max_steps, run.trainer.val_check_interval) == (300, 30)
-    assert run.system.exporter.formats == ["glb", "obj", "ply", "stl", "usdz"]
+    assert run.system.exporter.formats == list(WRITERS), "every format there is"
 
 
 def test_qualities_change_steps_the_learning_rates_end_and_the_mesh(settings, tmp_path):

@@ -18,8 +18,10 @@ from zero123s.files import replacing, write_text
 PROGRESS = "progress.jsonl"
 RUN = "run"
 SECONDS_BETWEEN_LINES = 0.25
-UNREPORTED = frozenset({"mtl", "texture", "normal_map"})
-"""Files that only mean something beside an .obj, in whose .zip they are."""
+PICTURES = ("texture", "texture_normal", "normal_map")
+ZIPPED = {"obj": ("mtl", *PICTURES), "gltf": ("bin", *PICTURES)}
+"""Files that mean nothing without those that they name: all are in one .zip."""
+UNREPORTED = frozenset(kind for others in ZIPPED.values() for kind in others)
 
 
 def main(folder: Path) -> int:
@@ -59,8 +61,8 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     tell = _Teller(folder / PROGRESS)
     result = run_plan(plan, run_dir, None, tell)
     downloads = {kind: path for kind, path in result.files.items() if kind not in UNREPORTED and path.is_file()}
-    if "obj" in downloads:
-        downloads["obj"] = _zipped_obj(folder, result.files)
+    for kind in ZIPPED.keys() & downloads.keys():
+        downloads[kind] = _zipped(folder, kind, result.files)
     if result.mesh is not None:
         tell.stage("report")
         evaluate.main([str(run_dir)])
@@ -116,12 +118,13 @@ class _Teller:
             file.write(json.dumps(line) + "\n")
 
 
-def _zipped_obj(folder: Path, files: dict[str, Path]) -> Path:
-    path = folder / "model_obj.zip"
+def _zipped(folder: Path, kind: str, files: dict[str, Path]) -> Path:
+    path = folder / f"model_{kind}.zip"
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for kind in ("obj", *sorted(UNREPORTED)):
-            if kind in files and files[kind].is_file():
-                archive.write(files[kind], files[kind].name)
+        # Two names may mean one picture.
+        for file_path in dict.fromkeys(files[one] for one in (kind, *ZIPPED[kind]) if one in files):
+            if file_path.is_file():
+                archive.write(file_path, file_path.name)
     return path
 
 

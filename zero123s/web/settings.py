@@ -15,7 +15,7 @@ from zero123s.errors import ConfigError
 from zero123s.web.pictures import Limits
 
 AUTO = "auto"
-FORMATS = ("glb", "obj", "ply", "stl", "usdz")
+FORMATS = ("glb", "gltf", "obj", "ply", "stl", "3mf", "usdz")
 PREVIEW_VIEWS = 12
 """Frames of the turntable that a visitor sees while a run trains."""
 PREVIEWS = 10
