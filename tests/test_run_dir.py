@@ -1,7 +1,9 @@
 """The run folder: its name, what it says about the source, and what happens when it cannot be written."""
 
+import re
 import subprocess
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -15,6 +17,7 @@ from zero123s.provenance import environment, git_state
 from zero123s.run_dir import (
     find_checkpoint,
     read_run_record,
+    remember_as_last,
     require_checkpoint,
     run_path,
     shell_safe,
@@ -75,6 +78,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
     with pytest.raises(OutputError, match="cannot be written"), replacing(path / "below" / "x") as file:
         pass
+
+
+def test_runs_that_start_at_the_same_moment_all_note_themselves_as_the_last(tmp_path):
+    # Two workers of a batch share one experiment folder; one took the other's temporary file away.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: remember_as_last(tmp_path / f"run{n}"), range(400)))
+    assert re.fullmatch(r"run\d+\n", (tmp_path / ".last").read_text())
+    assert [p.name for p in tmp_path.iterdir()] == [".last"]
 
 
 def test_a_damaged_record_does_not_stop_a_run(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ def explain_os_error(error: OSError) -> str:
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[IO]:
+def replacing(path: Path, mode: str = "wb", sync: bool = True, shared: bool = False) -> Iterator[IO]:
     """Open a temporary file beside `path` that takes its place when the block ends without an error.
 
     The earlier file of that name stays until the new one is on the disk.
@@ -31,11 +32,13 @@ def replacing(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[IO]:
         path: where the file shall be.
         mode: "wb" or "w".
         sync: wait for the disk, so that not even a power cut leaves half a file; False is faster for many pictures.
+        shared: several processes may write it at the same moment, and whoever ends last wins; with one temporary
+            name for all, the first would take the file of the second away.
 
     Raises:
         OutputError: the folder cannot be made or the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part" if shared else f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -60,7 +63,7 @@ def _ignored() -> Iterator[None]:
         return
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; raises OutputError."""
-    with replacing(path, "w") as file:
+def write_text(path: Path, text: str, shared: bool = False) -> None:
+    """Write a text file whole or not at all; `shared` as in `replacing`. Raises OutputError."""
+    with replacing(path, "w", shared=shared) as file:
         file.write(text)

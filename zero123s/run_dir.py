@@ -124,7 +124,7 @@ def known_checkpoints(experiment: ExperimentConfig) -> list[Path]:
 
 def remember_as_last(path: Path) -> None:
     """Note beside a run folder that its run was started last, for `resume=last`; raises OutputError."""
-    write_text(path.parent / LAST, path.name + "\n")
+    write_text(path.parent / LAST, path.name + "\n", shared=True)
 
 
 def _listed(experiment: ExperimentConfig) -> str:
