@@ -73,7 +73,8 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
     data = RenderedViews(RenderedViews.Config(root=str(rendered_views), held_out=4))
     data.prepare()
     views = data.validation_batch(0, 4)
-    assert set(pose_gates(model, views)) == {"x0_error", "shuffled_ratio", "mirrored_ratio", "identity_ratio"}
+    ratios = {f"{where}{pose}_ratio" for where in ("", "picture_") for pose in ("shuffled", "mirrored", "identity")}
+    assert set(pose_gates(model, views)) == {"x0_error"} | ratios
     assert likeness(model, views.on_white()[:, 1], views) == pytest.approx(1)
     drawn = sample_views(model, views, steps=2)
     assert drawn.shape == (4, 3, 32, 32)

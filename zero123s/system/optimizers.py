@@ -11,14 +11,17 @@ from torch.optim import Optimizer, lr_scheduler
 
 from zero123s.errors import ConfigError
 from zero123s.registry import nearest
+from zero123s.system.muon import MuonAdamW
+
+OWN = {"MuonAdamW": MuonAdamW}
 
 
 @dataclass
 class OptimizerConfig:
-    """Any optimiser of torch.optim, in its own words."""
+    """Any optimiser of torch.optim, in its own words, or MuonAdamW."""
 
     name: str = "Adam"
-    """Class name in torch.optim."""
+    """Class name in torch.optim, or MuonAdamW (`zero123s/system/muon.py`), for networks of matrices and kernels."""
     args: Any = field(default_factory=dict)
     """Its keyword arguments; checked against its signature."""
     params: Any = field(default_factory=dict)
@@ -44,10 +47,15 @@ class SchedulerConfig:
 def _lookup(module: Any, base: type, name: str, key: str) -> type:
     known = [n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, base) and c is not base]
     if name not in known:
+        known += OWN if base is Optimizer else []
         raise ConfigError(
             f"{key}.name: '{name}' is not in {module.__name__}.{nearest(name, known)} Known: {', '.join(sorted(known))}."
         )
     return getattr(module, name)
+
+
+def _optimizer_class(name: str, key: str) -> type:
+    return OWN.get(name) or _lookup(torch.optim, Optimizer, name, key)
 
 
 def _check_args(cls: type, args: Any, key: str) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def _check_args(cls: type, args: Any, key: str) -> dict[str, Any]:
 
 def check_optimizer(cfg: OptimizerConfig, key: str = "system.optimizer") -> None:
     """Raise ConfigError for an unknown optimiser or argument; builds nothing."""
-    cls = _lookup(torch.optim, Optimizer, cfg.name, key)
+    cls = _optimizer_class(cfg.name, key)
     _check_args(cls, cfg.args, f"{key}.args")
     for module, args in cfg.params.items():
         _check_args(cls, args, f"{key}.params.{module}")
@@ -78,7 +86,7 @@ def build_optimizer(
     Adam and AdamW run fused unless told otherwise: 9 times faster on a CPU for a hash table of this size.
     `fused=False` turns that default off.
     """
-    cls = _lookup(torch.optim, Optimizer, cfg.name, key)
+    cls = _optimizer_class(cfg.name, key)
     groups = [_group(cls, model, name, extra, key) for name, extra in cfg.params.items()]
     return build_optimizer_over(cfg, groups or [p for p in model.parameters() if p.requires_grad], key, fused)
 
@@ -87,7 +95,7 @@ def build_optimizer_over(
     cfg: OptimizerConfig, parameters: list[Any], key: str = "system.optimizer", fused: bool = True
 ) -> Optimizer:
     """Return the optimiser over the given parameters or groups; fused as `build_optimizer` says."""
-    cls = _lookup(torch.optim, Optimizer, cfg.name, key)
+    cls = _optimizer_class(cfg.name, key)
     args = _check_args(cls, cfg.args, f"{key}.args")
     if fused and cfg.name in ("Adam", "AdamW") and not {"fused", "foreach", "capturable", "differentiable"} & set(args):
         args["fused"] = True

@@ -1,0 +1,98 @@
+"""Muon: momentum made orthogonal, for the matrices and kernels of a network; AdamW for everything else in it."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Optimizer
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration (Jordan et al. 2024): singular values come near 1 in a few rounds."""
+RMS = 0.2
+"""Size of one update's entries, about that of AdamW (Liu et al. 2025), so that its learning rates fit here too."""
+SMALLEST_MATRIX = 8
+"""Rows; heads of a few channels have no directions to balance."""
+
+
+class MuonAdamW(Optimizer):
+    """Give every direction of a weight matrix the same step; biases, norms, vectors and small heads follow AdamW.
+
+    Convolution kernels count as matrices, output channels x all the rest.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate of both, in AdamW's sense.
+        momentum: of the matrices, Nesterov's.
+        betas, eps: of AdamW's part.
+        weight_decay: decoupled, for the matrices and for AdamW's part.
+        rounds: of the Newton-Schulz iteration.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 5e-4,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        rounds: int = 4,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps}
+        super().__init__(params, defaults | {"weight_decay": weight_decay, "rounds": rounds})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                is_matrix = parameter.ndim >= 2 and len(parameter) >= SMALLEST_MATRIX
+                update = self._matrix_update if is_matrix else self._adam_update
+                parameter.add_(update(parameter, group), alpha=-group["lr"])
+        return loss
+
+    def _matrix_update(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        state, grad = self.state[parameter], parameter.grad
+        assert grad is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(grad, 1 - group["momentum"])
+        ahead = grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+        update = orthogonalized(ahead, group["rounds"])
+        return (RMS * max(update.shape) ** 0.5 * update).reshape(parameter.shape)
+
+    def _adam_update(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        state, grad = self.state[parameter], parameter.grad
+        assert grad is not None
+        if not state:
+            state |= {"step": torch.tensor(0.0), "mean": torch.zeros_like(parameter)}
+            state["square"] = torch.zeros_like(parameter)
+        (beta1, beta2), eps = group["betas"], group["eps"]
+        state["step"] += 1
+        state["mean"].lerp_(grad, 1 - beta1)
+        state["square"].lerp_(grad.square(), 1 - beta2)
+        n = float(state["step"])
+        return (state["mean"] / (1 - beta1**n)) / ((state["square"] / (1 - beta2**n)).sqrt() + eps)
+
+
+def orthogonalized(matrix: Float[Tensor, "M N"], rounds: int) -> Float[Tensor, "M N"]:
+    """Return nearly U V^T of the singular value decomposition U S V^T: singular values between 0.7 and 1.2.
+
+    Those below a thousandth of the largest need more than five rounds to get there, and zero stays zero.
+    """
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = wide / (wide.norm() + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide is matrix else x.T
