@@ -177,3 +177,29 @@ def test_foreign_folders_are_left_alone(tmp_path):
     queue = JobQueue(tmp_path)
     assert queue.known(["a", "b", "c"]) == []
     queue.close()
+
+
+def test_jobs_are_deleted_some_days_after_their_end(queue_of, tmp_path):
+    queue = queue_of(FINISHES, keep_days=2.0)
+    old, young = queue.submit("mesh", "old", {}), queue.submit("mesh", "young", {})
+    wait_for(lambda: young.state == "finished")
+    (tmp_path / "jobs" / "something_else").mkdir()
+    old.ended -= 3 * 86400
+    young.ended -= 86400
+    new = queue.submit("mesh", "new", {})
+    wait_for(lambda: new.state == "finished")
+    assert {p.name for p in (tmp_path / "jobs").iterdir()} == {young.id, new.id, "something_else"}
+    assert queue.known([old.id, young.id, new.id]) == [new, young]
+    with pytest.raises(ConfigError, match="no such job"):
+        queue.get(old.id)
+
+
+def test_a_new_server_deletes_what_an_old_one_left(queue_of):
+    queue = queue_of(FINISHES)
+    job = queue.submit("mesh", "old", {})
+    wait_for(lambda: job.state == "finished")
+    job.ended -= 3 * 86400
+    queue._write(job)
+    assert queue_of(FINISHES).get(job.id).id == job.id, "0 keeps every job"
+    assert queue_of(FINISHES, keep_days=1.0).known([job.id]) == []
+    assert not queue.folder(job).exists()

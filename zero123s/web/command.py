@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("outputs/web"), help="folder of all jobs (default outputs/web)")
     add("--jobs", type=int, default=1, help="jobs side by side (default 1)")
     add("--max-waiting", type=int, default=20, help="jobs in the queue (default 20)")
+    add("--keep-days", type=float, default=0, metavar="N", help="delete jobs N days after their end (default 0: never)")
     add("--model", action="append", default=[], metavar="NAME=PATH", help="checkpoint to choose; repeat for several")
     add("--qualities", type=Path, metavar="YAML", help=f"other qualities than {', '.join(QUALITIES)}; see docs/web.md")
     add("--draw-with", default="", metavar="MODEL", help="text-to-image pipeline (id or folder); allows prompts")
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     from zero123s.web.page import serve
 
     with locked(settings.out):
-        queue = JobQueue(settings.out, args.jobs, args.max_waiting)
+        queue = JobQueue(settings.out, args.jobs, args.max_waiting, args.keep_days)
         try:
             serve(Service(settings, queue), args.host, args.port, users, args.share)
         finally:
@@ -81,6 +82,8 @@ def read_settings(args: argparse.Namespace) -> Settings:
     for name in ("jobs", "max_waiting", "max_megabytes", "max_megapixels"):
         if not getattr(args, name) > 0:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name):g} must be above 0.")
+    if not args.keep_days >= 0:
+        raise ConfigError(f"--keep-days {args.keep_days:g} must not be below 0; 0 keeps every job.")
     if not 0 <= args.port <= 65535:
         raise ConfigError(f"--port {args.port}: expected 0 (any) to 65535.")
     read_overrides(args.overrides)

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ JOB, OUTCOME, LOG = "job.json", "outcome.json", "log.txt"
 ID = re.compile(r"[0-9a-f]{16}")
 SECONDS_TO_STOP = 15.0
 """What a cancelled job gets to write its checkpoint, before it is killed."""
+SECONDS_OF_A_DAY = 86400
 ENDED = frozenset({"finished", "failed", "cancelled"})
 
 
@@ -58,6 +60,7 @@ class JobQueue:
         out: folder; every job has one of its own below, named by its id.
         at_once: jobs that run side by side.
         max_waiting: jobs that may wait.
+        keep_days: how long a job's folder is kept after its end, at least; 0 = for ever.
         command: what does a job, given its folder.
     """
 
@@ -66,17 +69,20 @@ class JobQueue:
         out: Path,
         at_once: int = 1,
         max_waiting: int = 20,
+        keep_days: float = 0.0,
         command: Callable[[Path], list[str]] | None = None,
     ) -> None:
         self.out = out
         self.command = command or (lambda folder: [sys.executable, "-m", "zero123s.web.job_process", str(folder)])
         self.max_waiting = max_waiting
+        self.keep_days = keep_days
         self._jobs: dict[str, Job] = {}
         self._waiting: list[Job] = []
         self._processes: dict[str, subprocess.Popen] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._read_earlier()
+        self._delete_old()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(at_once)]
         for thread in self._threads:
             thread.start()
@@ -112,6 +118,7 @@ class JobQueue:
         """
         if self._n_waiting() >= self.max_waiting:
             raise BusyError(f"{self.max_waiting} jobs are waiting already; try again later.")
+        self._delete_old()
         job = Job(secrets.token_hex(8), kind, title, dict(task), created=time.time())
         self.folder(job).mkdir(parents=True)
         if fill is not None:
@@ -223,6 +230,18 @@ class JobQueue:
             self._jobs[job.id] = job
             if job.state not in ENDED:
                 self._end(job, "failed", "The server was started anew while this job waited or ran.")
+
+    def _delete_old(self) -> None:
+        """Delete the folders of jobs that ended too long ago; the disk of a page for many is full some day."""
+        if not self.keep_days:
+            return
+        before = time.time() - self.keep_days * SECONDS_OF_A_DAY
+        with self._changed:
+            old = [job for job in self._jobs.values() if job.state in ENDED and job.ended < before]
+            for job in old:
+                del self._jobs[job.id]
+        for job in old:
+            shutil.rmtree(self.folder(job), ignore_errors=True)  # what is left is taken up and deleted next time
 
 
 def read_json(path: Path) -> dict[str, Any]:
