@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from tiny_lpips import write_weights
 
 from zero123s.commands import main
+from zero123s.diffusion.lpips_files import load_lpips
 from zero123s.evaluate.scores import health_scores, surface_scores, view_scores
 from zero123s.exporter.gltf import write_glb
 from zero123s.exporter.plot import curve
@@ -160,6 +162,62 @@ def test_a_mesh_beside_a_picture(run, tmp_path):
     scores = json.loads((tmp_path / "metrics.json").read_text())
     assert scores["input_view"]["psnr_db"] > 35
     assert "Beside the input" in (tmp_path / "report.html").read_text()
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A photo and a transforms.json of a slightly smaller ball, on a machine without weights of LPIPS."""
+    from zero123s.diffusion import lpips_files
+    from zero123s.preprocess.images import write_png_atomic
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(lpips_files, "INSTALLED_LINEAR", {})
+    views = views_of(ball(0.36), n=2)
+    frames = []
+    for i, rgba in enumerate(torch.cat([views.rgb, views.mask], dim=-1).numpy()):
+        write_png_atomic(tmp_path / f"{i}.png", rgba)
+        frames.append({"file_path": f"{i}", "transform_matrix": views.cameras.c2w[i].tolist()})
+    text = json.dumps({"camera_angle_x": float(np.radians(20.0)), "frames": frames})
+    (tmp_path / "transforms.json").write_text(text)
+    return tmp_path
+
+
+def scores_of(run, pictures, *words):
+    """Evaluate the ball beside the pictures; the scores, and the exit code if that is not 0."""
+    given = ["--image", str(pictures / "0.png"), "--elevation", "10", "--gt", str(pictures / "transforms.json")]
+    code = main(["evaluate", str(run / "export" / "model.glb"), *given, "--out", str(pictures / "out"), *words])
+    return code or json.loads((pictures / "out" / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize(("net", "key"), [("alex", "lpips"), ("vgg", "lpips_vgg")])
+def test_lpips_scores_input_and_novel_views_with_the_users_weights(run, pictures, net, key, capsys):
+    folder = write_weights(pictures / "weights", net)
+    scores = scores_of(run, pictures, "--lpips", str(folder), "--lpips-net", net)
+    assert scores["input_view"][key] > 0
+    assert scores["novel_views"][key] > 0
+    assert capsys.readouterr().out.count(f"  {key.replace('_', ' ')} ") == 2
+    assert f"<td>{key.replace('_', ' ')}</td>" in (pictures / "out" / "report.html").read_text()
+    lpips = load_lpips(net, folder)
+    views = views_of(ball(0.36), n=2)
+    assert view_scores(ball(0.36), views, lpips)[key] < 0.01 * view_scores(ball(0.3), views, lpips)[key]
+
+
+def test_lpips_takes_part_unasked_where_its_weights_are_found_and_is_an_error_where_they_are_asked_for(
+    run, pictures, capsys
+):
+    assert "lpips" not in scores_of(run, pictures)["input_view"]
+    assert "LPIPS" not in capsys.readouterr().err, "nobody asked for it"
+    for words in (["--lpips", str(pictures)], ["--lpips-net", "alex"]):
+        assert scores_of(run, pictures, *words) == 2
+        assert "LPIPS lacks alexnet-owt-7be5be79.pth and alex.pth in" in capsys.readouterr().err
+    hub = write_weights(pictures / "torch" / "hub" / "checkpoints")
+    assert scores_of(run, pictures)["input_view"]["lpips"] > 0
+    mesh = str(run / "export" / "model.glb")
+    assert main(["evaluate", mesh, "--out", str(pictures / "out"), "--lpips", str(hub)]) == 0
+    assert "note: LPIPS compares pictures, and there are none" in capsys.readouterr().err
+    (hub / "alexnet-owt-7be5be79.pth").write_bytes(b"half a download")
+    assert "lpips" not in scores_of(run, pictures)["input_view"]
+    assert "note: LPIPS is left out: Cannot use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

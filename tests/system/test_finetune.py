@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_lpips import write_weights
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.cli import main
 from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint import load_zero123, save_zero123
 from zero123s.diffusion.validation import image_scores, likeness, pose_gates, sample_views
-from zero123s.errors import ConfigError
+from zero123s.errors import CheckpointError, ConfigError
 from zero123s.system.finetune import Zero123FinetuneSystem
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -83,6 +84,24 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
         "ssim": pytest.approx(1),
         "mask_iou": pytest.approx(1, abs=0.1),
     }
+
+
+def test_lpips_scores_the_drawn_views_where_its_weights_are_named(launch, tmp_path):
+    folder = write_weights(tmp_path)
+    run = launch("lpips", "trainer.max_steps=2", f"system.lpips={folder}")
+    metrics = json.loads((run / "run.json").read_text())["metrics"]
+    assert metrics["lpips"] > 0
+    assert metrics["copy_lpips"] > 0
+    assert not [name for name in weights(run) if "lpips" in name], "somebody else's weights are in no checkpoint"
+
+
+def test_missing_weights_of_lpips_are_told_before_the_training(rendered_views, tiny_autoencoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    data = RenderedViews(RenderedViews.Config(root=str(rendered_views), held_out=4))
+    data.prepare()
+    cfg = Zero123FinetuneSystem.Config(model=str(TINY), autoencoder=str(tiny_autoencoder), lpips=str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"LPIPS lacks alexnet-owt-7be5be79.pth"):
+        Zero123FinetuneSystem(cfg, data).load_networks(torch.device("cpu"))
 
 
 def test_a_resumed_training_ends_with_the_same_weights(launch):

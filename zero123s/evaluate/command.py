@@ -22,6 +22,7 @@ from zero123s.evaluate.scores import (
     view_scores,
 )
 from zero123s.files import write_text
+from zero123s.ops.lpips import BACKBONES, Lpips
 from zero123s.scenes.mesh_files import read_mesh
 from zero123s.structures import Mesh, ReferenceView
 
@@ -31,7 +32,8 @@ EPILOG = """examples:
   zero123s evaluate model.glb --image photo_rgba.png --elevation 5 --out scores/
 
 A ground-truth mesh gives distances, volume and silhouettes; a transforms.json gives novel views. glb, gltf and foreign
-obj files are read as y up with the front on +z, ply and stl as z up with the front on +x."""
+obj files are read as y up with the front on +z, ply and stl as z up with the front on +x. Views are also scored by LPIPS
+where its weights are found; docs/meshes.md says which files, where from and where to."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--image", type=Path, help="RGBA picture to compare with, when the target is a mesh")
     p.add_argument("--elevation", type=float, default=5.0, help="degrees from which --image was taken (5)")
     p.add_argument("--embed", metavar="CHECKPOINT", help="also compare image embeddings of this Zero123 checkpoint")
+    p.add_argument("--lpips", type=Path, metavar="FOLDER", help="also LPIPS, by weights from here (docs/meshes.md)")
+    p.add_argument("--lpips-net", choices=tuple(BACKBONES), help="backbone of LPIPS: alex (default) or vgg, slower")
     p.add_argument("--out", type=Path, help="folder for metrics.json and report.html (the run, or beside the mesh)")
     return p
 
@@ -100,8 +104,30 @@ def posed_pictures(transforms: Path) -> ReferenceView:
     return data.views(height, width)
 
 
+def chosen_lpips(folder: Path | None, net: str | None) -> Lpips | None:
+    """Return the LPIPS that the command line asks for, or the default one if its weights are found, else None.
+
+    Raises CheckpointError where it was asked for and a file is missing or unusable.
+    """
+    from zero123s.diffusion.lpips_files import find_lpips_files, load_lpips
+
+    if folder is not None or net is not None:
+        return load_lpips(net or "alex", folder)
+    if not find_lpips_files("alex").are_complete:
+        return None
+    try:
+        return load_lpips()
+    except UserError as error:  # a damaged file that nobody asked to use
+        print(f"note: LPIPS is left out: {error}", file=sys.stderr)
+        return None
+
+
 def evaluate(
-    mesh: Mesh, reference: ReferenceView | None = None, truths: Sequence[Path] = (), align: bool = False
+    mesh: Mesh,
+    reference: ReferenceView | None = None,
+    truths: Sequence[Path] = (),
+    align: bool = False,
+    lpips: Lpips | None = None,
 ) -> dict[str, Scores]:
     """Return all scores that the given truths allow, by section.
 
@@ -109,13 +135,14 @@ def evaluate(
         reference: the pictures the mesh was made from.
         truths: mesh files and transforms.json files.
         align: fit the mesh to a true mesh first; not for views, whose poses are given.
+        lpips: adds the perceptual distance to the scores of views.
     """
     sections: dict[str, Scores] = {}
     if reference is not None:
-        sections["input_view"] = view_scores(mesh, reference)
+        sections["input_view"] = view_scores(mesh, reference, lpips)
     for path in truths:
         if path.suffix == ".json":
-            sections["novel_views"] = view_scores(mesh, posed_pictures(path))
+            sections["novel_views"] = view_scores(mesh, posed_pictures(path), lpips)
         else:
             sections["surface"] = surface_scores(mesh, read_mesh(path), align)
     sections["health"] = health_scores(mesh)
@@ -131,6 +158,7 @@ def main(argv: Sequence[str]) -> int:
     if missing is not None:
         raise ConfigError(f"--gt {missing}: is no file; give a mesh or a transforms.json.")
     run = args.target if args.target.is_dir() else None
+    lpips = chosen_lpips(args.lpips, args.lpips_net)
     mesh = read_mesh(path)
     reference: Any = None
     if args.image is not None:
@@ -140,7 +168,9 @@ def main(argv: Sequence[str]) -> int:
             reference = run_reference(run)
         except UserError as error:  # pictures that have moved, or a config of another version: the mesh still counts
             print(f"note: the input view is left out: {error}", file=sys.stderr)
-    sections = evaluate(mesh, reference, args.gt, args.align)
+    sections = evaluate(mesh, reference, args.gt, args.align, lpips)
+    if (args.lpips or args.lpips_net) and not {"input_view", "novel_views"} & set(sections):
+        print("note: LPIPS compares pictures, and there are none: give --image or a transforms.json.", file=sys.stderr)
     if args.embed and reference is not None:
         sections["embedding"] = embedding_similarity(mesh, reference, args.embed)
     print(table(sections))

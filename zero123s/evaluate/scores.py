@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from zero123s.ops.cameras import orbit_cameras, project, sphere_fit_distance
+from zero123s.ops.lpips import Lpips
 from zero123s.ops.mesh import mesh_health
 from zero123s.ops.metrics import (
     align_similarity,
@@ -43,12 +44,24 @@ def pictures_of(reference: ReferenceView) -> list[np.ndarray]:
     return list(torch.cat([reference.rgb, reference.mask], dim=-1).numpy())
 
 
-def view_scores(mesh: Mesh, reference: ReferenceView) -> Scores:
-    """Compare unlit renders with posed pictures, on white: means over the views."""
+def perceptual_distance(a: Float[np.ndarray, "H W 3"], b: Float[np.ndarray, "H W 3"], lpips: Lpips) -> float:
+    """Return the LPIPS distance of two pictures in [0, 1]; 0 = the same."""
+    x, y = (torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))).float()[None] for p in (a, b))
+    return float(lpips(x, y))
+
+
+def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None) -> Scores:
+    """Compare unlit renders with posed pictures, on white: means over the views.
+
+    Args:
+        lpips: adds the perceptual distance under `lpips` or `lpips_vgg`.
+    """
     per_view: list[Scores] = []
     for ours, theirs in zip(rendered_views(mesh, reference.cameras), pictures_of(reference), strict=True):
         a, b = on_white(ours), on_white(theirs)
         per_view.append({"psnr_db": psnr(a, b), "ssim": ssim(a, b), "mask_iou": mask_iou(ours[..., 3], theirs[..., 3])})
+        if lpips is not None:
+            per_view[-1][lpips.key] = perceptual_distance(a, b, lpips)
     means: Scores = {key: float(np.mean([s[key] for s in per_view])) for key in per_view[0]}
     worst = min(float(s["psnr_db"]) for s in per_view)
     return {**means, "worst_psnr_db": worst, "views": len(per_view)}

@@ -14,11 +14,13 @@ from zero123s.data.base import BaseData
 from zero123s.diffusion import training
 from zero123s.diffusion.checkpoint import COMPONENTS, load_zero123, save_zero123
 from zero123s.diffusion.lora import add_lora, merge_lora
+from zero123s.diffusion.lpips_files import load_lpips
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import read_model_config
 from zero123s.diffusion.validation import image_scores, lift_scores, likeness, pose_gates, sample_views
 from zero123s.diffusion.weights_file import open_weights
 from zero123s.errors import ConfigError
+from zero123s.ops.lpips import BACKBONES, Lpips
 from zero123s.ops.memory import recomputed_terms
 from zero123s.preprocess.images import write_png_atomic
 from zero123s.randomness import generator_for, world_size
@@ -78,6 +80,8 @@ class Zero123FinetuneSystem(BaseSystem):
         """DDIM steps of the drawn views."""
         sample_scale: float = 3.0
         """Classifier-free guidance of the drawn views."""
+        lpips: str = ""
+        """Folder with the weights of LPIPS (docs/meshes.md), which then scores drawn views too; empty = without."""
         optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("AdamW", {"lr": 1e-4}))
         """Optimiser; its lr is that of all but the projection."""
         scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
@@ -114,6 +118,7 @@ class Zero123FinetuneSystem(BaseSystem):
         self.lambda_denoise = Schedule(cfg.lambda_denoise, "system.lambda_denoise")
         self.lambda_lift = Schedule(cfg.lambda_lift, "system.lambda_lift")
         self.average = training.WeightAverage(self.model, cfg.ema_decay)
+        self.lpips: Lpips | None = None
         self.at_once: int | None = None
         """Objects of a batch that are worked on together; None = not known before the first step."""
 
@@ -130,13 +135,22 @@ class Zero123FinetuneSystem(BaseSystem):
         return model
 
     def load_networks(self, device: torch.device) -> None:
-        """Check the pictures' size, and that cached latents are this model's: others teach it something else."""
+        """Check the pictures' size, and that cached latents are this model's: others teach it something else.
+
+        Loads LPIPS too, so that a missing file is told before the training instead of at its first validation.
+        """
         seen = self.model.image_size
         if seen < SMALLEST_SCORED:
             raise ConfigError(
                 f"the model's pictures have {seen} pixels (unet_config's image_size {self.model.latent_size} times "
                 f"{self.model.config.vae.factor}); validation cannot score fewer than {SMALLEST_SCORED}, SSIM's window."
             )
+        if self.cfg.lpips:
+            self.lpips = load_lpips(folder=Path(self.cfg.lpips)).to(device)
+            if seen < (least := BACKBONES[self.lpips.net].min_size):
+                raise ConfigError(
+                    f"system.lpips: needs pictures of {least} pixels, the model's have {seen}; leave it empty."
+                )
         views: PosedViews = self.data_source.batch_at(0)  # type: ignore[assignment]
         if (size := views.rgba.shape[2]) < seen:
             logger.warning("note: the pictures have %d pixels, and are enlarged to the %d of the model.", size, seen)
@@ -292,8 +306,8 @@ class Zero123FinetuneSystem(BaseSystem):
         given, truth = few.on_white()[:, 0], few.on_white()[:, 1]
         rows = torch.cat([given, drawn, truth], dim=2).permute(2, 0, 3, 1).flatten(1, 2)
         write_png_atomic(out_dir / "save" / f"it{step}-val.png", rows.cpu().numpy())
-        scores |= image_scores(drawn, few) | {"likeness": likeness(model, drawn, few)}
-        copied = image_scores(given, few) | {"likeness": likeness(model, given, few)}
+        scores |= image_scores(drawn, few, self.lpips) | {"likeness": likeness(model, drawn, few)}
+        copied = image_scores(given, few, self.lpips) | {"likeness": likeness(model, given, few)}
         return scores | {f"copy_{name}": value for name, value in copied.items()}
 
     def _held_out(self, n: int) -> PosedViews:
