@@ -18,10 +18,20 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "volume_sampling": ("reference", "numba"),
     "compositing": ("reference", "numba", "cuda"),
     "convolution": ("reference", "numba"),
+    "rasterization": ("reference", "numba", "cuda"),
 }
 """Backends that exist for each operation; the plain-torch reference runs on every device."""
-CUDA_PACKAGES = {"hash_grid": "tinycudann", "ray_marching": "nerfacc", "compositing": "nerfacc"}
+CUDA_PACKAGES = {
+    "hash_grid": "tinycudann",
+    "ray_marching": "nerfacc",
+    "compositing": "nerfacc",
+    "rasterization": "nvdiffrast",
+}
 """The package that owns an operation's CUDA backend."""
+INSTALL = {
+    "nvdiffrast": "pip install ninja && pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast.git"
+}
+"""How a package is installed that `pip install PACKAGE` may not find."""
 
 _logged: set[tuple[str, str, str]] = set()
 
@@ -44,6 +54,8 @@ def _package_works(package: str) -> bool:
         return False
     try:
         module = importlib.import_module(package)
+        if package == "nvdiffrast":
+            module = importlib.import_module("nvdiffrast.torch")
         if package == "nerfacc":
             # It imports without its kernels and fails in the middle of a run; this builds or loads them now.
             module = importlib.import_module("nerfacc.cuda._backend")._C
@@ -64,6 +76,15 @@ def _is_usable(op: str, backend: str, device: torch.device) -> bool:
     return backend == "reference"
 
 
+def _what_it_needs(op: str, backend: str) -> str:
+    """Return what a backend lacks that cannot run, in brackets."""
+    if backend != "cuda" or op not in CUDA_PACKAGES:
+        return ""
+    package = CUDA_PACKAGES[op]
+    how = f"; {INSTALL[package]}" if package in INSTALL else ""
+    return f" (it needs a CUDA device and {package}{how})"
+
+
 def resolve(op: str, backend: str, device: torch.device | str) -> str:
     """Return the backend that runs `op` on `device`, and log each choice once.
 
@@ -75,11 +96,8 @@ def resolve(op: str, backend: str, device: torch.device | str) -> str:
     usable = [b for b in IMPLEMENTED[op] if _is_usable(op, b, device)]
     chosen = usable[-1] if backend == "auto" else backend
     if chosen not in usable:
-        package = (
-            f" (it needs a CUDA device and {CUDA_PACKAGES[op]})" if backend == "cuda" and op in CUDA_PACKAGES else ""
-        )
         raise MissingDependencyError(
-            f"Backend '{backend}' of {op} cannot run on device '{device}' here{package}; "
+            f"Backend '{backend}' of {op} cannot run on device '{device}' here{_what_it_needs(op, backend)}; "
             f"use backend: auto, or one of: {', '.join(usable)}."
         )
     key = (op, chosen, device.type)
