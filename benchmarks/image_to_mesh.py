@@ -1,10 +1,11 @@
 """The whole job on generated objects that no training saw: one view in, a mesh out, scored against the true mesh.
 
-    python benchmarks/image_to_mesh.py OUT [--count 10] [--first 9000000] [--blind] [--refine] [OVERRIDES...]
+    python benchmarks/image_to_mesh.py OUT [--count 10] [--first 9000000] [--blind] [--refine [CONFIG]] [OVERRIDES...]
 
 Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same picture.
 `--blind` also runs the job with every pose told as the input's own: what is gained without knowing the pose.
-`--refine` also trains the second stage, configs/stable-zero123-refine.yaml, on each result.
+`--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
+can be named several times.
 Writes OUT/results.json and one strip of views per object (truth, result, refined result below each other).
 """
 
@@ -98,10 +99,10 @@ def run_job(picture: Path, out_dir: Path, azimuth: float, words: list[str]) -> M
     return _launched("stable-zero123.yaml", out_dir / "run" / picture.stem, [*job, *words])
 
 
-def run_refinement(picture: Path, out_dir: Path) -> Mesh:
-    """Train the second stage on a picture's run and return its mesh; all settings are inherited."""
+def run_refinement(picture: Path, out_dir: Path, config: str) -> Mesh:
+    """Train a second stage on a picture's run and return its mesh; all settings are inherited."""
     first = f"system.geometry_convert_from={out_dir / 'run' / picture.stem}"
-    return _launched("stable-zero123-refine.yaml", out_dir / "refined" / picture.stem, [first])
+    return _launched(config, out_dir / Path(config).stem / picture.stem, [first])
 
 
 def _launched(config: str, run: Path, words: list[str]) -> Mesh:
@@ -129,8 +130,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--first", type=int, default=9_000_000)
     parser.add_argument("--blind", action="store_true")
-    parser.add_argument("--refine", action="store_true")
+    parser.add_argument("--refine", nargs="?", action="append", default=[], const="stable-zero123-refine.yaml")
     args, words = parser.parse_known_args()
+    if wrong := [config for config in args.refine if not config.endswith(".yaml")]:
+        parser.error(f"--refine: {wrong[0]} is no config; put overrides before --refine.")
     table: dict[str, list[dict[str, float]]] = {}
     Zero123Model.seeing_pose_vector = Zero123Model.pose_vector  # type: ignore[attr-defined]
     for seed in range(args.first, args.first + args.count):
@@ -142,8 +145,8 @@ def main() -> None:
         cameras = novel_views(azimuth)
         truth = render_views(scene, cameras, supersample=3).rgba
         meshes = {"result": run_job(picture, args.out, azimuth, words)}
-        if args.refine:
-            meshes["refined"] = run_refinement(picture, args.out)
+        for config in args.refine:
+            meshes[Path(config).stem] = run_refinement(picture, args.out, config)
         if args.blind:
             Zero123Model.pose_vector = blind_poses  # type: ignore[method-assign]
             meshes["pose-blind"] = run_job(picture, args.out / "blind", azimuth, words)
@@ -151,7 +154,7 @@ def main() -> None:
         meshes |= baselines(rgba, azimuth)
         for name, mesh in meshes.items():
             table.setdefault(name, []).append(scores(mesh, scene, truth, cameras))
-        made = [meshes[name] for name in ("result", "refined") if name in meshes]
+        made = [meshes[name] for name in ("result", *(Path(config).stem for config in args.refine))]
         rows = [[on_white(render_mesh(mesh, cameras.select(slice(i, i + 1)))) for i in range(14)] for mesh in made]
         strip = np.concatenate([np.concatenate(row, 1) for row in ([on_white(t) for t in truth], *rows)])
         write_png_atomic(args.out / f"object{seed}_views.png", strip.astype(np.float32))
@@ -159,7 +162,7 @@ def main() -> None:
         (args.out / "results.json").write_text(json.dumps(table, indent=1))
     for name, rows in table.items():
         means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-        print(f"{name:<12}" + "  ".join(f"{key} {value:.3f}" for key, value in means.items()))
+        print(f"{name:<26} " + "  ".join(f"{key} {value:.3f}" for key, value in means.items()))
 
 
 if __name__ == "__main__":

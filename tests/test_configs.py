@@ -15,6 +15,7 @@ from zero123s.commands import main as command
 from zero123s.config import load_config, profile_names, resolve
 from zero123s.experiment import parse_experiment
 from zero123s.run_dir import plain, run_path
+from zero123s.system import refinement
 from zero123s.system.base import plan_experiment
 
 # novel-views.yaml is no experiment: it holds the settings of `zero123s views`, tested in tests/diffusion.
@@ -55,7 +56,9 @@ def training_words(rendered_views, tiny_autoencoder, tiny_zero123, tmp_path_fact
         tiny,
         f"system.model_config={TINY_LIFTED.parent / 'golden/tiny_config.yaml'}",
     ]
-    REQUIRED["stable-zero123-refine"] = [f"system.geometry_convert_from={_first_stage(tmp_path_factory, tiny_zero123)}"]
+    first = f"system.geometry_convert_from={_first_stage(tmp_path_factory, tiny_zero123)}"
+    REQUIRED["stable-zero123-refine"] = [first]
+    REQUIRED["stable-zero123-refine-mesh"] = [first]
     drawing = [f"model={save_tiny_sdxl(tmp_path_factory.mktemp('pipeline'))}", "steps=1", "candidates=1"]
     REQUIRED["text-to-3d"] = [f"data.text_to_image.{word}" for word in (*drawing, "height=64", "width=64")]
     REQUIRED["train-small-zero123"] = [*views, *few, model, f"system.autoencoder={tiny_autoencoder}"]
@@ -83,9 +86,12 @@ def test_every_config_dry_runs_with_and_without_profiles(path, capsys, tmp_path,
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_zero123, monkeypatch):
     draw_a_disc(monkeypatch)
+    monkeypatch.setattr(refinement, "STEPS", 40)  # what taking over a first stage is worth: tests/test_refinement.py
     experiment = parse_experiment(load_config(path, words_for(path, tiny_zero123)))
     fields = {"zero123-system": SMALL, "dreamfusion-system": [w.replace("data.random_camera.", "data.") for w in SMALL]}
     small = fields.get(experiment.system_type, [])
+    if OmegaConf.select(load_config(path).cfg, "system.renderer_type") == "mesh-rasterizer":
+        small = [word for word in small if "num_samples_per_ray" not in word]  # it has one sample per pixel
     words = ["--config", str(path), "--train", f"exp_root_dir={tmp_path}", *words_for(path, tiny_zero123), *small]
     assert main(words) == 0
     (record,) = (json.loads(p.read_text()) for p in tmp_path.rglob("run.json"))

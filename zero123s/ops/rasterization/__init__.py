@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zero123s.ops import backends
 from zero123s.ops.rasterization import reference
-from zero123s.ops.rasterization.antialias import MeshEdges, Silhouettes, find_silhouettes, mesh_edges
+from zero123s.ops.rasterization.antialias import MeshEdges, Silhouettes, find_silhouettes, mesh_edges, neighbours
 from zero123s.ops.rasterization.screen import pinhole, to_screen
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "find_silhouettes",
     "fragments_of",
     "mesh_edges",
+    "neighbours",
     "pinhole",
     "to_screen",
     "visible_faces",
