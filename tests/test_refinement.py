@@ -13,10 +13,12 @@ from zero123s.config import load_config, parse
 from zero123s.errors import ConfigError
 from zero123s.first_stage import on_top_of_the_first_stage
 from zero123s.system import refinement
+from zero123s.system.views import score_reference
 from zero123s.system.zero123 import Zero123System
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 REFINE = CONFIGS / "stable-zero123-refine.yaml"
+REFINE_MESH = CONFIGS / "stable-zero123-refine-mesh.yaml"
 WORDS = [
     *SMALL,
     "use_timestamp=false",
@@ -48,10 +50,10 @@ def few_steps():
         yield
 
 
-def refine(first_run, root, *words, mode="--train"):
+def refine(first_run, root, *words, mode="--train", config=REFINE):
     convert = [f"system.geometry_convert_from={first_run}"] if first_run else []
-    config = ["--config", str(REFINE), "--profile", "none", mode, f"exp_root_dir={root}"]
-    return main([*config, *convert, "trainer.max_steps=2", *words])
+    start = ["--config", str(config), "--profile", "none", mode, f"exp_root_dir={root}"]
+    return main([*start, *convert, "trainer.max_steps=2", *words])
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,22 @@ def test_a_geometry_without_a_distance_is_refused(first_run, tmp_path, capsys):
     assert "use geometry_type: implicit-sdf instead of implicit-volume" in capsys.readouterr().err
 
 
+def test_the_rasterised_stage_differs_in_its_renderer_alone_and_ends_with_a_mesh(first_run, second_run, tmp_path):
+    assert refine(first_run, tmp_path, "system.renderer.grid_resolution=32", config=REFINE_MESH) == 0
+    run = tmp_path / "stable-zero123-refine-mesh" / "disc_rgba"
+    record = json.loads((run / "run.json").read_text())
+    assert (record["state"], record["step"]) == ("finished", 2)
+    assert Path(record["files"]["glb"]).is_file()
+    systems = [yaml.safe_load((folder / "config.yaml").read_text())["system"] for folder in (second_run, run)]
+    renderers = [system.pop(key) for system in systems for key in ("renderer", "renderer_type")]
+    assert renderers[3] == "mesh-rasterizer"
+    assert renderers[2]["grid_resolution"] == 32
+    assert systems[0] == systems[1]
+    words = [f"resume={run}", "use_timestamp=false", "trainer.max_steps=3"]
+    assert main(["--config", str(REFINE_MESH), "--profile", "none", "--train", *words]) == 0
+    assert json.loads((run / "run.json").read_text())["step"] == 3
+
+
 def system_of(data, geometry_type, renderer_type, **geometry) -> Zero123System:
     encoding = {"n_levels": 6, "log2_hashmap_size": 12, "base_resolution": 6}
     common = {"radius": 0.8, "pos_encoding_config": encoding, "mlp_network_config": {"n_neurons": 16}}
@@ -141,6 +159,7 @@ def system_of(data, geometry_type, renderer_type, **geometry) -> Zero123System:
         "geometry": {**common, **geometry},
         "renderer_type": renderer_type,
         "material_type": "no-material",
+        "loss": {"lambda_rgb": 10.0, "lambda_mask": 10.0, "lambda_eikonal": 0.1 if "sdf" in geometry_type else 0.0},
     }
     return Zero123System(parse(Zero123System.Config, section, "system"), data)
 
@@ -159,3 +178,24 @@ def test_surface_and_colours_are_taken_over(disc_data, monkeypatch):
     assert not torch.equal(before, second.geometry.encoding.table)
     with pytest.raises(ConfigError, match="no run of a radiance field"):
         second.start_from(torch.nn.Module())
+
+
+def test_the_rasteriser_brings_the_surface_closer_to_the_picture(disc_data, monkeypatch):
+    monkeypatch.setattr(refinement, "STEPS", 150)
+    first = system_of(disc_data, "implicit-volume", "nerf-volume-renderer", density_blob_scale=30.0)
+    second = system_of(disc_data, "implicit-sdf", "mesh-rasterizer", normal_type="analytic")
+    assert second.start_from(first)["surface_distance"] < 0.01
+    picture = disc_data.reference()
+    before = score_reference(second, picture)
+    optimizer = torch.optim.Adam([*second.geometry.parameters()], lr=0.001, betas=(0.9, 0.99))
+    for step in range(25):
+        second.renderer.update(second.field(), step, second.generator("occupancy"))
+        terms = second.reference_losses(picture, step)
+        optimizer.zero_grad()
+        sum(term.weight * term.value for term in terms.values()).backward()
+        optimizer.step()
+    after = score_reference(second, picture)
+    assert set(terms) == {"rgb", "mask", "eikonal"}
+    assert terms["eikonal"].value < 0.2, "it stays a distance at the surface"
+    assert after["mask_iou"] > min(before["mask_iou"] + 0.05, 0.95)
+    assert after["psnr"] > before["psnr"]
