@@ -59,6 +59,9 @@ setup(
     entry_points={"console_scripts": ["zero123s=zero123s.commands:main"]},
     extras_require={
         "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
+        # renderer_type: mesh-rasterizer on CUDA. It is built against the torch that is there: install setuptools, wheel
+        # and ninja first, and give pip --no-build-isolation.
+        "rasterizer": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast.git"],
         "lora": ["peft>=0.13"],  # system.lora_rank, system.guidance.variant=vsd
         "segment": ["rembg", "onnxruntime"],  # data.cut_out.backend=rembg
         "cluster": ["ray>=2.40"],  # zero123s batch

@@ -55,8 +55,8 @@ def print_dry_run(
 
 def _backends(system: torch.nn.Module) -> dict[str, str]:
     """Operation -> the backend that the configuration names for it, "auto" where it names none."""
-    named = {"hash_grid": "geometry.encoding", "ray_marching": "renderer"}
     modules = dict(system.named_modules())
+    named = {"hash_grid": "geometry.encoding", getattr(modules.get("renderer"), "backend_of", None): "renderer"}
     return {op: getattr(getattr(modules.get(named.get(op, "")), "cfg", None), "backend", "auto") for op in IMPLEMENTED}
 
 

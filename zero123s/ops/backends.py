@@ -29,9 +29,10 @@ CUDA_PACKAGES = {
 }
 """The package that owns an operation's CUDA backend."""
 INSTALL = {
-    "nvdiffrast": "pip install ninja && pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast.git"
+    "nvdiffrast": "pip install setuptools wheel ninja && pip install --no-build-isolation "
+    "git+https://github.com/NVlabs/nvdiffrast.git"
 }
-"""How a package is installed that `pip install PACKAGE` may not find."""
+"""How a package is installed that is built from its repository, against the torch that is there."""
 
 _logged: set[tuple[str, str, str]] = set()
 
@@ -55,7 +56,8 @@ def _package_works(package: str) -> bool:
     try:
         module = importlib.import_module(package)
         if package == "nvdiffrast":
-            module = importlib.import_module("nvdiffrast.torch")
+            # Older versions compile their kernels at first use, which may fail, too.
+            module = importlib.import_module("nvdiffrast.torch").RasterizeCudaContext()
         if package == "nerfacc":
             # It imports without its kernels and fails in the middle of a run; this builds or loads them now.
             module = importlib.import_module("nerfacc.cuda._backend")._C

@@ -28,6 +28,8 @@ class BaseRenderer(nn.Module):
 
     needs_sdf = False
     """Whether the field must deliver a signed distance."""
+    backend_of: str | None = None
+    """The operation of `ops/backends.py` whose implementation the setting `backend` names, where there is one."""
 
     def __init__(self, cfg: Config, bound: float) -> None:
         super().__init__()

@@ -65,6 +65,7 @@ class MeshRasterizer(BaseRenderer):
 
     cfg: Config
     needs_sdf = True
+    backend_of = "rasterization"
 
     def __init__(self, cfg: Config, bound: float) -> None:
         super().__init__(cfg, bound)

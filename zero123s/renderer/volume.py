@@ -62,6 +62,7 @@ class VolumeRenderer(BaseRenderer):
     cfg: Config
     always_needed: frozenset[str] = frozenset({"rgb"})
     """What every sample is asked for, whatever the losses need."""
+    backend_of = "ray_marching"
 
     def __init__(self, cfg: Config, bound: float) -> None:
         super().__init__(cfg, bound)
