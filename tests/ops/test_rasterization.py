@@ -72,7 +72,10 @@ def test_the_pinhole_behind_rays_is_the_camera_that_made_them():
     centers, matrices = pinhole(generate_rays(cameras))
     torch.testing.assert_close(centers, cameras.positions)
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    torch.testing.assert_close(to_screen(points, centers, matrices), project(points, cameras), atol=1e-4, rtol=1e-5)
+    expected = project(points, cameras)
+    torch.testing.assert_close(to_screen(points, centers, matrices), expected, atol=1e-4, rtol=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(to_screen(points, centers, matrices), expected, atol=1e-4, rtol=1e-5)
 
 
 def test_rays_of_no_pinhole_are_refused():

@@ -92,6 +92,17 @@ def test_depth_and_colours_tell_it_too():
     assert torch.autograd.grad(out.comp_rgb.mean(), field.radius)[0] < 0, "more black"
 
 
+def test_mixed_precision_moves_no_pixel():
+    """Networks may answer in half precision; where the surface lies on the screen stays exact."""
+    geometry, renderer = small_sphere(0.4), build().eval()
+    field = GeometryMaterialField(geometry, NoMaterial(NoMaterial.Config(), geometry.n_features))
+    whole = renderer(generate_rays(CAMERAS), field, WHITE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = renderer(generate_rays(CAMERAS), field, WHITE)
+    torch.testing.assert_close(mixed.opacity, whole.opacity, atol=1e-3, rtol=0)
+    torch.testing.assert_close(mixed.depth, whole.depth, atol=1e-3, rtol=0)
+
+
 def test_samples_serve_the_losses_of_three_dimensions():
     field, renderer = Ball(), build()
     out = renderer(generate_rays(CAMERAS), field, WHITE, EVERYTHING, seeded())

@@ -113,8 +113,7 @@ class MeshRasterizer(BaseRenderer):
 
     @torch.no_grad()
     def _distance(self, field: RadianceField, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        parts = [-field.surface_level(part) for part in x.split(PER_CALL)]
-        return torch.cat(parts)
+        return torch.cat([-field.surface_level(part).to(x.dtype) for part in x.split(PER_CALL)])
 
     def _surface(self, field: RadianceField, offset: Float[Tensor, "3"]) -> _Surface:
         """Return the mesh on the grid moved by `offset` cells; where it left the cells that were kept, look anew."""

@@ -56,7 +56,8 @@ def to_screen(
     vertices: Float[Tensor, "V 3"], centers: Float[Tensor, "B 3"], matrices: Float[Tensor, "B 3 3"]
 ) -> Float[Tensor, "B V 3"]:
     """Return pixel coordinates and depth along the viewing axis of world points in every view; see `pinhole`."""
-    at = (vertices - centers[:, None]) @ matrices.mT
+    # No matrix product: mixed precision would round it to parts of pixels.
+    at = ((vertices - centers[:, None])[..., None, :] * matrices[:, None]).sum(-1)
     depth = at[..., 2:]
     safe = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
     return torch.cat([at[..., :2] / safe, depth], dim=-1)
