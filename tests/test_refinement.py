@@ -135,7 +135,7 @@ def test_a_geometry_without_a_distance_is_refused(first_run, tmp_path, capsys):
     assert "use geometry_type: implicit-sdf instead of implicit-volume" in capsys.readouterr().err
 
 
-def test_the_rasterised_stage_differs_in_its_renderer_alone_and_ends_with_a_mesh(first_run, second_run, tmp_path):
+def test_the_rasterised_stage_differs_in_renderer_and_rate_alone_and_ends_with_a_mesh(first_run, second_run, tmp_path):
     assert refine(first_run, tmp_path, "system.renderer.grid_resolution=32", config=REFINE_MESH) == 0
     run = tmp_path / "stable-zero123-refine-mesh" / "disc_rgba"
     record = json.loads((run / "run.json").read_text())
@@ -145,6 +145,8 @@ def test_the_rasterised_stage_differs_in_its_renderer_alone_and_ends_with_a_mesh
     renderers = [system.pop(key) for system in systems for key in ("renderer", "renderer_type")]
     assert renderers[3] == "mesh-rasterizer"
     assert renderers[2]["grid_resolution"] == 32
+    rates = [system["optimizer"]["args"].pop("lr") for system in systems]
+    assert rates == [1e-4, 3e-4]
     assert systems[0] == systems[1]
     words = [f"resume={run}", "use_timestamp=false", "trainer.max_steps=3"]
     assert main(["--config", str(REFINE_MESH), "--profile", "none", "--train", *words]) == 0
