@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,9 @@ def web_server(qualities, tmp_path_factory, server_words):
     command += ["--profile", "cpu", "--max-megabytes", "2", "--max-megapixels", "4"]
     command += server_words
     with open(out / "server.log", "w+", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        # A shell that runs the tests in its background hands Ctrl-C down as ignored.
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, preexec_fn=heard)
         try:
             yield wait_for_address(process, out / "server.log"), out
         finally:
