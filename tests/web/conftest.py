@@ -70,7 +70,7 @@ def web_server(qualities, tmp_path_factory, server_words):
     with open(out / "server.log", "w+", encoding="utf-8") as log:
         # A shell that runs the tests in its background hands Ctrl-C down as ignored.
         heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, preexec_fn=heard)
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, preexec_fn=heard)  # noqa: PLW1509
         try:
             yield wait_for_address(process, out / "server.log"), out
         finally:
