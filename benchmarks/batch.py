@@ -3,7 +3,8 @@
 python benchmarks/batch.py OUT                     # 24 pictures of 6 small steps, two kills on the way
 python benchmarks/batch.py OUT --nodes 2           # the same on a Ray cluster of two nodes, started here
 
-Both sides use one process at a time with one thread unless --workers or --nodes say otherwise, so the gain is what is loaded once.
+Processes have one thread. The single launches run one after another; the batch has one worker unless --workers or --nodes
+say otherwise, so that the gain is what is loaded once.
 Half of the single launches run before the batch and half after it, because a shared machine is never the same twice.
 """
 
