@@ -101,7 +101,7 @@ class Zero123Criteria:
         lift = model.lift
         assert lift is not None
         place = lift.to_volume(self.points, torch.deg2rad(torch.tensor([90 - e])))
-        profile = sample_volume(lift.opacity(volume[..., :1]), place).reshape(32, 32, 32).sum((0, 1))
+        profile = sample_volume(lift.medium.opacity(volume[..., :1]), place).reshape(32, 32, 32).sum((0, 1))
         return -float(F.pad(profile / profile.sum(), (1, 1)).diff().abs().pow(3).sum())
 
 

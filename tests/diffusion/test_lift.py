@@ -78,6 +78,15 @@ def test_a_ball_in_the_volume_is_seen_where_it_is(lift, elevation, azimuth):
     torch.testing.assert_close(middle, torch.tensor([1.0, -1.0, -1.0]), atol=0.08, rtol=0)
 
 
+def test_half_precision_around_it_does_not_move_the_rays(lift):
+    volume, pose = torch.randn(1, 16, 16, 16, 5), pose_of(25.0, 100.0, 10.0)[None]
+    exact = lift.look(volume, pose)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = lift.look(volume, pose)
+    torch.testing.assert_close(mixed.features, exact.features)
+    torch.testing.assert_close(mixed.opacity, exact.opacity)
+
+
 def test_it_starts_nearly_empty_and_white(lift):
     assert math.log1p(math.exp(-DENSITY_SHIFT)) < 0.01, "of what is outside the volume"
     assert DENSITY_GAIN > 1

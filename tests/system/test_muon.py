@@ -9,12 +9,14 @@ from zero123s.system.optimizers import OptimizerConfig, build_optimizer_over, ch
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
-def test_every_direction_gets_about_the_same_step(shape):
+@pytest.mark.parametrize(("dtype", "mixed"), [(torch.float32, 1e-3), (torch.bfloat16, 0.06)])
+def test_every_direction_gets_about_the_same_step(shape, dtype, mixed):
+    # In bfloat16, 0.025 to 0.033 of the update lay off the directions.
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    update = orthogonalized(matrix, rounds=6)
+    update = orthogonalized(matrix, 6, dtype)
     along = u.T @ update @ v.T
-    assert torch.linalg.norm(along - torch.diag(along.diagonal())) < 1e-3 * torch.linalg.norm(along)
+    assert torch.linalg.norm(along - torch.diag(along.diagonal())) < mixed * torch.linalg.norm(along)
     assert 0.65 < along.diagonal().min() < along.diagonal().max() < 1.25
 
 

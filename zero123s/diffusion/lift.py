@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zero123s.ops.volume_sampling import sample_volume
+from zero123s.ops.volume_sampling import Medium, composite_volume
 
 DENSITY_GAIN, DENSITY_SHIFT = 4.0, 6.0
 """sigma = softplus(gain f - shift): near zero at the start, else every ray is opaque and nothing learns."""
@@ -108,23 +108,18 @@ class PoseLift(nn.Module):
         """Let K target cameras for each volume look at it; views are ordered object by object."""
         batch, k = poses.shape[:2]
         size = 2 * self.latent_size
-        points = self._points(poses.flatten(0, 1), size)
-        gathered = sample_volume(volume, points.reshape(batch, -1, 3))
-        gathered = gathered.reshape(batch * k, size * size, self.n_samples, -1)
-        # Outside the volume everything is zero, and the density of zero is nearly none.
-        alpha = self.opacity(gathered[..., 0])
-        through = torch.cumprod(1 - alpha + 1e-6, dim=-1)
-        weights = alpha * torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
-        features = (weights[..., None, :] @ gathered[..., 1:])[..., 0, :]
-        opacity = weights.sum(-1, keepdim=True)
+        with torch.autocast(volume.device.type, enabled=False):  # half precision is half a cell off in a ray's sample
+            points = self._points(poses.float().flatten(0, 1), size).reshape(batch, -1, self.n_samples, 3)
+            gathered = composite_volume(volume.float(), points, self.medium).reshape(batch * k, size * size, -1)
+        opacity, features = gathered[..., :1], gathered[..., 1:]
         features = torch.cat([features[..., :3] + 1 - opacity, features[..., 3:]], dim=-1)
         to_image = lambda x: x.transpose(1, 2).unflatten(2, (size, size))  # noqa: E731
         return LiftedView(to_image(features), to_image(opacity))
 
-    def opacity(self, density: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the opacity of one sample step through the volume's first channel."""
-        sigma = F.softplus(DENSITY_GAIN * density - DENSITY_SHIFT) * DENSITY_SCALE
-        return 1 - torch.exp(-sigma * (2 * self.bound / self.n_samples))
+    @property
+    def medium(self) -> Medium:
+        """What the volume's first channel does to light on one step of a ray."""
+        return Medium(DENSITY_GAIN, DENSITY_SHIFT, DENSITY_SCALE * 2 * self.bound / self.n_samples)
 
     def _world(self, axis: Float[Tensor, "S"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B S S S 3"]:
         """Return the world position of every cell (depth, row, column), the conditioning camera at azimuth 0."""

@@ -1,6 +1,6 @@
-"""Trilinear sampling on the CPU: one volume per thread, features of a cell side by side in memory.
+"""Feature volumes on the CPU: one volume per thread, features of a cell side by side in memory.
 
-Against grid_sample on 32^3 volumes of 12 features: `benchmarks/volume_sampling.py`.
+Against grid_sample and batched products: `benchmarks/lift_step.py`.
 """
 
 from typing import Any
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from zero123s.ops.kernels import launch
+from zero123s.ops.volume_sampling.reference import LEAK, Medium
 
 ONE = np.float32(1)
 HALF = np.float32(0.5)
+DARK = np.float32(1e-5)
+"""Transmittance below which a ray has seen all it will see; the rest of it is left out."""
 
 
 @numba.njit(cache=True, inline="always")
@@ -25,48 +28,131 @@ def _cell(position, size):
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def _forward(part, n_parts, volume, points, out):
-    n_batch, depth, height, width, n_features = volume.shape
-    for b in range(part, n_batch, n_parts):
-        for p in range(points.shape[1]):
-            x, fx = _cell(points[b, p, 0], width)
-            y, fy = _cell(points[b, p, 1], height)
-            z, fz = _cell(points[b, p, 2], depth)
-            if x < -1 or y < -1 or z < -1 or x >= width or y >= height or z >= depth:
-                continue
-            for corner in range(8):
-                i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
-                if x + i < 0 or y + j < 0 or z + k < 0 or x + i >= width or y + j >= height or z + k >= depth:
-                    continue
-                w = (fx if i else ONE - fx) * (fy if j else ONE - fy) * (fz if k else ONE - fz)
-                for c in range(n_features):
-                    out[b, p, c] += w * volume[b, z + k, y + j, x + i, c]
+def _gather(volume, point, out):
+    """Write the features at one point, and tell whether it lies inside."""
+    depth, height, width, n_features = volume.shape
+    x, fx = _cell(point[0], width)
+    y, fy = _cell(point[1], height)
+    z, fz = _cell(point[2], depth)
+    out[:] = 0
+    if x < -1 or y < -1 or z < -1 or x >= width or y >= height or z >= depth:
+        return False
+    for corner in range(8):
+        i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
+        if x + i < 0 or y + j < 0 or z + k < 0 or x + i >= width or y + j >= height or z + k >= depth:
+            continue
+        w = (fx if i else ONE - fx) * (fy if j else ONE - fy) * (fz if k else ONE - fz)
+        row = volume[z + k, y + j, x + i]
+        for c in range(n_features):
+            out[c] += w * row[c]
+    return True
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def _backward(part, n_parts, grad_out, points, grad_volume):
-    n_batch, depth, height, width, n_features = grad_volume.shape
-    for b in range(part, n_batch, n_parts):
+def _scatter(grad_volume, point, grad):
+    """Add the gradient at one point to the cells around it."""
+    depth, height, width, n_features = grad_volume.shape
+    x, fx = _cell(point[0], width)
+    y, fy = _cell(point[1], height)
+    z, fz = _cell(point[2], depth)
+    if x < -1 or y < -1 or z < -1 or x >= width or y >= height or z >= depth:
+        return
+    for corner in range(8):
+        i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
+        if x + i < 0 or y + j < 0 or z + k < 0 or x + i >= width or y + j >= height or z + k >= depth:
+            continue
+        w = (fx if i else ONE - fx) * (fy if j else ONE - fy) * (fz if k else ONE - fz)
+        row = grad_volume[z + k, y + j, x + i]
+        for c in range(n_features):
+            row[c] += w * grad[c]
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _sample(part, n_parts, volume, points, out):
+    for b in range(part, volume.shape[0], n_parts):
         for p in range(points.shape[1]):
-            x, fx = _cell(points[b, p, 0], width)
-            y, fy = _cell(points[b, p, 1], height)
-            z, fz = _cell(points[b, p, 2], depth)
-            if x < -1 or y < -1 or z < -1 or x >= width or y >= height or z >= depth:
-                continue
-            for corner in range(8):
-                i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
-                if x + i < 0 or y + j < 0 or z + k < 0 or x + i >= width or y + j >= height or z + k >= depth:
-                    continue
-                w = (fx if i else ONE - fx) * (fy if j else ONE - fy) * (fz if k else ONE - fz)
-                for c in range(n_features):
-                    grad_volume[b, z + k, y + j, x + i, c] += w * grad_out[b, p, c]
+            _gather(volume[b], points[b, p], out[b, p])
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _sample_backward(part, n_parts, grad_out, points, grad_volume):
+    for b in range(part, grad_volume.shape[0], n_parts):
+        for p in range(points.shape[1]):
+            _scatter(grad_volume[b], points[b, p], grad_out[b, p])
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True, inline="always")
+def _sigmoid_and_softplus(x):
+    """Return both; softplus is the sigmoid's integral."""
+    e = np.exp(-abs(x))
+    if x > 0:
+        return ONE / (ONE + e), x + np.log(ONE + e)
+    return e / (ONE + e), np.log(ONE + e)
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _composite(part, n_parts, volume, points, gain, shift, scale, out):
+    n_rays, n_samples, n_features = points.shape[1], points.shape[2], volume.shape[-1]
+    values = np.empty(n_features, np.float32)
+    fog = ONE - np.exp(-_sigmoid_and_softplus(-shift)[1] * scale)
+    for b in range(part, volume.shape[0], n_parts):
+        for r in range(n_rays):
+            through = ONE
+            for s in range(n_samples):
+                if _gather(volume[b], points[b, r, s], values):
+                    alpha = ONE - np.exp(-_sigmoid_and_softplus(gain * values[0] - shift)[1] * scale)
+                    weight = alpha * through
+                    for c in range(1, n_features):
+                        out[b, r, c] += weight * values[c]
+                else:
+                    alpha = fog
+                    weight = alpha * through
+                out[b, r, 0] += weight
+                through *= ONE - alpha + LEAK
+                if through < DARK:
+                    break
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _composite_backward(part, n_parts, volume, points, gain, shift, scale, grad_out, grad_volume):
+    n_rays, n_samples, n_features = points.shape[1], points.shape[2], volume.shape[-1]
+    values = np.empty((n_samples, n_features), np.float32)
+    alphas, throughs = np.empty(n_samples, np.float32), np.empty(n_samples, np.float32)
+    grads, slopes = np.empty(n_samples, np.float32), np.empty(n_samples, np.float32)
+    fog = ONE - np.exp(-_sigmoid_and_softplus(-shift)[1] * scale)
+    for b in range(part, volume.shape[0], n_parts):
+        for r in range(n_rays):
+            grad, through, n = grad_out[b, r], ONE, 0
+            for s in range(n_samples):
+                alpha, slope, weight_grad = fog, np.float32(0), grad[0]
+                if _gather(volume[b], points[b, r, s], values[s]):
+                    sigmoid, softplus = _sigmoid_and_softplus(gain * values[s, 0] - shift)
+                    clear = np.exp(-softplus * scale)
+                    alpha, slope = ONE - clear, clear * scale * sigmoid * gain
+                    for c in range(1, n_features):
+                        weight_grad += grad[c] * values[s, c]
+                alphas[s], throughs[s], grads[s], slopes[s] = alpha, through, weight_grad, slope
+                through *= ONE - alpha + LEAK
+                n = s + 1
+                if through < DARK:
+                    break
+            behind = np.float32(0)
+            for s in range(n - 1, -1, -1):
+                weight = alphas[s] * throughs[s]
+                if slopes[s] > 0:
+                    alpha_grad = throughs[s] * grads[s] - behind / (ONE - alphas[s] + LEAK)
+                    values[s, 0] = alpha_grad * slopes[s]
+                    for c in range(1, n_features):
+                        values[s, c] = weight * grad[c]
+                    _scatter(grad_volume[b], points[b, r, s], values[s])
+                behind += weight * grads[s]
 
 
 class _SampleVolume(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, volume: Tensor, points: Tensor) -> Tensor:
         out = volume.new_zeros(*points.shape[:2], volume.shape[-1])
-        launch(_forward, volume, points, out)
+        launch(_sample, volume, points, out)
         ctx.save_for_backward(points)
         ctx.shape = volume.shape
         return out
@@ -75,10 +161,33 @@ class _SampleVolume(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (points,) = ctx.saved_tensors
         grad = grad_out.new_zeros(ctx.shape)
-        launch(_backward, grad_out, points, grad)
+        launch(_sample_backward, grad_out, points, grad)
         return grad, None
+
+
+class _CompositeVolume(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, points: Tensor, medium: Medium) -> Tensor:
+        numbers = tuple(np.float32(x) for x in medium)
+        out = volume.new_zeros(*points.shape[:2], volume.shape[-1])
+        launch(_composite, volume, points, *numbers, out)
+        ctx.save_for_backward(volume, points)
+        ctx.numbers = numbers
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        volume, points = ctx.saved_tensors
+        grad = torch.zeros_like(volume)
+        launch(_composite_backward, volume, points, *ctx.numbers, grad_out, grad)
+        return grad, None, None
 
 
 def sample_volume(volume: Tensor, points: Tensor) -> Tensor:
     """Return the interpolated features; see `zero123s.ops.volume_sampling.sample_volume`."""
-    return _SampleVolume.apply(volume, points.float())
+    return _SampleVolume.apply(volume, points)
+
+
+def composite_volume(volume: Tensor, points: Tensor, medium: Medium) -> Tensor:
+    """Return what rays gather; see `zero123s.ops.volume_sampling.composite_volume`."""
+    return _CompositeVolume.apply(volume, points, medium)
