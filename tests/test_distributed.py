@@ -83,6 +83,17 @@ def test_two_processes_follow_the_curve_of_one_with_their_global_batch(start):
     assert said.count("finished: step 4") == 1, "one voice"
 
 
+def test_the_lift_alone_learns_in_two_processes(start):
+    alone = (
+        "system.components=[lift]",
+        "system.lambda_denoise=0",
+        "trainer.precision=bf16-mixed",
+        "trainer.max_steps=2",
+    )
+    run, _ = finished(start("lift", *TWO, *alone))
+    assert "lift_psnr" in json.loads((run / "run.json").read_text())["metrics"]
+
+
 def test_where_memory_runs_out_in_one_of_two_both_go_on(start):
     words = (*SHORT, "trainer.max_steps=4", *TWO)
     whole, _ = finished(start("whole", *words))

@@ -133,6 +133,11 @@ def last_loss(run: Path) -> str:
     return rows[-1]["train/denoise"]
 
 
+def test_mixed_precision_clips_and_learns(launch):
+    run = launch("mixed", "trainer.max_steps=2", "trainer.precision=bf16-mixed", "trainer.log_every_n_steps=1")
+    assert float(last_loss(run)) > 0
+
+
 def test_the_lift_alone_leaves_the_denoiser_as_it_was(launch):
     run = launch("lift", "trainer.max_steps=3", "system.components=[lift]", "system.lambda_denoise=0")
     trained = load_zero123(run / "export" / "zero123.safetensors", dtype="fp32")

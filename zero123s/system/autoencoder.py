@@ -27,6 +27,7 @@ from zero123s.system.optimizers import (
     build_optimizer,
     build_scheduler,
     check_optimizer,
+    may_fuse,
 )
 
 
@@ -159,7 +160,7 @@ class AutoencoderSystem(BaseSystem):
 
     def configure_optimizers(self) -> Any:
         """Return what Lightning wants."""
-        optimizer = build_optimizer(self.cfg.optimizer, self)
+        optimizer = build_optimizer(self.cfg.optimizer, self, fused=may_fuse(self.trainer))
         if not self.cfg.scheduler.name:
             return optimizer
         scheduler = build_scheduler(self.cfg.scheduler, optimizer)

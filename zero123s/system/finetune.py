@@ -27,7 +27,7 @@ from zero123s.randomness import generator_for, world_size
 from zero123s.schedule import Schedule
 from zero123s.structures import PosedViews
 from zero123s.system.base import SYSTEMS, BaseSystem
-from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig, build_optimizer_over, build_scheduler
+from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig, build_optimizer_over, build_scheduler, may_fuse
 from zero123s.system.optimizers import check_optimizer as check_optimizer_config
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,9 @@ class Zero123FinetuneSystem(BaseSystem):
             self.model.unet.enable_gradient_checkpointing()
         self.lambda_denoise = Schedule(cfg.lambda_denoise, "system.lambda_denoise")
         self.lambda_lift = Schedule(cfg.lambda_lift, "system.lambda_lift")
+        if self.model.lift is not None and self.lambda_denoise.is_zero:
+            # Only the denoiser reads the maps; DDP waits for the gradient of everything that is said to learn.
+            self.model.lift.to_maps.requires_grad_(False)
         self.average = training.WeightAverage(self.model, cfg.ema_decay)
         self.lpips: Lpips | None = None
         self.at_once: int | None = None
@@ -285,7 +288,7 @@ class Zero123FinetuneSystem(BaseSystem):
         cfg = self.cfg
         lr = float(cfg.optimizer.args.get("lr", 1e-4))
         groups = training.parameter_groups(self.model, cfg.components, lr, cfg.projection_lr_factor)
-        optimizer = build_optimizer_over(cfg.optimizer, groups)
+        optimizer = build_optimizer_over(cfg.optimizer, groups, fused=may_fuse(self.trainer))
         if not cfg.scheduler.name:
             return optimizer
         scheduler = build_scheduler(cfg.scheduler, optimizer)

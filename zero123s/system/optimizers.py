@@ -78,6 +78,14 @@ def check_optimizer(cfg: OptimizerConfig, key: str = "system.optimizer") -> None
         _check_args(cls, args, f"{key}.params.{module}")
 
 
+def may_fuse(trainer: Any) -> bool:
+    """Tell whether a fused optimiser goes with this trainer: one scales gradients itself, too late for clipping them.
+
+    Lightning refuses the two together in any mixed precision.
+    """
+    return trainer.gradient_clip_val is None or "mixed" not in str(trainer.precision)
+
+
 def build_optimizer(
     cfg: OptimizerConfig, model: nn.Module, key: str = "system.optimizer", fused: bool = True
 ) -> Optimizer:

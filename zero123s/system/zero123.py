@@ -34,6 +34,7 @@ from zero123s.system.optimizers import (
     build_scheduler,
     check_optimizer,
     check_scheduler,
+    may_fuse,
 )
 from zero123s.system.refinement import start_from_field
 from zero123s.system.signs import Seen, vital_signs
@@ -228,9 +229,7 @@ class Zero123System(BaseSystem):
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and scheduler from the config."""
-        # A fused optimiser unscales gradients itself, after it would be time to clip them.
-        clips_scaled = self.trainer.gradient_clip_val is not None and self.trainer.precision == "16-mixed"
-        optimizer = build_optimizer(self.cfg.optimizer, self, fused=not clips_scaled)
+        optimizer = build_optimizer(self.cfg.optimizer, self, fused=may_fuse(self.trainer))
         if not self.cfg.scheduler.name:
             return optimizer
         scheduler = build_scheduler(self.cfg.scheduler, optimizer)
