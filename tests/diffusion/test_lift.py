@@ -1,5 +1,6 @@
 """The pose lift's geometry against the project's own cameras, and its bodies against closed forms."""
 
+import copy
 import math
 
 import pytest
@@ -85,6 +86,16 @@ def test_half_precision_around_it_does_not_move_the_rays(lift):
         mixed = lift.look(volume, pose)
     torch.testing.assert_close(mixed.features, exact.features)
     torch.testing.assert_close(mixed.opacity, exact.opacity)
+
+
+def test_a_half_precision_lift_sees_what_a_whole_one_does(lift):
+    latents, pose = torch.randn(2, 4, 8, 8), pose_of(5.0, 100.0, 10.0).expand(2, -1)
+    half = copy.deepcopy(lift).bfloat16()
+    volume = half.volume(latents.bfloat16(), pose[:, 3].bfloat16())
+    torch.testing.assert_close(
+        half.look(volume, pose[:, None]).features, lift.look(volume.float(), pose[:, None]).features
+    )
+    assert half(latents.bfloat16(), pose.bfloat16()).dtype == torch.bfloat16
 
 
 def test_it_starts_nearly_empty_and_white(lift):

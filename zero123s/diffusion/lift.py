@@ -86,7 +86,8 @@ class PoseLift(nn.Module):
 
     def maps(self, view: LiftedView) -> Float[Tensor, "B C h w"]:
         """Return what the denoiser is given of a view."""
-        return self.to_maps(torch.cat([view.features, view.opacity], dim=1))
+        seen = torch.cat([view.features, view.opacity], dim=1)
+        return self.to_maps(seen.to(self.expand.weight.dtype))  # what was seen is float32 in half precision models, too
 
     def volume(self, image_latents: Float[Tensor, "B 4 h w"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B D H W G"]:
         """Lift latents of a view from polar angle `polar` (radians) to a volume in its camera's frustum."""
