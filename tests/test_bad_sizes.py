@@ -104,6 +104,7 @@ MODELS = {
     "halvings of the lift": ([("_size: 8", "_size: 7")], "latent_size that is a multiple of 2 and at least 4, not 7"),
     "a key of the lift": ([("latent_size", "latents")], "model.params.pose_lift.latents .*Did you mean 'latent_size'"),
     "a word for a number": ([("latent_size: 8", "latent_size: eight")], "latent_size must be whole numbers > 0"),
+    "a number for yes or no": ([("latent_size: 8", "latent_size: 8, mirrored: 2")], "mirrored must be true or false, not 2"),
     "patches": ([("{image_size: 32, patch", "{image_size: 40, patch")], "image_size 40 must be a multiple of patch_size 16"),
     "heads": ([("heads: 2, output", "heads: 3, output")], "heads 3 must divide width 32"),
 }  # fmt: skip

@@ -125,3 +125,28 @@ def test_one_image_is_lifted_once_for_all_its_views(tiny_v_model):
     for other in (kept, alone, each):
         torch.testing.assert_close(other, together, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(together[0, 4:], together[1, 4:], atol=1e-4), "the pose changes the maps"
+
+
+def test_a_mirrored_picture_gets_the_mirrored_answer():
+    torch.manual_seed(1)
+    sizes = {"latent_size": 8, "widths": (32, 32), "volume_channels": 4, "features": 4, "n_samples": 12, "out_channels": 8}
+    plain, mirrored = PoseLift(**sizes), PoseLift(**sizes, mirrored=True)
+    mirrored.load_state_dict(plain.state_dict(), strict=False)  # all but the mirror, which starts as the flip
+    latents, pose = torch.randn(2, 4, 8, 8), torch.cat([pose_of(30.0, 50.0, 10.0), pose_of(5.0, -120.0, 0.0)])
+    other_way = pose * torch.tensor([1.0, -1.0, 1.0, 1.0])
+    views = [
+        lift.look(lift.volume(x, p[:, 3]), p[:, None])
+        for lift in (plain, mirrored)
+        for x, p in ((latents, pose), (latents.flip(-1), other_way))
+    ]
+    assert (views[0].features - views[1].features.flip(-1)).abs().max() > 0.01, "which the network alone does not give"
+    torch.testing.assert_close(views[2].features, views[3].features.flip(-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(views[2].opacity, views[3].opacity.flip(-1), atol=1e-5, rtol=0)
+
+
+def test_the_mirrored_volume_is_the_mean_of_both():
+    torch.manual_seed(2)
+    lift = PoseLift(latent_size=8, widths=(32, 32), volume_channels=4, features=4, mirrored=True)
+    latents, polar = torch.randn(1, 4, 8, 8), torch.tensor([1.4])
+    own, other = lift._volume(latents, polar), lift._volume(latents.flip(-1), polar)
+    torch.testing.assert_close(lift.volume(latents, polar), (own + other.flip(3)) / 2)

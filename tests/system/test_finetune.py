@@ -138,6 +138,28 @@ def test_mixed_precision_clips_and_learns(launch):
     assert float(last_loss(run)) > 0
 
 
+def test_a_lift_learns_to_lift_the_mirrored_picture_too(launch):
+    start = launch("plain", "trainer.max_steps=1") / "export" / "zero123.safetensors"
+    words = ["system.model=", f"system.checkpoint={start}", "system.components=[lift]"]
+    fit = ["system.lambda_lift=0", "system.lambda_denoise=0", "system.lambda_mirror=1", "system.mirror_lift=true"]
+    run = launch("mirror", *words, *fit, "trainer.max_steps=40", "system.optimizer.args.lr=6e-3")
+    with open(run / "csv_logs" / "version_0" / "metrics.csv") as file:
+        losses = [float(row["train/mirror"]) for row in csv.DictReader(file) if row.get("train/mirror")]
+    assert losses[-1] < 0.8 * losses[0], "better than the flip it starts as"
+    model, begun = load_zero123(run / "export" / "zero123.safetensors"), load_zero123(start)
+    assert model.lift is not None and begun.lift is not None
+    assert model.lift.mirror is not None and begun.lift.mirror is None
+    assert model.config.pose_lift == {**(begun.config.pose_lift or {}), "mirrored": True}
+    for name, tensor in begun.lift.named_parameters():
+        torch.testing.assert_close(model.lift.get_parameter(name), tensor, msg=f"{name} has nothing to learn here")
+
+
+def test_a_mirror_that_is_not_there_is_told(launch, capsys):
+    with pytest.raises(AssertionError):
+        launch("no-mirror", "trainer.max_steps=1", "system.lambda_mirror=1")
+    assert "add system.mirror_lift=true" in capsys.readouterr().err
+
+
 def test_the_lift_alone_leaves_the_denoiser_as_it_was(launch):
     run = launch("lift", "trainer.max_steps=3", "system.components=[lift]", "system.lambda_denoise=0")
     trained = load_zero123(run / "export" / "zero123.safetensors", dtype="fp32")

@@ -46,6 +46,8 @@ class PoseLift(nn.Module):
         out_channels: maps that are concatenated to the denoiser's input.
         distance, fovy_deg: the camera that all pictures share.
         bound: half depth of the volume, world units.
+        mirrored: lift the input's mirror image, too, and take the mean of the volume and the other one's mirror image:
+            a mirrored picture then gets the mirrored answer.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class PoseLift(nn.Module):
         distance: float = 3.8,
         fovy_deg: float = 20.0,
         bound: float = 0.75,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
         self.latent_size, self.features, self.n_samples = latent_size, features, n_samples
@@ -78,6 +81,7 @@ class PoseLift(nn.Module):
             nn.SiLU(),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
+        self.mirror = MirrorLatents(in_channels) if mirrored else None
 
     def forward(self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "B 4"]) -> Float[Tensor, "B C h w"]:
         """Return the maps of one target view per input view; `pose` is that of the family stable-zero123."""
@@ -91,6 +95,13 @@ class PoseLift(nn.Module):
 
     def volume(self, image_latents: Float[Tensor, "B 4 h w"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B D H W G"]:
         """Lift latents of a view from polar angle `polar` (radians) to a volume in its camera's frustum."""
+        if self.mirror is None:
+            return self._volume(image_latents, polar)
+        both = torch.cat([image_latents, self.mirror(image_latents)])
+        volume, mirrored = self._volume(both, polar.repeat(2)).chunk(2)
+        return torch.lerp(volume, mirrored.flip(3), 0.5)  # its columns, left to right
+
+    def _volume(self, image_latents: Float[Tensor, "B 4 h w"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B D H W G"]:
         batch, size = len(image_latents), self.latent_size
         axis = (torch.arange(size, device=polar.device, dtype=polar.dtype) + 0.5) * (2 / size) - 1
         v, u = torch.meshgrid(axis, axis, indexing="ij")
@@ -134,14 +145,20 @@ class PoseLift(nn.Module):
     def _points(self, pose: Float[Tensor, "B 4"], size: int) -> Float[Tensor, "B P 3"]:
         """Return the samples of the target camera's rays in the volume's coordinates, in [-1, 1] inside it."""
         polar = pose[:, 3]
+        given_centre, given_frame = camera_frame(polar, torch.zeros_like(polar), self.distance)
         centre, frame = camera_frame(polar + pose[:, 0], torch.atan2(pose[:, 1], pose[:, 2]), self.distance)
         axis = ((torch.arange(size, device=pose.device, dtype=pose.dtype) + 0.5) * (2 / size) - 1) * self.tangent
+        y, x = torch.meshgrid(-axis, axis, indexing="ij")
+        rays = torch.stack([x, y, -torch.ones_like(x)], dim=-1).reshape(1, -1, 3)
+        # Origin and directions are few, samples are many: turn the former into the conditioning camera's frame.
+        rays_o = ((centre - given_centre)[:, None] @ given_frame).movedim(-1, 0)[..., None]
+        rays_d = (rays @ (frame.transpose(1, 2) @ given_frame)).movedim(-1, 0)[..., None]
         steps = (torch.arange(self.n_samples, device=pose.device, dtype=pose.dtype) + 0.5) / self.n_samples
         along = self.distance + self.bound * (2 * steps - 1)
-        y, x = torch.meshgrid(-axis, axis, indexing="ij")
-        rays = torch.stack([x, y, -torch.ones_like(x)], dim=-1).reshape(-1, 1, 3) * along[:, None]
-        world = rays.reshape(1, -1, 3) @ frame.transpose(1, 2) + centre[:, None]
-        return self.to_volume(world, polar)
+        x, y, z = (torch.addcmul(o, d, along) for o, d in zip(rays_o, rays_d, strict=True))
+        widening = (z * -self.tangent).reciprocal_()
+        place = [x.mul_(widening), y.mul_(widening).neg_(), z.add_(self.distance).div_(-self.bound)]
+        return torch.stack(place, dim=-1).flatten(1, 2)
 
     def to_volume(self, world: Float[Tensor, "B P 3"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B P 3"]:
         """Return world points in the coordinates of the volume lifted from polar angle `polar`, in [-1, 1] inside it."""
@@ -150,6 +167,33 @@ class PoseLift(nn.Module):
         depth = -local[..., 2]
         u, v = local[..., 0] / (depth * self.tangent), -local[..., 1] / (depth * self.tangent)
         return torch.stack([u, v, (depth - self.distance) / self.bound], dim=-1)
+
+
+class MirrorLatents(nn.Module):
+    """The latents of a mirrored picture from those of the picture: flipped, and mended by two small convolutions.
+
+    An autoencoder's latents are not flipped with its picture: a channel may count edges from the left. Starts as the flip.
+
+    Args:
+        channels: of the latents.
+        width: channels between the convolutions.
+    """
+
+    def __init__(self, channels: int, width: int = 16) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(channels, channels, 3, padding=1)
+        self.mend = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)
+        )
+        with torch.no_grad():
+            nn.init.dirac_(self.linear.weight)
+            for parameter in (self.linear.bias, self.mend[-1].weight, self.mend[-1].bias):
+                nn.init.zeros_(parameter)
+
+    def forward(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        """Return the latents of the mirror images."""
+        flipped = latents.flip(-1)
+        return self.linear(flipped) + self.mend(flipped)
 
 
 def camera_frame(

@@ -230,6 +230,10 @@ def _check_lift(lift: Mapping[str, Any], config: ModelConfig, source: str) -> in
     chosen = defaults | dict(lift)
     for name, value in chosen.items():
         values = value if name == "widths" and isinstance(value, list | tuple) else [value]
+        if isinstance(defaults[name], bool):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{where}: {name} must be true or false, not {value!r}.")
+            continue
         kind = int | float if isinstance(defaults[name], float) else int
         if not values or not all(isinstance(v, kind) and not isinstance(v, bool) and v > 0 for v in values):
             raise ConfigError(

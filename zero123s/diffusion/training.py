@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from zero123s.diffusion import conditioning
 from zero123s.diffusion.layout import weight_sources
+from zero123s.diffusion.lift import MirrorLatents
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.weights_file import WeightsFile
 from zero123s.errors import CheckpointError, ConfigError
@@ -141,6 +142,19 @@ def lift_loss(
     small, cover = (F.adaptive_avg_pool2d(x, size) for x in (rgb * 2 - 1, alpha))
     colour, outline = rgb_lift - small, opacity - cover
     return 0.5 * (colour.abs().mean() + colour.square().mean()) + outline.abs().mean() + outline.square().mean()
+
+
+def mirror_lift(model: Zero123Model) -> None:
+    """Let a model's lift answer with the mean of two volumes, its own and its mirror image's; see `PoseLift`.
+
+    Raises:
+        ConfigError: it has no lift.
+    """
+    if model.lift is None:
+        raise ConfigError("system.mirror_lift: this model has no lift.")
+    if model.lift.mirror is None:
+        model.lift.mirror = MirrorLatents(model.latent_channels).to(model.device)
+        model.config = replace(model.config, pose_lift={**(model.config.pose_lift or {}), "mirrored": True})
 
 
 class WeightAverage:

@@ -64,6 +64,10 @@ class Zero123FinetuneSystem(BaseSystem):
         """Weight of the denoising loss, number or schedule; at zero the denoiser does not run."""
         lambda_lift: Any = 0.0
         """Weight of the lift's own loss on colours and opacity, number or schedule."""
+        mirror_lift: bool = False
+        """Let a lift that does not lift the mirrored picture too do so from now on (`mirrored` of the model's YAML)."""
+        lambda_mirror: Any = 0.0
+        """Weight of the error of the mirrored picture's latents, which such a lift guesses; number or schedule."""
         dropout: float = 0.05
         """Share of samples that lose only the embedding, as many both, as many only the image latents."""
         high_noise_share: float = 0.0
@@ -92,7 +96,7 @@ class Zero123FinetuneSystem(BaseSystem):
     @classmethod
     def check(cls, cfg: Any) -> None:
         """Check schedules, components and optimiser; raises ConfigError."""
-        for key in ("lambda_denoise", "lambda_lift"):
+        for key in ("lambda_denoise", "lambda_lift", "lambda_mirror"):
             Schedule(getattr(cfg, key), f"system.{key}")
         check_optimizer_config(cfg.optimizer)
         if bool(cfg.model) == bool(cfg.checkpoint):
@@ -105,6 +109,8 @@ class Zero123FinetuneSystem(BaseSystem):
     def __init__(self, cfg: Config, data: BaseData, seed: int = 0) -> None:
         super().__init__(cfg, data, seed)
         self.model = self._build(cfg, seed)
+        if cfg.mirror_lift:
+            training.mirror_lift(self.model)
         self.model.requires_grad_(False)
         for name in cfg.components:
             module = getattr(self.model, name)
@@ -117,6 +123,9 @@ class Zero123FinetuneSystem(BaseSystem):
             self.model.unet.enable_gradient_checkpointing()
         self.lambda_denoise = Schedule(cfg.lambda_denoise, "system.lambda_denoise")
         self.lambda_lift = Schedule(cfg.lambda_lift, "system.lambda_lift")
+        self.lambda_mirror = Schedule(cfg.lambda_mirror, "system.lambda_mirror")
+        if not self.lambda_mirror.is_zero and (self.model.lift is None or self.model.lift.mirror is None):
+            raise ConfigError("system.lambda_mirror: this model lifts no mirrored pictures; add system.mirror_lift=true.")
         if self.model.lift is not None and self.lambda_denoise.is_zero:
             # Only the denoiser reads the maps; DDP waits for the gradient of everything that is said to learn.
             self.model.lift.to_maps.requires_grad_(False)
@@ -175,8 +184,9 @@ class Zero123FinetuneSystem(BaseSystem):
         return loss
 
     def losses(self, views: PosedViews, step: int, micro_step: int = 0) -> dict[str, Tensor]:
-        """Return the weighted terms of step `step`: denoise, lift."""
-        weights = {"lift": self.lambda_lift(step), "denoise": self.lambda_denoise(step)}
+        """Return the weighted terms of step `step`: denoise, lift, mirror."""
+        schedules = {"lift": self.lambda_lift, "denoise": self.lambda_denoise, "mirror": self.lambda_mirror}
+        weights = {name: schedule(step) for name, schedule in schedules.items()}
         n, k = views.rgba.shape[0], views.rgba.shape[1] - 1
         self.at_once = min(self.at_once or n, n)
         latents = self._latents(views, n_views=k + 1 if weights["denoise"] else 1)
@@ -219,7 +229,9 @@ class Zero123FinetuneSystem(BaseSystem):
         poses = training.pairwise_poses(self.model, views)
         terms: dict[str, Tensor] = {}
         concat = latents[:, :1].expand(-1, k, -1, -1, -1).flatten(0, 1)
-        if self.model.lift is not None:
+        if self.model.lift is not None and weights["mirror"]:
+            terms["mirror"] = weights["mirror"] * self._mirror_loss(rgb[:, 0], latents[:, 0])
+        if self.model.lift is not None and (weights["lift"] or drawn is not None):
             volume = self.model.lift.volume(latents[:, 0], poses[:, 0, 3])
             seen = self.model.lift.look(volume, poses)
             if weights["lift"]:
@@ -236,6 +248,13 @@ class Zero123FinetuneSystem(BaseSystem):
                 targets, embedding, poses.flatten(0, 1), concat, drawn
             )
         return terms
+
+    def _mirror_loss(self, rgb: Float[Tensor, "B 3 H W"], latents: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+        """Return the mean squared error of the latents that the lift takes for those of the mirrored pictures."""
+        assert self.model.lift is not None and self.model.lift.mirror is not None
+        with torch.no_grad():
+            wanted = self.model.encode_image(rgb.flip(-1))
+        return (self.model.lift.mirror(latents) - wanted).square().mean()
 
     def _denoising_loss(
         self,

@@ -17,6 +17,8 @@ ONE = np.float32(1)
 HALF = np.float32(0.5)
 DARK = np.float32(1e-5)
 """Transmittance below which a ray has seen all it will see; the rest of it is left out."""
+CLEAR = np.float32(1e-5)
+"""Share of a ray's light below which a sample is empty: its features are not read, and nothing there learns."""
 
 
 @numba.njit(cache=True, inline="always")
@@ -90,62 +92,90 @@ def _sigmoid_and_softplus(x):
     return e / (ONE + e), np.log(ONE + e)
 
 
+@numba.njit(cache=True, fastmath=True, nogil=True, inline="always")
+def _density_at(densities, point):
+    """Return the density at one point, and whether the point lies inside the volume."""
+    depth, height, width = densities.shape
+    x, fx = _cell(point[0], width)
+    y, fy = _cell(point[1], height)
+    z, fz = _cell(point[2], depth)
+    if x < -1 or y < -1 or z < -1 or x >= width or y >= height or z >= depth:
+        return np.float32(0), False
+    density = np.float32(0)
+    for k in range(2):
+        if z + k < 0 or z + k >= depth:
+            continue
+        for j in range(2):
+            if y + j < 0 or y + j >= height:
+                continue
+            row = densities[z + k, y + j]
+            left = row[x] if x >= 0 else np.float32(0)
+            right = row[x + 1] if x + 1 < width else np.float32(0)
+            w = (fy if j else ONE - fy) * (fz if k else ONE - fz)
+            density += w * (left + fx * (right - left))
+    return density, True
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _walk(densities, points, gain, shift, scale, fog, alphas, slopes, throughs):
+    """Write opacity, its slope over the density, and the light that arrives for every sample; return how many get any."""
+    through = ONE
+    for s in range(points.shape[0]):
+        alpha, slope = fog, np.float32(0)
+        density, inside = _density_at(densities, points[s])
+        if inside:
+            sigmoid, softplus = _sigmoid_and_softplus(gain * density - shift)
+            clear = np.exp(-softplus * scale)
+            alpha, slope = ONE - clear, clear * scale * sigmoid * gain
+        alphas[s], slopes[s], throughs[s] = alpha, slope, through
+        through *= ONE - alpha + LEAK
+        if through < DARK:
+            return s + 1
+    return points.shape[0]
+
+
 @numba.njit(cache=True, fastmath=True, nogil=True)
 def _composite(part, n_parts, volume, points, gain, shift, scale, out):
     n_rays, n_samples, n_features = points.shape[1], points.shape[2], volume.shape[-1]
     values = np.empty(n_features, np.float32)
+    alphas, slopes, throughs = np.empty(n_samples, np.float32), np.empty(n_samples, np.float32), np.empty(n_samples, np.float32)
     fog = ONE - np.exp(-_sigmoid_and_softplus(-shift)[1] * scale)
     for b in range(part, volume.shape[0], n_parts):
+        densities = volume[b, ..., 0].copy()
         for r in range(n_rays):
-            through = ONE
-            for s in range(n_samples):
-                if _gather(volume[b], points[b, r, s], values):
-                    alpha = ONE - np.exp(-_sigmoid_and_softplus(gain * values[0] - shift)[1] * scale)
-                    weight = alpha * through
+            n = _walk(densities, points[b, r], gain, shift, scale, fog, alphas, slopes, throughs)
+            for s in range(n):
+                weight = alphas[s] * throughs[s]
+                out[b, r, 0] += weight
+                if slopes[s] > 0 and weight > CLEAR:
+                    _gather(volume[b], points[b, r, s], values)
                     for c in range(1, n_features):
                         out[b, r, c] += weight * values[c]
-                else:
-                    alpha = fog
-                    weight = alpha * through
-                out[b, r, 0] += weight
-                through *= ONE - alpha + LEAK
-                if through < DARK:
-                    break
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
 def _composite_backward(part, n_parts, volume, points, gain, shift, scale, grad_out, grad_volume):
     n_rays, n_samples, n_features = points.shape[1], points.shape[2], volume.shape[-1]
-    values = np.empty((n_samples, n_features), np.float32)
-    alphas, throughs = np.empty(n_samples, np.float32), np.empty(n_samples, np.float32)
-    grads, slopes = np.empty(n_samples, np.float32), np.empty(n_samples, np.float32)
+    values = np.empty(n_features, np.float32)
+    alphas, slopes, throughs = np.empty(n_samples, np.float32), np.empty(n_samples, np.float32), np.empty(n_samples, np.float32)
     fog = ONE - np.exp(-_sigmoid_and_softplus(-shift)[1] * scale)
     for b in range(part, volume.shape[0], n_parts):
+        densities = volume[b, ..., 0].copy()
         for r in range(n_rays):
-            grad, through, n = grad_out[b, r], ONE, 0
-            for s in range(n_samples):
-                alpha, slope, weight_grad = fog, np.float32(0), grad[0]
-                if _gather(volume[b], points[b, r, s], values[s]):
-                    sigmoid, softplus = _sigmoid_and_softplus(gain * values[s, 0] - shift)
-                    clear = np.exp(-softplus * scale)
-                    alpha, slope = ONE - clear, clear * scale * sigmoid * gain
-                    for c in range(1, n_features):
-                        weight_grad += grad[c] * values[s, c]
-                alphas[s], throughs[s], grads[s], slopes[s] = alpha, through, weight_grad, slope
-                through *= ONE - alpha + LEAK
-                n = s + 1
-                if through < DARK:
-                    break
+            grad = grad_out[b, r]
+            n = _walk(densities, points[b, r], gain, shift, scale, fog, alphas, slopes, throughs)
             behind = np.float32(0)
             for s in range(n - 1, -1, -1):
-                weight = alphas[s] * throughs[s]
-                if slopes[s] > 0:
-                    alpha_grad = throughs[s] * grads[s] - behind / (ONE - alphas[s] + LEAK)
-                    values[s, 0] = alpha_grad * slopes[s]
+                weight, weight_grad = alphas[s] * throughs[s], grad[0]
+                if slopes[s] > 0 and weight > CLEAR:
+                    _gather(volume[b], points[b, r, s], values)
                     for c in range(1, n_features):
-                        values[s, c] = weight * grad[c]
-                    _scatter(grad_volume[b], points[b, r, s], values[s])
-                behind += weight * grads[s]
+                        weight_grad += grad[c] * values[c]
+                        values[c] = weight * grad[c]
+                    alpha_grad = throughs[s] * weight_grad - behind / (ONE - alphas[s] + LEAK)
+                    values[0] = alpha_grad * slopes[s]
+                    _scatter(grad_volume[b], points[b, r, s], values)
+                behind += weight * weight_grad
 
 
 class _SampleVolume(torch.autograd.Function):
