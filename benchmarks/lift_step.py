@@ -2,20 +2,25 @@
 
     python benchmarks/lift_step.py [--output lift_step.json]
 
-16 objects, three views each, the bundled model's sizes; medians of process CPU seconds on one thread, forward and
-backward. `grid_sample` is the plain-torch reference: sampled features in memory, then batched products.
+16 generated objects, three views each, the bundled model and its lift's volumes of them (which are clear but for a
+tenth); medians of process CPU seconds on one thread, forward and backward. `reference` is plain torch: sampled features in
+memory, then batched products.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import compare
 import torch
 
+from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint import load_zero123
 from zero123s.diffusion.lift import PoseLift
-from zero123s.diffusion.training import lift_loss
+from zero123s.diffusion.model import Zero123Model
+from zero123s.diffusion.training import lift_loss, pairwise_poses
 from zero123s.ops.volume_sampling import composite_volume
+from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
 WEIGHTS = Path(__file__).parents[1] / "load" / "zero123" / "small_zero123.safetensors"
 OBJECTS, VIEWS = 16, 3
@@ -29,6 +34,16 @@ def step(lift: PoseLift, latents: torch.Tensor, poses: torch.Tensor, half: bool)
         lift_loss(seen.features[:, :3], seen.opacity, pictures[:, :3], pictures[:, 3:]).backward()
 
 
+def inputs(model: Zero123Model) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the latents of the objects' first views and the poses of the others."""
+    with tempfile.TemporaryDirectory() as folder:
+        render_dataset(procedural_objects(9_100_000, OBJECTS + 1), folder, RenderSettings(views=8, size=64, seed=1))
+        data = RenderedViews(RenderedViews.Config(folder, batch_size=OBJECTS, n_targets=VIEWS, held_out=1))
+        data.prepare()
+        views = data.batch_at(0)
+    return model.encode_image(views.on_white()[:, 0]), pairwise_poses(model, views)
+
+
 def main() -> None:
     """Print and write the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,11 +52,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    lift = load_zero123(WEIGHTS, dtype="fp32").lift
+    model = load_zero123(WEIGHTS, dtype="fp32")
+    lift = model.lift
     assert lift is not None
+    latents, poses = inputs(model)
     lift.requires_grad_(True)
-    latents, poses = torch.randn(OBJECTS, 4, 16, 16), torch.randn(OBJECTS, VIEWS, 4) * 0.3
-    poses[..., 3] = poses[:, :1, 3] + 1.4
     results: dict[str, dict] = {}
 
     volume = lift.volume(latents, poses[:, 0, 3]).detach().requires_grad_()

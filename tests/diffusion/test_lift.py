@@ -129,7 +129,14 @@ def test_one_image_is_lifted_once_for_all_its_views(tiny_v_model):
 
 def test_a_mirrored_picture_gets_the_mirrored_answer():
     torch.manual_seed(1)
-    sizes = {"latent_size": 8, "widths": (32, 32), "volume_channels": 4, "features": 4, "n_samples": 12, "out_channels": 8}
+    sizes = {
+        "latent_size": 8,
+        "widths": (32, 32),
+        "volume_channels": 4,
+        "features": 4,
+        "n_samples": 12,
+        "out_channels": 8,
+    }
     plain, mirrored = PoseLift(**sizes), PoseLift(**sizes, mirrored=True)
     mirrored.load_state_dict(plain.state_dict(), strict=False)  # all but the mirror, which starts as the flip
     latents, pose = torch.randn(2, 4, 8, 8), torch.cat([pose_of(30.0, 50.0, 10.0), pose_of(5.0, -120.0, 0.0)])

@@ -147,8 +147,10 @@ def test_a_lift_learns_to_lift_the_mirrored_picture_too(launch):
         losses = [float(row["train/mirror"]) for row in csv.DictReader(file) if row.get("train/mirror")]
     assert losses[-1] < 0.8 * losses[0], "better than the flip it starts as"
     model, begun = load_zero123(run / "export" / "zero123.safetensors"), load_zero123(start)
-    assert model.lift is not None and begun.lift is not None
-    assert model.lift.mirror is not None and begun.lift.mirror is None
+    assert model.lift is not None
+    assert begun.lift is not None
+    assert model.lift.mirror is not None
+    assert begun.lift.mirror is None
     assert model.config.pose_lift == {**(begun.config.pose_lift or {}), "mirrored": True}
     for name, tensor in begun.lift.named_parameters():
         torch.testing.assert_close(model.lift.get_parameter(name), tensor, msg=f"{name} has nothing to learn here")

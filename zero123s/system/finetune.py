@@ -125,7 +125,9 @@ class Zero123FinetuneSystem(BaseSystem):
         self.lambda_lift = Schedule(cfg.lambda_lift, "system.lambda_lift")
         self.lambda_mirror = Schedule(cfg.lambda_mirror, "system.lambda_mirror")
         if not self.lambda_mirror.is_zero and (self.model.lift is None or self.model.lift.mirror is None):
-            raise ConfigError("system.lambda_mirror: this model lifts no mirrored pictures; add system.mirror_lift=true.")
+            raise ConfigError(
+                "system.lambda_mirror: this model lifts no mirrored pictures; add system.mirror_lift=true."
+            )
         if self.model.lift is not None and self.lambda_denoise.is_zero:
             # Only the denoiser reads the maps; DDP waits for the gradient of everything that is said to learn.
             self.model.lift.to_maps.requires_grad_(False)
@@ -251,7 +253,8 @@ class Zero123FinetuneSystem(BaseSystem):
 
     def _mirror_loss(self, rgb: Float[Tensor, "B 3 H W"], latents: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
         """Return the mean squared error of the latents that the lift takes for those of the mirrored pictures."""
-        assert self.model.lift is not None and self.model.lift.mirror is not None
+        assert self.model.lift is not None
+        assert self.model.lift.mirror is not None
         with torch.no_grad():
             wanted = self.model.encode_image(rgb.flip(-1))
         return (self.model.lift.mirror(latents) - wanted).square().mean()

@@ -138,7 +138,11 @@ def _walk(densities, points, gain, shift, scale, fog, alphas, slopes, throughs):
 def _composite(part, n_parts, volume, points, gain, shift, scale, out):
     n_rays, n_samples, n_features = points.shape[1], points.shape[2], volume.shape[-1]
     values = np.empty(n_features, np.float32)
-    alphas, slopes, throughs = np.empty(n_samples, np.float32), np.empty(n_samples, np.float32), np.empty(n_samples, np.float32)
+    alphas, slopes, throughs = (
+        np.empty(n_samples, np.float32),
+        np.empty(n_samples, np.float32),
+        np.empty(n_samples, np.float32),
+    )
     fog = ONE - np.exp(-_sigmoid_and_softplus(-shift)[1] * scale)
     for b in range(part, volume.shape[0], n_parts):
         densities = volume[b, ..., 0].copy()
@@ -157,7 +161,11 @@ def _composite(part, n_parts, volume, points, gain, shift, scale, out):
 def _composite_backward(part, n_parts, volume, points, gain, shift, scale, grad_out, grad_volume):
     n_rays, n_samples, n_features = points.shape[1], points.shape[2], volume.shape[-1]
     values = np.empty(n_features, np.float32)
-    alphas, slopes, throughs = np.empty(n_samples, np.float32), np.empty(n_samples, np.float32), np.empty(n_samples, np.float32)
+    alphas, slopes, throughs = (
+        np.empty(n_samples, np.float32),
+        np.empty(n_samples, np.float32),
+        np.empty(n_samples, np.float32),
+    )
     fog = ONE - np.exp(-_sigmoid_and_softplus(-shift)[1] * scale)
     for b in range(part, volume.shape[0], n_parts):
         densities = volume[b, ..., 0].copy()
