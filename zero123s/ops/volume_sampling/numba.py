@@ -13,6 +13,7 @@ from torch import Tensor
 from zero123s.ops.kernels import launch
 from zero123s.ops.volume_sampling.reference import LEAK, Medium
 
+ZERO = np.float32(0)
 ONE = np.float32(1)
 HALF = np.float32(0.5)
 DARK = np.float32(1e-5)
@@ -100,8 +101,8 @@ def _density_at(densities, point):
     y, fy = _cell(point[1], height)
     z, fz = _cell(point[2], depth)
     if x < -1 or y < -1 or z < -1 or x >= width or y >= height or z >= depth:
-        return np.float32(0), False
-    density = np.float32(0)
+        return ZERO, False
+    density = ZERO
     for k in range(2):
         if z + k < 0 or z + k >= depth:
             continue
@@ -109,19 +110,20 @@ def _density_at(densities, point):
             if y + j < 0 or y + j >= height:
                 continue
             row = densities[z + k, y + j]
-            left = row[x] if x >= 0 else np.float32(0)
-            right = row[x + 1] if x + 1 < width else np.float32(0)
+            left = row[x] if x >= 0 else ZERO
+            right = row[x + 1] if x + 1 < width else ZERO
             w = (fy if j else ONE - fy) * (fz if k else ONE - fz)
             density += w * (left + fx * (right - left))
     return density, True
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def _walk(densities, points, gain, shift, scale, fog, alphas, slopes, throughs):
+def _walk(densities, points, gain, shift, scale, fog, ray):
     """Write opacity, its slope over the density, and the light that arrives for every sample; return how many get any."""
+    alphas, slopes, throughs = ray[0], ray[1], ray[2]
     through = ONE
     for s in range(points.shape[0]):
-        alpha, slope = fog, np.float32(0)
+        alpha, slope = fog, ZERO
         density, inside = _density_at(densities, points[s])
         if inside:
             sigmoid, softplus = _sigmoid_and_softplus(gain * density - shift)
@@ -138,16 +140,13 @@ def _walk(densities, points, gain, shift, scale, fog, alphas, slopes, throughs):
 def _composite(part, n_parts, volume, points, gain, shift, scale, out):
     n_rays, n_samples, n_features = points.shape[1], points.shape[2], volume.shape[-1]
     values = np.empty(n_features, np.float32)
-    alphas, slopes, throughs = (
-        np.empty(n_samples, np.float32),
-        np.empty(n_samples, np.float32),
-        np.empty(n_samples, np.float32),
-    )
+    ray = np.empty((3, n_samples), np.float32)
+    alphas, slopes, throughs = ray[0], ray[1], ray[2]
     fog = ONE - np.exp(-_sigmoid_and_softplus(-shift)[1] * scale)
     for b in range(part, volume.shape[0], n_parts):
         densities = volume[b, ..., 0].copy()
         for r in range(n_rays):
-            n = _walk(densities, points[b, r], gain, shift, scale, fog, alphas, slopes, throughs)
+            n = _walk(densities, points[b, r], gain, shift, scale, fog, ray)
             for s in range(n):
                 weight = alphas[s] * throughs[s]
                 out[b, r, 0] += weight
@@ -161,18 +160,15 @@ def _composite(part, n_parts, volume, points, gain, shift, scale, out):
 def _composite_backward(part, n_parts, volume, points, gain, shift, scale, grad_out, grad_volume):
     n_rays, n_samples, n_features = points.shape[1], points.shape[2], volume.shape[-1]
     values = np.empty(n_features, np.float32)
-    alphas, slopes, throughs = (
-        np.empty(n_samples, np.float32),
-        np.empty(n_samples, np.float32),
-        np.empty(n_samples, np.float32),
-    )
+    ray = np.empty((3, n_samples), np.float32)
+    alphas, slopes, throughs = ray[0], ray[1], ray[2]
     fog = ONE - np.exp(-_sigmoid_and_softplus(-shift)[1] * scale)
     for b in range(part, volume.shape[0], n_parts):
         densities = volume[b, ..., 0].copy()
         for r in range(n_rays):
             grad = grad_out[b, r]
-            n = _walk(densities, points[b, r], gain, shift, scale, fog, alphas, slopes, throughs)
-            behind = np.float32(0)
+            n = _walk(densities, points[b, r], gain, shift, scale, fog, ray)
+            behind = ZERO
             for s in range(n - 1, -1, -1):
                 weight, weight_grad = alphas[s] * throughs[s], grad[0]
                 if slopes[s] > 0 and weight > CLEAR:
