@@ -39,15 +39,17 @@ def test_it_is_small_and_says_what_it_is():
 def test_it_knows_where_the_camera_went(unseen_views):
     model = load_zero123(locate_checkpoint("auto").path, dtype="fp32")
     gates = pose_gates(model, unseen_views)
-    # Measured 2.04 and 1.37, in pictures 2.37 and 1.50, with 48 pairs; the weights before had 1.9 and 1.3.
-    assert gates["shuffled_ratio"] > 1.9
-    assert gates["mirrored_ratio"] > 1.3
-    assert gates["picture_shuffled_ratio"] > 2.2
-    assert gates["picture_mirrored_ratio"] > 1.4
+    # Measured 2.75 and 1.73, in pictures 3.26 and 1.96, with 48 pairs; the gates are 2.0 and 1.6. The weights before had
+    # 2.04 and 1.37, 2.37 and 1.50.
+    assert gates["shuffled_ratio"] > 2.4
+    assert gates["mirrored_ratio"] > 1.6
+    assert gates["picture_shuffled_ratio"] > 2.9
+    assert gates["picture_mirrored_ratio"] > 1.8
     lifted = lift_scores(model, unseen_views)
     copied = image_scores(unseen_views.on_white()[:, 0], unseen_views)
-    assert lifted["lift_iou"] > copied["mask_iou"] + 0.02
-    assert lifted["lift_psnr"] > copied["psnr"] + 4
+    # Measured 0.82 and 22.1 dB; copying the input 0.58 and 15.7 dB.
+    assert lifted["lift_iou"] > copied["mask_iou"] + 0.18
+    assert lifted["lift_psnr"] > copied["psnr"] + 5.5
 
 
 def test_the_main_job_makes_a_mesh_of_the_sample_picture(tmp_path):
