@@ -12,7 +12,7 @@ from PIL import Image
 
 from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.exporter import EXPORTERS
-from zero123s.exporter.mesh_exporter import MeshExporter
+from zero123s.exporter.mesh_exporter import MeshExporter, field_colors
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.mesh import mesh_health
 from zero123s.ops.metrics import mask_iou, psnr
@@ -239,3 +239,32 @@ def test_nothing_is_cut_beside_the_frame(tmp_path):
     exporter = MeshExporter(MeshExporter.Config(formats=["stl"], **SMALL))
     cut, whole = (exporter(TwoTone(), tmp_path, threshold=50.0, reference=r).mesh for r in (filled, None))
     assert np.ptp(cut.vertices, axis=0) == pytest.approx(np.ptp(whole.vertices, axis=0), abs=0.01)
+
+
+class Layers:
+    """Density by depth below x = 0; green above a depth of 0.03, red below it."""
+
+    def __init__(self, sigma):
+        self.sigma = sigma
+
+    def density(self, x):
+        return torch.where(x[:, 0] < 0, self.sigma, 0.0)
+
+    def query(self, x, dirs, outputs):
+        red = (x[:, 0] < -0.03).float()
+        return FieldOutput(sigma=self.density(x), rgb=torch.stack([red, 1 - red, torch.zeros_like(red)], dim=-1))
+
+
+@pytest.mark.parametrize("sigma", [1.0, 40.0])
+def test_colours_are_those_that_a_ray_through_the_surface_gathers(sigma):
+    # 9 samples from 0.09 before to 0.09 behind the surface: those at 0.02, 0.04, 0.06 and 0.08 behind it are dense.
+    seen = field_colors(Layers(sigma), np.zeros((3, 3)), np.array([[-1.0, 0, 0]] * 3), depth=0.09)
+    clear = np.exp(-sigma * 0.02)
+    green, red = 1 - clear, clear - clear**4
+    assert seen == pytest.approx(np.array([[red, green, 0]] * 3) / (1 - clear**4), abs=1e-5)
+
+
+def test_where_nothing_stands_the_colour_is_that_of_the_point():
+    points, inwards = np.array([[-0.02, 0, 0], [-0.04, 0, 0]]), np.array([[-1.0, 0, 0]] * 2)
+    assert field_colors(Layers(1e-3), points, inwards, depth=0.09).tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert field_colors(Layers(1e3), points, inwards).tolist() == [[0, 1, 0], [1, 0, 0]], "no depth: the same"

@@ -20,6 +20,7 @@ from zero123s.ops.silhouette import beside_the_silhouette
 from zero123s.ops.surface import SurfaceOptions, check_threshold, find_surface, surface_threshold
 from zero123s.ops.texture import SurfacePoints, bake
 from zero123s.ops.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
+from zero123s.options import option
 from zero123s.structures import Mesh, RadianceField, ReferenceView
 
 
@@ -69,6 +70,9 @@ class MeshExporter(BaseExporter):
         """Make texture coordinates."""
         save_texture: bool = True
         """Bake the colours; without, or without save_uv, they go to the vertices."""
+        color_depth: float = option(0.0, low=0)
+        """Field colours are composited along a short ray through the surface, as a renderer does, from this far (scene
+        units) before it to as far behind; 0 = the colour at the very point, which no loss has ever seen alone."""
         texture_size: int = 1024
         """Edge of the texture in texels, 64 to 8192."""
         texture_format: str = "png"
@@ -229,7 +233,7 @@ class MeshExporter(BaseExporter):
     def _color(self, mesh: Mesh, field: RadianceField, reference: ReferenceView | None, stats: dict[str, Any]) -> None:
         """Bake the field's colours, each point seen from straight outside, and the photos where they see it."""
         assert mesh.normals is not None
-        base = field_colors(field, mesh.vertices, -mesh.normals)
+        base = field_colors(field, mesh.vertices, -mesh.normals, self.cfg.color_depth)
         blend = None
         if reference is not None and self.cfg.project_photo:
             blend = PhotoBlend(mesh, base, reference, self.cfg.photo_views)
@@ -239,7 +243,7 @@ class MeshExporter(BaseExporter):
             mesh.vertex_colors = base
 
         def color(surface: SurfacePoints) -> np.ndarray:
-            colors = field_colors(field, surface.points, -surface.normals)
+            colors = field_colors(field, surface.points, -surface.normals, self.cfg.color_depth)
             if blend is None:
                 return colors
             return blend(colors, surface.points, surface.normals, surface.interpolate(blend.correction))
@@ -287,14 +291,38 @@ def _add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int)
     mesh.normal_map = bake_normal_map(mesh.vertices, mesh.normals, mesh.tangents, mesh.faces, mesh.uvs, dense, size)
 
 
-def field_colors(field: RadianceField, points: np.ndarray, dirs: np.ndarray, chunk: int = 262144) -> np.ndarray:
-    """Return the field's colour at N points seen along unit `dirs`, N 3 in [0, 1]."""
+COLOR_SAMPLES = 9
+"""Along a ray through the surface; odd: the middle one is the point itself."""
+LEAST_OPACITY = 0.05
+"""Of that ray, for its colour to be taken."""
+
+
+def field_colors(
+    field: RadianceField, points: np.ndarray, dirs: np.ndarray, depth: float = 0.0, chunk: int = 262144
+) -> np.ndarray:
+    """Return the field's colour at N points seen along unit `dirs`, N 3 in [0, 1].
+
+    With a `depth`, colours and densities from that far before the points to as far behind are composited front to back;
+    where almost nothing stands there, the colour is that at the point.
+    """
     out = np.empty((len(points), 3), np.float32)
+    step = 2 * depth / COLOR_SAMPLES
+    offsets = (torch.arange(COLOR_SAMPLES if depth else 1) - (COLOR_SAMPLES // 2 if depth else 0)) * step
+    chunk //= len(offsets)
     for start in range(0, len(points), chunk):
         part = slice(start, start + chunk)
-        x = torch.from_numpy(np.ascontiguousarray(points[part], np.float32))
-        d = torch.from_numpy(np.ascontiguousarray(dirs[part], np.float32))
-        rgb = field.query(x, d, frozenset({"rgb"})).rgb
+        x, d = (torch.from_numpy(np.ascontiguousarray(a[part], np.float32))[:, None] for a in (points, dirs))
+        samples, seen_along = (x + d * offsets[:, None]).flatten(0, 1), d.expand(-1, len(offsets), -1).flatten(0, 1)
+        rgb = field.query(samples, seen_along, frozenset({"rgb"})).rgb
         assert rgb is not None
-        out[part] = rgb.detach().cpu().numpy()
+        rgb = rgb.detach().unflatten(0, (-1, len(offsets)))
+        colors = rgb[:, len(offsets) // 2]
+        if depth:
+            clear = torch.exp(-field.density(samples).detach().unflatten(0, (-1, len(offsets))) * step)
+            through = torch.cat([torch.ones_like(clear[:, :1]), clear.cumprod(1)[:, :-1]], dim=1)
+            weights = through * (1 - clear)
+            total = weights.sum(1, keepdim=True)
+            composited = (weights[..., None] * rgb).sum(1) / total.clamp_min(LEAST_OPACITY)
+            colors = torch.where(total > LEAST_OPACITY, composited, colors)
+        out[part] = colors.cpu().numpy()
     return out.clip(0, 1)
