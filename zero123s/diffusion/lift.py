@@ -182,13 +182,12 @@ class MirrorLatents(nn.Module):
     def __init__(self, channels: int, width: int = 16) -> None:
         super().__init__()
         self.linear = nn.Conv2d(channels, channels, 3, padding=1)
-        self.mend = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)
-        )
-        with torch.no_grad():
-            nn.init.dirac_(self.linear.weight)
-            for parameter in (self.linear.bias, self.mend[-1].weight, self.mend[-1].bias):
-                nn.init.zeros_(parameter)
+        last = nn.Conv2d(width, channels, 3, padding=1)
+        self.mend = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), last)
+        nn.init.dirac_(self.linear.weight)
+        for parameter in (self.linear.bias, last.weight, last.bias):
+            assert parameter is not None
+            nn.init.zeros_(parameter)
 
     def forward(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         """Return the latents of the mirror images."""
