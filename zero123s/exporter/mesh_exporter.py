@@ -13,6 +13,7 @@ from zero123s.exporter.base import EXPORTERS, BaseExporter, ExportResult, Progre
 from zero123s.exporter.plot import write_threshold_plot
 from zero123s.exporter.poster import write_poster
 from zero123s.exporter.writers import WRITERS
+from zero123s.ops.compositing import composite
 from zero123s.ops.mesh import mesh_health, remove_small_components, simplify, vertex_normals
 from zero123s.ops.normal_map import bake_normal_map, vertex_tangents
 from zero123s.ops.photo import Photos, exposure_match, membrane
@@ -306,23 +307,24 @@ def field_colors(
     where almost nothing stands there, the colour is that at the point.
     """
     out = np.empty((len(points), 3), np.float32)
-    step = 2 * depth / COLOR_SAMPLES
-    offsets = (torch.arange(COLOR_SAMPLES if depth else 1) - (COLOR_SAMPLES // 2 if depth else 0)) * step
-    chunk //= len(offsets)
+    n = COLOR_SAMPLES if depth else 1
+    step = 2 * depth / n
+    offsets = (torch.arange(n) - n // 2) * step
+    chunk //= n
     for start in range(0, len(points), chunk):
         part = slice(start, start + chunk)
         x, d = (torch.from_numpy(np.ascontiguousarray(a[part], np.float32))[:, None] for a in (points, dirs))
-        samples, seen_along = (x + d * offsets[:, None]).flatten(0, 1), d.expand(-1, len(offsets), -1).flatten(0, 1)
-        rgb = field.query(samples, seen_along, frozenset({"rgb"})).rgb
-        assert rgb is not None
-        rgb = rgb.detach().unflatten(0, (-1, len(offsets)))
-        colors = rgb[:, len(offsets) // 2]
+        samples, seen_along = (x + d * offsets[:, None]).flatten(0, 1), d.expand(-1, n, -1).flatten(0, 1)
+        seen = field.query(samples, seen_along, frozenset({"rgb"}))
+        assert seen.rgb is not None
+        rgb = seen.rgb.detach()
+        colors = rgb[n // 2 :: n]
         if depth:
-            clear = torch.exp(-field.density(samples).detach().unflatten(0, (-1, len(offsets))) * step)
-            through = torch.cat([torch.ones_like(clear[:, :1]), clear.cumprod(1)[:, :-1]], dim=1)
-            weights = through * (1 - clear)
-            total = weights.sum(1, keepdim=True)
-            composited = (weights[..., None] * rgb).sum(1) / total.clamp_min(LEAST_OPACITY)
-            colors = torch.where(total > LEAST_OPACITY, composited, colors)
+            t = (offsets + depth).repeat(len(x)).to(rgb)
+            first = torch.arange(0, len(rgb), n, device=rgb.device)
+            rays = torch.stack([first, torch.full_like(first, n)], dim=1)
+            _, opacity, _, gathered = composite(seen.sigma.detach(), t - step / 2, t + step / 2, rays, rgb)
+            stands = opacity[:, None] > LEAST_OPACITY
+            colors = torch.where(stands, gathered / opacity[:, None].clamp_min(LEAST_OPACITY), colors)
         out[part] = colors.cpu().numpy()
     return out.clip(0, 1)
