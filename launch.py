@@ -2,7 +2,7 @@
 
 import sys
 
-from zero123s.cli import main
+from zero123s.commands.launch import main
 
 if __name__ == "__main__":
     sys.exit(main())

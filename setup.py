@@ -56,7 +56,7 @@ setup(
         "tensorboard",
         "tqdm",
     ],
-    entry_points={"console_scripts": ["zero123s=zero123s.commands:main"]},
+    entry_points={"console_scripts": ["zero123s=zero123s.commands.main:main"]},
     extras_require={
         "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
         # renderer_type: mesh-rasterizer on CUDA. It is built against the torch that is there: install setuptools, wheel

@@ -96,7 +96,7 @@ def batch(pictures: Path, out: Path, words: list[str], workers: int, kills: int)
     killed: list[str] = []
     threading.Thread(target=kill_workers, args=(out, kills, killed), daemon=True).start()
     started = time.perf_counter()
-    start = "import sys; from zero123s.commands import main; sys.exit(main())"
+    start = "import sys; from zero123s.commands.main import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "batch", str(pictures), "--out", str(out)]
     subprocess.run([*command, "--workers", str(workers), *words], cwd=REPOSITORY, check=True)
     return time.perf_counter() - started, killed

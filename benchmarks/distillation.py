@@ -14,11 +14,11 @@ import compare
 import torch
 from train_step import Clock, seconds_per_step
 
-from zero123s.cli import check_experiment
-from zero123s.config import load_config
+from zero123s.commands.launch import check_experiment
+from zero123s.config.load import load_config
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.session import Session
+from zero123s.run.runner import Session
 from zero123s.structures import ReferenceView
 
 REPOSITORY = Path(__file__).parents[1]

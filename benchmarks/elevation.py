@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from zero123s.diffusion.checkpoint import load_zero123
-from zero123s.diffusion.locate import locate_checkpoint
+from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.volume_sampling import sample_volume

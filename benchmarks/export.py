@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zero123s.config import parse_slot
+from zero123s.config.load import parse_slot
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.geometry import GEOMETRIES
 from zero123s.material import MATERIALS
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.rasterize import render_mesh
+from zero123s.ops.rasterization.software import render_mesh
 from zero123s.structures import Mesh, ReferenceView
 from zero123s.system.field import GeometryMaterialField
 

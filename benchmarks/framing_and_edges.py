@@ -17,8 +17,8 @@ from preprocess_quality import as_jpeg, draw_background, draw_object
 from scipy.spatial import cKDTree
 from skimage.measure import find_contours
 
+from zero123s.images.io import LoadedImage, composite
 from zero123s.preprocess.framing import Framing, apply_framing, frame_object
-from zero123s.preprocess.images import LoadedImage, composite
 from zero123s.preprocess.segment import segment
 
 SIZE = 256

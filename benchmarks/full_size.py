@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from zero123s.diffusion import layout
-from zero123s.diffusion.checkpoint import COMPONENTS, load_zero123
+from zero123s.diffusion.checkpoint import layout
+from zero123s.diffusion.checkpoint.load import COMPONENTS, load_zero123
+from zero123s.diffusion.checkpoint.weights_file import open_weights
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.model_config import ModelConfig
-from zero123s.diffusion.weights_file import open_weights
 from zero123s.guidance.options import DistillationConfig, distillation_gradient
 from zero123s.guidance.sds import sds_loss
 from zero123s.guidance.zero123 import StableZero123Guidance

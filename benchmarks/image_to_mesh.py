@@ -18,13 +18,13 @@ import torch
 import trimesh
 from skimage.measure import marching_cubes
 
-from zero123s.cli import main as launch
+from zero123s.commands.launch import main as launch
 from zero123s.diffusion.model import Zero123Model
+from zero123s.images.io import write_png_atomic
+from zero123s.mesh.metrics import mask_iou, psnr, volume_iou
+from zero123s.mesh.scene_mesh import SceneMesh
 from zero123s.ops.cameras import orbit_cameras, project
-from zero123s.ops.metrics import mask_iou, psnr, volume_iou
-from zero123s.ops.rasterize import on_white, render_mesh
-from zero123s.preprocess.images import write_png_atomic
-from zero123s.scenes.mesh import SceneMesh
+from zero123s.ops.rasterization.software import on_white, render_mesh
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.render import render_views
 from zero123s.structures import Cameras, Mesh

@@ -10,12 +10,12 @@ import argparse
 import json
 from pathlib import Path
 
-from zero123s.cli import main as launch
-from zero123s.evaluate.command import evaluate
+from zero123s.commands.evaluate import evaluate
+from zero123s.commands.launch import main as launch
+from zero123s.images.io import write_png_atomic
+from zero123s.mesh.readers import read_mesh
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.rasterize import on_white, render_mesh
-from zero123s.preprocess.images import write_png_atomic
-from zero123s.scenes.mesh_files import read_mesh
+from zero123s.ops.rasterization.software import on_white, render_mesh
 from zero123s.scenes.nerf_synthetic import write_nerf_synthetic
 from zero123s.scenes.procedural import named
 from zero123s.scenes.samples import SAMPLES

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from zero123s.data.rendered_views import RenderedViews
-from zero123s.diffusion.checkpoint import load_zero123
-from zero123s.diffusion.locate import locate_checkpoint
+from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates, sample_views
-from zero123s.preprocess.images import write_png_atomic
+from zero123s.images.io import write_png_atomic
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
 from zero123s.scenes.mesh_collections import mesh_objects
 from zero123s.structures import PosedViews

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from zero123s.preprocess.images import LoadedImage, composite, unpremultiply, write_png_atomic
+from zero123s.images.io import LoadedImage, composite, unpremultiply, write_png_atomic
 from zero123s.preprocess.segment import THRESHOLD, segment
 
 SIZE = 320

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from zero123s.first_stage import read_first_stage
-from zero123s.ops.isosurface import GridSamples, marching_cubes, occupied_bounds, sample_dense, straightened
-from zero123s.ops.mesh import face_normals, mesh_health
-from zero123s.ops.metrics import sample_surface
-from zero123s.ops.signed_distance import SignedDistance
-from zero123s.ops.surface import surface_threshold
-from zero123s.scenes.mesh_files import read_mesh
-from zero123s.session import load_weights
+from zero123s.mesh.isosurface import GridSamples, marching_cubes, occupied_bounds, sample_dense, straightened
+from zero123s.mesh.metrics import sample_surface
+from zero123s.mesh.processing import face_normals, mesh_health
+from zero123s.mesh.readers import read_mesh
+from zero123s.mesh.signed_distance import SignedDistance
+from zero123s.mesh.surface import surface_threshold
+from zero123s.run.first_stage import read_first_stage
+from zero123s.run.runner import load_weights
 
 CELLS = 96
 

@@ -8,7 +8,7 @@ import torch
 from compare import arguments, cpu_seconds, report, save
 
 from zero123s.geometry.implicit_volume import ImplicitVolume
-from zero123s.ops.isosurface import sample_dense, sample_sparse
+from zero123s.mesh.isosurface import sample_dense, sample_sparse
 
 LEVEL = 5.0
 

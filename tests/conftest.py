@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if os.environ.get("ZERO123S_TYPECHECK"):  # every test also checks every annotation: slow, for now and then
-    from zero123s.type_checks import check_types_while_running
+    from zero123s.run.type_checks import check_types_while_running
 
     check_types_while_running()
 
@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from zero123s.data.random_camera import RandomCameraConfig
 from zero123s.data.single_image import SingleImageData
-from zero123s.diffusion import layout
+from zero123s.diffusion.checkpoint import layout
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import read_model_config
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from zero123s.options import option
+from zero123s.config.options import option
 from zero123s.system.base import SYSTEMS
 from zero123s.system.finetune import Zero123FinetuneSystem
 

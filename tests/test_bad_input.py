@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zero123s.cli import main
+from zero123s.commands.launch import main
 
 REPOSITORY = Path(__file__).parents[1]
 IMAGE = REPOSITORY / "load" / "images" / "hamburger_rgba.png"

@@ -12,13 +12,13 @@ import pytest
 import tiny_system  # noqa: F401 (registers tiny-system)
 from PIL import Image
 
-from zero123s.cli import main, parse_arguments
-from zero123s.config_docs import all_slots, configuration_page, key_docs
-from zero123s.console import set_up_logging
+from zero123s.commands.explain import all_slots, configuration_page, key_docs
+from zero123s.commands.launch import main, parse_arguments
+from zero123s.commands.plot_schedules import plot_schedules
+from zero123s.config.experiment import ExperimentConfig
+from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
-from zero123s.experiment import ExperimentConfig
-from zero123s.schedule import Schedule
-from zero123s.schedule_plot import plot_schedules
+from zero123s.run.console import set_up_logging
 
 REPOSITORY = Path(__file__).parents[1]
 RECIPE = str(REPOSITORY / "configs" / "stable-zero123.yaml")
@@ -26,8 +26,8 @@ RECIPE = str(REPOSITORY / "configs" / "stable-zero123.yaml")
 
 def test_the_package_imports_quickly_and_without_torch():
     code = (
-        "import sys, time; t = time.perf_counter(); import zero123s, zero123s.cli; t = time.perf_counter() - t;"
-        "zero123s.cli.build_parser(); assert 'torch' not in sys.modules, 'torch was imported'; print(t)"
+        "import sys, time; t = time.perf_counter(); import zero123s, zero123s.commands.launch; t = time.perf_counter() - t;"
+        "zero123s.commands.launch.build_parser(); assert 'torch' not in sys.modules, 'torch was imported'; print(t)"
     )
     best = 9.0
     for _ in range(4):  # the machine may be busy with something else
@@ -39,7 +39,7 @@ def test_the_package_imports_quickly_and_without_torch():
     assert best < 0.5
 
 
-@pytest.mark.parametrize("module", ["zero123s.cli", "zero123s.commands"])
+@pytest.mark.parametrize("module", ["zero123s.commands.launch", "zero123s.commands.main"])
 @pytest.mark.parametrize(
     ("given", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")]
 )
@@ -132,19 +132,19 @@ def test_every_key_of_this_package_is_documented():
 def test_the_configuration_page_is_up_to_date():
     page = (REPOSITORY / "docs" / "configuration.md").read_text()
     assert page == configuration_page(all_slots()), (
-        "write it anew: python -m zero123s.config_docs > docs/configuration.md"
+        "write it anew: python -m zero123s.commands.explain > docs/configuration.md"
     )
 
 
 def test_launch_py_is_a_thin_shell():
     text = (REPOSITORY / "launch.py").read_text()
     assert text.count("\n") <= 30
-    assert "from zero123s.cli import main" in text
+    assert "from zero123s.commands.launch import main" in text
 
 
 def test_tensor_shapes_are_checked_when_asked_for():
     code = (
-        "from zero123s.type_checks import check_types_while_running as check; check()\n"
+        "from zero123s.run.type_checks import check_types_while_running as check; check()\n"
         "import torch; from zero123s.ops.cameras import orbit_positions\n"
         "orbit_positions(torch.zeros(2), torch.zeros(3), torch.ones(2))"
     )
@@ -164,7 +164,7 @@ def test_verbose_shows_every_detail(capsys):
     set_up_logging(False)
 
 
-@pytest.mark.parametrize("command", ["zero123s.cli", "zero123s.commands"])
+@pytest.mark.parametrize("command", ["zero123s.commands.launch", "zero123s.commands.main"])
 def test_a_missing_package_is_told_in_one_sentence(command):
     words = ["prepare", "a.png"] if command.endswith("commands") else ["--config", "configs/multi-view.yaml", "--train"]
     code = (

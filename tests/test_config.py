@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from zero123s.config import load_config, parse, resolve
+from zero123s.config.experiment import parse_experiment
+from zero123s.config.load import load_config, parse, resolve
 from zero123s.errors import ConfigError
-from zero123s.experiment import parse_experiment
 
 
 @dataclass

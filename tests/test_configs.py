@@ -8,13 +8,13 @@ from omegaconf import OmegaConf
 from tiny_run import SMALL
 from tiny_sdxl import draw_a_disc, save_tiny_sdxl
 
-from zero123s import compat
-from zero123s.cli import main
-from zero123s.commands import COMMANDS
-from zero123s.commands import main as command
-from zero123s.config import load_config, profile_names, resolve
-from zero123s.experiment import parse_experiment
-from zero123s.run_dir import plain, run_path
+from zero123s.commands.launch import main
+from zero123s.commands.main import COMMANDS
+from zero123s.commands.main import main as command
+from zero123s.config import threestudio as compat
+from zero123s.config.experiment import parse_experiment
+from zero123s.config.load import load_config, profile_names, resolve
+from zero123s.run.folder import plain, run_path
 from zero123s.system import refinement
 from zero123s.system.base import plan_experiment
 
@@ -175,7 +175,7 @@ def test_threestudios_own_recipe_loads_and_builds_unchanged():
 
 
 def _loaded(cfg):
-    from zero123s.config import LoadedConfig
+    from zero123s.config.load import LoadedConfig
 
     return LoadedConfig(cfg, {}, [], Path("x.yaml"), None)
 

@@ -11,7 +11,7 @@ import tiny_system  # noqa: F401 (registers tiny-system)
 from full_disk import files_no_larger_than
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
-from zero123s.cli import main
+from zero123s.commands.launch import main
 from zero123s.errors import OutputError
 from zero123s.system.views import save_strip, save_video
 

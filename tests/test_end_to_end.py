@@ -13,10 +13,10 @@ import trimesh
 from full_disk import files_no_larger_than
 from PIL import Image
 
-from zero123s.cli import main
-from zero123s.evaluate.command import evaluate
+from zero123s.commands.evaluate import evaluate
+from zero123s.commands.launch import main
+from zero123s.mesh.readers import read_mesh
 from zero123s.ops.cameras import generate_rays, orbit_cameras
-from zero123s.scenes.mesh_files import read_mesh
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = str(REPOSITORY / "configs" / "multi-view.yaml")

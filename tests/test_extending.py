@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from zero123s.cli import main
+from zero123s.commands.launch import main
 from zero123s.data import DATA
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES
 from zero123s.losses import TERMS
-from zero123s.plugins import load_plugins
+from zero123s.run.plugins import load_plugins
 
 REPOSITORY = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(), flags=re.DOTALL)

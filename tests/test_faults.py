@@ -18,10 +18,10 @@ import tiny_system
 import torch
 import trimesh
 
+from zero123s.config.experiment import ExperimentConfig
 from zero123s.errors import OutputError
-from zero123s.experiment import ExperimentConfig
-from zero123s.ops.unwrap import UnwrapOptions, unwrap
-from zero123s.run_dir import find_checkpoint, run_path
+from zero123s.mesh.unwrap import UnwrapOptions, unwrap
+from zero123s.run.folder import find_checkpoint, run_path
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_run import SMALL
 from tiny_sdxl import draw_a_disc, save_tiny_sdxl
 
-from zero123s.cli import main
+from zero123s.commands.launch import main
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.procedural import named
 from zero123s.scenes.render import render_views

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
-from zero123s.cli import main
+from zero123s.commands.launch import main
 from zero123s.scenes.nerf_synthetic import write_nerf_synthetic
 from zero123s.scenes.procedural import named
 

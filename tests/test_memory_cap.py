@@ -8,7 +8,7 @@ import tiny_system
 import torch
 
 from zero123s.errors import ConfigError
-from zero123s.memory_cap import checkpoint_bytes, data_bytes, memory_capped
+from zero123s.run.memory_cap import checkpoint_bytes, data_bytes, memory_capped
 
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the cap needs Linux")
 

@@ -5,7 +5,7 @@ from importlib import metadata
 import pytest
 
 from zero123s.errors import ConfigError
-from zero123s.plugins import GROUP, load_plugins
+from zero123s.run.plugins import GROUP, load_plugins
 
 
 def test_custom_folder_entry_points_and_imports(tmp_path, monkeypatch):

@@ -8,10 +8,10 @@ import torch
 import yaml
 from tiny_run import SMALL
 
-from zero123s.cli import main
-from zero123s.config import load_config, parse
+from zero123s.commands.launch import main
+from zero123s.config.load import load_config, parse
 from zero123s.errors import ConfigError
-from zero123s.first_stage import on_top_of_the_first_stage
+from zero123s.run.first_stage import on_top_of_the_first_stage
 from zero123s.system import refinement
 from zero123s.system.views import score_reference
 from zero123s.system.zero123 import Zero123System

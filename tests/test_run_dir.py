@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zero123s.config.experiment import ExperimentConfig
 from zero123s.errors import ConfigError, OutputError
-from zero123s.experiment import ExperimentConfig
-from zero123s.files import replacing
-from zero123s.provenance import environment, git_state
-from zero123s.run_dir import (
+from zero123s.run.folder import (
     find_checkpoint,
     read_run_record,
     remember_as_last,
@@ -23,6 +21,8 @@ from zero123s.run_dir import (
     shell_safe,
     write_run_record,
 )
+from zero123s.run.provenance import environment, git_state
+from zero123s.runtime.files import replacing
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from zero123s.commands import main
-from zero123s.plugins import load_plugins
-from zero123s.scaffold_templates import CODE, CONFIG, KINDS, SMALL, TEST
+from zero123s.commands.main import main
+from zero123s.commands.new_templates import CODE, CONFIG, KINDS, SMALL, TEST
+from zero123s.run.plugins import load_plugins
 
 
 @pytest.mark.parametrize("kind", KINDS)

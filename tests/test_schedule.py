@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
-from zero123s.schedule import Schedule
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 import tiny_system  # noqa: F401 (registers tiny-system)
 import torch
 
-from zero123s.cli import main
+from zero123s.commands.launch import main
 from zero123s.errors import ConfigError
-from zero123s.run_lock import locked
+from zero123s.run.lock import locked
 
 TESTS = Path(__file__).parent
 YAML = """
@@ -77,7 +77,7 @@ def test_a_stop_signal_finishes_the_step_and_resuming_loses_nothing(launch, tmp_
 
 def test_two_signals_quit_at_once(launch, tmp_path):
     words = ["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path / 'out'}"]
-    code = "import sys, tiny_system; from zero123s.cli import main; sys.exit(main())"
+    code = "import sys, tiny_system; from zero123s.commands.launch import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, *words, "system.signal_at=[3,3]", "system.seconds_per_step=0.2"],
         cwd=TESTS,

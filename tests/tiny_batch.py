@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from zero123s.config.options import option
 from zero123s.data.base import DATA, BaseData
 from zero123s.diffusion.shared import shared
-from zero123s.options import option
-from zero123s.preprocess.images import read_image
+from zero123s.images.io import read_image
 from zero123s.system.base import SYSTEMS, BaseSystem
 
 LOADS = "network-loads"

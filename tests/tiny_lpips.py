@@ -2,7 +2,7 @@
 
 import torch
 
-from zero123s.diffusion.lpips_files import BACKBONE_FILES
+from zero123s.diffusion.checkpoint.lpips_files import BACKBONE_FILES
 from zero123s.ops.lpips import backbone_shapes, linear_shapes
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zero123s.cli import main
+from zero123s.commands.launch import main
+from zero123s.config.options import option
 from zero123s.data.base import DATA, BaseData
-from zero123s.options import option
 from zero123s.system.base import SYSTEMS, BaseSystem
 
 

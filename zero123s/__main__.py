@@ -2,7 +2,7 @@
 
 import sys
 
-from zero123s.commands import main
+from zero123s.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,15 +13,15 @@ from PIL import Image
 
 from zero123s.callbacks.viewer import require_viewer
 from zero123s.callbacks.watch import Progress, StepReport
-from zero123s.cli import plan_run
-from zero123s.diffusion.locate import find_file
+from zero123s.commands.launch import plan_run
+from zero123s.commands.prepare import prepare as prepare_photo
+from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError, UserError
-from zero123s.preprocess.command import prepare as prepare_photo
-from zero123s.preprocess.images import read_image, write_png_atomic
+from zero123s.images.io import read_image, write_png_atomic
+from zero123s.mesh.readers import SUFFIXES, read_mesh
 from zero123s.preprocess.segment import THRESHOLD
-from zero123s.run_dir import find_checkpoint, read_run_record, run_path
-from zero123s.scenes.mesh_files import SUFFIXES, read_mesh
-from zero123s.session import Session
+from zero123s.run.folder import find_checkpoint, read_run_record, run_path
+from zero123s.run.runner import Session
 from zero123s.structures import Mesh
 
 if TYPE_CHECKING:

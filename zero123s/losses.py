@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from zero123s.options import option
-from zero123s.schedule import Schedule
+from zero123s.config.options import option
+from zero123s.config.schedule import Schedule
 from zero123s.structures import ReferenceView, RenderOutput
 
 Scalar = Float[Tensor, ""]

@@ -10,7 +10,7 @@ import torch
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.callbacks.signs import Watch
-from zero123s.experiment import HealthConfig
+from zero123s.config.experiment import HealthConfig
 from zero123s.system.signs import Seen, count_components, vital_signs
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from zero123s.cluster.command import main, read_manifest
+from zero123s.commands.batch import main, read_manifest
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 

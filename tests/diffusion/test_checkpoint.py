@@ -11,13 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModelWithProjection
 
-from zero123s.diffusion import family as family_module
-from zero123s.diffusion.checkpoint import load_zero123, original_state_dict, save_zero123
-from zero123s.diffusion.command_convert import main as convert
-from zero123s.diffusion.family import PUBLISHED_HASHES, announce_licence, decide_family
+from zero123s.commands.convert import main as convert
+from zero123s.diffusion.checkpoint import family as family_module
+from zero123s.diffusion.checkpoint.family import PUBLISHED_HASHES, announce_licence, decide_family
+from zero123s.diffusion.checkpoint.load import load_zero123, original_state_dict, save_zero123
+from zero123s.diffusion.checkpoint.weights_file import open_weights
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import model_config_document, parse_model_config, read_model_config
-from zero123s.diffusion.weights_file import open_weights
 from zero123s.errors import CheckpointError, ConfigError
 
 TINY_CONFIG = Path(__file__).parents[1] / "golden" / "tiny_config.yaml"

@@ -9,8 +9,8 @@ from collections import namedtuple
 import pytest
 import torch
 
-from zero123s.diffusion import command_download
-from zero123s.diffusion.command_download import download, main
+from zero123s.commands import download as command_download
+from zero123s.commands.download import download, main
 from zero123s.errors import CheckpointError
 
 CONTENT = bytes(range(256)) * 4000

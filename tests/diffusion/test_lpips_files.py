@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_lpips import write_weights
 
-from zero123s.diffusion import lpips_files
-from zero123s.diffusion.lpips_files import BACKBONE_FILES, find_lpips_files, load_lpips
+from zero123s.diffusion.checkpoint import lpips_files
+from zero123s.diffusion.checkpoint.lpips_files import BACKBONE_FILES, find_lpips_files, load_lpips
 from zero123s.errors import CheckpointError
 
 NAME = BACKBONE_FILES["alex"][0]

@@ -10,14 +10,14 @@ import torch
 import trimesh
 from tiny_lpips import write_weights
 
-from zero123s.commands import main
-from zero123s.diffusion.lpips_files import load_lpips
+from zero123s.commands.main import main
+from zero123s.diffusion.checkpoint.lpips_files import load_lpips
 from zero123s.evaluate.scores import health_scores, surface_scores, view_scores
-from zero123s.exporter.gltf import write_glb
-from zero123s.exporter.plot import curve
+from zero123s.images.svg_plot import curve
+from zero123s.mesh.gltf import write_glb
+from zero123s.mesh.processing import vertex_normals
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.mesh import vertex_normals
-from zero123s.ops.rasterize import render_mesh
+from zero123s.ops.rasterization.software import render_mesh
 from zero123s.structures import Mesh, ReferenceView
 
 
@@ -152,7 +152,7 @@ def test_a_run_whose_pictures_are_gone_is_scored_without_them(run, capsys):
 
 
 def test_a_mesh_beside_a_picture(run, tmp_path):
-    from zero123s.preprocess.images import write_png_atomic
+    from zero123s.images.io import write_png_atomic
 
     picture = tmp_path / "photo.png"
     camera = orbit_cameras(5.0, 0.0, height=96, width=96)
@@ -167,8 +167,8 @@ def test_a_mesh_beside_a_picture(run, tmp_path):
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """A photo and a transforms.json of a slightly smaller ball, on a machine without weights of LPIPS."""
-    from zero123s.diffusion import lpips_files
-    from zero123s.preprocess.images import write_png_atomic
+    from zero123s.diffusion.checkpoint import lpips_files
+    from zero123s.images.io import write_png_atomic
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(lpips_files, "INSTALLED_LINEAR", {})

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zero123s.config.options import option
+from zero123s.config.schedule import Schedule
 from zero123s.guidance.base import GUIDANCES
 from zero123s.guidance.zero123 import StableZero123Guidance
-from zero123s.options import option
-from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
 
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zero123s.config.options import option
 from zero123s.geometry.base import GEOMETRIES
 from zero123s.geometry.implicit_volume import ImplicitVolume
-from zero123s.options import option
 
 
 @GEOMETRIES.register("symmetric-volume")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from zero123s.exporter.writers import WRITERS
-from zero123s.ops.mesh import vertex_normals
-from zero123s.ops.normal_map import bake_normal_map, vertex_tangents
-from zero123s.ops.texture import bake
-from zero123s.ops.unwrap import UnwrapOptions, unwrap
+from zero123s.mesh.normal_map import bake_normal_map, vertex_tangents
+from zero123s.mesh.processing import vertex_normals
+from zero123s.mesh.texture import bake
+from zero123s.mesh.unwrap import UnwrapOptions, unwrap
+from zero123s.mesh.writers import WRITERS
 from zero123s.structures import Mesh
 
 EXTRAS = {"generator": "zero123s test", "model_licence": "CC-BY <4.0> & more"}

@@ -15,11 +15,11 @@ import pytest
 import trimesh
 from PIL import Image
 
-from zero123s.exporter.gltf import Z_UP_TO_Y_UP
-from zero123s.exporter.writers import MILLIMETRES_PER_UNIT
+from zero123s.mesh.gltf import Z_UP_TO_Y_UP
+from zero123s.mesh.readers import read_mesh
+from zero123s.mesh.writers import MILLIMETRES_PER_UNIT
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.rasterize import render_mesh
-from zero123s.scenes.mesh_files import read_mesh
+from zero123s.ops.rasterization.software import render_mesh
 from zero123s.structures import Mesh
 
 ROOT = Path(__file__).parents[2]

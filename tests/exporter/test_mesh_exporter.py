@@ -13,10 +13,10 @@ from PIL import Image
 from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.exporter import EXPORTERS
 from zero123s.exporter.mesh_exporter import MeshExporter, field_colors
+from zero123s.mesh.metrics import mask_iou, psnr
+from zero123s.mesh.processing import mesh_health
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.mesh import mesh_health
-from zero123s.ops.metrics import mask_iou, psnr
-from zero123s.ops.rasterize import on_white, render_mesh
+from zero123s.ops.rasterization.software import on_white, render_mesh
 from zero123s.structures import FieldOutput, ReferenceView
 
 

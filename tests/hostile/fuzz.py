@@ -22,12 +22,12 @@ from PIL import Image, ImageCms
 
 with atheris.instrument_imports(include=["zero123s"]):
     from zero123s.callbacks.checkpoints import AtomicCheckpointIO
-    from zero123s.config import load_config, resolve
+    from zero123s.config.load import load_config, resolve
     from zero123s.data.multi_view import read_transforms
-    from zero123s.diffusion.weights_file import open_weights
+    from zero123s.diffusion.checkpoint.weights_file import open_weights
     from zero123s.errors import UserError
-    from zero123s.preprocess.images import FORMATS, read_image
-    from zero123s.scenes.mesh_files import load_mesh
+    from zero123s.images.io import FORMATS, read_image
+    from zero123s.mesh.readers import load_mesh
 
 SUFFIXES = ("glb", "gltf", "obj", "ply", "stl")
 REPOSITORY = Path(__file__).parents[2]

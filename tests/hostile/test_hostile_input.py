@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zero123s.config import load_config, resolve
+from zero123s.config.load import load_config, resolve
 from zero123s.data.multi_view import read_transforms
 from zero123s.errors import ConfigError, ImageError, MeshError, UserError
-from zero123s.memory_cap import data_bytes, memory_capped
-from zero123s.preprocess.images import read_image
-from zero123s.scenes.mesh_files import load_mesh
+from zero123s.images.io import read_image
+from zero123s.mesh.readers import load_mesh
+from zero123s.run.memory_cap import data_bytes, memory_capped
 
 SECONDS = 20
 """More than any of these files may take, on a busy machine."""
@@ -166,7 +166,7 @@ WORDS = ["a", "b", "base", "profiles", ": ", "\n", "  ", "- ", "[", "]", "{", "}
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def told(read):
+def run_command(read):
     """Return the sentence that refuses, or an empty string."""
     try:
         read()
@@ -180,7 +180,7 @@ def told(read):
 def test_any_text_is_a_configuration_or_one_sentence(tmp_path, text):
     path = tmp_path / "a.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    assert "\n" not in told(lambda: resolve(load_config(path).cfg))
+    assert "\n" not in run_command(lambda: resolve(load_config(path).cfg))
 
 
 # ---------------------------------------------------------------- transforms.json

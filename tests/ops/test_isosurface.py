@@ -5,7 +5,7 @@ import pytest
 import torch
 import trimesh
 
-from zero123s.ops.isosurface import (
+from zero123s.mesh.isosurface import (
     choose_level,
     marching_cubes,
     occupied_bounds,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from zero123s.ops.mesh import is_closed, is_wound, mesh_health, repair, signed_volume, simplify
+from zero123s.mesh.processing import is_closed, is_wound, mesh_health, repair, signed_volume, simplify
 
 
 @pytest.fixture(scope="module")

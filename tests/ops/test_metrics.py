@@ -5,9 +5,7 @@ import pytest
 import trimesh
 from skimage.metrics import structural_similarity
 
-from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.mesh import mesh_health
-from zero123s.ops.metrics import (
+from zero123s.mesh.metrics import (
     align_similarity,
     chamfer,
     f_score,
@@ -21,6 +19,8 @@ from zero123s.ops.metrics import (
     volume_iou,
     voxelize,
 )
+from zero123s.mesh.processing import mesh_health
+from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import Mesh
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from zero123s.ops.mesh import simplify, vertex_normals
-from zero123s.ops.normal_map import bake_normal_map, tangent_basis, vertex_tangents
-from zero123s.ops.rasterize import sample_texture
-from zero123s.ops.unwrap import UnwrapOptions, unwrap
+from zero123s.mesh.normal_map import bake_normal_map, tangent_basis, vertex_tangents
+from zero123s.mesh.processing import simplify, vertex_normals
+from zero123s.mesh.unwrap import UnwrapOptions, unwrap
+from zero123s.ops.rasterization.software import sample_texture
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

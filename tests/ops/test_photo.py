@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import trimesh
 
+from zero123s.mesh.photo import Photos, exposure_match, membrane
+from zero123s.mesh.processing import vertex_normals
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.mesh import vertex_normals
-from zero123s.ops.photo import Photos, exposure_match, membrane
-from zero123s.ops.rasterize import render_mesh
+from zero123s.ops.rasterization.software import render_mesh
 from zero123s.structures import Mesh, ReferenceView
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import trimesh
 
-from zero123s.ops.self_intersection import self_intersecting
+from zero123s.mesh.self_intersection import self_intersecting
 
 
 def test_two_overlapping_boxes_cross_and_apart_they_do_not():

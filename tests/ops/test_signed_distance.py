@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from zero123s.ops.signed_distance import SignedDistance
+from zero123s.mesh.signed_distance import SignedDistance
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from zero123s.ops.unwrap import UnwrapOptions, unwrap
+from zero123s.mesh.unwrap import UnwrapOptions, unwrap
 
 SCRIPT = """
 import trimesh
-from zero123s.ops.unwrap import UnwrapOptions, unwrap
+from zero123s.mesh.unwrap import UnwrapOptions, unwrap
 
 print("started")
 ball = trimesh.creation.icosphere(2)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zero123s.ops.visibility import hidden_nodes
+from zero123s.mesh.visibility import hidden_nodes
 
 
 def distance(n):

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from test_framing import ellipse
 
-from zero123s.preprocess.command import main
+from zero123s.commands.prepare import main
+from zero123s.images.io import composite, load_reference_rgba
 from zero123s.preprocess.framing import object_bounds
-from zero123s.preprocess.images import composite, load_reference_rgba
 
 
 @pytest.fixture

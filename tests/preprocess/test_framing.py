@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zero123s.errors import ImageError
+from zero123s.images.io import composite
 from zero123s.preprocess.framing import SHARE, Framing, frame_object, object_bounds
-from zero123s.preprocess.images import composite
 
 
 def ellipse(height, width, x, y, rx, ry, oversample=8):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from zero123s.errors import ImageError, OutputError
-from zero123s.preprocess.images import (
+from zero123s.images.io import (
     composite,
     fit_square,
     load_reference_rgba,

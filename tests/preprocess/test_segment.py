@@ -6,7 +6,7 @@ import pytest
 from test_framing import ellipse
 
 from zero123s.errors import ConfigError, ImageError, MissingDependencyError
-from zero123s.preprocess.images import LoadedImage, composite
+from zero123s.images.io import LoadedImage, composite
 from zero123s.preprocess.segment import THRESHOLD, fit_background, segment
 
 

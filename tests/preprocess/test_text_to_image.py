@@ -6,7 +6,7 @@ from test_framing import ellipse
 from tiny_sdxl import save_tiny_sdxl
 
 from zero123s.errors import ConfigError, ImageError
-from zero123s.preprocess.images import composite
+from zero123s.images.io import composite
 from zero123s.preprocess.text_to_image import TextToImageConfig, draw, score
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from zero123s.errors import MissingDependencyError
+from zero123s.mesh.scene_mesh import Paint, Texture
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.blender import bake_atlas, render_views_blender
-from zero123s.scenes.mesh import Paint, Texture
 from zero123s.scenes.primitives import Builder, box
 from zero123s.scenes.procedural import named
 from zero123s.scenes.render import bilinear, render_views, surface_colors

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zero123s.commands.render import main
 from zero123s.errors import ConfigError, ImageError
-from zero123s.scenes.command import main
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
 from zero123s.scenes.inspect_renders import broken_reason
 from zero123s.scenes.original_layout import read_original, read_valid_paths, write_original
@@ -48,7 +48,7 @@ def test_finished_shards_are_kept_and_missing_ones_made(tmp_path):
 
 
 def test_a_killed_run_resumes_without_loss_or_duplicates(tmp_path):
-    code = "import sys; from zero123s.scenes.command import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from zero123s.commands.render import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, str(tmp_path / "killed"), "--procedural", "0:40", "--views", "2"]
     command += ["--size", "24", "--shard-size", "2"]
     root = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def test_a_killed_run_resumes_without_loss_or_duplicates(tmp_path):
 @pytest.fixture
 def rendering(tmp_path):
     """A rendering with two workers that has finished a shard; its own process and their pids."""
-    code = "import sys; from zero123s.commands import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from zero123s.commands.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "render", str(tmp_path / "out"), "--procedural", "0:4000", "--views", "2"]
     command += ["--size", "24", "--shard-size", "2", "--processes", "2"]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)

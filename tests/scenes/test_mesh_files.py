@@ -8,9 +8,9 @@ import trimesh
 from PIL import Image
 
 from zero123s.errors import MeshError
+from zero123s.mesh.readers import load_mesh
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.mesh_collections import mesh_objects
-from zero123s.scenes.mesh_files import load_mesh
 from zero123s.scenes.render import Light, render_views
 
 WHITE_LIGHT = Light(ambient=1.0, sky=0.0, diffuse=0.0)

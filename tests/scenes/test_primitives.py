@@ -3,7 +3,7 @@ import pytest
 import trimesh
 
 from zero123s.errors import MeshError
-from zero123s.scenes.mesh import FRUSTUM_RADIUS, Paint, normalize
+from zero123s.mesh.scene_mesh import FRUSTUM_RADIUS, Paint, normalize
 from zero123s.scenes.primitives import Builder, box, capsule, cylinder, ellipsoid, extrude, lathe, torus, tube
 
 SOLIDS = {

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from zero123s.mesh.scene_mesh import normalize
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes import procedural_creatures, procedural_furniture, procedural_vehicles
-from zero123s.scenes.mesh import normalize
 from zero123s.scenes.nerf_synthetic import write_nerf_synthetic
 from zero123s.scenes.primitives import Builder
 from zero123s.scenes.render import random_light, render_views

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from zero123s.mesh.scene_mesh import FRUSTUM_RADIUS, Paint, normalize
 from zero123s.ops.cameras import generate_rays, orbit_cameras
-from zero123s.scenes.mesh import FRUSTUM_RADIUS, Paint, normalize
 from zero123s.scenes.primitives import Builder, box, ellipsoid
 from zero123s.scenes.procedural import KINDS, generate, hamburger, named
 from zero123s.scenes.render import Light, render_views

@@ -12,9 +12,9 @@ import torch
 from tiny_lpips import write_weights
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
-from zero123s.cli import main
+from zero123s.commands.launch import main
 from zero123s.data.rendered_views import RenderedViews
-from zero123s.diffusion.checkpoint import load_zero123, save_zero123
+from zero123s.diffusion.checkpoint.load import load_zero123, save_zero123
 from zero123s.diffusion.validation import image_scores, likeness, pose_gates, sample_views
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.system.finetune import Zero123FinetuneSystem
@@ -198,7 +198,7 @@ def test_data_visits_every_object_once_an_epoch_and_depends_on_the_step_alone(re
 
 
 def test_training_from_cached_latents_equals_training_from_pictures(launch, rendered_views, tmp_path):
-    from zero123s.commands import main as command
+    from zero123s.commands.main import main as command
 
     run = launch("start", "trainer.max_steps=1")
     start = run / "export" / "zero123.safetensors"

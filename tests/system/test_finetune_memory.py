@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from zero123s.cli import check_experiment
-from zero123s.config import load_config
+from zero123s.commands.launch import check_experiment
+from zero123s.config.load import load_config
 from zero123s.errors import OutOfMemoryError
-from zero123s.session import StepBatches
+from zero123s.run.runner import StepBatches
 from zero123s.system.finetune import Zero123FinetuneSystem
 
 TINY = Path(__file__).parents[1] / "tiny_lifted.yaml"

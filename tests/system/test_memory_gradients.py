@@ -10,12 +10,12 @@ from test_zero123_system import FakeGuidance
 from test_zero123_system import build as build_field
 from torch.utils.data import DataLoader
 
-from zero123s.cli import check_experiment
-from zero123s.config import load_config
+from zero123s.commands.launch import check_experiment
+from zero123s.config.load import load_config
 from zero123s.errors import OutOfMemoryError
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.losses import TERMS
-from zero123s.session import StepBatches
+from zero123s.run.runner import StepBatches
 from zero123s.system import zero123
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"

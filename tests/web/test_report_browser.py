@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from zero123s.evaluate.report import write_report
-from zero123s.exporter.writers import WRITERS
+from zero123s.mesh.writers import WRITERS
 from zero123s.structures import Mesh
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")

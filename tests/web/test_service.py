@@ -11,9 +11,9 @@ import pytest
 import trimesh
 from PIL import Image
 
+from zero123s.commands.web import main, read_settings, read_users
 from zero123s.errors import ConfigError, ImageError
-from zero123s.exporter.writers import WRITERS
-from zero123s.web.command import main, read_settings, read_users
+from zero123s.mesh.writers import WRITERS
 from zero123s.web.jobs import JobQueue
 from zero123s.web.pictures import prepare_photo
 from zero123s.web.service import Service
@@ -24,7 +24,7 @@ SAMPLE = Path("load/images/hamburger_rgba.png")
 
 
 def arguments(tmp_path: Path, qualities: Path, *overrides: str) -> argparse.Namespace:
-    from zero123s.web.command import _parser
+    from zero123s.commands.web import _parser
 
     words = ["--out", str(tmp_path / "jobs"), "--qualities", str(qualities), "--profile", "cpu", *overrides]
     return _parser().parse_args(words)

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from zero123s.errors import CheckpointError
-from zero123s.files import replacing
+from zero123s.runtime.files import replacing
 
 STATES = "random_states"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from zero123s.preprocess.images import write_png_atomic
+from zero123s.images.io import write_png_atomic
 
 
 class GuidanceViews(pl.Callback):

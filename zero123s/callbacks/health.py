@@ -10,8 +10,8 @@ import torch
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.callbacks.signs import Watch
+from zero123s.config.experiment import HealthConfig
 from zero123s.errors import RunLostError
-from zero123s.experiment import HealthConfig
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from zero123s.processes import is_main_process
+from zero123s.runtime.processes import is_main_process
 
 EXIT_CODE = 130
 STOP_SIGNALS = tuple(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from zero123s.experiment import HealthConfig
+from zero123s.config.experiment import HealthConfig
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 
 from zero123s.callbacks.progress import loss_words
 from zero123s.callbacks.viewer_pictures import KINDS, Budget, camera_at, picture_of, pose_of, reference_picture
+from zero123s.config.experiment import ViewerConfig
 from zero123s.errors import ConfigError, MissingDependencyError
-from zero123s.experiment import ViewerConfig
+from zero123s.runtime.processes import print_rank_zero
 from zero123s.structures import Cameras
-from zero123s.summary import say
 from zero123s.system.base import Plan
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Viewer(pl.Callback):
                 self._pictures.append(self._frustum(name, reference.cameras, i, REFERENCE_COLOR, picture))
             self._start_at(reference.cameras)
         self._others: list[Any] = []
-        say(f"viewer: http://{self.cfg.host}:{self.server.get_port()}")
+        print_rank_zero(f"viewer: http://{self.cfg.host}:{self.server.get_port()}")
 
     def _start_at(self, cameras: Cameras) -> None:
         """Let a new visitor stand a little behind the first picture's camera."""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zero123s.config import read_overrides
+from zero123s.config.load import read_overrides
 from zero123s.errors import ConfigError
 from zero123s.registry import nearest
-from zero123s.run_dir import shell_safe
+from zero123s.run.folder import shell_safe
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 COMPANIONS = ("_depth", "_normal", "_steps")

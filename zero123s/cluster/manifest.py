@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zero123s.files import write_text
+from zero123s.runtime.files import write_text
 
 RECORD = "item.json"
 MANIFEST = "manifest.json"

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from zero123s.cluster.worker import FOLDER
-from zero123s.files import write_text
+from zero123s.runtime.files import write_text
 
 STYLE = """body{font:14px system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}
 td,th{padding:4px 10px;border-bottom:1px solid #ddd;text-align:left;vertical-align:middle}

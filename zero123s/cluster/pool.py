@@ -102,8 +102,8 @@ class Worker:
     def __init__(self, board: Any, threads: int) -> None:
         import torch
 
-        from zero123s.console import set_up_logging
         from zero123s.diffusion.shared import sharing_networks
+        from zero123s.run.console import set_up_logging
 
         self.board = board
         torch.set_num_threads(threads)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zero123s.errors import ConfigError, ImageError
-from zero123s.files import replacing
-from zero123s.preprocess.images import read_image, resize_rgba, write_png_atomic
+from zero123s.images.io import read_image, resize_rgba, write_png_atomic
+from zero123s.runtime.files import replacing
 
 NORMAL_CONVENTIONS = {"opengl": (1.0, 1.0, 1.0), "opencv": (1.0, -1.0, -1.0), "world": (1.0, 1.0, 1.0)}
 """Factors that turn a picture's axes into OpenGL camera axes; world normals stay as they are."""

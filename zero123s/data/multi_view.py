@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from zero123s.config.options import option
 from zero123s.data.base import DATA, BaseData, StepSizes
 from zero123s.data.companions import ASPECT_TOLERANCE
 from zero123s.data.named_views import (
@@ -21,9 +22,8 @@ from zero123s.data.named_views import (
 from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError, ImageError
+from zero123s.images.io import resize_rgba, write_png_atomic
 from zero123s.ops.cameras import cameras_from_matrices, orbit_cameras
-from zero123s.options import option
-from zero123s.preprocess.images import resize_rgba, write_png_atomic
 from zero123s.preprocess.intake import CutOutConfig, take_in_picture
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView

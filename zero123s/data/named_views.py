@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError, ImageError
-from zero123s.options import option
 from zero123s.preprocess.framing import SHARE, Framing, apply_framing, native_size, object_bounds
 from zero123s.preprocess.intake import CutOutConfig, DoubtfulCutOut, Intake, take_in_picture
 

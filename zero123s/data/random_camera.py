@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zero123s.config.options import option
 from zero123s.data.progressive import Stages
 from zero123s.errors import ConfigError
 from zero123s.ops.cameras import look_at, orbit_cameras, orbit_positions, with_lights
-from zero123s.options import option
 from zero123s.structures import Cameras
 
 AUTO = "auto"

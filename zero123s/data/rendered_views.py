@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from zero123s.config.options import option, ordered
 from zero123s.data.base import DATA, BaseData
 from zero123s.errors import ConfigError
-from zero123s.options import option, ordered
 from zero123s.randomness import generator_for, world_size
 from zero123s.scenes.latents import LatentFolder
 from zero123s.scenes.shards import ShardFolder

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from zero123s.config.options import option
 from zero123s.data.base import DATA, BaseData, StepSizes
 from zero123s.data.companions import (
     check_conventions,
@@ -21,11 +22,10 @@ from zero123s.data.companions import (
 from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError
+from zero123s.images.io import fit_square, resize_rgba, write_png_atomic
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.options import option
 from zero123s.preprocess.elevation import elevation_of
 from zero123s.preprocess.framing import apply_framing
-from zero123s.preprocess.images import fit_square, resize_rgba, write_png_atomic
 from zero123s.preprocess.intake import CutOutConfig, take_in_picture, take_in_prompt
 from zero123s.preprocess.text_to_image import TextToImageConfig
 from zero123s.randomness import generator_for

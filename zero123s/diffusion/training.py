@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zero123s.diffusion import conditioning
-from zero123s.diffusion.layout import weight_sources
+from zero123s.diffusion.checkpoint.layout import weight_sources
+from zero123s.diffusion.checkpoint.weights_file import WeightsFile
 from zero123s.diffusion.lift import MirrorLatents
 from zero123s.diffusion.model import Zero123Model
-from zero123s.diffusion.weights_file import WeightsFile
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.structures import PosedViews
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.sampling import sample_latents
 from zero123s.diffusion.training import pairwise_poses
+from zero123s.mesh.metrics import ssim
 from zero123s.ops.lpips import Lpips
-from zero123s.ops.metrics import ssim
 from zero123s.structures import PosedViews
 
 GATE_TIMESTEP = 900

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from zero123s.diffusion.checkpoint import load_zero123
-from zero123s.diffusion.locate import locate_checkpoint
+from zero123s.config.options import option
+from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.model import PerView, Zero123Model
 from zero123s.diffusion.sampling import SAMPLERS, Progress
 from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError, ImageError
-from zero123s.options import option
 
 FRAMES_PER_SECOND = 8
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

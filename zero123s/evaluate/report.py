@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from zero123s.evaluate.scores import Scores, pictures_of, rendered_views
-from zero123s.exporter.files import encode_image
-from zero123s.exporter.gltf import glb_bytes
-from zero123s.exporter.plot import curve, threshold_curve
-from zero123s.files import write_text
-from zero123s.ops.rasterize import on_white
-from zero123s.run_dir import read_run_record
+from zero123s.images.encode import encode_image
+from zero123s.images.svg_plot import curve, threshold_curve
+from zero123s.mesh.gltf import glb_bytes
+from zero123s.ops.rasterization.software import on_white
+from zero123s.run.folder import read_run_record
+from zero123s.runtime.files import write_text
 from zero123s.structures import Mesh, ReferenceView
 
 HERE = Path(__file__).parent

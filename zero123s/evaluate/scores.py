@@ -8,10 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from zero123s.ops.cameras import orbit_cameras, project, sphere_fit_distance
-from zero123s.ops.lpips import Lpips
-from zero123s.ops.mesh import mesh_health
-from zero123s.ops.metrics import (
+from zero123s.mesh.metrics import (
     align_similarity,
     chamfer,
     common_cube,
@@ -25,8 +22,11 @@ from zero123s.ops.metrics import (
     volume_iou,
     voxelize,
 )
-from zero123s.ops.rasterize import on_white, render_mesh, view_fragments
-from zero123s.ops.self_intersection import self_intersecting
+from zero123s.mesh.processing import mesh_health
+from zero123s.mesh.self_intersection import self_intersecting
+from zero123s.ops.cameras import orbit_cameras, project, sphere_fit_distance
+from zero123s.ops.lpips import Lpips
+from zero123s.ops.rasterization.software import on_white, render_mesh, view_fragments
 from zero123s.structures import Cameras, Mesh, ReferenceView
 
 Scores = dict[str, float | int | bool]
@@ -174,7 +174,7 @@ def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, 
     Args:
         checkpoint: a Zero123 checkpoint, whose image encoder is used.
     """
-    from zero123s.diffusion.checkpoint import load_zero123
+    from zero123s.diffusion.checkpoint.load import load_zero123
 
     model = load_zero123(checkpoint)
     cameras = ring(mesh, n_views, 256)

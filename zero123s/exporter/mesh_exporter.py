@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.exporter.base import EXPORTERS, BaseExporter, ExportResult, Progress
-from zero123s.exporter.plot import write_threshold_plot
 from zero123s.exporter.poster import write_poster
-from zero123s.exporter.writers import WRITERS
+from zero123s.images.svg_plot import write_threshold_plot
+from zero123s.mesh.normal_map import bake_normal_map, vertex_tangents
+from zero123s.mesh.photo import Photos, exposure_match, membrane
+from zero123s.mesh.processing import mesh_health, remove_small_components, simplify, vertex_normals
+from zero123s.mesh.silhouette import beside_the_silhouette
+from zero123s.mesh.surface import SurfaceOptions, check_threshold, find_surface, surface_threshold
+from zero123s.mesh.texture import SurfacePoints, bake
+from zero123s.mesh.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
+from zero123s.mesh.writers import WRITERS
 from zero123s.ops.compositing import composite
-from zero123s.ops.mesh import mesh_health, remove_small_components, simplify, vertex_normals
-from zero123s.ops.normal_map import bake_normal_map, vertex_tangents
-from zero123s.ops.photo import Photos, exposure_match, membrane
-from zero123s.ops.silhouette import beside_the_silhouette
-from zero123s.ops.surface import SurfaceOptions, check_threshold, find_surface, surface_threshold
-from zero123s.ops.texture import SurfacePoints, bake
-from zero123s.ops.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
-from zero123s.options import option
 from zero123s.structures import Mesh, RadianceField, ReferenceView
 
 

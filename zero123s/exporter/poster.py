@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zero123s.exporter.files import encode_image, write_atomically
+from zero123s.images.encode import encode_image, write_atomically
+from zero123s.mesh.readers import read_mesh
 from zero123s.ops.cameras import orbit_cameras, sphere_fit_distance
-from zero123s.ops.rasterize import on_white, render_mesh
-from zero123s.scenes.mesh_files import read_mesh
+from zero123s.ops.rasterization.software import on_white, render_mesh
 
 VIEWS = ((10.0, 0.0), (20.0, 60.0), (10.0, 180.0), (40.0, 250.0))
 """Elevation and azimuth in degrees: front, side, back, from above."""

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import BaseGeometry, GeometryOutput
 from zero123s.ops.vectors import unit
-from zero123s.options import option
 
 NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 PERTURBATION = 0.01

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zero123s.config import parse, parse_slot
+from zero123s.config.load import parse, parse_slot
+from zero123s.config.options import option
+from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.options import option
-from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
 
 

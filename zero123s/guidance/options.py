@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zero123s.options import option
+from zero123s.config.options import option
 
 
 @dataclass

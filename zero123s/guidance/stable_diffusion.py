@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zero123s.config.options import option
+from zero123s.config.schedule import Schedule
 from zero123s.diffusion.conditioning import fit_image
 from zero123s.diffusion.shared import shared
 from zero123s.diffusion.text_model import TextModel, check_text_model, load_text_model
@@ -14,8 +16,6 @@ from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.options import VariationalConfig, annealed_timesteps, distillation_gradient
 from zero123s.guidance.sds import sample_timesteps, sds_loss
 from zero123s.guidance.variational import Phi, VariationalGuidance, check_adapters
-from zero123s.options import option
-from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

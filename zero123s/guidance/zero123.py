@@ -8,8 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from zero123s.diffusion.checkpoint import load_zero123
-from zero123s.diffusion.locate import locate_checkpoint
+from zero123s.config.options import option
+from zero123s.config.schedule import Schedule
+from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.shared import shared
 from zero123s.diffusion.speed import speed_up
@@ -19,8 +21,6 @@ from zero123s.guidance.options import VariationalConfig, annealed_timesteps, dis
 from zero123s.guidance.sds import loss_with_gradient, sample_timesteps, sds_loss
 from zero123s.guidance.variational import Phi, VariationalGuidance, check_adapters
 from zero123s.ops.sections import section
-from zero123s.options import option
-from zero123s.schedule import Schedule
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from zero123s.diffusion.locate import REPOSITORY
+from zero123s.diffusion.checkpoint.locate import REPOSITORY
+from zero123s.images.io import fit_square, resize_rgba
 from zero123s.preprocess.elevation_net import CANDIDATES_DEG, ElevationNet, framed, load_elevation_net
-from zero123s.preprocess.images import fit_square, resize_rgba
 
 WEIGHTS = "load/elevation_net.safetensors"
 READ_SIZE = 128

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from zero123s.errors import ImageError
-from zero123s.preprocess.images import premultiply, unpremultiply
+from zero123s.images.io import premultiply, unpremultiply
 
 SHARE = 200 / 256
 """Share of the frame that the object's longer side takes (the original's input preparation)."""

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from zero123s.config.options import option
 from zero123s.errors import ImageError
-from zero123s.options import option
+from zero123s.images.io import LoadedImage, composite, fit_square, read_image, resize_rgba
 from zero123s.preprocess.framing import Framing, frame_object, native_size, object_bounds
-from zero123s.preprocess.images import LoadedImage, composite, fit_square, read_image, resize_rgba
 from zero123s.preprocess.segment import BACKENDS, THRESHOLD, Segmentation, segment
 from zero123s.preprocess.text_to_image import TextToImageConfig, draw
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from zero123s.errors import ConfigError, ImageError, MissingDependencyError
-from zero123s.preprocess.images import LoadedImage
+from zero123s.images.io import LoadedImage
 
 THRESHOLD = 0.5
 """Confidence below which a cut-out is not used unless forced."""

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError, ImageError
-from zero123s.options import option
+from zero123s.images.io import LoadedImage, composite, fit_square, resize_rgba
 from zero123s.preprocess.framing import object_bounds
-from zero123s.preprocess.images import LoadedImage, composite, fit_square, resize_rgba
 from zero123s.preprocess.segment import Segmentation, segment
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from zero123s.options import option
+from zero123s.config.options import option
 from zero123s.registry import Registry
 from zero123s.structures import BackgroundFunction, RadianceField, RayBundle, RenderOutput
 

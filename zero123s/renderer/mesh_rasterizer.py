@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.ops import rasterization
 from zero123s.ops.marching_tetrahedra import cell_tetrahedra, marching_tetrahedra
 from zero123s.ops.rasterization import Fragments, MeshEdges, Silhouettes
 from zero123s.ops.sections import section
 from zero123s.ops.vectors import unit
-from zero123s.options import option
 from zero123s.renderer.base import RENDERERS, BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
 

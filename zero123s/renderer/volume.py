@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.ops.compositing import Composited, visible_samples
 from zero123s.ops.memory import free_cached_memory, is_out_of_memory
@@ -15,7 +16,6 @@ from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
 from zero123s.ops.sections import section
 from zero123s.ops.vectors import unit
-from zero123s.options import option
 from zero123s.renderer.base import BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zero123s.errors import MissingDependencyError
-from zero123s.scenes.mesh import SceneMesh
+from zero123s.mesh.scene_mesh import SceneMesh
 from zero123s.scenes.render import Light, Renders, surface_colors
 from zero123s.structures import Cameras
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from zero123s.errors import ConfigError, MeshError, OutputError
+from zero123s.mesh.scene_mesh import SceneMesh
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.scenes.mesh import SceneMesh
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.render import random_light, render_views
 from zero123s.scenes.shards import Shard, read_shard, shard_path, write_shard
@@ -63,7 +63,7 @@ def load_object(item: SceneObject) -> SceneMesh:
     kind, _, value = item.source.partition(":")
     if kind == "procedural":
         return generate(int(value))
-    from zero123s.scenes.mesh_files import load_mesh
+    from zero123s.mesh.readers import load_mesh
 
     return load_mesh(Path(item.source))
 

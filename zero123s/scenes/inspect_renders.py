@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zero123s.errors import ImageError
-from zero123s.preprocess.images import write_png_atomic
+from zero123s.images.io import write_png_atomic
 from zero123s.scenes.shards import Shard, read_shard
 
 MIN_COVERAGE = 0.002

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from zero123s.errors import MeshError
+from zero123s.mesh.readers import SUFFIXES
 from zero123s.scenes.dataset import SceneObject
-from zero123s.scenes.mesh_files import SUFFIXES
 
 
 def mesh_objects(paths: list[Path], uids: Path | None = None, annotations: Path | None = None) -> list[SceneObject]:

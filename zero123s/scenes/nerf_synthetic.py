@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 import trimesh
 
+from zero123s.images.io import write_png_atomic
+from zero123s.mesh.scene_mesh import SceneMesh
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.preprocess.images import write_png_atomic
-from zero123s.scenes.mesh import SceneMesh
 from zero123s.scenes.render import render_views
 
 GOLDEN_ANGLE_DEG = 180.0 * (3.0 - math.sqrt(5.0))

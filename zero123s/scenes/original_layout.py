@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from zero123s.errors import ImageError
+from zero123s.images.io import write_png_atomic
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.preprocess.images import write_png_atomic
 from zero123s.scenes.shards import Shard
 
 ORIGINAL_FOVY_DEG = 49.134

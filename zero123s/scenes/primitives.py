@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zero123s.scenes.mesh import Paint, SceneMesh, vertex_normals
+from zero123s.mesh.scene_mesh import Paint, SceneMesh, vertex_normals
 
 Numbers = Sequence[Any] | NDArray | float
 """Numbers in any nesting that numpy makes an array of."""

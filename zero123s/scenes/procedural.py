@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from zero123s.errors import MeshError
+from zero123s.mesh.scene_mesh import SceneMesh, normalize
 from zero123s.scenes import procedural_creatures as creatures
 from zero123s.scenes import procedural_furniture as furniture
 from zero123s.scenes import procedural_places as places
 from zero123s.scenes import procedural_things as things
 from zero123s.scenes import procedural_vehicles as vehicles
-from zero123s.scenes.mesh import SceneMesh, normalize
 from zero123s.scenes.primitives import Builder
 
 KINDS: tuple[Callable[[Builder, np.random.Generator], None], ...] = (

@@ -4,7 +4,7 @@ import colorsys
 
 import numpy as np
 
-from zero123s.scenes.mesh import Paint
+from zero123s.mesh.scene_mesh import Paint
 
 Color = tuple[float, float, float]
 

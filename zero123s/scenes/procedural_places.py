@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zero123s.scenes.mesh import Paint
+from zero123s.mesh.scene_mesh import Paint
 from zero123s.scenes.primitives import Builder, Solid, box, capsule, cylinder, ellipsoid, extrude, lathe, torus, tube
 from zero123s.scenes.procedural_color import (
     DARK,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zero123s.scenes.mesh import Paint
+from zero123s.mesh.scene_mesh import Paint
 from zero123s.scenes.primitives import Builder, Solid, box, capsule, cylinder, ellipsoid, extrude, lathe, tube
 from zero123s.scenes.procedural_color import DARK, WHITE, any_color, fabric, jitter, metal, plain, vivid, wood
 

@@ -13,7 +13,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from zero123s.scenes.mesh import PATTERNS, SceneMesh
+from zero123s.mesh.scene_mesh import PATTERNS, SceneMesh
 from zero123s.structures import Cameras
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from zero123s.images.io import write_png_atomic
+from zero123s.mesh.scene_mesh import SceneMesh
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.preprocess.images import write_png_atomic
-from zero123s.scenes.mesh import SceneMesh
 from zero123s.scenes.nerf_synthetic import write_nerf_synthetic
 from zero123s.scenes.procedural import named
 from zero123s.scenes.render import render_views

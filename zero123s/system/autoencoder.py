@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zero123s.config.schedule import Schedule
 from zero123s.data.base import BaseData
 from zero123s.diffusion.model import build_vae
 from zero123s.diffusion.model_config import read_model_config
 from zero123s.errors import ConfigError
+from zero123s.images.io import write_png_atomic
 from zero123s.ops.memory import recomputed_terms
-from zero123s.preprocess.images import write_png_atomic
 from zero123s.randomness import generator_for
-from zero123s.schedule import Schedule
 from zero123s.structures import PosedViews
 from zero123s.system.base import SYSTEMS, BaseSystem
 from zero123s.system.optimizers import (

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from zero123s.config import parse_slot
+from zero123s.config.experiment import ExperimentConfig
+from zero123s.config.load import parse_slot
+from zero123s.config.options import schedules, walk
+from zero123s.config.schedule import Schedule
 from zero123s.data import DATA
 from zero123s.data.base import BaseData
-from zero123s.experiment import ExperimentConfig
-from zero123s.options import schedules, walk
 from zero123s.randomness import generator_for
 from zero123s.registry import Registry
-from zero123s.schedule import Schedule
 from zero123s.system.short_memory import ShortMemoryModule
 
 

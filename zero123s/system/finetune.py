@@ -10,21 +10,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zero123s.config.schedule import Schedule
 from zero123s.data.base import BaseData
 from zero123s.diffusion import training
-from zero123s.diffusion.checkpoint import COMPONENTS, load_zero123, save_zero123
+from zero123s.diffusion.checkpoint.load import COMPONENTS, load_zero123, save_zero123
+from zero123s.diffusion.checkpoint.lpips_files import load_lpips
+from zero123s.diffusion.checkpoint.weights_file import open_weights
 from zero123s.diffusion.lora import add_lora, merge_lora
-from zero123s.diffusion.lpips_files import load_lpips
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import read_model_config
 from zero123s.diffusion.validation import image_scores, lift_scores, likeness, pose_gates, sample_views
-from zero123s.diffusion.weights_file import open_weights
 from zero123s.errors import ConfigError
+from zero123s.images.io import write_png_atomic
 from zero123s.ops.lpips import BACKBONES, Lpips
 from zero123s.ops.memory import recomputed_terms
-from zero123s.preprocess.images import write_png_atomic
 from zero123s.randomness import generator_for, world_size
-from zero123s.schedule import Schedule
 from zero123s.structures import PosedViews
 from zero123s.system.base import SYSTEMS, BaseSystem
 from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig, build_optimizer_over, build_scheduler, may_fuse

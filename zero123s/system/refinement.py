@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from zero123s.ops.signed_distance import SignedDistance
-from zero123s.ops.surface import SurfaceOptions, find_surface, surface_threshold
+from zero123s.mesh.signed_distance import SignedDistance
+from zero123s.mesh.surface import SurfaceOptions, find_surface, surface_threshold
 
 if TYPE_CHECKING:
     from zero123s.system.zero123 import Zero123System

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from zero123s.background import BACKGROUNDS
-from zero123s.config import parse, parse_slot
+from zero123s.config.load import parse, parse_slot
+from zero123s.config.options import option
 from zero123s.data.base import BaseData
 from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS
@@ -20,7 +21,6 @@ from zero123s.losses import LossTerm, LossWeights, View, loss_config
 from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
 from zero123s.ops.cameras import generate_rays
-from zero123s.options import option
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem

@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from zero123s.console import wait_briefly_for_threads
 from zero123s.errors import UserError
-from zero123s.files import replacing, write_text
+from zero123s.run.console import limit_openmp_spin
+from zero123s.runtime.files import replacing, write_text
 
 PROGRESS = "progress.jsonl"
 RUN = "run"
@@ -51,9 +51,9 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
         task: "config", "words" and "profile", as for `plan_run`.
     """
     from zero123s.api import run_plan
-    from zero123s.cli import plan_run
-    from zero123s.console import set_up_logging
-    from zero123s.evaluate import command as evaluate
+    from zero123s.commands import evaluate
+    from zero123s.commands.launch import plan_run
+    from zero123s.run.console import set_up_logging
 
     set_up_logging(verbose=False)
     run_dir = folder / RUN
@@ -79,8 +79,8 @@ def draw_picture(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from zero123s.cli import plan_run
-    from zero123s.preprocess.images import write_png_atomic
+    from zero123s.commands.launch import plan_run
+    from zero123s.images.io import write_png_atomic
     from zero123s.preprocess.text_to_image import draw
 
     _Teller(folder / PROGRESS).stage("draw")
@@ -137,5 +137,5 @@ def _end_with_starter() -> None:
 
 
 if __name__ == "__main__":
-    wait_briefly_for_threads()
+    limit_openmp_spin()
     sys.exit(main(Path(sys.argv[1])))

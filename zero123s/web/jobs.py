@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zero123s.errors import ConfigError, OutputError, UserError
-from zero123s.files import explain_os_error, write_text
+from zero123s.runtime.files import explain_os_error, write_text
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ JOBS_OF_A_VISITOR = 50
 """As many are remembered by the browser."""
 
 
-def told(function: Callable) -> Callable:
+def run_command(function: Callable) -> Callable:
     """Return a function whose `UserError`s become gradio's."""
 
     @wraps(function)

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from zero123s.errors import ImageError
+from zero123s.images.io import OPAQUE, LoadedImage, fit_square, read_image, resize_rgba
 from zero123s.preprocess.elevation import ElevationEstimate, elevation_of
 from zero123s.preprocess.framing import SHARE, apply_framing, frame_object, native_size
-from zero123s.preprocess.images import OPAQUE, LoadedImage, fit_square, read_image, resize_rgba
 from zero123s.preprocess.intake import side_by_side
 from zero123s.preprocess.segment import THRESHOLD, Segmentation, segment
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from zero123s.errors import ImageError
-from zero123s.preprocess.images import write_png_atomic
-from zero123s.run_dir import shell_safe
+from zero123s.images.io import write_png_atomic
+from zero123s.run.folder import shell_safe
 from zero123s.web.job_process import RUN
 from zero123s.web.jobs import Job, JobQueue
 from zero123s.web.pictures import Corrections, PreparedPhoto, prepare_photo, read_upload

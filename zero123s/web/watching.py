@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from zero123s.api import preview_views
-from zero123s.exporter.plot import curve
-from zero123s.files import replacing
+from zero123s.images.svg_plot import curve
+from zero123s.runtime.files import replacing
 from zero123s.web.job_process import PROGRESS, RUN
 from zero123s.web.jobs import OUTCOME, Job, JobQueue, read_json
 

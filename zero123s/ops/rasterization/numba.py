@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zero123s.ops import rasterize
+from zero123s.ops.rasterization import software as rasterize
 
 
 def visible_faces(

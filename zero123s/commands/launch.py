@@ -1,0 +1,242 @@
+"""The command line: one config, one mode, overrides."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zero123s.errors import ConfigError
+from zero123s.registry import nearest
+
+if TYPE_CHECKING:
+    from zero123s.config.load import LoadedConfig
+    from zero123s.system.base import Plan
+
+MODES = ("train", "validate", "test", "export")
+EPILOG = """overrides:
+  any config key as key.subkey=value, for example
+    data.image_path=photo.png trainer.max_steps=300 system.loss.lambda_sds=0.2
+  at the top: name= tag= seed= exp_root_dir= export_after_train=
+  resume=last (or a checkpoint, or a run folder) goes on in the same run folder;
+  --validate, --test and --export need it.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours: one sentence, exit code 2."""
+
+    def error(self, message: str) -> Any:
+        raise ConfigError(f"{message[0].upper()}{message[1:]}. See --help.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `launch.py`."""
+    parser = _Parser(
+        prog="launch.py",
+        description="Turn pictures into a mesh, as a YAML file says.",
+        epilog=EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="the YAML file, for example configs/multi-view.yaml")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--train", action="store_true", help="optimise, then render the turntable and export the mesh")
+    mode.add_argument("--validate", action="store_true", help="render and score the supervised views")
+    mode.add_argument("--test", action="store_true", help="render the turntable")
+    mode.add_argument("--export", action="store_true", help="write the mesh")
+    add(
+        "--threads", metavar="N", help="CPU threads, as threads=N: 0 (the default) = measure what pays off here and now"
+    )
+    add("--profile-run", action="store_true", help="record a few steps: print where their time and memory went, trace")
+    add("--viewer", action="store_true", help="watch the field while it trains, in a browser; as viewer.enabled=true")
+    add("--viewer-port", metavar="N", help="port of the viewer (7007); opens it as well")
+    add("--gpu", metavar="N", help="GPU index, or several as 0,1; without CUDA the run goes on on the CPU and says so")
+    add(
+        "--profile",
+        default="auto",
+        metavar="NAME",
+        help="overlay from the file's profiles: auto (cpu where there is no CUDA), none, or a name",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="check everything; print the resolved config, what would run and what would be written; write nothing",
+    )
+    add("--verbose", action="store_true", help="log every detail")
+    add("--typecheck", action="store_true", help="check tensor shapes and types of all functions while running (slow)")
+    add("--explain", metavar="KEY", help="document a key: type, range, default, present value and where it was set")
+    add("--plot-schedules", metavar="PNG", help="draw every scheduled value over the steps of the run")
+    return parser
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return flags and overrides; raises ConfigError for an unknown flag, with the nearest known one."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(list(argv))
+    flags = [option for action in parser._actions for option in action.option_strings]
+    for word in rest:
+        if word.startswith("-"):
+            raise ConfigError(f"Unknown flag '{word}'.{nearest(word, flags)}")
+    args.mode = next((m for m in MODES if getattr(args, m)), None)
+    if args.mode is None and not (args.explain or args.plot_schedules):
+        raise ConfigError("Exactly one of --train, --validate, --test and --export is needed. See --help.")
+    return args, rest
+
+
+def choose_profile(wanted: str, config: Path) -> str | None:
+    """Return the profile to lay over the file: "auto" is `cpu` where there is no CUDA and the file has one."""
+    import torch
+
+    from zero123s.config.load import profile_names
+
+    if wanted == "none":
+        return None
+    if wanted != "auto":
+        return wanted
+    return "cpu" if not torch.cuda.is_available() and "cpu" in profile_names(config) else None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 fine, 2 a mistake that the message explains, 130 interrupted."""
+    from zero123s.run.console import limit_openmp_spin, run_command
+
+    limit_openmp_spin()
+    return run_command(lambda: _launch(sys.argv[1:] if argv is None else argv))
+
+
+def _launch(argv: Sequence[str]) -> int:
+    from zero123s.run.console import set_up_logging
+
+    args, overrides = parse_arguments(argv)
+    set_up_logging(args.verbose)
+    if args.typecheck:
+        from zero123s.run.type_checks import check_types_while_running
+
+        check_types_while_running()
+    return run(args, overrides)
+
+
+def check_experiment(loaded: "LoadedConfig") -> "Plan":
+    """Check a loaded configuration down to its last key, plugins imported; raises ConfigError that names the file."""
+    from zero123s.config import threestudio as compat
+    from zero123s.config.experiment import parse_experiment
+    from zero123s.run.plugins import load_plugins
+    from zero123s.runtime.processes import print_rank_zero
+    from zero123s.system.base import plan_experiment
+
+    notices = loaded.notices + compat.translate(loaded.cfg)
+    experiment = parse_experiment(loaded)
+    load_plugins(experiment.imports)
+    try:
+        plan = plan_experiment(experiment)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{loaded.where(str(error))}") from error
+    for notice in notices + plan.notices():
+        print_rank_zero(f"note: {notice}")
+    return plan
+
+
+def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str], profile: str | None) -> "LoadedConfig":
+    """Return the configuration that the run behind `resume=` has written down, with this command's overrides.
+
+    A second stage that begins is laid over the settings of its first.
+
+    Another picture, or a YAML file edited since, must not change a run that goes on: only overrides do.
+    """
+    from omegaconf import OmegaConf
+
+    from zero123s.config.experiment import parse_experiment
+    from zero123s.config.load import load_config, resolve
+    from zero123s.run.first_stage import on_top_of_the_first_stage
+    from zero123s.run.folder import find_checkpoint, run_dir_of
+    from zero123s.runtime.processes import print_rank_zero
+
+    # The file's own data need not be complete: the run's is.
+    resolved = resolve(loaded.cfg)
+    names = {key: resolved[key] for key in ("name", "exp_root_dir", "resume") if key in resolved}
+    experiment = parse_experiment(replace(loaded, cfg=OmegaConf.create(names)))
+    if not experiment.resume:
+        return on_top_of_the_first_stage(loaded, overrides, profile)
+    checkpoint = find_checkpoint(experiment.resume, experiment)
+    own = run_dir_of(checkpoint, experiment) / "config.yaml"
+    if not own.is_file() or own.resolve() == loaded.path.resolve():
+        return loaded
+    print_rank_zero(f"note: going on with the run's own settings, {own}; change them by overrides on the command line.")
+    # The folder may have moved since: what `last` meant is not looked for again.
+    return load_config(own, [*overrides, f"resume={json.dumps(str(checkpoint))}"])
+
+
+def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "auto") -> tuple["LoadedConfig", "Plan"]:
+    """Load and check a configuration; a run that `resume=` names keeps its own settings but for the overrides.
+
+    Args:
+        config: the YAML file.
+        overrides: dotlist words, `a.b=1`.
+        profile: "auto", "none", or the name of an overlay in the file.
+
+    Raises:
+        ConfigError: what is wrong, where, and what to do.
+    """
+    from zero123s.config.load import load_config
+
+    words = list(overrides)
+    chosen = choose_profile(profile, Path(config))
+    loaded = _settings_of_the_run(load_config(config, words, chosen), words, chosen)
+    return loaded, check_experiment(loaded)
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Check the whole experiment, then do what the mode says."""
+    from zero123s.run.folder import require_checkpoint, run_dir_of, run_path
+
+    if args.threads is not None:
+        overrides = [*overrides, f"threads={args.threads}"]
+    if args.viewer or args.viewer_port is not None:
+        overrides = [*overrides, "viewer.enabled=true"]
+    if args.viewer_port is not None:
+        overrides = [*overrides, f"viewer.port={args.viewer_port}"]
+    loaded, plan = plan_run(args.config, overrides, args.profile)
+    if args.explain or args.plot_schedules:
+        return _explain(args, loaded, plan)
+    checkpoint = require_checkpoint(plan.experiment, args.mode)
+    out_dir = run_dir_of(checkpoint, plan.experiment) if checkpoint else run_path(plan.experiment)
+    requirements = plan.requirements(args.mode)
+    if args.mode == "train":
+        from zero123s.callbacks.viewer import require_viewer
+
+        require_viewer(plan)
+    if args.dry_run:
+        from zero123s.commands.dry_run import print_dry_run
+
+        print_dry_run(plan, args.mode, args.gpu, loaded.profile, out_dir, checkpoint, requirements)
+        return 0
+
+    from zero123s.callbacks.interrupt import EXIT_CODE
+    from zero123s.run.runner import Session
+    from zero123s.run.summary import model_words, print_summary
+    from zero123s.runtime.processes import is_main_process, print_rank_zero
+
+    guided = model_words(requirements.get("model", {}))
+    if guided:
+        print_rank_zero(f"guided by {guided}")
+    session = Session(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
+    state = session.run(args.mode)
+    if is_main_process():
+        print_summary(session.record, out_dir, state, args.mode)
+    return EXIT_CODE if state == "interrupted" else 0
+
+
+def _explain(args: argparse.Namespace, loaded: "LoadedConfig", plan: "Plan") -> int:
+    if args.explain:
+        from zero123s.commands.explain import explain
+
+        print(explain(args.explain, plan.experiment, loaded.origins))
+    if args.plot_schedules:
+        from zero123s.commands.plot_schedules import plot_schedules
+
+        print(plot_schedules(plan.schedules(), plan.experiment.trainer.max_steps, Path(args.plot_schedules)))
+    return 0

@@ -1,0 +1,76 @@
+"""`zero123s prepare`: any photo becomes the centred, transparent picture that the main job wants."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from zero123s.errors import ImageError, UserError
+from zero123s.images.io import OPAQUE, LoadedImage, read_image, write_png_atomic
+from zero123s.preprocess.intake import DoubtfulCutOut, Prepared, check, prepare_loaded
+from zero123s.preprocess.segment import BACKENDS
+
+
+def prepare(
+    photo: str | Path | Float[np.ndarray, "H W 4"], size: int = 512, backend: str = "auto", model: str = ""
+) -> Prepared:
+    """Return the object of `photo`, a file or straight-alpha pixels in [0, 1], cut out and framed; see `prepare_loaded`.
+
+    Raises:
+        ImageError: the photo cannot be read, or shows no object.
+    """
+    if isinstance(photo, np.ndarray):
+        return prepare_loaded(
+            LoadedImage(photo, bool((photo[..., 3] < OPAQUE).any())), "the photo", size, backend, model
+        )
+    return prepare_loaded(read_image(photo), f"'{photo}'", size, backend, model)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `zero123s prepare PHOTO --out PNG`; returns 0, or 2 after a mistake that is told in one sentence."""
+    parser = argparse.ArgumentParser("zero123s prepare", description=__doc__)
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("--out", type=Path, help="PNG to write; default: PHOTO_rgba.png beside the photo")
+    parser.add_argument("--size", type=int, default=512, help="side of the result in pixels (default 512)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="how the object is found (default auto)")
+    parser.add_argument("--model", default="", help="id or folder of a segmentation model")
+    parser.add_argument("--force", action="store_true", help="use a doubtful cut-out")
+    parser.add_argument("--no-elevation", action="store_true", help="do not estimate from which elevation it was taken")
+    args = parser.parse_args(argv)
+    out = args.out or args.photo.with_name(f"{args.photo.stem}_rgba.png")
+    picture = out.with_name(f"{out.stem}_steps.png")
+    try:
+        if not 16 <= args.size <= 4096:
+            raise ImageError(f"--size {args.size} is out of range; give 16 to 4096 pixels.")
+        if out.resolve() == args.photo.resolve():
+            raise ImageError(f"'{out}' is the photo itself; choose another place with --out.")
+        prepared = prepare(args.photo, args.size, args.backend, args.model)
+        write_png_atomic(picture, prepared.steps)
+        if not args.force:
+            check(prepared, args.photo)
+        write_png_atomic(out, prepared.rgba)
+        words = "" if args.no_elevation else _tell_elevation(prepared, picture)
+    except DoubtfulCutOut as error:
+        print(f"error: {error.shown_in(picture)}", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for note in prepared.notes:
+        print(note)
+    segmentation = prepared.segmentation
+    if words:
+        print(words)
+    print(f"{out}: object found by {segmentation.method}, confidence {segmentation.confidence:.2f}; steps in {picture}")
+    return 0
+
+
+def _tell_elevation(prepared: Prepared, picture: Path) -> str:
+    """Return what is said of the elevation, and draw its score beside the other steps."""
+    from zero123s.preprocess.elevation import elevation_of, score_panel
+
+    estimate = elevation_of(prepared.rgba)
+    write_png_atomic(picture, np.concatenate([prepared.steps, score_panel(estimate)], axis=1))
+    return "\n".join([*estimate.warnings, estimate.sentence()])

@@ -1,0 +1,157 @@
+"""What a Config field may hold, beyond its type: ranges, choices, schedules; and its documentation, read from the source."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from itertools import pairwise
+from numbers import Real
+from typing import Any
+
+from zero123s.config.schedule import Schedule
+from zero123s.errors import ConfigError
+from zero123s.registry import nearest
+
+LIMITS = "limits"
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    schedule: bool = False,
+) -> Any:
+    """Return a dataclass field whose value is checked when a configuration is parsed.
+
+    Args:
+        default: the default; lists and dicts are copied for every instance.
+        low: smallest value allowed, in a list for every entry, in a schedule at every step.
+        high: largest value allowed.
+        above: the value must be larger than this.
+        choices: the words allowed.
+        schedule: the value is a number or a `Schedule` (see `zero123s.config.schedule`).
+    """
+    metadata = {LIMITS: {"low": low, "high": high, "above": above, "choices": choices, "schedule": schedule}}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def limits_in_words(f: Field) -> str:
+    """Return "1 to 5", "> 0", "a, b or c", "number or schedule", or an empty string."""
+    limits = f.metadata.get(LIMITS, {})
+    words = ["number or schedule"] if limits.get("schedule") else []
+    low, high, above = limits.get("low"), limits.get("high"), limits.get("above")
+    if limits.get("choices"):
+        *most, last = limits["choices"]
+        words.append(f"{', '.join(most)} or {last}" if most else last)
+    if low is not None and high is not None:
+        words.append(f"{low:g} to {high:g}")
+    elif low is not None:
+        words.append(f">= {low:g}")
+    elif above is not None:
+        words.append(f"> {above:g}" if high is None else f"> {above:g}, at most {high:g}")
+    elif high is not None:
+        words.append(f"at most {high:g}")
+    return "; ".join(words)
+
+
+def walk(config: Any, key: str = "") -> Iterator[tuple[str, Field, Any]]:
+    """Yield (full key, field, value) of every leaf of a parsed configuration."""
+    for f in fields(config):
+        full = f"{key}.{f.name}" if key else f.name
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from walk(value, full)
+        else:
+            yield full, f, value
+
+
+def check_values(config: Any, key: str = "") -> None:
+    """Raise ConfigError for the first value outside its limits, naming key, value and limits."""
+    for full, f, value in walk(config, key):
+        limits = f.metadata.get(LIMITS)
+        if limits is None or value is None:
+            continue
+        if limits["choices"]:
+            if value not in limits["choices"]:
+                hint = nearest(str(value), list(limits["choices"]))
+                raise ConfigError(f"{full}: '{value}' is not {limits_in_words(f)}.{hint}")
+            continue
+        for number in _numbers(value, full, limits["schedule"]):
+            low, high, above = limits["low"], limits["high"], limits["above"]
+            if (
+                (low is not None and number < low)
+                or (high is not None and number > high)
+                or (above is not None and number <= above)
+            ):
+                raise ConfigError(f"{full}: {number:g} is out of range, expected {limits_in_words(f)}.")
+
+
+def _numbers(value: Any, key: str, schedule: bool) -> list[float]:
+    if schedule:
+        return [v for _, v in Schedule(value, key).points]
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [float(v) for v in entries if isinstance(v, Real) and not isinstance(v, bool)]
+
+
+def ordered(value: list[float], key: str, low: float = float("-inf"), high: float = float("inf")) -> None:
+    """Raise ConfigError unless `value` is [low end, high end], in this order and within the limits."""
+    if len(value) != 2 or not low <= value[0] <= value[1] <= high:
+        within = f" within [{low:g}, {high:g}]" if low > float("-inf") else ""
+        raise ConfigError(f"{key}: expected [low, high]{within}, got {value}.")
+
+
+def schedules(config: Any, key: str = "") -> dict[str, Schedule]:
+    """Return every scheduled value of a parsed configuration by its full key."""
+    return {
+        full: Schedule(value, full)
+        for full, f, value in walk(config, key)
+        if value is not None and f.metadata.get(LIMITS, {}).get("schedule")
+    }
+
+
+def field_docs(schema: type) -> dict[str, str]:
+    """Return field -> the docstring under it, base classes included; a field may carry its own under metadata "doc"."""
+    docs: dict[str, str] = {}
+    for cls in reversed(schema.__mro__):
+        if is_dataclass(cls):
+            docs |= _docs_in_source(cls)
+    return docs | {f.name: f.metadata["doc"] for f in fields(schema) if "doc" in f.metadata}
+
+
+def _docs_in_source(cls: type) -> dict[str, str]:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError):  # made by make_dataclass, or typed into a prompt
+        return {}
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    docs = {}
+    for before, after in pairwise(body):
+        if (
+            isinstance(before, ast.AnnAssign)
+            and isinstance(before.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)
+        ):
+            docs[before.target.id] = " ".join(after.value.value.split())
+    return docs
+
+
+def default_of(f: Field) -> Any:
+    """Return a field's default, "required" where it has none."""
+    if f.default is not MISSING:
+        return "required" if f.default == "???" else f.default
+    if f.default_factory is not MISSING:
+        return f.default_factory()
+    return "required"
+
+
+def is_section(value: Any) -> bool:
+    """Tell whether a default is a nested section rather than a value."""
+    return is_dataclass(value) or (isinstance(value, Mapping) and not value)

@@ -1,0 +1,54 @@
+"""Which Zero123 checkpoint a run uses: `auto`, a path, or the bundled small model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zero123s.errors import CheckpointError
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+STABLE_ZERO123 = "load/zero123/stable_zero123.ckpt"
+BUNDLED = "load/zero123/small_zero123.safetensors"
+
+HOW_TO_GET = (
+    "get Stable Zero123 with `zero123s download stable-zero123` (research licence; `stable-zero123-c` for commercial "
+    "use under Stability AI's community licence), or leave guidance.checkpoint at `auto` to use the bundled small model"
+)
+
+
+@dataclass(frozen=True)
+class LocatedCheckpoint:
+    """A checkpoint on disk and whether it is the small one that ships with this project."""
+
+    path: Path
+    bundled: bool
+
+
+def find_file(path: str | Path) -> Path | None:
+    """Return `path` if it exists as given or relative to the repository, else None."""
+    candidates = [Path(path).expanduser(), REPOSITORY / Path(path)]
+    return next((p for p in candidates if p.exists()), None)
+
+
+def locate_checkpoint(spec: str = "auto") -> LocatedCheckpoint:
+    """Return the checkpoint that `spec` means.
+
+    `auto` is load/zero123/stable_zero123.ckpt when that exists, else the bundled small model. Anything else is a
+    file or folder that must exist.
+
+    Raises:
+        CheckpointError: an explicit path that is missing, or a damaged installation without the bundled model.
+    """
+    if spec == "auto":
+        stable = find_file(STABLE_ZERO123)
+        if stable is not None:
+            return LocatedCheckpoint(stable, bundled=False)
+        bundled = find_file(BUNDLED)
+        if bundled is None:
+            raise CheckpointError(
+                f"The bundled model {BUNDLED} is missing from {REPOSITORY}: clone the repository again, or {HOW_TO_GET}."
+            )
+        return LocatedCheckpoint(bundled, bundled=True)
+    found = find_file(spec)
+    if found is None:
+        raise CheckpointError(f"The checkpoint '{spec}' does not exist: {HOW_TO_GET}.")
+    return LocatedCheckpoint(found, bundled=found.name == Path(BUNDLED).name)

@@ -1,0 +1,223 @@
+"""Pictures in and out: whatever people have becomes straight-alpha sRGB, or one sentence says why not."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from zero123s.errors import ImageError
+from zero123s.runtime.files import replacing
+
+MAX_PIXELS = 64_000_000
+"""Above this a picture is refused before it is decoded: it would take more than 1 GB as floats, and 1.6 while it is read."""
+MIN_SIDE = 8
+"""Pixels; there is no object to see in anything smaller."""
+OPAQUE = 0.5
+"""A picture has meaningful transparency when some pixel is less opaque than this."""
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "TGA", "JPEG2000")
+"""Formats that Pillow decodes by itself (JPEG includes MPO); EPS and PDF would start other programs."""
+HEIF_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """A decoded picture, upright and in sRGB."""
+
+    rgba: Float[np.ndarray, "H W 4"]
+    """Straight alpha, float32 in [0, 1]; alpha is 1 everywhere when the file has none."""
+    has_alpha: bool
+    """True when part of the picture is transparent."""
+    notes: tuple[str, ...] = ()
+    """What was done to the picture that a person may want to know, one sentence each."""
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
+    """Return the picture at `path`, turned upright (EXIF) and converted to sRGB (ICC).
+
+    Gray, palette, CMYK, 16-bit and animated files (first frame) are read.
+
+    Raises:
+        ImageError: missing, a folder, unreadable, no picture, truncated, larger than `max_pixels`, smaller than
+            MIN_SIDE, or fully transparent.
+    """
+    path = Path(path).expanduser()
+    content = _read_bytes(path)
+    notes: list[str] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        _check_size(path, image.size, max_pixels)
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            notes.append(f"{path.name} has {image.n_frames} frames; the first is used.")  # type: ignore[attr-defined]
+        image.load()
+        profile = image.info.get("icc_profile")
+        if image.getexif().get(0x0112, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+            notes.append(f"{path.name} was turned upright as its EXIF orientation says.")
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"'{path}' is too large to decode ({error}); make it smaller and try again.") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(_not_an_image(path, content)) from error
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder fed by strangers may raise anything; all of it means a damaged file
+        raise ImageError(f"'{path}' is damaged or cut short ({error}); save or download it again.") from error
+    rgba = _to_srgb(image, profile, path.name, notes)
+    if not (rgba[..., 3] > 0.5 / 255).any():
+        raise ImageError(f"'{path}' is fully transparent; give a picture in which the object is visible.")
+    return LoadedImage(rgba, bool((rgba[..., 3] < OPAQUE).any()), tuple(notes))
+
+
+def load_reference_rgba(path: str | Path) -> LoadedImage:
+    """Return a picture whose transparency marks the background, as the main job needs it.
+
+    Raises:
+        ImageError: as `read_image`, or the picture has no transparent background.
+    """
+    loaded = read_image(path)
+    if not loaded.has_alpha:
+        raise ImageError(
+            f"'{path}' has no transparent background, so the background would be rebuilt as part of the object: "
+            f"cut the object out first with `zero123s prepare {path} --out {Path(path).stem}_rgba.png`."
+        )
+    return loaded
+
+
+def resize_rgba(rgba: Float[np.ndarray, "H W 4"], height: int, width: int) -> Float[np.ndarray, "h w 4"]:
+    """Return straight-alpha `rgba` at another size; area average where it shrinks, cubic where it grows.
+
+    Colours are weighted by alpha, so those of transparent pixels never bleed into the edge; pixels that end up
+    fully transparent are black.
+    """
+    pre = premultiply(np.asarray(rgba, np.float32))
+    for size, axis in ((height, 0), (width, 1)):
+        shape = (pre.shape[1], size) if axis == 0 else (size, pre.shape[0])
+        if size != pre.shape[axis]:
+            pre = cv2.resize(pre, shape, interpolation=cv2.INTER_AREA if size < pre.shape[axis] else cv2.INTER_CUBIC)
+    return unpremultiply(pre)
+
+
+def fit_square(rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "S S 4"]:
+    """Return `rgba` centred on a transparent square of its longer side; nothing is squashed or cut."""
+    height, width = rgba.shape[:2]
+    side = max(height, width)
+    square = np.zeros((side, side, 4), np.float32)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = rgba
+    return square
+
+
+def premultiply(rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 4"]:
+    """Return `rgba` with its colours multiplied by alpha, the form in which pictures may be filtered."""
+    return np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1).astype(np.float32)
+
+
+def unpremultiply(pre: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 4"]:
+    """Return straight-alpha colours, clipped to [0, 1]; pixels below half an 8-bit step of alpha become empty."""
+    alpha = np.clip(pre[..., 3:], 0.0, 1.0)
+    visible = alpha > 0.5 / 255
+    colour = np.where(visible, pre[..., :3] / np.where(visible, pre[..., 3:], 1.0), 0.0)
+    return np.concatenate([np.clip(colour, 0.0, 1.0), np.where(visible, alpha, 0.0)], axis=-1).astype(np.float32)
+
+
+def composite(rgba: Float[np.ndarray, "H W 4"], colour: tuple[float, float, float]) -> Float[np.ndarray, "H W 3"]:
+    """Return `rgba` over a plain colour."""
+    return rgba[..., :3] * rgba[..., 3:] + np.asarray(colour, np.float32) * (1 - rgba[..., 3:])
+
+
+def write_png_atomic(path: str | Path, image: Float[np.ndarray, "H W C"]) -> Path:
+    """Write a 3- or 4-channel picture in [0, 1] as 8-bit PNG; the file appears whole or not at all.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    path = Path(path)
+    pixels = np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
+    with replacing(path, sync=False) as file:
+        Image.fromarray(pixels).save(file, format="PNG")
+    return path
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise ImageError(f"'{path}' is a folder; name one picture in it.")
+    if not path.exists():
+        raise ImageError(f"'{path}' does not exist; check the path of the picture.")
+    if not path.is_file():
+        raise ImageError(f"'{path}' is no regular file; give a picture such as a PNG or JPEG.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"'{path}' cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _not_an_image(path: Path, content: bytes) -> str:
+    if not content:
+        return f"'{path}' is empty; save or download it again."
+    if content[4:12] in HEIF_BRANDS:
+        return f"'{path}' is a HEIC picture, which cannot be read here; export it as JPEG or PNG first."
+    return f"'{path}' is not a picture that can be read; give a PNG, JPEG, WebP, AVIF, TIFF, GIF or BMP file."
+
+
+def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"'{path}' has {width}x{height} pixels, more than the {max_pixels / 1e6:g} million that are read; "
+            "make it smaller (2048 pixels a side is plenty)."
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"'{path}' has only {width}x{height} pixels; give a picture of at least 64x64.")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, name: str, notes: list[str]) -> Float[np.ndarray, "H W 4"]:
+    """Return float sRGB with alpha from any of Pillow's modes."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_gray(image, name, notes)
+    if image.mode in ("1", "P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    alpha = image.getchannel("A") if "A" in image.getbands() else None
+    if image.mode in ("LA", "La"):
+        image = image.getchannel("L")
+    elif image.mode in ("RGBA", "RGBa", "RGBX"):
+        image = image.convert("RGBA").convert("RGB")
+    if profile and image.mode in ("RGB", "L", "CMYK"):
+        image = _apply_profile(image, profile, name, notes)
+    pixels = np.ones((image.height, image.width, 4), np.float32)
+    # In place: a float copy of the colours would be most of what a large picture takes.
+    np.divide(np.asarray(image.convert("RGB")), np.float32(255), out=pixels[..., :3])
+    if alpha is not None:
+        np.divide(np.asarray(alpha), np.float32(255), out=pixels[..., 3])
+    return pixels
+
+
+def _deep_gray(image: Image.Image, name: str, notes: list[str]) -> Float[np.ndarray, "H W 4"]:
+    """Return 16-bit or floating-point gray; integers are divided by 65535, floats expected in [0, 1]."""
+    gray = np.asarray(image).astype(np.float32)
+    if image.mode != "F":
+        gray = gray / 65535
+    elif not np.isfinite(gray).all() or gray.max() > 1 or gray.min() < 0:
+        notes.append(f"{name} holds floating-point values outside [0, 1]; they were clipped.")
+        gray = np.nan_to_num(gray)
+    gray = np.clip(gray, 0, 1)[..., None]
+    return np.concatenate([gray, gray, gray, np.ones_like(gray)], axis=-1)
+
+
+def _apply_profile(image: Image.Image, profile: bytes, name: str, notes: list[str]) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        description = ImageCms.getProfileDescription(source).strip()
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        notes.append(f"The colour profile of {name} cannot be used ({error}); its colours are taken as sRGB.")
+        return image
+    if "srgb" not in description.lower():
+        notes.append(f"The colours of {name} were converted from '{description}' to sRGB.")
+    assert converted is not None
+    return converted

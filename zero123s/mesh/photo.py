@@ -1,0 +1,132 @@
+"""Photos on a surface: which points a photo sees and how well, and a blend with the rest that shows no seam."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from zero123s.ops.cameras import project
+from zero123s.ops.rasterization.software import sample_image, view_fragments
+from zero123s.structures import Mesh, ReferenceView
+
+
+def _smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    t = ((x - low) / (high - low)).clip(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+@dataclass
+class Photos:
+    """Reference views prepared for projection onto one mesh.
+
+    Args:
+        mesh: hides what lies behind it.
+        reference: the photos; at most `max_views` of them, evenly chosen.
+    """
+
+    mesh: Mesh
+    reference: ReferenceView
+    max_views: int = 8
+
+    def __post_init__(self) -> None:
+        from scipy.ndimage import distance_transform_edt
+
+        self.reference = self.reference.to("cpu")
+        n = len(self.reference.cameras)
+        self.views = np.unique(np.linspace(0, n, min(n, self.max_views), endpoint=False).astype(int)).tolist()
+        self.tolerance = 0.01 * float(np.ptp(self.mesh.vertices, axis=0).max())
+        self._prepared = []
+        for i in self.views:
+            camera = self.reference.cameras.select(slice(i, i + 1))
+            mask = self.reference.mask[i, :, :, 0].numpy() > 0.5
+            fragments = view_fragments(self.mesh, camera)
+            depth = np.where(fragments.hit, fragments.depth, 1e6)
+            steps = np.zeros_like(mask)
+            for axis in range(2):
+                first = [slice(None)] * 2
+                second = [slice(None)] * 2
+                first[axis], second[axis] = slice(None, -1), slice(1, None)
+                jump = np.abs(np.diff(depth, axis=axis)) > 5 * self.tolerance
+                # Where the mesh ends there is nothing behind it that could be given its colours.
+                jump &= fragments.hit[tuple(first)] & fragments.hit[tuple(second)]
+                steps[tuple(first)] |= jump
+                steps[tuple(second)] |= jump
+            # In pixels. The mesh's own depth steps may lie beside the photo's; the photo's silhouette is what it is.
+            to_edge, to_step = (
+                np.asarray(distance_transform_edt(np.pad(free, 1, constant_values=outside)))[1:-1, 1:-1]
+                for free, outside in ((mask, False), (~steps, True))
+            )
+            certain = _smoothstep(1.0, 3.0, to_edge) * _smoothstep(0.003, 0.02, to_step / camera.height)
+            self._prepared.append((camera, depth, certain))
+
+    def sample(
+        self, points: Float[np.ndarray, "N 3"], normals: Float[np.ndarray, "N 3"]
+    ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N"]]:
+        """Return what the photos show at surface points, and how far to trust it in [0, 1].
+
+        Trust falls at grazing angles and towards silhouettes, and is zero where the mesh hides the point.
+        """
+        total = np.zeros((len(points), 3))
+        weights = np.zeros(len(points))
+        trust = np.zeros(len(points))
+        for i, (camera, depth, certain) in zip(self.views, self._prepared, strict=True):
+            x, y, z = project(torch.from_numpy(np.asarray(points, np.float32)), camera)[0].numpy().T
+            to_camera = camera.positions[0].numpy() - points
+            to_camera /= np.maximum(np.linalg.norm(to_camera, axis=1, keepdims=True), 1e-9)
+            facing = (normals * to_camera).sum(1)
+            inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > 0)
+            column = np.where(inside, x, 0).astype(int)
+            row = np.where(inside, y, 0).astype(int)
+            visible = inside & (z < depth[row, column] + self.tolerance)
+            xy = np.stack([x, y], -1)[visible]
+            w = _smoothstep(0.15, 0.5, facing[visible]) * sample_image(certain[..., None], xy)[:, 0]
+            # A high power lets the best view win where several see a point.
+            total[visible] += w[:, None] ** 4 * sample_image(self.reference.rgb[i].numpy(), xy)
+            weights[visible] += w**4
+            trust[visible] = np.maximum(trust[visible], w)
+        return total / np.maximum(weights, 1e-12)[:, None], trust
+
+
+def exposure_match(
+    source: Float[np.ndarray, "N 3"], target: Float[np.ndarray, "N 3"], weights: Float[np.ndarray, "N"]
+) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """Return gain and offset per channel that bring `source` closest to `target`; gain stays within [0.7, 1.4]."""
+    w = weights[:, None] / max(float(weights.sum()), 1e-12)
+    mean_s, mean_t = (w * source).sum(0), (w * target).sum(0)
+    variance = (w * (source - mean_s) ** 2).sum(0)
+    gain = (w * (source - mean_s) * (target - mean_t)).sum(0) / np.maximum(variance, 1e-12)
+    gain = np.where(variance > 1e-5, gain.clip(0.7, 1.4), 1.0)
+    return gain, mean_t - gain * mean_s
+
+
+def membrane(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    values: Float[np.ndarray, "V C"],
+    trust: Float[np.ndarray, "V"],
+    reach: float,
+) -> Float[np.ndarray, "V C"]:
+    """Continue per-vertex values from where they are trusted over the rest of the surface, fading out.
+
+    The screened Poisson equation on the mesh's graph, (trust + L) x = trust * values, with the screening chosen so
+    that the values fall to 1/e after the distance `reach`. Vertices at one position are one.
+    """
+    from scipy.sparse import coo_matrix, diags
+    from scipy.sparse.linalg import cg
+
+    unique, index, inverse = np.unique(np.asarray(vertices, np.float32), axis=0, return_index=True, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    f = inverse[faces]
+    edges = np.unique(np.sort(np.concatenate([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]]), axis=1), axis=0)
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    length = np.linalg.norm(unique[edges[:, 0]] - unique[edges[:, 1]], axis=1)
+    i, j = np.concatenate([edges, edges[:, ::-1]]).T
+    adjacency = coo_matrix((np.ones(len(i)), (i, j)), (len(unique), len(unique))).tocsr()
+    degree = np.asarray(adjacency.sum(1)).ravel()
+    screening = degree * (float(length.mean()) / reach) ** 2 / 2 + 1e-9
+    pull = 10.0 * degree * trust[index] ** 2
+    system = diags(degree + screening + pull) - adjacency
+    scale = diags(1 / system.diagonal())
+    columns = [cg(system, pull * values[index, c], rtol=1e-4, maxiter=2000, M=scale)[0] for c in range(values.shape[1])]
+    return np.stack(columns, -1)[inverse]

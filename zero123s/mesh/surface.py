@@ -1,0 +1,177 @@
+"""A radiance field's surface as a mesh: which level, where, what belongs to the solid, and why there may be none."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from zero123s.errors import ConfigError, MeshError
+from zero123s.mesh.isosurface import (
+    GridSamples,
+    LevelFunction,
+    choose_level,
+    evaluate_points,
+    marching_cubes,
+    occupied_bounds,
+    sample_dense,
+    sample_sparse,
+    settled,
+    sparse_resolution,
+    straightened,
+)
+from zero123s.mesh.processing import remove_small_components
+from zero123s.mesh.silhouette import IsFree
+from zero123s.mesh.visibility import hidden_nodes
+from zero123s.ops.cameras import generate_rays, orbit_cameras, sphere_fit_distance
+from zero123s.structures import RadianceField, ReferenceView
+
+COARSE = 64
+"""Cells per edge of the first look at the whole cube."""
+HAZE = 0.002
+"""Opacity of one such cell below which it counts as empty."""
+
+
+@dataclass(frozen=True)
+class SurfaceOptions:
+    """How a surface is cut out of a field."""
+
+    resolution: int = 256
+    """Cells per edge of the box around the object."""
+    coarse_to_fine: bool = True
+    """Find the box around the object first and spend the resolution inside it."""
+    fill_hidden: bool = True
+    """Count what no viewer from above -30 degrees sees as solid."""
+    outlier_threshold: float = 0.01
+    """Parts below this share of the largest part's volume are dropped."""
+    coarse: int = COARSE
+    """Cells per edge of the first look; a part that none of its nodes touches is not found."""
+
+
+def check_threshold(value: Any) -> None:
+    """Raise ConfigError unless a threshold is a number or "auto"."""
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ConfigError(f'isosurface_threshold must be a number or "auto", got {value!r}.')
+
+
+@torch.no_grad()
+def surface_threshold(
+    field: RadianceField, threshold: float | str, reference: ReferenceView | None, stats: dict[str, Any]
+) -> float:
+    """Return the level to cut at: the given one, or for "auto" the one that matches silhouettes best.
+
+    Args:
+        reference: pictures whose masks are silhouettes as well.
+        stats: gets the threshold, where it came from, and the curve it was read from.
+
+    Raises:
+        MeshError: nothing is opaque.
+    """
+    check_threshold(threshold)
+    if threshold != "auto":
+        stats |= {"threshold": float(threshold), "threshold_source": "given"}
+        return float(threshold)
+    dense = sample_dense(field.density, COARSE, np.full(3, -field.bound), np.full(3, field.bound))
+    box = occupied_bounds(dense, HAZE * COARSE / (2 * field.bound), margin_cells=2)
+    choice = None
+    if box is not None:
+        choice = choose_level(field.surface_level, field.density, _rays(field.bound, reference), box)
+    if choice is None:
+        raise MeshError(f"There is no surface: no ray meets anything opaque. {_describe(field)}")
+    stats |= {"threshold": choice.level, "threshold_source": "silhouettes"}
+    stats["threshold_curve"] = {"levels": choice.levels.tolist(), "silhouette_iou": choice.iou.tolist()}
+    return choice.level
+
+
+@torch.no_grad()
+def find_surface(
+    field: RadianceField,
+    given: float,
+    options: SurfaceOptions,
+    stats: dict[str, Any],
+    is_free: IsFree | None = None,
+) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
+    """Return the closed surface at a level, without floaters; raises MeshError where there is none.
+
+    Args:
+        given: level of `field.surface_level`.
+        stats: gets the shares that were evaluated and filled, parts dropped, faces.
+        is_free: points that do not belong to the solid, whatever the field says.
+    """
+    lower, upper = np.full(3, -field.bound), np.full(3, field.bound)
+    if options.coarse_to_fine:
+        box = occupied_bounds(sample_dense(field.surface_level, options.coarse, lower, upper), given)
+        lower, upper = box if box is not None else (lower, upper)
+    resolution = sparse_resolution(options.resolution, options.coarse)
+    grid = sample_sparse(field.surface_level, given, resolution, lower, upper, options.coarse)
+    grid, level = straightened(grid, given)
+    inside = grid.values > level
+    if is_free is not None:
+        _take_out(inside, grid, is_free)
+        # By however little: `settled` moves the surface to where the outline is.
+        grid.values[~inside] = np.minimum(grid.values[~inside], level - 1e-3)
+    if options.fill_hidden:
+        hidden = hidden_nodes(inside)
+        if is_free is not None:
+            _take_out(hidden, grid, is_free)
+        stats["hidden_share"] = float(hidden.mean())
+        grid.values[hidden] = max(float(grid.values.max()), level + 1e-3)
+    vertices, faces = marching_cubes(grid, level)
+    vertices = settled(_within(field.surface_level, is_free), given, vertices, grid, inside)
+    stats["evaluated_share"] = grid.n_evaluated / grid.values.size
+    if len(faces) == 0:
+        raise MeshError(f"There is no surface at threshold {given:g}. {_describe(field)}")
+    vertices, faces, dropped = remove_small_components(vertices, faces, options.outlier_threshold)
+    stats |= {"components_dropped": dropped, "faces_before_simplification": len(faces)}
+    return vertices, faces
+
+
+def _take_out(nodes: Bool[np.ndarray, "X Y Z"], grid: GridSamples, is_free: IsFree) -> None:
+    """Clear those of the marked nodes of a grid that are free."""
+    index = np.argwhere(nodes)
+    cell = (grid.upper - grid.lower) / (np.array(grid.values.shape) - 1)
+    free = evaluate_points(is_free, (grid.lower + index * cell).astype(np.float32)).astype(bool)
+    nodes[tuple(index[free].T)] = False
+
+
+def _within(fn: LevelFunction, is_free: IsFree | None) -> LevelFunction:
+    if is_free is None:
+        return fn
+    return lambda x: torch.where(is_free(x), -torch.inf, fn(x))
+
+
+def _rays(bound: float, reference: ReferenceView | None, size: int = 64, max_reference: int = 8) -> list[Any]:
+    """Return the views that judge a level: eight around, two from above and below, and the reference with its mask.
+
+    Of many reference views `max_reference` are taken, evenly chosen.
+    """
+    distance = sphere_fit_distance(bound * 1.2, 30.0)
+    elevations = torch.tensor([0.0, 30.0] * 4 + [75.0, -60.0])
+    azimuths = torch.tensor([45.0 * i for i in range(8)] + [0.0, 90.0])
+    rays = generate_rays(orbit_cameras(elevations, azimuths, distance, 30.0, size, size))
+    views: list[Any] = [
+        (o.reshape(-1, 3).numpy(), d.reshape(-1, 3).numpy(), None)
+        for o, d in zip(rays.rays_o, rays.rays_d, strict=True)
+    ]
+    if reference is not None:
+        n = len(reference.cameras)
+        chosen = torch.linspace(0, n - 1, min(n, max_reference)).round().long()
+        seen = ReferenceView(reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen]).to("cpu")
+        small = generate_rays(seen.cameras.resized(size, max(1, size * seen.cameras.width // seen.cameras.height)))
+        masks = torch.nn.functional.interpolate(seen.mask.permute(0, 3, 1, 2), small.rays_d.shape[1:3], mode="area")
+        for o, d, m in zip(small.rays_o, small.rays_d, masks, strict=True):
+            views.append((o.reshape(-1, 3).numpy(), d.reshape(-1, 3).numpy(), m.reshape(-1).numpy()))
+    return views
+
+
+def _describe(field: RadianceField) -> str:
+    """Say what the density looks like and what to change."""
+    axis = np.linspace(-field.bound, field.bound, 33)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    values = evaluate_points(field.surface_level, points)
+    low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
+    return (
+        f"On a 33^3 grid the level function runs from {low:.3g} (median {middle:.3g}) to {high:.3g}: train longer, "
+        "resume a trained checkpoint, or set system.exporter.isosurface_threshold below the largest value."
+    )

@@ -1,0 +1,67 @@
+"""Baking: which surface point each texel shows, its colour from a field or a photo, and seams without gaps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from zero123s.ops.rasterization.software import Fragments, rasterize
+
+
+def texel_fragments(uvs: Float[np.ndarray, "V 2"], faces: Int[np.ndarray, "F 3"], size: int) -> Fragments:
+    """Return the face and barycentric coordinates under each texel centre; row 0 on top."""
+    xyz = np.stack([uvs[:, 0] * size, (1 - uvs[:, 1]) * size, np.ones(len(uvs))], -1)
+    return rasterize(xyz, faces, size, size)
+
+
+def fill_gaps(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
+    """Return the image with every unknown texel coloured like the nearest known one."""
+    from scipy.ndimage import distance_transform_edt
+
+    if known.all() or not known.any():
+        return image
+    rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)  # type: ignore[misc]
+    return image[rows, columns]
+
+
+@dataclass(frozen=True)
+class SurfacePoints:
+    """The surface points that a texture shows, in the order of the texels that show any."""
+
+    points: Float[np.ndarray, "N 3"]
+    normals: Float[np.ndarray, "N 3"]
+    """Unit length."""
+    fragments: Fragments
+    faces: Int[np.ndarray, "F 3"]
+
+    def interpolate(self, values: Float[np.ndarray, "V C"]) -> Float[np.ndarray, "N C"]:
+        """Return per-vertex values at the points."""
+        return self.fragments.interpolate(values, self.faces)
+
+
+def bake(
+    vertices: Float[np.ndarray, "V 3"],
+    normals: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    uvs: Float[np.ndarray, "V 2"],
+    size: int,
+    color: Callable[[SurfacePoints], np.ndarray],
+    supersample: int = 2,
+) -> Float[np.ndarray, "T T 3"]:
+    """Return a texture; `color` is averaged over supersample^2 points per texel.
+
+    Texels beyond the charts repeat their nearest neighbour, so that filtering finds no seam.
+    """
+    s = supersample
+    fragments = texel_fragments(uvs, faces, size * s)
+    points = fragments.interpolate(vertices, faces)
+    normal = fragments.interpolate(normals, faces)
+    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
+    total = np.zeros((size * s, size * s, 4), np.float32)
+    total[fragments.hit, :3] = color(SurfacePoints(points, normal, fragments, faces))
+    total[fragments.hit, 3] = 1
+    total = total.reshape(size, s, size, s, 4).mean((1, 3))
+    known = total[..., 3] > 0
+    total[..., :3] /= np.maximum(total[..., 3:], 1e-9)
+    return fill_gaps(total[..., :3], known).clip(0, 1)

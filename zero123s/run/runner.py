@@ -1,0 +1,388 @@
+"""One run from a checked plan to its files: train, validate, test, export."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader, Dataset
+
+from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
+from zero123s.callbacks.guidance_views import GuidanceViews
+from zero123s.callbacks.health import Health
+from zero123s.callbacks.interrupt import GracefulInterrupt
+from zero123s.callbacks.progress import StageProgress, StepProgress
+from zero123s.callbacks.step_profile import StepProfile
+from zero123s.callbacks.viewer import Viewer
+from zero123s.callbacks.watch import Watcher
+from zero123s.errors import CheckpointError, ConfigError, PeerLostError, RunLostError, UserError
+from zero123s.images.io import write_png_atomic
+from zero123s.preprocess.intake import DoubtfulCutOut
+from zero123s.run.console import log_to_file
+from zero123s.run.devices import choose_devices, choose_precision, choose_threads
+from zero123s.run.first_stage import read_first_stage
+from zero123s.run.folder import (
+    append_command,
+    create_run_dir,
+    plain,
+    read_run_record,
+    remember_as_last,
+    write_run_record,
+)
+from zero123s.run.forecast import forecast
+from zero123s.run.lock import locked
+from zero123s.run.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
+from zero123s.runtime.processes import is_main_process, peak_memory_gb, peer_is_lost, print_rank_zero
+from zero123s.system.base import BaseSystem, Plan, step_modules
+
+ENDLESS = 2**31
+
+
+class StepBatches(Dataset):
+    """The batch of whatever global step training has reached, so that resuming needs no state of its own.
+
+    Args:
+        system: whose data source and step count.
+    """
+
+    def __init__(self, system: BaseSystem) -> None:
+        self.system = system
+        self.last = (-1, -1)
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, index: int) -> Any:
+        step = self.system.global_step
+        micro_step = self.last[1] + 1 if self.last[0] == step else 0
+        self.last = (step, micro_step)
+        return self.system.data_source.batch_at(step, micro_step, self.system.global_rank)
+
+
+class Previews(pl.Callback):
+    """Lets the system draw and score its present state at every validation interval, and logs the scores.
+
+    Args:
+        out_dir: the run folder.
+        every: steps between previews; 0 = none.
+    """
+
+    def __init__(self, out_dir: Path, every: int) -> None:
+        self.out_dir = out_dir
+        self.every = every
+        self._last = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """Make a preview when its step has come, once, and not when the run is asked to stop."""
+        step = trainer.global_step
+        if self.every and step % self.every == 0 and step != self._last and not trainer.should_stop:
+            self._last = step
+            if not trainer.is_global_zero:
+                return  # the others wait for it at the next step's gradients
+            scores = {f"preview/{name}": value for name, value in pl_module.preview(self.out_dir, step).items()}
+            # For monitors; what Lightning itself logs, it repeats at every later step.
+            pl_module.log_dict(scores, logger=False)
+            for logger in trainer.loggers:
+                logger.log_metrics(scores, step)
+
+
+def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
+    """Read the data and build the system; raises UserError.
+
+    A doubtful cut-out is the one mistake that leaves a file behind: the picture that shows what is wrong with it.
+    """
+    try:
+        return plan.build()
+    except DoubtfulCutOut as error:
+        raise error.shown_in(write_png_atomic(out_dir / "input" / "steps.png", error.steps)) from error
+
+
+def load_weights(system: BaseSystem, checkpoint: Path) -> int:
+    """Load a run's weights and return the step they belong to; raises CheckpointError when they do not fit."""
+    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
+    try:
+        system.load_state_dict(state["state_dict"])
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise CheckpointError(
+            f"'{checkpoint}' belongs to another configuration; use the one beside it "
+            f"(--config {checkpoint.parent.parent / 'config.yaml'}). First difference: {detail[:300]}"
+        ) from error
+    return int(state["global_step"])
+
+
+def start_from_first_stage(system: BaseSystem, path: str) -> dict[str, Any]:
+    """Bring a new system to what an earlier run has learned; returns what run.json says of it.
+
+    Raises:
+        UserError: the earlier run is not there, not whole, or has nothing to start from.
+    """
+    print_rank_zero(f"starting from the surface of {path}")
+    first, checkpoint = read_first_stage(path)
+    step = load_weights(first, checkpoint)
+    step_modules(first, step)
+    started = system.start_from(first)
+    return {"checkpoint": str(checkpoint), "step": step, **started}
+
+
+class Session:
+    """A plan, a folder and a trainer.
+
+    Args:
+        plan: the checked experiment.
+        out_dir: the run folder; made when something is written.
+        checkpoint: where to go on from; None = from the start.
+        gpu: what `--gpu` said.
+        profile_run: record where the time of some steps went.
+        watchers: what whoever started the run wants to hear of it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        out_dir: Path,
+        checkpoint: Path | None,
+        gpu: str | None = None,
+        profile_run: bool = False,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
+        self.plan = plan
+        self.experiment = plan.experiment
+        self.watchers = list(watchers)
+        self.out_dir = out_dir
+        self.checkpoint = checkpoint
+        self.accelerator, self.devices = choose_devices(self.experiment, gpu)
+        _quiet_lightning()
+        self.profile_run = profile_run
+        self.interrupt = GracefulInterrupt()
+        self.health = Health(self.experiment.health, out_dir)
+        self.trainer: pl.Trainer | None = None
+        threads = choose_threads(self.experiment.threads, out_dir)
+        torch.set_num_threads(threads)
+        self.record: dict[str, Any] = {"threads": threads}
+        self.step = 0
+        self.system = build_system(plan, out_dir)
+        if checkpoint is not None:
+            self.step = load_weights(self.system, checkpoint)
+            step_modules(self.system, self.step)
+            self.system.model_record = read_run_record(out_dir).get("model", {})
+
+    def run(self, mode: str) -> str:
+        """Do one mode in the run folder and keep run.json up to date; returns "finished" or "interrupted".
+
+        Of several processes that train together, only the main one holds the folder, writes and speaks.
+        """
+        started = time.perf_counter()
+        if mode == "train":
+            # Whatever is wrong with settings, models or disks is told before the folder is touched.
+            c = self.experiment.checkpoint
+            n_checkpoints = bool(c.save_last) + (1 if c.save_top_k < 0 else c.save_top_k)
+            require_disk_space(self.out_dir, checkpoint_bytes(self.system), n_checkpoints)
+            self.trainer = self._trainer()
+            self.system.load_networks(self.trainer.strategy.root_device)
+            if self.checkpoint is None and self.system.first_stage is not None:
+                self.record["first_stage"] = start_from_first_stage(self.system, self.system.first_stage)
+        cap = memory_capped(self.experiment.trainer.max_memory_gb, self.on_gpu)
+        if not is_main_process():
+            with cap:
+                return self._run_beside(mode)
+        with cap, self.interrupt.listening(), locked(self.out_dir):
+            self._begin(mode)
+            with log_to_file(self.out_dir / "log.txt"):
+                try:
+                    getattr(self, mode)()
+                    state = "interrupted" if self.interrupt.interrupted else "finished"
+                except KeyboardInterrupt:
+                    state = "interrupted"
+                except BaseException as error:
+                    self._record_failure(mode, error)
+                    raise
+            self.record |= {
+                "step": self.step,
+                "ended": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+                "seconds": round(time.perf_counter() - started, 1),
+                "peak_memory_gb": round(peak_memory_gb(), 2),
+            }
+            if mode == "train":
+                self.record["state"] = state
+            write_run_record(self.out_dir, self.record)
+        return state
+
+    def _run_beside(self, mode: str) -> str:
+        """Train as one of several processes; what comes after training is the main one's."""
+        with self.interrupt.listening():
+            if mode == "train":
+                self._fit()
+        return "interrupted" if self.interrupt.interrupted else "finished"
+
+    def _begin(self, mode: str) -> None:
+        append_command(self.out_dir)
+        if mode == "train" and (kept := self.system.data_source.keep(self.out_dir / "input")):
+            self.record["input"] = kept
+        if mode == "train" or not (self.out_dir / "config.yaml").exists():
+            create_run_dir(self.out_dir, self.experiment)
+        if mode == "train":
+            remember_as_last(self.out_dir)
+            started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            self.record["model"] = self.system.describe()
+            expected = forecast(self.plan, self.system, self.record["model"], self.on_gpu)
+            if expected and self.checkpoint is None:
+                print_rank_zero(f"expected: {expected}")
+                self.record["forecast"] = plain(expected)
+            write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, **self.record})
+
+    def _record_failure(self, mode: str, error: BaseException) -> None:
+        if mode != "train":
+            return
+        state = "lost" if isinstance(error, RunLostError) else "failed"
+        told = {"state": state, "error": f"{type(error).__name__}: {error}", **self.health.record()}
+        try:
+            write_run_record(self.out_dir, told)
+        except UserError:
+            logging.getLogger(__name__).warning("run.json could not be written either")
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        for watcher in self.watchers:
+            watcher.on_stage(stage)
+        started = time.perf_counter()
+        yield
+        self.record.setdefault("stage_seconds", {})[stage] = round(time.perf_counter() - started, 1)
+
+    # ------------------------------------------------------------ modes
+
+    def train(self) -> None:
+        """Optimise, then draw, test and export what the system has; stops early when interrupted."""
+        with self._timed("train"):
+            self._fit()
+        self.record |= {"model": self.system.describe(), **self.health.record()}
+        if self.interrupt.interrupted:
+            return
+        self.validate()
+        self.test()
+        if self.experiment.export_after_train:
+            self.export()
+
+    def _fit(self) -> None:
+        """Optimise and keep the last state; every process does, in step."""
+        trainer = self.trainer
+        assert trainer is not None
+        loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
+        try:
+            # Lightning trusts its own checkpoints only when told so; ours are read with weights_only throughout.
+            trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
+        except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
+            raise KeyboardInterrupt from error
+        except RuntimeError as error:
+            if not peer_is_lost(error):
+                raise
+            if not is_main_process():
+                raise SystemExit(PeerLostError.exit_code) from error  # one voice is enough
+            raise PeerLostError(
+                f"Training stopped at step {trainer.global_step}: another of the processes that train together has "
+                "ended; what it said stands above."
+            ) from error
+        self.step = trainer.global_step
+        trainer.save_checkpoint(self.out_dir / "ckpts" / "last.ckpt")
+
+    def validate(self) -> None:
+        """Let the system draw and score itself."""
+        with self._timed("validate"):
+            self.record["metrics"] = self.system.preview(self.out_dir, self.step)
+
+    def test(self) -> None:
+        """Let the system write its final pictures."""
+        with self._timed("test"):
+            self.record["pictures"] = self.system.test(self.out_dir, self.step)
+
+    def export(self) -> None:
+        """Let the system write what training was for."""
+        shown = self.experiment.trainer.enable_progress_bar
+        with self._timed("export"), closing(StageProgress("export")) if shown else nullcontext() as bar:
+            self.record["files"] = self.system.export(self.out_dir / "export", bar)
+        self.record["export"] = self.system.export_stats
+
+    # ------------------------------------------------------------ training
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether CUDA is used."""
+        return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+    def _trainer(self) -> pl.Trainer:
+        t = self.experiment.trainer
+        loggers = [TensorBoardLogger(self.out_dir, "tb_logs"), CSVLogger(self.out_dir, "csv_logs")]
+        if str(t.strategy).startswith(("fsdp", "deepspeed")):
+            raise ConfigError(
+                f"trainer.strategy={t.strategy}: the average of the weights and the pictures of a validation need whole "
+                "weights, so they cannot be sharded; use ddp, and system.gradient_checkpointing or system.lora_rank "
+                "where memory is short."
+            )
+        options: dict[str, Any] = {
+            "max_steps": t.max_steps,
+            "max_epochs": -1,
+            "max_time": t.max_time,
+            "limit_val_batches": 0,
+            "log_every_n_steps": t.log_every_n_steps,
+            "accelerator": self.accelerator,
+            "devices": self.devices,
+            "num_nodes": t.num_nodes,
+            "strategy": t.strategy,
+            "use_distributed_sampler": False,  # a batch is a function of step and rank already
+            "precision": choose_precision(str(t.precision), self.on_gpu),
+            "accumulate_grad_batches": t.accumulate_grad_batches,
+            "gradient_clip_val": t.gradient_clip_val,
+            "gradient_clip_algorithm": t.gradient_clip_algorithm,
+            "deterministic": t.deterministic,
+            "detect_anomaly": t.detect_anomaly,
+            "profiler": t.profiler,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "plugins": [AtomicCheckpointIO()],
+            "callbacks": self._callbacks(),
+            "logger": [*loggers, *self.system.extra_loggers(self.out_dir)],
+        }
+        try:
+            return pl.Trainer(**options)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _callbacks(self) -> list[pl.Callback]:
+        t, c = self.experiment.trainer, self.experiment.checkpoint
+        checkpoints = ModelCheckpoint(
+            self.out_dir / "ckpts",
+            save_last=c.save_last,
+            save_top_k=c.save_top_k,
+            every_n_train_steps=c.every_n_train_steps,
+        )
+        previews = Previews(self.out_dir, t.val_check_interval)
+        extra: list[pl.Callback] = [StepProgress()] if t.enable_progress_bar else []
+        if self.profile_run:
+            extra.append(StepProfile(self.out_dir, t.max_steps))
+        if self.experiment.viewer.enabled:
+            extra.append(Viewer(self.experiment.viewer))
+        return [
+            self.interrupt,
+            RandomStates(self.experiment.seed),
+            self.health,
+            previews,
+            GuidanceViews(self.out_dir),
+            checkpoints,
+            *extra,
+            *self.watchers,
+        ]
+
+
+def _quiet_lightning() -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
