@@ -45,7 +45,7 @@ def test_the_package_imports_quickly_and_without_torch():
 )
 def test_waiting_threads_spin_briefly_unless_the_user_says_otherwise(module, given, spins):
     code = (
-        f"import os, sys; from {module} import main; main(['--help']) if '{module}'.endswith('commands') else main(['-x']);"
+        f"import os, sys; from {module} import main; main(['--help']) if '{module}'.endswith('main') else main(['-x']);"
         "assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
@@ -166,7 +166,7 @@ def test_verbose_shows_every_detail(capsys):
 
 @pytest.mark.parametrize("command", ["zero123s.commands.launch", "zero123s.commands.main"])
 def test_a_missing_package_is_told_in_one_sentence(command):
-    words = ["prepare", "a.png"] if command.endswith("commands") else ["--config", "configs/multi-view.yaml", "--train"]
+    words = ["prepare", "a.png"] if command.endswith("main") else ["--config", "configs/multi-view.yaml", "--train"]
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['omegaconf', 'numpy']))\n"  # as if they were not installed
         f"from {command} import main; sys.exit(main({words}))"
