@@ -14,10 +14,10 @@ import compare
 import torch
 from train_step import Clock, seconds_per_step
 
-from zero123s.commands.launch import check_experiment
 from zero123s.config.load import load_config
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import orbit_cameras
+from zero123s.run.plan import check_experiment
 from zero123s.run.runner import Session
 from zero123s.structures import ReferenceView
 

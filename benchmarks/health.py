@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import torch
 
 from zero123s.callbacks.health import Health, _state_is_finite
-from zero123s.commands.launch import check_experiment
 from zero123s.config.load import load_config
+from zero123s.run.plan import check_experiment
 from zero123s.system.signs import Seen, vital_signs
 
 CONFIG = Path(__file__).parents[1] / "configs" / "stable-zero123.yaml"

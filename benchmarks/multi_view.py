@@ -10,8 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from zero123s.commands.evaluate import evaluate
 from zero123s.commands.launch import main as launch
+from zero123s.evaluate.evaluation import evaluate
 from zero123s.images.io import write_png_atomic
 from zero123s.mesh.readers import read_mesh
 from zero123s.ops.cameras import orbit_cameras

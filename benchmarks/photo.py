@@ -14,7 +14,7 @@ import numpy as np
 from zero123s.evaluate.scores import view_scores
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.mesh.readers import read_mesh
-from zero123s.run.first_stage import read_first_stage
+from zero123s.run.plan import read_first_stage
 from zero123s.run.runner import load_weights
 
 

@@ -16,7 +16,7 @@ from zero123s.mesh.processing import face_normals, mesh_health
 from zero123s.mesh.readers import read_mesh
 from zero123s.mesh.signed_distance import SignedDistance
 from zero123s.mesh.surface import surface_threshold
-from zero123s.run.first_stage import read_first_stage
+from zero123s.run.plan import read_first_stage
 from zero123s.run.runner import load_weights
 
 CELLS = 96

@@ -22,11 +22,11 @@ import compare
 import torch
 
 from zero123s.callbacks.watch import Watcher
-from zero123s.commands.launch import check_experiment
 from zero123s.config.load import load_config
 from zero123s.data.base import BaseData
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import ModelConfig
+from zero123s.run.plan import check_experiment
 from zero123s.run.runner import Session
 from zero123s.structures import PosedViews
 from zero123s.system.finetune import Zero123FinetuneSystem

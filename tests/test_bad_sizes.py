@@ -14,11 +14,12 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from tiny_run import SMALL
 
-from zero123s.commands.launch import check_experiment, main
+from zero123s.commands.launch import main
 from zero123s.commands.main import main as command
 from zero123s.config.load import load_config
 from zero123s.data.single_image import SingleImageData
 from zero123s.guidance.zero123 import StableZero123Guidance
+from zero123s.run.plan import check_experiment
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 from zero123s.system.checks import novel_size_notes
 from zero123s.system.views import save_video

@@ -13,8 +13,8 @@ import trimesh
 from full_disk import files_no_larger_than
 from PIL import Image
 
-from zero123s.commands.evaluate import evaluate
 from zero123s.commands.launch import main
+from zero123s.evaluate.evaluation import evaluate
 from zero123s.mesh.readers import read_mesh
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 

@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from zero123s.commands.launch import check_experiment, main
+from zero123s.commands.launch import main
 from zero123s.config.load import load_config
 from zero123s.run import forecast as module
 from zero123s.run.forecast import duration, forecast
+from zero123s.run.plan import check_experiment
 
 BUNDLED = {"path": "load/zero123/small_zero123.safetensors", "bundled": True}
 

@@ -11,7 +11,7 @@ from tiny_run import SMALL
 from zero123s.commands.launch import main
 from zero123s.config.load import load_config, parse
 from zero123s.errors import ConfigError
-from zero123s.run.first_stage import on_top_of_the_first_stage
+from zero123s.run.plan import inherit_first_stage
 from zero123s.system import refinement
 from zero123s.system.views import score_reference
 from zero123s.system.zero123 import Zero123System
@@ -98,7 +98,7 @@ def test_it_goes_on_without_its_first_stage(second_run, first_run, monkeypatch, 
 
 def test_overrides_win_over_what_is_inherited(first_run, tmp_path):
     words = [f"system.geometry_convert_from={first_run}", "data.default_elevation_deg=30", "system.geometry.radius=1.1"]
-    loaded = on_top_of_the_first_stage(load_config(REFINE, words), words, None)
+    loaded = inherit_first_stage(load_config(REFINE, words), words, None)
     assert (loaded.cfg.data.default_elevation_deg, loaded.cfg.system.geometry.radius) == (30, 1.1)
     assert loaded.cfg.data.image_path == str(
         yaml.safe_load((first_run / "config.yaml").read_text())["data"]["image_path"]

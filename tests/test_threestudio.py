@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from zero123s.commands.launch import check_experiment, main
+from zero123s.commands.launch import main
 from zero123s.config.load import load_config
+from zero123s.run.plan import check_experiment
 
 REPOSITORY = Path(__file__).parents[1]
 FILES = sorted((Path(__file__).parent / "threestudio").glob("*.yaml"))

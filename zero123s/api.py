@@ -13,7 +13,6 @@ from PIL import Image
 
 from zero123s.callbacks.viewer import require_viewer
 from zero123s.callbacks.watch import Progress, StepReport
-from zero123s.commands.launch import plan_run
 from zero123s.commands.prepare import prepare as prepare_photo
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError, UserError
@@ -21,6 +20,7 @@ from zero123s.images.io import read_image, write_png_atomic
 from zero123s.mesh.readers import SUFFIXES, read_mesh
 from zero123s.preprocess.segment import THRESHOLD
 from zero123s.run.folder import find_checkpoint, read_run_record, run_path
+from zero123s.run.plan import plan_run
 from zero123s.run.runner import Session
 from zero123s.structures import Mesh
 

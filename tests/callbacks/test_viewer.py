@@ -9,9 +9,10 @@ import torch
 
 from zero123s.callbacks.viewer import Viewer, require_viewer
 from zero123s.callbacks.viewer_pictures import KINDS, NOTHING, Budget, camera_at, picture_of, pose_of, reference_picture
-from zero123s.commands.launch import main, plan_run
+from zero123s.commands.launch import main
 from zero123s.errors import ConfigError, MissingDependencyError
 from zero123s.ops.cameras import orbit_cameras
+from zero123s.run.plan import plan_run
 from zero123s.run.runner import Session
 
 TINY = [

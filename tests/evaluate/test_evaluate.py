@@ -151,6 +151,27 @@ def test_a_run_whose_pictures_are_gone_is_scored_without_them(run, capsys):
     (run / "config.yaml").unlink()
 
 
+def test_a_run_with_a_class_from_custom_keeps_its_input_view(run, tmp_path, monkeypatch, capsys):
+    from zero123s.images.io import write_png_atomic
+
+    camera = orbit_cameras(5.0, 0.0, height=96, width=96)
+    write_png_atomic(tmp_path / "photo.png", render_mesh(ball(), camera).astype(np.float32))
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "own_background_of_evaluate.py").write_text(
+        "from zero123s.background import BACKGROUNDS\n"
+        "from zero123s.background.solid import SolidColorBackground\n"
+        "@BACKGROUNDS.register('own-background-of-evaluate')\n"
+        "class Own(SolidColorBackground):\n    'Mine.'\n"
+    )
+    config = f"data: {{image_path: {tmp_path}/photo.png}}\nsystem: {{background_type: own-background-of-evaluate}}\n"
+    (run / "config.yaml").write_text(config)
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", str(run), "--out", str(tmp_path)]) == 0
+    (run / "config.yaml").unlink()
+    assert "left out" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "metrics.json").read_text())["input_view"]["psnr_db"] > 25
+
+
 def test_a_mesh_beside_a_picture(run, tmp_path):
     from zero123s.images.io import write_png_atomic
 

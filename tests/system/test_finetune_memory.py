@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from zero123s.commands.launch import check_experiment
 from zero123s.config.load import load_config
 from zero123s.errors import OutOfMemoryError
+from zero123s.run.plan import check_experiment
 from zero123s.run.runner import StepBatches
 from zero123s.system.finetune import Zero123FinetuneSystem
 

@@ -10,11 +10,11 @@ from test_zero123_system import FakeGuidance
 from test_zero123_system import build as build_field
 from torch.utils.data import DataLoader
 
-from zero123s.commands.launch import check_experiment
 from zero123s.config.load import load_config
 from zero123s.errors import OutOfMemoryError
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.losses import TERMS
+from zero123s.run.plan import check_experiment
 from zero123s.run.runner import StepBatches
 from zero123s.system import zero123
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from zero123s.commands.launch import plan_run
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.mesh.writers import WRITERS
+from zero123s.run.plan import plan_run
 from zero123s.web.settings import (
     QUALITIES,
     Choice,

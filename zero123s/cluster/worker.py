@@ -13,10 +13,10 @@ from zero123s.api import Result, prepare, run_plan
 from zero123s.callbacks.watch import Progress
 from zero123s.cluster.items import Item
 from zero123s.cluster.manifest import RECORD, file_hashes, read_checked, write_checked
-from zero123s.commands.launch import plan_run
 from zero123s.errors import UserError
 from zero123s.images.io import read_image, resize_rgba, write_png_atomic
 from zero123s.run.lock import FolderInUseError
+from zero123s.run.plan import plan_run
 
 SECONDS_FOR_LOCK = 60.0
 """A killed process lets go of its run folder when the system has buried it."""

@@ -16,11 +16,11 @@ from zero123s.cluster.manifest import MANIFEST, RECORD, read_checked, whole, wri
 from zero123s.cluster.page import write_page
 from zero123s.cluster.table import LiveTable, headline
 from zero123s.cluster.worker import Setup, folder_of
-from zero123s.commands.launch import choose_profile, plan_run
 from zero123s.config.load import load_config, read_overrides
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError
 from zero123s.run.lock import locked
+from zero123s.run.plan import choose_profile, plan_run
 
 SECONDS_BETWEEN_PAGES = 5.0
 EPILOG = """examples:

@@ -1,30 +1,13 @@
 """`zero123s evaluate`: a run or a mesh in; metrics.json, a table and report.html out."""
 
 import argparse
-import importlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from zero123s.errors import ConfigError, MeshError, UserError
-from zero123s.evaluate.report import write_report
-from zero123s.evaluate.scores import (
-    Scores,
-    embedding_similarity,
-    health_scores,
-    surface_scores,
-    table,
-    texture_scores,
-    view_scores,
-)
-from zero123s.mesh.readers import read_mesh
-from zero123s.ops.lpips import BACKBONES, Lpips
-from zero123s.runtime.files import write_text
-from zero123s.structures import Mesh, ReferenceView
+from zero123s.evaluate.evaluation import chosen_lpips, evaluate_target
+from zero123s.evaluate.scores import table
+from zero123s.ops.lpips import BACKBONES
 
 EPILOG = """examples:
   zero123s evaluate outputs/stable-zero123/hamburger@20260101-120000
@@ -55,127 +38,14 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 
-def find_mesh(target: Path) -> Path:
-    """Return the mesh file that is meant: the target itself, or the first that a run exported; raises MeshError."""
-    if target.is_file():
-        return target
-    found = [target / "export" / f"model.{kind}" for kind in ("glb", "gltf", "obj", "ply", "stl")]
-    match = next((path for path in found if path.is_file()), None)
-    if match is None:
-        raise MeshError(f"{target}: neither a mesh file nor a run folder with export/model.glb; export it first.")
-    return match
-
-
-def run_reference(run: Path) -> ReferenceView | None:
-    """Return the pictures that a run was made from, at their own size, as its config.yaml says; None if they are gone."""
-    from zero123s.config.experiment import parse_experiment
-    from zero123s.config.load import load_config
-    from zero123s.system.base import plan_experiment
-
-    if not (run / "config.yaml").is_file():
-        return None
-    experiment = parse_experiment(load_config(run / "config.yaml"))
-    for package in experiment.imports:
-        importlib.import_module(package)
-    plan = plan_experiment(experiment)
-    data = plan.data_class(experiment.data, experiment.seed)
-    data.prepare()
-    return data.photos()
-
-
-def picture_reference(path: Path, elevation_deg: float) -> ReferenceView:
-    """Return an RGBA picture as the view from azimuth 0; raises ImageError."""
-    from zero123s.images.io import load_reference_rgba
-    from zero123s.ops.cameras import orbit_cameras
-
-    rgba = torch.from_numpy(load_reference_rgba(str(path)).rgba)[None]
-    cameras = orbit_cameras(elevation_deg, 0.0, height=rgba.shape[1], width=rgba.shape[2])
-    return ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
-
-
-def posed_pictures(transforms: Path) -> ReferenceView:
-    """Return all pictures of a NeRF-synthetic transforms.json at the first one's size."""
-    from zero123s.data.multi_view import MultiViewData
-
-    # The checker takes the decorated class for its base.
-    data: Any = MultiViewData(MultiViewData.Config(transforms_path=str(transforms)))  # type: ignore[call-arg]
-    data.prepare()
-    height, width = data.pictures[0].shape[:2]
-    return data.views(height, width)
-
-
-def chosen_lpips(folder: Path | None, net: str | None) -> Lpips | None:
-    """Return the LPIPS that the command line asks for, or the default one if its weights are found, else None.
-
-    Raises CheckpointError where it was asked for and a file is missing or unusable.
-    """
-    from zero123s.diffusion.checkpoint.lpips_files import find_lpips_files, load_lpips
-
-    if folder is not None or net is not None:
-        return load_lpips(net or "alex", folder)
-    if not find_lpips_files("alex").are_complete:
-        return None
-    try:
-        return load_lpips()
-    except UserError as error:  # a damaged file that nobody asked to use
-        print(f"note: LPIPS is left out: {error}", file=sys.stderr)
-        return None
-
-
-def evaluate(
-    mesh: Mesh,
-    reference: ReferenceView | None = None,
-    truths: Sequence[Path] = (),
-    align: bool = False,
-    lpips: Lpips | None = None,
-) -> dict[str, Scores]:
-    """Return all scores that the given truths allow, by section.
-
-    Args:
-        reference: the pictures the mesh was made from.
-        truths: mesh files and transforms.json files.
-        align: fit the mesh to a true mesh first; not for views, whose poses are given.
-        lpips: adds the perceptual distance to the scores of views.
-    """
-    sections: dict[str, Scores] = {}
-    if reference is not None:
-        sections["input_view"] = view_scores(mesh, reference, lpips)
-    for path in truths:
-        if path.suffix == ".json":
-            sections["novel_views"] = view_scores(mesh, posed_pictures(path), lpips)
-        else:
-            sections["surface"] = surface_scores(mesh, read_mesh(path), align)
-    sections["health"] = health_scores(mesh)
-    sections["texture"] = texture_scores(mesh)
-    return sections
-
-
 def main(argv: Sequence[str]) -> int:
     """Run `zero123s evaluate`."""
     args = _parser().parse_args(list(argv))
-    path = find_mesh(args.target)
-    missing = next((p for p in args.gt if not p.is_file()), None)
-    if missing is not None:
-        raise ConfigError(f"--gt {missing}: is no file; give a mesh or a transforms.json.")
-    run = args.target if args.target.is_dir() else None
     lpips = chosen_lpips(args.lpips, args.lpips_net)
-    mesh = read_mesh(path)
-    reference: Any = None
-    if args.image is not None:
-        reference = picture_reference(args.image, args.elevation)
-    elif run is not None:
-        try:
-            reference = run_reference(run)
-        except UserError as error:  # pictures that have moved, or a config of another version: the mesh still counts
-            print(f"note: the input view is left out: {error}", file=sys.stderr)
-    sections = evaluate(mesh, reference, args.gt, args.align, lpips)
+    sections, folder = evaluate_target(
+        args.target, args.image, args.elevation, args.gt, args.align, lpips, args.embed, args.out
+    )
     if (args.lpips or args.lpips_net) and not {"input_view", "novel_views"} & set(sections):
         print("note: LPIPS compares pictures, and there are none: give --image or a transforms.json.", file=sys.stderr)
-    if args.embed and reference is not None:
-        sections["embedding"] = embedding_similarity(mesh, reference, args.embed)
-    print(table(sections))
-    out = args.out or run or path.parent
-    write_text(out / "metrics.json", json.dumps({"mesh": path.name, **sections}, indent=2) + "\n")
-    report = write_report(out / "report.html", path, mesh, sections, reference, run)
-    print(f"{out / 'metrics.json'}\n{report}")
+    print(f"{table(sections)}\n{folder / 'metrics.json'}\n{folder / 'report.html'}")
     return 0

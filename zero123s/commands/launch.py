@@ -1,10 +1,8 @@
 """The command line: one config, one mode, overrides."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,19 +85,6 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     return args, rest
 
 
-def choose_profile(wanted: str, config: Path) -> str | None:
-    """Return the profile to lay over the file: "auto" is `cpu` where there is no CUDA and the file has one."""
-    import torch
-
-    from zero123s.config.load import profile_names
-
-    if wanted == "none":
-        return None
-    if wanted != "auto":
-        return wanted
-    return "cpu" if not torch.cuda.is_available() and "cpu" in profile_names(config) else None
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 2 a mistake that the message explains, 130 interrupted."""
     from zero123s.run.console import limit_openmp_spin, run_command
@@ -120,78 +105,10 @@ def _launch(argv: Sequence[str]) -> int:
     return run(args, overrides)
 
 
-def check_experiment(loaded: "LoadedConfig") -> "Plan":
-    """Check a loaded configuration down to its last key, plugins imported; raises ConfigError that names the file."""
-    from zero123s.config import threestudio as compat
-    from zero123s.config.experiment import parse_experiment
-    from zero123s.run.plugins import load_plugins
-    from zero123s.runtime.processes import print_rank_zero
-    from zero123s.system.base import plan_experiment
-
-    notices = loaded.notices + compat.translate(loaded.cfg)
-    experiment = parse_experiment(loaded)
-    load_plugins(experiment.imports)
-    try:
-        plan = plan_experiment(experiment)
-    except ConfigError as error:
-        raise ConfigError(f"{error}{loaded.where(str(error))}") from error
-    for notice in notices + plan.notices():
-        print_rank_zero(f"note: {notice}")
-    return plan
-
-
-def _settings_of_the_run(loaded: "LoadedConfig", overrides: list[str], profile: str | None) -> "LoadedConfig":
-    """Return the configuration that the run behind `resume=` has written down, with this command's overrides.
-
-    A second stage that begins is laid over the settings of its first.
-
-    Another picture, or a YAML file edited since, must not change a run that goes on: only overrides do.
-    """
-    from omegaconf import OmegaConf
-
-    from zero123s.config.experiment import parse_experiment
-    from zero123s.config.load import load_config, resolve
-    from zero123s.run.first_stage import on_top_of_the_first_stage
-    from zero123s.run.folder import find_checkpoint, run_dir_of
-    from zero123s.runtime.processes import print_rank_zero
-
-    # The file's own data need not be complete: the run's is.
-    resolved = resolve(loaded.cfg)
-    names = {key: resolved[key] for key in ("name", "exp_root_dir", "resume") if key in resolved}
-    experiment = parse_experiment(replace(loaded, cfg=OmegaConf.create(names)))
-    if not experiment.resume:
-        return on_top_of_the_first_stage(loaded, overrides, profile)
-    checkpoint = find_checkpoint(experiment.resume, experiment)
-    own = run_dir_of(checkpoint, experiment) / "config.yaml"
-    if not own.is_file() or own.resolve() == loaded.path.resolve():
-        return loaded
-    print_rank_zero(f"note: going on with the run's own settings, {own}; change them by overrides on the command line.")
-    # The folder may have moved since: what `last` meant is not looked for again.
-    return load_config(own, [*overrides, f"resume={json.dumps(str(checkpoint))}"])
-
-
-def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "auto") -> tuple["LoadedConfig", "Plan"]:
-    """Load and check a configuration; a run that `resume=` names keeps its own settings but for the overrides.
-
-    Args:
-        config: the YAML file.
-        overrides: dotlist words, `a.b=1`.
-        profile: "auto", "none", or the name of an overlay in the file.
-
-    Raises:
-        ConfigError: what is wrong, where, and what to do.
-    """
-    from zero123s.config.load import load_config
-
-    words = list(overrides)
-    chosen = choose_profile(profile, Path(config))
-    loaded = _settings_of_the_run(load_config(config, words, chosen), words, chosen)
-    return loaded, check_experiment(loaded)
-
-
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Check the whole experiment, then do what the mode says."""
     from zero123s.run.folder import require_checkpoint, run_dir_of, run_path
+    from zero123s.run.plan import plan_run
 
     if args.threads is not None:
         overrides = [*overrides, f"threads={args.threads}"]

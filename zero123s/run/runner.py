@@ -29,7 +29,6 @@ from zero123s.images.io import write_png_atomic
 from zero123s.preprocess.intake import DoubtfulCutOut
 from zero123s.run.console import log_to_file
 from zero123s.run.devices import choose_devices, choose_precision, choose_threads
-from zero123s.run.first_stage import read_first_stage
 from zero123s.run.folder import (
     append_command,
     create_run_dir,
@@ -41,6 +40,7 @@ from zero123s.run.folder import (
 from zero123s.run.forecast import forecast
 from zero123s.run.lock import locked
 from zero123s.run.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
+from zero123s.run.plan import read_first_stage
 from zero123s.runtime.processes import is_main_process, peak_memory_gb, peer_is_lost, print_rank_zero
 from zero123s.system.base import BaseSystem, Plan, step_modules
 

@@ -51,9 +51,9 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
         task: "config", "words" and "profile", as for `plan_run`.
     """
     from zero123s.api import run_plan
-    from zero123s.commands import evaluate
-    from zero123s.commands.launch import plan_run
+    from zero123s.evaluate.evaluation import chosen_lpips, evaluate_target
     from zero123s.run.console import set_up_logging
+    from zero123s.run.plan import plan_run
 
     set_up_logging(verbose=False)
     run_dir = folder / RUN
@@ -65,7 +65,7 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
         downloads[kind] = _zipped(folder, kind, result.files)
     if result.mesh is not None:
         tell.stage("report")
-        evaluate.main([str(run_dir)])
+        evaluate_target(run_dir, lpips=chosen_lpips(None, None))
         downloads["report"] = run_dir / "report.html"
     inside = {kind: path.resolve().relative_to(folder.resolve()).as_posix() for kind, path in downloads.items()}
     return {"metrics": result.metrics, "downloads": inside, "step": result.record.get("step")}
@@ -79,9 +79,9 @@ def draw_picture(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from zero123s.commands.launch import plan_run
     from zero123s.images.io import write_png_atomic
     from zero123s.preprocess.text_to_image import draw
+    from zero123s.run.plan import plan_run
 
     _Teller(folder / PROGRESS).stage("draw")
     _, plan = plan_run(task["config"], task["words"], "none")

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from zero123s.commands.launch import plan_run
 from zero123s.diffusion.checkpoint.locate import find_file, locate_checkpoint
 from zero123s.errors import ConfigError
+from zero123s.run.plan import plan_run
 from zero123s.web.pictures import Limits
 
 AUTO = "auto"

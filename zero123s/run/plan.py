@@ -1,0 +1,180 @@
+"""From a YAML file and overrides to a checked plan; the one way in for the command line, the API, batches and the web."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from zero123s.config import threestudio
+from zero123s.config.experiment import parse_experiment
+from zero123s.config.load import LoadedConfig, load_config, profile_names, resolve
+from zero123s.errors import ConfigError
+from zero123s.registry import Registry
+from zero123s.run.folder import checkpoint_at, find_checkpoint, run_dir_of
+from zero123s.run.plugins import load_plugins
+from zero123s.runtime.processes import print_rank_zero
+from zero123s.system.base import BaseSystem, Plan, plan_experiment
+from zero123s.system.zero123 import SLOTS
+
+FIRST_STAGE = "system.geometry_convert_from"
+STAGED = ("height", "width", "batch_size")
+OWN = ("resume", "timestamp", "description")
+"""Keys of the top level that belong to one run alone."""
+
+
+def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "auto") -> tuple[LoadedConfig, Plan]:
+    """Load and check a configuration; a run that `resume=` names keeps its own settings but for the overrides.
+
+    Args:
+        config: the YAML file.
+        overrides: dotlist words, `a.b=1`.
+        profile: "auto", "none", or the name of an overlay in the file.
+
+    Raises:
+        ConfigError: what is wrong, where, and what to do.
+    """
+    words = list(overrides)
+    chosen = choose_profile(profile, Path(config))
+    loaded = load_config(config, words, chosen)
+    loaded = resumed_settings(loaded, words) or inherit_first_stage(loaded, words, chosen)
+    return loaded, check_experiment(loaded)
+
+
+def choose_profile(wanted: str, config: Path) -> str | None:
+    """Return the profile to lay over the file: "auto" is `cpu` where there is no CUDA and the file has one."""
+    if wanted == "none":
+        return None
+    if wanted != "auto":
+        return wanted
+    return "cpu" if not torch.cuda.is_available() and "cpu" in profile_names(config) else None
+
+
+def check_experiment(loaded: LoadedConfig) -> Plan:
+    """Check a loaded configuration down to its last key, plugins imported; raises ConfigError that names the file."""
+    notices = loaded.notices + threestudio.translate(loaded.cfg)
+    experiment = parse_experiment(loaded)
+    load_plugins(experiment.imports)
+    try:
+        plan = plan_experiment(experiment)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{loaded.where(str(error))}") from error
+    for notice in notices + plan.notices():
+        print_rank_zero(f"note: {notice}")
+    return plan
+
+
+def plan_of_finished_run(config: str | Path) -> Plan:
+    """Return the plan that a run has written down in its config.yaml, plugins imported; raises ConfigError."""
+    experiment = parse_experiment(load_config(config))
+    load_plugins(experiment.imports)
+    return plan_experiment(experiment)
+
+
+# ------------------------------------------------------------ resumed runs
+
+
+def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedConfig | None:
+    """Return the configuration that the run behind `resume=` has written down, with the overrides; None without resume.
+
+    Another picture, or a YAML file edited since, must not change a run that goes on: only overrides do.
+
+    Raises:
+        ConfigError: no such run.
+    """
+    # The file's own data need not be complete: the run's is.
+    resolved = resolve(loaded.cfg)
+    names = {key: resolved[key] for key in ("name", "exp_root_dir", "resume") if key in resolved}
+    experiment = parse_experiment(replace(loaded, cfg=OmegaConf.create(names)))
+    if not experiment.resume:
+        return None
+    checkpoint = find_checkpoint(experiment.resume, experiment)
+    own = run_dir_of(checkpoint, experiment) / "config.yaml"
+    if not own.is_file() or own.resolve() == loaded.path.resolve():
+        return loaded
+    print_rank_zero(f"note: going on with the run's own settings, {own}; change them by overrides on the command line.")
+    # The folder may have moved since: what `last` meant is not looked for again.
+    return load_config(own, [*overrides, f"resume={json.dumps(str(checkpoint))}"])
+
+
+# ------------------------------------------------------------ second stages: `system.geometry_convert_from`
+
+
+def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile: str | None) -> LoadedConfig:
+    """Return a configuration laid over the settings of the run that it refines; as it is where it refines none.
+
+    Slots of another type inherit what both types know and the first run has set away from its default. Pictures and
+    batches begin at the size at which the first run ended.
+
+    Raises:
+        ConfigError: no such run, or its config.yaml is missing.
+    """
+    wanted = OmegaConf.select(loaded.cfg, FIRST_STAGE, throw_on_missing=False)
+    if not isinstance(wanted, str):
+        return loaded
+    checkpoint, own = _find_first_stage(wanted)
+    first = load_config(own)
+    load_plugins(OmegaConf.select(first.cfg, "imports") or [])
+    below = _inherited(first.cfg, loaded.cfg)
+    words = [*overrides, f"{FIRST_STAGE}={json.dumps(str(checkpoint))}"]
+    return load_config(loaded.path, words, profile, below=(str(own), below))
+
+
+def read_first_stage(path: str) -> tuple[BaseSystem, Path]:
+    """Return the system of a first stage, without its networks and its data, and the checkpoint to load into it.
+
+    Raises:
+        ConfigError: the run's config.yaml is missing or of another version.
+    """
+    checkpoint, own = _find_first_stage(path)
+    return plan_of_finished_run(own).build(prepare=False), checkpoint
+
+
+def _find_first_stage(path: str) -> tuple[Path, Path]:
+    checkpoint = checkpoint_at(path)
+    if checkpoint is None:
+        raise ConfigError(f"{FIRST_STAGE}={path}: no such checkpoint or run folder; name the first stage's.")
+    own = checkpoint.resolve().parent.parent / "config.yaml"
+    if not own.is_file():
+        raise ConfigError(
+            f"{FIRST_STAGE}={path}: the first stage's settings, {own}, are missing; keep the run folder whole."
+        )
+    return checkpoint, own
+
+
+def _inherited(first: DictConfig, second: DictConfig) -> DictConfig:
+    """Return what of a finished run's settings lies below a second stage's own."""
+    below = first.copy()
+    for key in OWN:
+        below.pop(key, None)
+    below.get("system", {}).pop("geometry_convert_from", None)
+    for section in ("data", "data.random_camera"):
+        _use_final_resolution(OmegaConf.select(below, section))
+    for slot, registry in SLOTS.items():
+        old, new = (OmegaConf.select(cfg, f"system.{slot}_type") for cfg in (first, second))
+        if old is not None and new is not None and old != new:
+            below.system[slot] = _shared(registry, old, new, OmegaConf.select(first, f"system.{slot}") or {})
+            below.system[f"{slot}_type"] = new
+    return below
+
+
+def _use_final_resolution(section: Any) -> None:
+    """Keep the last entry of every list that goes with the milestones of the resolution."""
+    if not section or not section.get("resolution_milestones"):
+        return
+    for key in STAGED:
+        if isinstance(section.get(key), ListConfig):
+            section[key] = section[key][-1]
+    section["resolution_milestones"] = []
+
+
+def _shared(registry: Registry, old: str, new: str, section: Any) -> dict[str, Any]:
+    """Return the settings that another type understands in the same way and that are not its predecessor's defaults."""
+    of_old, of_new = (registry.get(name).Config for name in (old, new))
+    common = next(base for base in of_old.__mro__ if issubclass(of_new, base))
+    known = getattr(common, "__dataclass_fields__", {})
+    defaults = OmegaConf.structured(of_old)
+    return {str(k): v for k, v in section.items() if k in known and v != defaults.get(k)}
