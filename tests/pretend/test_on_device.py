@@ -1,0 +1,41 @@
+"""Runs the tests of on_device/ on the pretended CUDA device, each file in a process of its own: its hooks precede torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretend import hooks
+
+ON_DEVICE = Path(__file__).parent / "on_device"
+REPOSITORY = Path(__file__).parents[2]
+FILES = sorted(path.name for path in ON_DEVICE.glob("test_*.py"))
+pytestmark = pytest.mark.skipif(bool(hooks.why_not()), reason=f"no pretended device: {hooks.why_not()}")
+
+
+def run_on_device(name: str, marker: str) -> None:
+    search = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    words = ["-m", "pytest", "-p", "pretend.plugin", "-p", "no:cacheprovider", "-n0", "-q", "-m", marker]
+    done = subprocess.run(
+        [sys.executable, *words, str(ON_DEVICE / name)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    nothing_marked = 5  # pytest's exit code when it ran no test
+    assert done.returncode in (0, nothing_marked), done.stdout[-8000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_passes_on_the_pretended_device(name):
+    run_on_device(name, "not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_rest_of_the_file_passes_on_the_pretended_device(name):
+    run_on_device(name, "slow")
