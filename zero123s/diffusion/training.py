@@ -177,6 +177,8 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.n_updates += 1
         current = [p.detach() for p in module.parameters() if p.requires_grad]
+        # A system is built on the CPU and moved to its device afterwards; the averages follow their weights.
+        self.averages = [average.to(p.device) for average, p in zip(self.averages, current, strict=True)]
         torch._foreach_lerp_(self.averages, current, 1 - decay)  # type: ignore[attr-defined]
 
     @torch.no_grad()
