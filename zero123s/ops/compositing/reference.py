@@ -50,13 +50,14 @@ def accumulate(
     values: Float[Tensor, "S C"],
     early_stop_eps: float,
 ) -> tuple[Float[Tensor, "S"], Float[Tensor, "R"], Float[Tensor, "R"], Float[Tensor, "R C"]]:
-    """Return weights, opacity, depth and accumulated values."""
+    """Return weights, opacity, depth and accumulated values, which keep the type of the weights."""
     weights = transmittance * alphas
+    values = values.to(weights)  # under autocast colours are in half precision
     if early_stop_eps > 0.0:
         weights = torch.where(transmittance >= early_stop_eps, weights, 0.0)
     ray = ray_of_sample(packed_info)
     n_rays = packed_info.shape[0]
     opacity = weights.new_zeros(n_rays).index_add(0, ray, weights)
     depth = weights.new_zeros(n_rays).index_add(0, ray, weights * (0.5 * (t_starts + t_ends)))
-    accumulated = values.new_zeros(n_rays, values.shape[1]).index_add(0, ray, weights[:, None] * values)
+    accumulated = weights.new_zeros(n_rays, values.shape[1]).index_add(0, ray, weights[:, None] * values)
     return weights, opacity, depth, accumulated
