@@ -155,6 +155,8 @@ class RadianceField(Protocol):
     bound: float
     """Half edge of the cube [-bound, bound]^3 outside which there is nothing."""
 
+    # Points may lie on any device: an exporter has them on the CPU. Results lie on the field's.
+
     def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Volume density at world positions."""
         ...

@@ -138,7 +138,12 @@ def _take_out(nodes: Bool[np.ndarray, "X Y Z"], grid: GridSamples, is_free: IsFr
 def _within(fn: LevelFunction, is_free: IsFree | None) -> LevelFunction:
     if is_free is None:
         return fn
-    return lambda x: torch.where(is_free(x), -torch.inf, fn(x))
+
+    def level_within(x: torch.Tensor) -> torch.Tensor:
+        level = fn(x)
+        return torch.where(is_free(x).to(level.device), -torch.inf, level)
+
+    return level_within
 
 
 def _rays(bound: float, reference: ReferenceView | None, size: int = 64, max_reference: int = 8) -> list[Any]:

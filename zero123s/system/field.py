@@ -15,6 +15,8 @@ from zero123s.structures import FieldOutput
 class GeometryMaterialField:
     """A radiance field under one shading; cheap to make, holds no parameters of its own.
 
+    Points may lie on any device; results lie on that of the geometry.
+
     Args:
         geometry: density and features.
         material: colour from features.
@@ -38,9 +40,11 @@ class GeometryMaterialField:
         self.generator = generator
         self.chunk = chunk
         self.bound = geometry.cfg.radius
+        self.device = next((p.device for p in geometry.parameters()), torch.device("cpu"))
 
     def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return volume density at world positions."""
+        x = x.to(self.device)
         if not self.chunk or len(x) <= self.chunk or torch.is_grad_enabled():
             return self.geometry.density(x)
         return torch.cat([self.geometry.density(part) for part in x.split(self.chunk)])
@@ -53,6 +57,7 @@ class GeometryMaterialField:
         light_positions: Float[Tensor, "N 3"] | None = None,
     ) -> FieldOutput:
         """Evaluate what `needs` names, in one pass through the geometry, or in parts of `chunk` points."""
+        x, dirs = x.to(self.device), dirs.to(self.device)
         if self.chunk and len(x) > self.chunk:
             return self._query_in_parts(x, dirs, needs, light_positions)
         return self._query(x, dirs, needs, light_positions)
@@ -111,4 +116,4 @@ class GeometryMaterialField:
 
     def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return a function that grows towards the inside."""
-        return self.geometry.surface_level(x)
+        return self.geometry.surface_level(x.to(self.device))

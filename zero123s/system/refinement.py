@@ -68,7 +68,7 @@ def _fit(system: "Zero123System", first: "Zero123System", distance: SignedDistan
     near = distance.surface[rng.integers(len(distance.surface), size=NEAR_POOL)]
     near = near + rng.normal(0, NEAR * extent, near.shape)
     points = np.concatenate([near, rng.uniform(-bound, bound, (FAR_POOL, 3))]).clip(-bound, bound)
-    targets = _tensor(distance(points))
+    targets = _tensor(distance(points)).to(system.device)
     for _ in range(STEPS):
         drawn = np.concatenate([rng.integers(NEAR_POOL, size=BATCH // 2), rng.integers(-FAR_POOL, 0, size=BATCH // 4)])
         loss = (_sdf(system, _tensor(points[drawn])) - targets[torch.from_numpy(drawn)]).abs().mean()

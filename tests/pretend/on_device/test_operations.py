@@ -1,10 +1,26 @@
 """Single operations and modules on the device: each was once on the wrong one, or refused there."""
 
+import pytest
 import torch
 from torch import nn
 
 from zero123s.diffusion.training import WeightAverage
+from zero123s.exporter.mesh_exporter import field_colors
+from zero123s.geometry.implicit_volume import ImplicitVolume
+from zero123s.material.diffuse import DiffuseMaterial
+from zero123s.mesh.surface import SurfaceOptions, find_surface
 from zero123s.ops.compositing import composite
+from zero123s.system.field import GeometryMaterialField
+
+
+@pytest.fixture
+def field():
+    """A ball of density on the device."""
+    cfg = ImplicitVolume.Config(radius=0.7, density_blob_scale=25.0, density_blob_std=0.35)
+    cfg.pos_encoding_config.log2_hashmap_size = 10
+    geometry = ImplicitVolume(cfg)
+    material = DiffuseMaterial(DiffuseMaterial.Config(), geometry.n_features)
+    return GeometryMaterialField(geometry.to("cuda"), material.to("cuda"))
 
 
 def test_average_follows_weights_that_were_moved():
@@ -24,3 +40,11 @@ def test_compositor_takes_half_precision_colours():
         _, opacity, _, summed = composite(torch.ones(3, device="cuda"), t, t + 1, packed, values)
     assert summed.dtype == torch.float32
     assert torch.allclose(summed[:, 0], opacity)
+
+
+def test_surface_and_colours_of_a_field_on_the_device(field):
+    free = lambda x: x[:, 0] > 0.1  # noqa: E731
+    vertices, faces = find_surface(field, 10.0, SurfaceOptions(16, coarse=16), {}, free)
+    assert len(faces) > 0
+    assert vertices[:, 0].max() < 0.2
+    assert field_colors(field, vertices, vertices, depth=0.05).shape == vertices.shape
