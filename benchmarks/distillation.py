@@ -18,7 +18,7 @@ from zero123s.config.load import load_config
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.run.plan import check_experiment
-from zero123s.run.runner import Session
+from zero123s.run.runner import Runner
 from zero123s.structures import ReferenceView
 
 REPOSITORY = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def whole_step(variant: str, n_steps: int) -> float:
             "data.random_camera.n_test_views=1", f"data.image_path={REPOSITORY}/load/images/hamburger_rgba.png",
         ]  # fmt: skip
         plan = check_experiment(load_config(REPOSITORY / "configs/stable-zero123.yaml", words, "cpu"))
-        Session(plan, Path(folder) / "run", None, watchers=[clock]).run("train")
+        Runner(plan, Path(folder) / "run", None, watchers=[clock]).run("train")
     return seconds_per_step(clock.times)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from zero123s.diffusion.checkpoint import layout
-from zero123s.diffusion.checkpoint.load import COMPONENTS, load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import COMPONENTS, load_zero123
 from zero123s.diffusion.checkpoint.weights_file import open_weights
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.model_config import ModelConfig

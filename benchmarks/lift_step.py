@@ -15,7 +15,7 @@ import compare
 import torch
 
 from zero123s.data.rendered_views import RenderedViews
-from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.lift import PoseLift
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.training import lift_loss, pairwise_poses

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from zero123s.data.rendered_views import RenderedViews
-from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates, sample_views
 from zero123s.images.io import write_png_atomic

@@ -27,7 +27,7 @@ from zero123s.data.base import BaseData
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import ModelConfig
 from zero123s.run.plan import check_experiment
-from zero123s.run.runner import Session
+from zero123s.run.runner import Runner
 from zero123s.structures import PosedViews
 from zero123s.system.finetune import Zero123FinetuneSystem
 
@@ -54,7 +54,7 @@ def seconds_per_step(times: list[float]) -> float:
 
 
 def bundled(data: Path, n_steps: int) -> None:
-    """Print a step of the bundled model's training through the command line's session, and through a bare loop."""
+    """Print a step of the bundled model's training through the command line's runner, and through a bare loop."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
             f"data.root={data}", f"exp_root_dir={folder}", "system.model=''", "threads=1", "data.batch_size=6",
@@ -64,9 +64,9 @@ def bundled(data: Path, n_steps: int) -> None:
         ]  # fmt: skip
         plan = check_experiment(load_config(REPOSITORY / "configs/train-small-zero123.yaml", words))
         clock = Clock()
-        session = Session(plan, Path(folder) / "run", None, watchers=[clock])
-        session.run("train")
-    system = session.system
+        runner = Runner(plan, Path(folder) / "run", None, watchers=[clock])
+        runner.run("train")
+    system = runner.system
     batches = [system.data_source.batch_at(step) for step in range(n_steps)]
     learned = [p for p in system.parameters() if p.requires_grad]
     optimizer, times = torch.optim.AdamW(learned, lr=1e-4, foreach=True), []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.model_config import ModelConfig, parse_model_config
 
 TINY = {

@@ -8,7 +8,7 @@ import trimesh
 
 from zero123s.commands.launch import main
 from zero123s.data.rendered_views import RenderedViews
-from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import BUNDLED, REPOSITORY, locate_checkpoint
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 import tiny_system  # noqa: F401 (registers tiny-system)
-from PIL import Image
 
 from zero123s.commands.explain import all_slots, configuration_page, key_docs
 from zero123s.commands.launch import main, parse_arguments
-from zero123s.commands.plot_schedules import plot_schedules
 from zero123s.config.experiment import ExperimentConfig
-from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
 from zero123s.run.console import set_up_logging
 
@@ -101,22 +98,6 @@ def test_a_schedule_that_never_moves_is_noted(capsys):
     notes = capsys.readouterr().err
     assert "system.loss.lambda_rgb never moves: its schedule starts at step 100 and the run ends at 90" in notes
     assert "min_step_percent" not in notes
-
-
-def test_schedules_are_drawn(tmp_path, capsys):
-    path = tmp_path / "s.png"
-    assert main(["--config", RECIPE, "--profile", "none", "--plot-schedules", str(path)]) == 0
-    out = capsys.readouterr().out
-    assert "5 schedules over 600 steps" in out
-    assert "system.loss.lambda_sds = 0.1" in out
-    assert Image.open(path).size == (720, 5 * 150)
-    # The curve of a ramp rises from the lower left to the upper right corner of its panel.
-    plot_schedules({"k": Schedule([0, 0.0, 1.0, 100])}, 100, path)
-    picture = Image.open(path).convert("RGB")
-    columns = {x: [y for y in range(150) if picture.getpixel((x, y)) == (30, 90, 200)] for x in (20, 360, 700)}
-    heights = [sum(ys) / len(ys) for ys in columns.values()]
-    assert heights[0] > heights[1] > heights[2]
-    assert heights[1] == pytest.approx((heights[0] + heights[2]) / 2, abs=2)
 
 
 def test_every_key_of_this_package_is_documented():

@@ -7,6 +7,7 @@ import pytest
 
 from zero123s.commands.launch import main
 from zero123s.config.load import load_config
+from zero123s.config.threestudio import translate
 from zero123s.run.plan import check_experiment
 
 REPOSITORY = Path(__file__).parents[1]
@@ -77,3 +78,12 @@ def test_the_two_names_of_one_key_are_not_mixed(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     assert main(["--config", str(FILES[0]), "--train", "--dry-run", "system.guidance.checkpoint=auto"]) == 2
     assert "give only one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "noted"), [("null", 0), ("4.0", 1)])
+def test_a_former_key_of_a_run_folder_is_accepted(tmp_path, value, noted):
+    (tmp_path / "config.yaml").write_text(f"trainer: {{max_memory_gb: {value}}}\ndata: {{image_path: x.png}}\n")
+    loaded = load_config(tmp_path / "config.yaml")
+    notices = translate(loaded.cfg)
+    assert "max_memory_gb" not in loaded.cfg.trainer
+    assert sum("trainer.max_memory_gb no longer exists" in n for n in notices) == noted

@@ -13,15 +13,15 @@ from PIL import Image
 
 from zero123s.callbacks.viewer import require_viewer
 from zero123s.callbacks.watch import Progress, StepReport
-from zero123s.commands.prepare import prepare as prepare_photo
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError, UserError
 from zero123s.images.io import read_image, write_png_atomic
 from zero123s.mesh.readers import SUFFIXES, read_mesh
+from zero123s.preprocess.intake import prepare as prepare_photo
 from zero123s.preprocess.segment import THRESHOLD
 from zero123s.run.folder import find_checkpoint, read_run_record, run_path
 from zero123s.run.plan import plan_run
-from zero123s.run.runner import Session
+from zero123s.run.runner import Runner
 from zero123s.structures import Mesh
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def run_plan(
     plan.requirements("train")
     require_viewer(plan)
     watchers = [StepReport(callback, out_dir)] if callback else []
-    session = Session(plan, out_dir, checkpoint, gpu=gpu, watchers=watchers)
-    if session.run("train") == "interrupted":
-        raise RunInterrupted(f"The run stopped at step {session.step}; overrides=['resume={out_dir}'] goes on with it.")
+    runner = Runner(plan, out_dir, checkpoint, gpu=gpu, watchers=watchers)
+    if runner.run("train") == "interrupted":
+        raise RunInterrupted(f"The run stopped at step {runner.step}; overrides=['resume={out_dir}'] goes on with it.")
     return read_result(out_dir)
 
 

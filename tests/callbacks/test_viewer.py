@@ -13,7 +13,7 @@ from zero123s.commands.launch import main
 from zero123s.errors import ConfigError, MissingDependencyError
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.run.plan import plan_run
-from zero123s.run.runner import Session
+from zero123s.run.runner import Runner
 
 TINY = [
     "system.loss.lambda_sds=0",
@@ -103,9 +103,9 @@ def test_reference_pictures_are_small_and_on_white(system):
 
 def trained(tmp_path, viewer=None, *words):
     plan = plan_of(tmp_path, *words)
-    session = Session(plan, tmp_path / "run", None, watchers=[viewer] if viewer else [])
-    assert session.run("train") == "finished"
-    return [p.detach().clone() for p in session.system.parameters()]
+    runner = Runner(plan, tmp_path / "run", None, watchers=[viewer] if viewer else [])
+    assert runner.run("train") == "finished"
+    return [p.detach().clone() for p in runner.system.parameters()]
 
 
 class Looking(Viewer):

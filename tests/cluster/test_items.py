@@ -7,7 +7,7 @@ import pytest
 
 from zero123s.cluster.items import read_items
 from zero123s.cluster.manifest import file_hashes, read_checked, whole, write_checked
-from zero123s.cluster.page import write_page
+from zero123s.cluster.summary_page import write_page
 from zero123s.cluster.table import LiveTable, clock, headline, row
 from zero123s.commands.batch import main
 from zero123s.errors import ConfigError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import read_model_config
 

@@ -14,7 +14,7 @@ from transformers import CLIPVisionModelWithProjection
 from zero123s.commands.convert import main as convert
 from zero123s.diffusion.checkpoint import family as family_module
 from zero123s.diffusion.checkpoint.family import PUBLISHED_HASHES, announce_licence, decide_family
-from zero123s.diffusion.checkpoint.load import load_zero123, original_state_dict, save_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, original_state_dict, save_zero123
 from zero123s.diffusion.checkpoint.weights_file import open_weights
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import model_config_document, parse_model_config, read_model_config

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from zero123s.diffusion.checkpoint.load import load_zero123, original_state_dict, save_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, original_state_dict, save_zero123
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import parse_model_config
 from zero123s.errors import UserError

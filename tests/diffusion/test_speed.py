@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zero123s.diffusion import speed
-from zero123s.diffusion.checkpoint.load import load_zero123, save_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero123
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import parse_model_config
 from zero123s.diffusion.speed import SingleTokenAttention, WideConv2d, compute_in_float32, speed_up
@@ -69,7 +69,7 @@ def test_fast_model_answers_as_the_plain_one(model, channels_last, monkeypatch):
 def test_half_precision_is_stored_and_used_in_float32_where_it_is_not_native(model, monkeypatch, tmp_path):
     save_zero123(model, tmp_path / "stable_zero123.safetensors")
     monkeypatch.setattr(
-        "zero123s.diffusion.checkpoint.load.computes_natively", lambda dtype, device: dtype == torch.float32
+        "zero123s.diffusion.checkpoint.load_zero123.computes_natively", lambda dtype, device: dtype == torch.float32
     )
     stored = load_zero123(tmp_path / "stable_zero123.safetensors", dtype="bf16")
     assert {p.dtype for p in stored.parameters()} == {torch.bfloat16}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zero123s.diffusion.checkpoint.load import save_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import save_zero123
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import parse_model_config
 from zero123s.diffusion.shared import shared, sharing_networks

@@ -17,6 +17,7 @@ import pytest
 import trimesh
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from memory_cap import at_most_gb_more
 from PIL import Image
 
 from zero123s.config.load import load_config, resolve
@@ -24,7 +25,6 @@ from zero123s.data.multi_view import read_transforms
 from zero123s.errors import ConfigError, ImageError, MeshError, UserError
 from zero123s.images.io import read_image
 from zero123s.mesh.readers import load_mesh
-from zero123s.run.memory_cap import data_bytes, memory_capped
 
 SECONDS = 20
 """More than any of these files may take, on a busy machine."""
@@ -97,8 +97,7 @@ def test_mutated_pictures_are_read_or_refused(tmp_path):
 
 @pytest.mark.slow
 def test_ten_thousand_mutated_pictures(tmp_path):
-    used = data_bytes()[1] / 1e9
-    with memory_capped(used + 0.5, on_gpu=False):
+    with at_most_gb_more(0.5):
         check_pictures(10_000, tmp_path)
 
 
@@ -119,7 +118,7 @@ def test_picture_bombs_cost_neither_time_nor_memory(tmp_path, width, height):
         else png_bomb(9, 9)[:16] + struct.pack(">II", width, height) + bytes(40)
     )
     started = time.monotonic()
-    with memory_capped(data_bytes()[1] / 1e9 + 0.2, on_gpu=False), pytest.raises(ImageError, match=r"bomb\.png"):
+    with at_most_gb_more(0.2), pytest.raises(ImageError, match=r"bomb\.png"):
         read_image(tmp_path / "bomb.png")
     assert time.monotonic() - started < SECONDS
 
@@ -149,7 +148,7 @@ BOMBS = {
 def test_configuration_bombs_are_refused_soon(tmp_path, text):
     (tmp_path / "bomb.yaml").write_text(text)
     started = time.monotonic()
-    with memory_capped(data_bytes()[1] / 1e9 + 0.3, on_gpu=False), pytest.raises(ConfigError):
+    with at_most_gb_more(0.3), pytest.raises(ConfigError):
         resolve(load_config(tmp_path / "bomb.yaml").cfg)
     assert time.monotonic() - started < SECONDS
 
@@ -245,7 +244,7 @@ def check_meshes(n, folder):
     before = sorted(folder.parent.rglob("*"))
     read = refused = 0
     slowest = 0.0
-    with memory_capped(data_bytes()[1] / 1e9 + 1.5, on_gpu=False):
+    with at_most_gb_more(1.5):
         for _ in range(n):
             suffix, content = rng.choice(sorted(sources.items()))
             path = folder / f"box.{suffix}"

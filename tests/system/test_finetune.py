@@ -14,7 +14,7 @@ from tiny_lpips import write_weights
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.commands.launch import main
 from zero123s.data.rendered_views import RenderedViews
-from zero123s.diffusion.checkpoint.load import load_zero123, save_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero123
 from zero123s.diffusion.validation import image_scores, likeness, pose_gates, sample_views
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.system.finetune import Zero123FinetuneSystem

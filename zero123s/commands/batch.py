@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from zero123s.cluster.items import Item, read_items
 from zero123s.cluster.manifest import MANIFEST, RECORD, read_checked, whole, write_checked
-from zero123s.cluster.page import write_page
+from zero123s.cluster.summary_page import write_page
 from zero123s.cluster.table import LiveTable, headline
 from zero123s.cluster.worker import Setup, folder_of
 from zero123s.config.load import load_config, read_overrides

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zero123s.diffusion.checkpoint.diffusers_folder import PROJECTIONS, write_folder
-from zero123s.diffusion.checkpoint.load import DTYPES, load_zero123, save_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import DTYPES, load_zero123, save_zero123
 from zero123s.errors import ConfigError, UserError
 
 

@@ -9,7 +9,6 @@ import torch
 from zero123s.ops.backends import IMPLEMENTED, resolve
 from zero123s.run.devices import choose_devices, choose_precision
 from zero123s.run.folder import resolved_yaml
-from zero123s.run.forecast import forecast
 from zero123s.run.summary import model_words
 from zero123s.system.base import Plan
 
@@ -36,7 +35,6 @@ def print_dry_run(
     precision = choose_precision(experiment.trainer.precision, on_gpu)
     backends = ", ".join(f"{op} {resolve(op, named, device)}" for op, named in _backends(system).items())
     parameters = sum(p.numel() for p in system.parameters() if p.requires_grad)
-    expected = forecast(plan, system, requirements.get("model", {}), on_gpu) if mode == "train" else None
     lines = [
         f"profile: {profile or 'none'}",
         f"device: {device.type}, precision {precision}, {torch.get_num_threads()} threads",
@@ -45,7 +43,6 @@ def print_dry_run(
         *(f"{name}: {_words(value)}" for name, value in requirements.items() if name != "model"),
         f"guided by: {model_words(requirements.get('model', {})) or 'no model'}",
         f"goes on from: {checkpoint or 'the start'}",
-        *([f"forecast: {expected}"] if expected else []),
         f"would write to: {out_dir}",
         *(f"  {name}" for name in _files(mode, experiment)),
     ]

@@ -3,15 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zero123s.errors import ConfigError
 from zero123s.registry import nearest
-
-if TYPE_CHECKING:
-    from zero123s.config.load import LoadedConfig
-    from zero123s.system.base import Plan
 
 MODES = ("train", "validate", "test", "export")
 EPILOG = """overrides:
@@ -67,7 +62,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--verbose", action="store_true", help="log every detail")
     add("--typecheck", action="store_true", help="check tensor shapes and types of all functions while running (slow)")
     add("--explain", metavar="KEY", help="document a key: type, range, default, present value and where it was set")
-    add("--plot-schedules", metavar="PNG", help="draw every scheduled value over the steps of the run")
     return parser
 
 
@@ -80,7 +74,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
         if word.startswith("-"):
             raise ConfigError(f"Unknown flag '{word}'.{nearest(word, flags)}")
     args.mode = next((m for m in MODES if getattr(args, m)), None)
-    if args.mode is None and not (args.explain or args.plot_schedules):
+    if args.mode is None and not args.explain:
         raise ConfigError("Exactly one of --train, --validate, --test and --export is needed. See --help.")
     return args, rest
 
@@ -117,8 +111,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.viewer_port is not None:
         overrides = [*overrides, f"viewer.port={args.viewer_port}"]
     loaded, plan = plan_run(args.config, overrides, args.profile)
-    if args.explain or args.plot_schedules:
-        return _explain(args, loaded, plan)
+    if args.explain:
+        from zero123s.commands.explain import explain
+
+        print(explain(args.explain, plan.experiment, loaded.origins))
+        return 0
     checkpoint = require_checkpoint(plan.experiment, args.mode)
     out_dir = run_dir_of(checkpoint, plan.experiment) if checkpoint else run_path(plan.experiment)
     requirements = plan.requirements(args.mode)
@@ -133,27 +130,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         return 0
 
     from zero123s.callbacks.interrupt import EXIT_CODE
-    from zero123s.run.runner import Session
+    from zero123s.run.runner import Runner
     from zero123s.run.summary import model_words, print_summary
     from zero123s.runtime.processes import is_main_process, print_rank_zero
 
     guided = model_words(requirements.get("model", {}))
     if guided:
         print_rank_zero(f"guided by {guided}")
-    session = Session(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
-    state = session.run(args.mode)
+    runner = Runner(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
+    state = runner.run(args.mode)
     if is_main_process():
-        print_summary(session.record, out_dir, state, args.mode)
+        print_summary(runner.record, out_dir, state, args.mode)
     return EXIT_CODE if state == "interrupted" else 0
-
-
-def _explain(args: argparse.Namespace, loaded: "LoadedConfig", plan: "Plan") -> int:
-    if args.explain:
-        from zero123s.commands.explain import explain
-
-        print(explain(args.explain, plan.experiment, loaded.origins))
-    if args.plot_schedules:
-        from zero123s.commands.plot_schedules import plot_schedules
-
-        print(plot_schedules(plan.schedules(), plan.experiment.trainer.max_steps, Path(args.plot_schedules)))
-    return 0

@@ -15,7 +15,6 @@ COMMANDS = {
     "download": ("zero123s.commands.download", "fetch published Zero123 weights, with their licence"),
     "evaluate": ("zero123s.commands.evaluate", "score a run or a mesh, and write a report to look at"),
     "render": ("zero123s.commands.render", "render meshes or generated objects into training views"),
-    "new": ("zero123s.commands.new", "write a geometry, guidance, loss, exporter or data source to start from"),
     "cache-latents": ("zero123s.commands.cache_latents", "encode rendered views once, for quick training"),
     "batch": ("zero123s.commands.batch", "turn many pictures into meshes, here or on a Ray cluster"),
     "web": ("zero123s.commands.web", "open a web page to make meshes on"),

@@ -5,27 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from zero123s.errors import ImageError, UserError
-from zero123s.images.io import OPAQUE, LoadedImage, read_image, write_png_atomic
-from zero123s.preprocess.intake import DoubtfulCutOut, Prepared, check, prepare_loaded
+from zero123s.images.io import write_png_atomic
+from zero123s.preprocess.intake import DoubtfulCutOut, Prepared, check, prepare
 from zero123s.preprocess.segment import BACKENDS
-
-
-def prepare(
-    photo: str | Path | Float[np.ndarray, "H W 4"], size: int = 512, backend: str = "auto", model: str = ""
-) -> Prepared:
-    """Return the object of `photo`, a file or straight-alpha pixels in [0, 1], cut out and framed; see `prepare_loaded`.
-
-    Raises:
-        ImageError: the photo cannot be read, or shows no object.
-    """
-    if isinstance(photo, np.ndarray):
-        return prepare_loaded(
-            LoadedImage(photo, bool((photo[..., 3] < OPAQUE).any())), "the photo", size, backend, model
-        )
-    return prepare_loaded(read_image(photo), f"'{photo}'", size, backend, model)
 
 
 def main(argv: list[str] | None = None) -> int:

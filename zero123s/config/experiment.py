@@ -43,8 +43,6 @@ class TrainerConfig:
     """Ask torch for deterministic algorithms only."""
     detect_anomaly: bool = False
     """Find the operation that makes a NaN; slow."""
-    max_memory_gb: float | None = option(None, above=0)
-    """Most memory that the run may take, of the GPU or, without one, of the machine (Linux); None = all there is."""
     profiler: str | None = option(None, choices=("simple", "advanced", "pytorch"))
     """Lightning profiler."""
 

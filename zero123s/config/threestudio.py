@@ -1,4 +1,4 @@
-"""threestudio's YAML words that mean something else here, or nothing: one table, so that its files load unchanged.
+"""threestudio's YAML words that mean something else here, or nothing, and this project's former ones: their files load unchanged.
 
 Every entry produces one notice. A key that is in no table and in no dataclass stays an error.
 """
@@ -44,6 +44,11 @@ DROPPED = {
     "system.loggers.wandb.name": "the run folder's name is used",
 }
 
+FORMER = {
+    "trainer.max_memory_gb": "the run takes the memory it needs; limit it from outside (ulimit -d, a container, systemd-run)",
+}
+"""Keys of earlier versions, which their run folders still hold with the default; a notice only where a value was set."""
+
 
 def _select(cfg: DictConfig, key: str) -> Any:
     node: Any = cfg
@@ -80,4 +85,10 @@ def translate(cfg: DictConfig) -> list[str]:
         if _select(cfg, key) is not None:
             _remove(cfg, key)
             notices.append(f"{key} is not needed: {reason}.")
+    for key, reason in FORMER.items():
+        node = _select(cfg, key)
+        if node is not None:
+            if not node._is_none():
+                notices.append(f"{key} no longer exists: {reason}.")
+            _remove(cfg, key)
     return notices

@@ -8,15 +8,6 @@ from zero123s.registry import Registry
 from zero123s.structures import Batch, Cameras, ReferenceView
 
 
-@dataclass(frozen=True)
-class StepSizes:
-    """How much one training step looks at."""
-
-    supervised_pixels: int
-    novel_pixels: int
-    novel_views: int
-
-
 class BaseData:
     """Base class of `data_type`.
 
@@ -57,10 +48,6 @@ class BaseData:
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
         """Return the batch of global step `step`; `micro_step` counts accumulated batches within it."""
         raise NotImplementedError(f"{type(self).__name__} must define batch_at().")
-
-    def sizes_at(self, step: int) -> StepSizes | None:
-        """Return how much a step looks at, from the config alone, for forecasts; None = not known."""
-        return None
 
     def novel_sizes(self) -> list[tuple[int, int]]:
         """Return (height, width) of the views that a guidance judges, by stage, from the config alone; empty = none."""

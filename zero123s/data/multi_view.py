@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from zero123s.config.options import option
-from zero123s.data.base import DATA, BaseData, StepSizes
+from zero123s.data.base import DATA, BaseData
 from zero123s.data.companions import ASPECT_TOLERANCE
 from zero123s.data.named_views import (
     AZIMUTHS_DEG,
@@ -158,11 +158,6 @@ class MultiViewData(BaseData):
         reference = _take(self.views(self.height(step), self.width(step)), self.train[chosen])
         generator = generator_for(self.seed, step, "cameras", rank, micro_step)
         return Batch(reference, self.sampler.sample(step, generator) if self.cfg.novel_views else None)
-
-    def sizes_at(self, step: int) -> StepSizes:
-        """Return the pixels of the pictures of a step and of the random views."""
-        novel = self.sampler.sizes_at(step) if self.cfg.novel_views else (0, 0)
-        return StepSizes(self.batch_size(step) * self.height(step) * self.width(step), *novel)
 
     def novel_sizes(self) -> list[tuple[int, int]]:
         """Return the sizes of the random views."""

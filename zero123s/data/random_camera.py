@@ -108,11 +108,6 @@ class RandomCameraSampler:
         azimuth = [r * a for a in cfg.azimuth_range]
         return (elevation[0], elevation[1]), (azimuth[0], azimuth[1])
 
-    def sizes_at(self, step: int) -> tuple[int, int]:
-        """Return pixels and views of global step `step`."""
-        views = self.batch_size(step)
-        return views * self.height(step) * self.width(step), views
-
     def sizes(self) -> list[tuple[int, int]]:
         """Return height and width of every stage."""
         return list(zip(self.height.values, self.width.values, strict=True))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 
 from zero123s.config.options import option
-from zero123s.data.base import DATA, BaseData, StepSizes
+from zero123s.data.base import DATA, BaseData
 from zero123s.data.companions import (
     check_conventions,
     companion_path,
@@ -187,10 +187,6 @@ class SingleImageData(BaseData):
             c2w[:, :3, 3] += self.cfg.rays_noise_scale * torch.randn(len(c2w), 3, generator=generator)
             reference = replace(reference, cameras=replace(reference.cameras, c2w=c2w))
         return Batch(reference, self.sampler.sample(step, generator))
-
-    def sizes_at(self, step: int) -> StepSizes:
-        """Return the pixels of the picture and of the random views."""
-        return StepSizes(self.height(step) * self.width(step), *self.sampler.sizes_at(step))
 
     def novel_sizes(self) -> list[tuple[int, int]]:
         """Return the sizes of the random views."""

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from zero123s.config.options import option
-from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.model import PerView, Zero123Model
 from zero123s.diffusion.sampling import SAMPLERS, Progress

@@ -174,7 +174,7 @@ def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, 
     Args:
         checkpoint: a Zero123 checkpoint, whose image encoder is used.
     """
-    from zero123s.diffusion.checkpoint.load import load_zero123
+    from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 
     model = load_zero123(checkpoint)
     cameras = ring(mesh, n_views, 256)

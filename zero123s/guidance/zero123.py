@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from zero123s.config.options import option
 from zero123s.config.schedule import Schedule
-from zero123s.diffusion.checkpoint.load import load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.shared import shared

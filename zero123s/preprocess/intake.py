@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from zero123s.config.options import option
 from zero123s.errors import ImageError
-from zero123s.images.io import LoadedImage, composite, fit_square, read_image, resize_rgba
+from zero123s.images.io import OPAQUE, LoadedImage, composite, fit_square, read_image, resize_rgba
 from zero123s.preprocess.framing import Framing, frame_object, native_size, object_bounds
 from zero123s.preprocess.segment import BACKENDS, THRESHOLD, Segmentation, segment
 from zero123s.preprocess.text_to_image import TextToImageConfig, draw
@@ -107,6 +107,21 @@ def prepare_loaded(
     size = size or native_size(segmentation.rgba[..., 3])
     rgba, framing = frame_object(segmentation.rgba, size)
     return Prepared(rgba, framing, segmentation, side_by_side(loaded.rgba, segmentation.rgba, rgba), loaded.notes)
+
+
+def prepare(
+    photo: str | Path | Float[np.ndarray, "H W 4"], size: int = 512, backend: str = "auto", model: str = ""
+) -> Prepared:
+    """Return the object of `photo`, a file or straight-alpha pixels in [0, 1], cut out and framed; see `prepare_loaded`.
+
+    Raises:
+        ImageError: the photo cannot be read, or shows no object.
+    """
+    if isinstance(photo, np.ndarray):
+        return prepare_loaded(
+            LoadedImage(photo, bool((photo[..., 3] < OPAQUE).any())), "the photo", size, backend, model
+        )
+    return prepare_loaded(read_image(photo), f"'{photo}'", size, backend, model)
 
 
 def check(prepared: Prepared, name: str | Path, force_by: str = "--force") -> None:

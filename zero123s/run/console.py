@@ -89,8 +89,7 @@ def run_command(command: Callable[[], int]) -> int:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         print(
             f"error: memory ran out ({reason}); use smaller pictures, fewer views or a coarser grid "
-            "(system.exporter.isosurface_resolution), or raise trainer.max_memory_gb where it is set; a run goes on "
-            "from its last checkpoint with resume=last.",
+            "(system.exporter.isosurface_resolution); a run goes on from its last checkpoint with resume=last.",
             file=sys.stderr,
         )
         return 2

@@ -69,7 +69,9 @@ def check_experiment(loaded: LoadedConfig) -> Plan:
 
 def plan_of_finished_run(config: str | Path) -> Plan:
     """Return the plan that a run has written down in its config.yaml, plugins imported; raises ConfigError."""
-    experiment = parse_experiment(load_config(config))
+    loaded = load_config(config)
+    threestudio.translate(loaded.cfg)
+    experiment = parse_experiment(loaded)
     load_plugins(experiment.imports)
     return plan_experiment(experiment)
 

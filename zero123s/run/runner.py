@@ -20,6 +20,7 @@ from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
 from zero123s.callbacks.guidance_views import GuidanceViews
 from zero123s.callbacks.health import Health
 from zero123s.callbacks.interrupt import GracefulInterrupt
+from zero123s.callbacks.previews import Previews
 from zero123s.callbacks.progress import StageProgress, StepProgress
 from zero123s.callbacks.step_profile import StepProfile
 from zero123s.callbacks.viewer import Viewer
@@ -29,17 +30,15 @@ from zero123s.images.io import write_png_atomic
 from zero123s.preprocess.intake import DoubtfulCutOut
 from zero123s.run.console import log_to_file
 from zero123s.run.devices import choose_devices, choose_precision, choose_threads
+from zero123s.run.disk_space import checkpoint_bytes, require_disk_space
 from zero123s.run.folder import (
     append_command,
     create_run_dir,
-    plain,
     read_run_record,
     remember_as_last,
     write_run_record,
 )
-from zero123s.run.forecast import forecast
 from zero123s.run.lock import locked
-from zero123s.run.memory_cap import checkpoint_bytes, memory_capped, require_disk_space
 from zero123s.run.plan import read_first_stage
 from zero123s.runtime.processes import is_main_process, peak_memory_gb, peer_is_lost, print_rank_zero
 from zero123s.system.base import BaseSystem, Plan, step_modules
@@ -66,33 +65,6 @@ class StepBatches(Dataset):
         micro_step = self.last[1] + 1 if self.last[0] == step else 0
         self.last = (step, micro_step)
         return self.system.data_source.batch_at(step, micro_step, self.system.global_rank)
-
-
-class Previews(pl.Callback):
-    """Lets the system draw and score its present state at every validation interval, and logs the scores.
-
-    Args:
-        out_dir: the run folder.
-        every: steps between previews; 0 = none.
-    """
-
-    def __init__(self, out_dir: Path, every: int) -> None:
-        self.out_dir = out_dir
-        self.every = every
-        self._last = -1
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Make a preview when its step has come, once, and not when the run is asked to stop."""
-        step = trainer.global_step
-        if self.every and step % self.every == 0 and step != self._last and not trainer.should_stop:
-            self._last = step
-            if not trainer.is_global_zero:
-                return  # the others wait for it at the next step's gradients
-            scores = {f"preview/{name}": value for name, value in pl_module.preview(self.out_dir, step).items()}
-            # For monitors; what Lightning itself logs, it repeats at every later step.
-            pl_module.log_dict(scores, logger=False)
-            for logger in trainer.loggers:
-                logger.log_metrics(scores, step)
 
 
 def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
@@ -134,7 +106,7 @@ def start_from_first_stage(system: BaseSystem, path: str) -> dict[str, Any]:
     return {"checkpoint": str(checkpoint), "step": step, **started}
 
 
-class Session:
+class Runner:
     """A plan, a folder and a trainer.
 
     Args:
@@ -191,11 +163,9 @@ class Session:
             self.system.load_networks(self.trainer.strategy.root_device)
             if self.checkpoint is None and self.system.first_stage is not None:
                 self.record["first_stage"] = start_from_first_stage(self.system, self.system.first_stage)
-        cap = memory_capped(self.experiment.trainer.max_memory_gb, self.on_gpu)
         if not is_main_process():
-            with cap:
-                return self._run_beside(mode)
-        with cap, self.interrupt.listening(), locked(self.out_dir):
+            return self._run_nonzero_rank(mode)
+        with self.interrupt.listening(), locked(self.out_dir):
             self._begin(mode)
             with log_to_file(self.out_dir / "log.txt"):
                 try:
@@ -217,7 +187,7 @@ class Session:
             write_run_record(self.out_dir, self.record)
         return state
 
-    def _run_beside(self, mode: str) -> str:
+    def _run_nonzero_rank(self, mode: str) -> str:
         """Train as one of several processes; what comes after training is the main one's."""
         with self.interrupt.listening():
             if mode == "train":
@@ -234,10 +204,6 @@ class Session:
             remember_as_last(self.out_dir)
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
             self.record["model"] = self.system.describe()
-            expected = forecast(self.plan, self.system, self.record["model"], self.on_gpu)
-            if expected and self.checkpoint is None:
-                print_rank_zero(f"expected: {expected}")
-                self.record["forecast"] = plain(expected)
             write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, **self.record})
 
     def _record_failure(self, mode: str, error: BaseException) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from zero123s.config.schedule import Schedule
 from zero123s.data.base import BaseData
 from zero123s.diffusion import training
-from zero123s.diffusion.checkpoint.load import COMPONENTS, load_zero123, save_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import COMPONENTS, load_zero123, save_zero123
 from zero123s.diffusion.checkpoint.lpips_files import load_lpips
 from zero123s.diffusion.checkpoint.weights_file import open_weights
 from zero123s.diffusion.lora import add_lora, merge_lora

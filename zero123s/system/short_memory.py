@@ -111,7 +111,7 @@ class ShortMemoryModule(pl.LightningModule):
     def _out_of_memory(self, shortage: str) -> OutOfMemoryError:
         return OutOfMemoryError(
             f"Memory ran out at step {self.global_step} ({shortage}); use fewer or smaller views (in the main recipe "
-            "data.random_camera.batch_size, height and width, in training data.batch_size), or raise trainer.max_memory_gb where it is set."
+            "data.random_camera.batch_size, height and width, in training data.batch_size)."
         )
 
     def _backward_is_ours(self) -> bool:
