@@ -11,6 +11,7 @@ from zero123s.errors import ConfigError
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
 from zero123s.scenes.inspect_renders import check_folder, shard_files, write_contact_sheet
 from zero123s.scenes.mesh_collections import mesh_objects
+from zero123s.scenes.object_manifest import manifest_objects
 from zero123s.scenes.original_layout import write_original
 from zero123s.scenes.shards import read_shard
 
@@ -37,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--meshes", type=Path, nargs="+", metavar="PATH", help="mesh files, or folders searched for them")
     p.add_argument("--uids", type=Path, help="text file: take only the meshes named <uid>.*, one uid a line")
     p.add_argument("--annotations", type=Path, help="Objaverse annotations (json, json.gz) for the licences")
+    p.add_argument("--manifest", type=Path, metavar="CSV",
+                   help="mesh files with licences: columns path, licence[, creator, name, library, split, model_rotation]")  # fmt: skip
+    p.add_argument("--root", type=Path, help="folder that the manifest's paths are relative to (that of the CSV)")
+    p.add_argument("--split", default="", help="take only the manifest's rows of this split (all)")
+    p.add_argument("--variants", type=int, default=0,
+                   help="random variants of each object of the manifest: mirrored, turned, stretched, recoloured (0: as it is)")  # fmt: skip
     p.add_argument("--views", type=int, default=default.views, help="views per object (%(default)s)")
     p.add_argument("--size", type=int, default=default.size, help="pixels per edge (%(default)s)")
     p.add_argument("--supersample", type=int, default=default.supersample, help="rays per pixel edge (%(default)s)")
@@ -70,6 +77,8 @@ def _objects(args: argparse.Namespace) -> list[SceneObject]:
         objects += procedural_objects(first, last - first)
     if args.meshes:
         objects += mesh_objects(args.meshes, args.uids, args.annotations)
+    if args.manifest:
+        objects += manifest_objects(args.manifest, args.root, args.split, args.variants)
     return objects
 
 

@@ -76,7 +76,9 @@ def normalize(scene: SceneMesh, fill: float = 0.87) -> SceneMesh:
     `fill` in (0, 1] is relative to the sphere that touches the frame at distance 3.8 and fovy 20 degrees, so no view
     from there cuts the object. Raises MeshError for a mesh without extent.
     """
-    used = scene.vertices[np.unique(scene.faces)]
+    in_use = np.zeros(len(scene.vertices), bool)
+    in_use[scene.faces] = True
+    used = scene.vertices[in_use]
     if len(used) == 0:
         raise MeshError(f"mesh '{scene.name}' has no faces; there is nothing to render.")
     center = 0.5 * (used.min(axis=0) + used.max(axis=0))

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 import torch
 
 from zero123s.errors import ConfigError, MeshError, OutputError
-from zero123s.mesh.scene_mesh import SceneMesh
+from zero123s.mesh.readers import Y_UP, load_mesh
+from zero123s.mesh.scene_mesh import SceneMesh, normalize
 from zero123s.ops.cameras import orbit_cameras
+from zero123s.scenes.augment import augmented, palette_of, transformed
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.render import random_light, render_views
 from zero123s.scenes.shards import Shard, read_shard, shard_path, write_shard
@@ -29,6 +32,16 @@ class SceneObject:
     source: str
     """`procedural:<seed>` or the path of a mesh file."""
     licence: str = "unknown"
+    creator: str = ""
+    title: str = ""
+    library: str = ""
+    """The collection that it comes from."""
+    rotation: tuple[float, ...] = ()
+    """Nine numbers, row by row, applied in the file's own axes; empty = none."""
+    variant: int = 0
+    """Which random variant of the object (`scenes.augment`); 0 = the object itself."""
+    palette_from: str = ""
+    """Mesh file whose colours a variant may take over."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +76,22 @@ def load_object(item: SceneObject) -> SceneMesh:
     kind, _, value = item.source.partition(":")
     if kind == "procedural":
         return generate(int(value))
-    from zero123s.mesh.readers import load_mesh
+    scene = _mesh_of_file(item.source)
+    if item.rotation:
+        matrix = np.array(item.rotation).reshape(3, 3)
+        if Path(item.source).suffix.lower() in Y_UP:  # the reader has turned y up into z up
+            matrix = np.roll(matrix, (1, 1), axis=(0, 1))
+        scene = normalize(transformed(scene, matrix))
+    if not item.variant:
+        return scene
+    palette = palette_of(_mesh_of_file(item.palette_from)) if item.palette_from else None
+    return augmented(scene, object_generator(0, f"variant {item.object_id}"), palette)
 
-    return load_mesh(Path(item.source))
+
+@lru_cache(maxsize=12)
+def _mesh_of_file(path: str) -> SceneMesh:
+    """Read a mesh file; the variants of an object come one after the other."""
+    return load_mesh(Path(path))
 
 
 def object_generator(seed: int, object_id: str) -> np.random.Generator:
