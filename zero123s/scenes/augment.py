@@ -160,7 +160,9 @@ def _recolored(scene: SceneMesh, change) -> SceneMesh:
     """Apply `change` (N 3 -> N 3) to all colours of paints, textures and vertices."""
     paints = tuple(
         replace(
-            paint, color=_triple(change(np.array([paint.color]))[0]), second=_triple(change(np.array([paint.second]))[0])
+            paint,
+            color=_triple(change(np.array([paint.color]))[0]),
+            second=_triple(change(np.array([paint.second]))[0]),
         )
         for paint in scene.paints
     )

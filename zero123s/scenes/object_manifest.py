@@ -80,7 +80,7 @@ def _rotation(path: Path, line: int, text: str) -> tuple[float, ...]:
     if not numbers:
         return ()
     matrix = np.array(numbers).reshape(3, 3) if len(numbers) == 9 else np.zeros((3, 3))
-    if not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-3):
+    if not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-3) or np.linalg.det(matrix) < 0:
         raise MeshError(f"{path}, line {line}: model_rotation '{text}' should be nine numbers of a rotation.")
     return numbers
 
