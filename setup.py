@@ -38,7 +38,8 @@ setup(
         "omegaconf>=2.3",
         "diffusers>=0.31",
         "transformers>=4.45",
-        "safetensors",
+        "safetensors>=0.6",
+        "filelock",  # torch brings it
         "numpy",
         "numba>=0.60",
         "jaxtyping",

@@ -1,12 +1,17 @@
 """One writer per run folder."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import getpid
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from zero123s.errors import ConfigError, OutputError
 from zero123s.runtime.files import explain_os_error
+
+LOCK, OWNER = ".lock", ".lock.pid"
+"""The locked file, and beside it who holds it: a contender that opens a locked file may empty it."""
 
 
 class FolderInUseError(ConfigError):
@@ -19,41 +24,22 @@ def locked(run_dir: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: another process holds it.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written or its file system cannot lock.
     """
+    lock, owner = FileLock(run_dir / LOCK, timeout=0), run_dir / OWNER
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        file = open(run_dir / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held until the block ends)
+        lock.acquire()
+    except Timeout:
+        process = owner.read_text(encoding="utf-8").strip() if owner.is_file() else ""
+        raise FolderInUseError(
+            f"The run folder '{run_dir}' is in use by process {process or 'unknown'}; wait for it, stop it, or start a "
+            "run of your own without resume=."
+        ) from None
     except OSError as error:
         raise OutputError(f"The run folder '{run_dir}' cannot be written: {explain_os_error(error)}.") from error
     try:
-        if not _try_lock(file.fileno()):
-            file.seek(0)
-            raise FolderInUseError(
-                f"The run folder '{run_dir}' is in use by process {file.read().strip() or 'unknown'}; wait for it, "
-                "stop it, or start a run of your own without resume=."
-            )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        owner.write_text(str(getpid()), encoding="utf-8")
         yield
     finally:
-        file.close()
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.release()

@@ -1,7 +1,6 @@
 """Opens a file of weights as a table of tensors that are mapped, not read: only what is used costs memory."""
 
 import hashlib
-import json
 import math
 import mmap
 import struct
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from zero123s.diffusion.checkpoint.safe_pickle import PickledTensor, load_inert
@@ -127,7 +127,7 @@ def open_weights(path: str | Path) -> WeightsFile:
             if head[:4] == b"PK\x03\x04":
                 return WeightsFile(path, _open_torch_zip(file, buffer))
             if head[8:9] == b"{":
-                tensors, metadata = _open_safetensors(buffer)
+                tensors, metadata = _open_safetensors(path, buffer)
                 return WeightsFile(path, tensors, metadata)
             raise CheckpointError(_what_else(head))
     except CheckpointError as error:
@@ -207,35 +207,20 @@ def _data_start(buffer: mmap.mmap, info: zipfile.ZipInfo | None, pickled: Pickle
     return start
 
 
-def _open_safetensors(buffer: mmap.mmap) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    (length,) = struct.unpack("<Q", buffer[:8])
-    if length > min(MAX_INDEX_BYTES, len(buffer) - 8):
-        raise CheckpointError("its header is damaged or the file is cut off: download it again")
+def _open_safetensors(path: Path, buffer: mmap.mmap) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Return the tensors and the metadata; the library checks that the tensors fill the file without gap or overlap."""
+    start = 8 + int.from_bytes(buffer[:8], "little")
+    tensors = {}
     try:
-        header = json.loads(buffer[8 : 8 + length])
-        metadata = header.pop("__metadata__", {})
-        tensors = {name: _safetensor(buffer, 8 + length, entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"its header is damaged ({type(error).__name__})") from error
-    if not isinstance(metadata, dict):
-        raise CheckpointError("its header is damaged (metadata)")
-    end = 8 + length
-    for tensor in sorted(tensors.values(), key=lambda t: (t.start, t.n_bytes)):
-        if tensor.start != end:
-            raise CheckpointError("its header is damaged: tensors overlap or leave gaps")
-        end = tensor.start + tensor.n_bytes
-    if end != len(buffer):
-        raise CheckpointError("it is damaged: there are bytes behind the last tensor")
-    return tensors, {str(k): str(v) for k, v in metadata.items()}
-
-
-def _safetensor(buffer: mmap.mmap, base: int, entry: dict[str, Any]) -> StoredTensor:
-    dtype = _SAFETENSORS_DTYPES[entry["dtype"]]
-    shape = tuple(int(n) for n in entry["shape"])
-    begin, end = (int(x) for x in entry["data_offsets"])
-    if min((*shape, begin), default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-        raise CheckpointError("its header is damaged: a tensor's shape does not fit its bytes")
-    if base + end > len(buffer):
-        raise CheckpointError("it is cut off: download it again")
-    stride = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    return StoredTensor(buffer, base + begin, dtype, shape, stride)
+        with safe_open(path, "pt") as file:
+            for name in file.offset_keys():
+                part = file.get_slice(name)
+                dtype, shape = _SAFETENSORS_DTYPES[part.get_dtype()], tuple(part.get_shape())
+                stride = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+                tensors[name] = StoredTensor(buffer, start, dtype, shape, stride)
+                start += math.prod(shape) * dtype.itemsize
+            metadata = file.metadata() or {}
+    except (SafetensorError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"it is damaged or cut off ({reason}): download it again") from error
+    return tensors, metadata
