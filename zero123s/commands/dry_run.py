@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from zero123s.ops.backends import IMPLEMENTED, resolve
-from zero123s.run.devices import choose_devices, choose_precision
+from zero123s.run.devices import choose_devices, choose_precision, first_device
 from zero123s.run.folder import resolved_yaml
 from zero123s.run.summary import model_words
 from zero123s.system.base import Plan
@@ -29,9 +29,8 @@ def print_dry_run(
     """
     experiment = plan.experiment
     system = plan.build(prepare=False)
-    accelerator, _ = choose_devices(experiment, gpu)
-    on_gpu = accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
+    device = first_device(*choose_devices(experiment, gpu))
+    on_gpu = device.type == "cuda"
     precision = choose_precision(experiment.trainer.precision, on_gpu)
     backends = ", ".join(f"{op} {resolve(op, named, device)}" for op, named in _backends(system).items())
     parameters = sum(p.numel() for p in system.parameters() if p.requires_grad)

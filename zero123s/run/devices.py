@@ -1,24 +1,35 @@
 """What a run computes on: devices, precision, threads."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from zero123s.config.experiment import ExperimentConfig
+from zero123s.config.experiment import ExperimentConfig, TrainerConfig
 from zero123s.errors import ConfigError
 from zero123s.ops.threads import measured_threads
 from zero123s.run.folder import read_run_record
-from zero123s.runtime.processes import print_rank_zero
+from zero123s.runtime.processes import RANKS, peak_resident_gb, print_rank_zero
 
 
 def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, Any]:
     """Return Lightning's accelerator and devices; `--gpu` without CUDA goes on on the CPU and says so.
 
+    Of several GPUs that nobody asked for, one is taken: several processes average their gradients, which is another
+    recipe.
+
     Raises:
         ConfigError: `--gpu` is no list of indices, or there are not that many GPUs.
     """
     t = experiment.trainer
+    if gpu is None and _takes_one_of_many(t):
+        print_rank_zero(
+            f"note: of the {torch.cuda.device_count()} GPUs here, this run takes GPU 0; --gpu N takes another, --gpu 0,1 "
+            "several, which draw views of their own and average their gradients."
+        )
+        return "gpu", [0]
     if gpu is None:
         return t.accelerator, t.devices
     words = [w.strip() for w in gpu.split(",")]
@@ -31,6 +42,26 @@ def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, 
     if max(int(w) for w in words) >= count:
         raise ConfigError(f"--gpu {gpu}: there are {count} GPUs here, counted from 0.")
     return "gpu", [int(w) for w in words]
+
+
+def _takes_one_of_many(t: TrainerConfig) -> bool:
+    """Return whether Lightning would take all of several GPUs without having been told to."""
+    unasked = t.accelerator in ("auto", "gpu") and t.devices == "auto" and t.strategy == "auto" and t.num_nodes == 1
+    started = any(name in os.environ for name in RANKS)  # by torchrun or SLURM: the processes are there already
+    return unasked and not started and torch.cuda.is_available() and torch.cuda.device_count() > 1
+
+
+def first_device(accelerator: str, devices: Any) -> torch.device:
+    """Return where the one process of a run without a trainer computes."""
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return torch.device("cpu")
+    named = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) > 0
+    return torch.device("cuda", int(devices[0]) if named else 0)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Return the most memory that this process has held on `device` so far, in GB; on a CPU its resident memory."""
+    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else peak_resident_gb()
 
 
 def choose_precision(precision: str, on_gpu: bool) -> str:

@@ -29,7 +29,7 @@ from zero123s.errors import CheckpointError, ConfigError, PeerLostError, RunLost
 from zero123s.images.io import write_png_atomic
 from zero123s.preprocess.intake import DoubtfulCutOut
 from zero123s.run.console import log_to_file
-from zero123s.run.devices import choose_devices, choose_precision, choose_threads
+from zero123s.run.devices import choose_devices, choose_precision, choose_threads, first_device, peak_memory_gb
 from zero123s.run.disk_space import checkpoint_bytes, require_disk_space
 from zero123s.run.folder import (
     append_command,
@@ -40,7 +40,7 @@ from zero123s.run.folder import (
 )
 from zero123s.run.lock import locked
 from zero123s.run.plan import read_first_stage
-from zero123s.runtime.processes import is_main_process, peak_memory_gb, peer_is_lost, print_rank_zero
+from zero123s.runtime.processes import is_main_process, peer_is_lost, print_rank_zero
 from zero123s.system.base import BaseSystem, Plan, step_modules
 
 ENDLESS = 2**31
@@ -101,6 +101,7 @@ def start_from_first_stage(system: BaseSystem, path: str) -> dict[str, Any]:
     print_rank_zero(f"starting from the surface of {path}")
     first, checkpoint = read_first_stage(path)
     step = load_weights(first, checkpoint)
+    first.to(system.device)
     step_modules(first, step)
     started = system.start_from(first)
     return {"checkpoint": str(checkpoint), "step": step, **started}
@@ -160,7 +161,9 @@ class Runner:
             n_checkpoints = bool(c.save_last) + (1 if c.save_top_k < 0 else c.save_top_k)
             require_disk_space(self.out_dir, checkpoint_bytes(self.system), n_checkpoints)
             self.trainer = self._trainer()
-            self.system.load_networks(self.trainer.strategy.root_device)
+        self.system.to(self.device)
+        if mode == "train":
+            self.system.load_networks(self.device)
             if self.checkpoint is None and self.system.first_stage is not None:
                 self.record["first_stage"] = start_from_first_stage(self.system, self.system.first_stage)
         if not is_main_process():
@@ -180,7 +183,7 @@ class Runner:
                 "step": self.step,
                 "ended": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
                 "seconds": round(time.perf_counter() - started, 1),
-                "peak_memory_gb": round(peak_memory_gb(), 2),
+                "peak_memory_gb": round(peak_memory_gb(self.device), 2),
             }
             if mode == "train":
                 self.record["state"] = state
@@ -259,6 +262,7 @@ class Runner:
             ) from error
         self.step = trainer.global_step
         trainer.save_checkpoint(self.out_dir / "ckpts" / "last.ckpt")
+        self.system.to(self.device)  # Lightning's teardown has moved it to the CPU
 
     def validate(self) -> None:
         """Let the system draw and score itself."""
@@ -280,9 +284,15 @@ class Runner:
     # ------------------------------------------------------------ training
 
     @property
+    def device(self) -> torch.device:
+        """What this process computes on, before, during and after training."""
+        trained = self.trainer is not None
+        return self.trainer.strategy.root_device if trained else first_device(self.accelerator, self.devices)
+
+    @property
     def on_gpu(self) -> bool:
-        """Whether CUDA is used."""
-        return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        """Whether that is a CUDA device."""
+        return self.device.type == "cuda"
 
     def _trainer(self) -> pl.Trainer:
         t = self.experiment.trainer

@@ -27,7 +27,7 @@ def print_rank_zero(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def peak_memory_gb() -> float:
+def peak_resident_gb() -> float:
     """Return the largest resident memory of this process so far, in GB; 0 where the system does not tell."""
     try:
         import resource

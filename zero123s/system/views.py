@@ -32,6 +32,7 @@ def mask_iou(a: torch.Tensor, b: torch.Tensor) -> float:
 @torch.no_grad()
 def score_reference(system: Any, reference: ReferenceView) -> dict[str, float]:
     """Render the supervised views and compare them with their pictures, over the scene's background."""
+    reference = reference.to(system.device)
     scores = {"psnr": 0.0, "mask_iou": 0.0}
     system.eval()
     n = len(reference.cameras)
