@@ -18,6 +18,7 @@ TEST = [
     "assimp-py; platform_machine == 'x86_64' and python_version < '3.15'",
     "lxml",
     "networkx",
+    "triton; sys_platform == 'linux'",  # interprets its kernels on a CPU; every torch for CUDA brings it
     "usd-core; platform_machine == 'x86_64' and python_version < '3.14'",
 ]
 

@@ -1,4 +1,4 @@
-"""The CUDA backends against the plain-torch references on a GPU, and their wiring against stand-ins on the CPU."""
+"""The vendors' CUDA backends against the plain-torch references on a GPU, and their wiring against stand-ins on the CPU."""
 
 import contextlib
 import importlib
@@ -148,22 +148,48 @@ def test_nerfacc_is_called_as_the_references_are(nerfacc):
     )
 
 
-def test_the_cuda_backend_is_refused_without_its_device_and_named_with_its_package():
-    for op, package in backends.CUDA_PACKAGES.items():
-        with pytest.raises(MissingDependencyError, match=f"needs a CUDA device and {package}"):
-            backends.resolve(op, "cuda", "cpu")
+@pytest.mark.parametrize(("op", "package"), backends.VENDORS.items())
+def test_a_vendors_backend_needs_its_device_and_package(op, package, monkeypatch):
+    for name in (package, "cuda"):  # "cuda" is the older word
+        with pytest.raises(MissingDependencyError, match=f"'{package}' of {op} cannot be used: it needs a CUDA device"):
+            backends.resolve(op, name, "cpu")
+    monkeypatch.setattr(backends, "_why_not", lambda package: None)
+    assert backends.resolve(op, "cuda", "cuda") == package
 
 
-def test_a_broken_package_is_not_used(monkeypatch, caplog):
-    backends._package_works.cache_clear()
+def test_a_broken_package_costs_one_sentence(monkeypatch):
+    backends._why_not.cache_clear()
+    with pytest.raises(MissingDependencyError, match=r"it is not installed; see docs/install.md"):
+        backends.resolve("hash_grid", "tinycudann", "cuda")
+    backends._why_not.cache_clear()
+    built = []
+
+    def build(name):
+        built.append(name)
+        raise OSError("no libcuda\nand 300 lines of a compiler")
+
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    monkeypatch.setattr(importlib, "import_module", lambda name: (_ for _ in ()).throw(OSError("no libcuda")))
-    assert not backends._package_works("tinycudann")
-    assert "no libcuda" in caplog.text
+    monkeypatch.setattr(importlib, "import_module", build)
+    for _ in range(2):
+        with pytest.raises(MissingDependencyError, match=r"cannot be used: no libcuda; see docs/install.md"):
+            backends.resolve("hash_grid", "tinycudann", "cuda")
+    assert built == ["tinycudann"], "tried once per process"
     monkeypatch.setattr(importlib, "import_module", lambda name: types.SimpleNamespace(_C=None))
-    assert not backends._package_works("nerfacc")
-    assert "has no CUDA kernels" in caplog.text
-    backends._package_works.cache_clear()
+    assert backends._why_not("nerfacc") == "its CUDA kernels are not built"
+    backends._why_not.cache_clear()
+
+
+def test_auto_on_cuda_is_triton_and_never_a_vendors_library(monkeypatch, caplog):
+    monkeypatch.setattr(backends, "_why_not", lambda package: pytest.fail("looked for a vendor's library"))
+    monkeypatch.setattr(backends, "_triton_works", lambda: True)
+    found = {op: backends.resolve(op, "auto", "cuda") for op in backends.IMPLEMENTED}
+    assert {op for op, backend in found.items() if backend == "triton"} == set(backends.VENDORS)
+    monkeypatch.undo()
+    backends._triton_works.cache_clear()
+    assert {backends.resolve(op, "auto", "cuda") for op in backends.IMPLEMENTED} == {"reference"}
+    assert caplog.text.count("Triton cannot be used") == 1
+    assert "docs/install.md" in caplog.text
+    backends._triton_works.cache_clear()
 
 
 # ---------------------------------------------------------------- the kernels themselves
@@ -173,7 +199,7 @@ def test_a_broken_package_is_not_used(monkeypatch, caplog):
 def test_tiny_cuda_nn_gives_the_references_features_and_gradients():
     pytest.importorskip("tinycudann", reason="tiny-cuda-nn is not installed")
     x, table = random_field("cuda", 1000)
-    ours = hash_grid.encode(x, table, GRID, backend="cuda")
+    ours = hash_grid.encode(x, table, GRID, backend="tinycudann")
     theirs = hash_grid.encode(x, table, GRID, backend="reference")
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     for a, b in zip(*(torch.autograd.grad(y.square().sum(), (x, table)) for y in (ours, theirs)), strict=True):
@@ -185,7 +211,7 @@ def test_tiny_cuda_nn_differentiates_positions_twice():
     pytest.importorskip("tinycudann", reason="tiny-cuda-nn is not installed")
     x, table = random_field("cuda", 1000)
     grad = torch.randn(1000, 8, device="cuda")
-    results = [hash_grid.position_gradient(x, table, grad, GRID, backend=b) for b in ("cuda", "reference")]
+    results = [hash_grid.position_gradient(x, table, grad, GRID, backend=b) for b in ("tinycudann", "reference")]
     torch.testing.assert_close(*results, atol=1e-3, rtol=1e-3)
     gradients = [torch.autograd.grad(r.square().sum(), table)[0] for r in results]
     torch.testing.assert_close(*gradients, atol=1e-2, rtol=1e-3)
@@ -196,14 +222,14 @@ def test_nerfacc_marches_and_composites_as_the_references():
     pytest.importorskip("nerfacc", reason="nerfacc is not installed: pip install -e '.[cuda]'")
     rays_o, rays_d, aabb, binaries, jitter = random_rays("cuda")
     found: list[Samples] = [
-        march(rays_o, rays_d, aabb, binaries, 0.05, jitter=jitter, backend=b) for b in ("cuda", "reference")
+        march(rays_o, rays_d, aabb, binaries, 0.05, jitter=jitter, backend=b) for b in ("nerfacc", "reference")
     ]
     assert torch.equal(found[0].ray_indices, found[1].ray_indices)
     torch.testing.assert_close(found[0].t_starts, found[1].t_starts, atol=1e-5, rtol=0)
     a, *rest = random_samples("cuda")
     for function, opacity in ((compositing.composite, 8 * a), (compositing.composite_alpha, a)):
         inputs = opacity.detach().requires_grad_()
-        outs = [function(inputs, *rest, backend=b) for b in ("cuda", "reference")]
+        outs = [function(inputs, *rest, backend=b) for b in ("nerfacc", "reference")]
         torch.testing.assert_close(*outs, atol=1e-5, rtol=1e-4)
         gradients = [torch.autograd.grad(out[3].square().sum(), inputs)[0] for out in outs]
         torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)

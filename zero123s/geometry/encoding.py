@@ -34,7 +34,7 @@ class EncodingConfig:
     update_steps: int = 100
     """Progressive: steps between levels."""
     backend: str = "auto"
-    """Hash grid backend: "auto", "reference", "numba" or "cuda" (tiny-cuda-nn)."""
+    """Hash grid backend: "auto", "reference", "numba", "triton" or "tinycudann"."""
 
 
 class HashEncoding(nn.Module):

@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+import os
 
 import torch
 
@@ -11,28 +12,23 @@ from zero123s.errors import ConfigError, MissingDependencyError
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "reference", "numba", "cuda")
 IMPLEMENTED: dict[str, tuple[str, ...]] = {
-    "hash_grid": ("reference", "numba", "cuda"),
-    "ray_marching": ("reference", "numba", "cuda"),
+    "hash_grid": ("reference", "numba", "triton", "tinycudann"),
+    "ray_marching": ("reference", "numba", "triton", "nerfacc"),
     "volume_sampling": ("reference", "numba"),
-    "compositing": ("reference", "numba", "cuda"),
+    "compositing": ("reference", "numba", "triton", "nerfacc"),
     "convolution": ("reference", "numba"),
-    "rasterization": ("reference", "numba", "cuda"),
+    "rasterization": ("reference", "numba", "triton", "nvdiffrast"),
 }
 """Backends that exist for each operation; the plain-torch reference runs on every device."""
-CUDA_PACKAGES = {
+VENDORS = {
     "hash_grid": "tinycudann",
     "ray_marching": "nerfacc",
     "compositing": "nerfacc",
     "rasterization": "nvdiffrast",
 }
-"""The package that owns an operation's CUDA backend."""
-INSTALL = {
-    "nvdiffrast": "pip install setuptools wheel ninja && pip install --no-build-isolation "
-    "git+https://github.com/NVlabs/nvdiffrast.git"
-}
-"""How a package is installed that is built from its repository, against the torch that is there."""
+"""The CUDA library of its own that an operation can use when it is named; "cuda" is an older word for it."""
+BACKENDS = ("auto", "reference", "numba", "triton", "tinycudann", "nerfacc", "nvdiffrast", "cuda")
 
 _logged: set[tuple[str, str, str]] = set()
 
@@ -48,11 +44,37 @@ def _numba_works() -> bool:
     return True
 
 
+def _interpreting() -> bool:
+    """Tell whether Triton kernels run in its interpreter, on CPU tensors and for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
 @functools.cache
-def _package_works(package: str) -> bool:
-    """Tell whether a package's CUDA kernels can be used; warn once where it is there and they cannot."""
-    if importlib.util.find_spec(package) is None:
+def _triton_works() -> bool:
+    """Tell whether Triton can compile for the GPU; warn once where it cannot, because plain torch is much slower."""
+    try:
+        if torch.version.cuda is None and torch.version.hip is None:
+            raise RuntimeError("this torch is built for CPUs")
+        if _interpreting():
+            raise RuntimeError("TRITON_INTERPRET is set")
+        from triton.runtime import driver
+
+        driver.active.get_current_target()  # builds a few lines of C at the first use on a machine
+    except Exception as error:  # no package, no C compiler, a driver that is too old
+        logger.warning(
+            "Triton cannot be used (%s); slower plain-torch operations run on the GPU instead: "
+            "`pip install triton` and see docs/install.md",
+            _first_line(error),
+        )
         return False
+    return True
+
+
+@functools.cache
+def _why_not(package: str) -> str | None:
+    """Return why a package's CUDA kernels cannot be used, None when they can; may build them, at the first use."""
+    if importlib.util.find_spec(package) is None:
+        return "it is not installed"
     try:
         module = importlib.import_module(package)
         if package == "nvdiffrast":
@@ -62,46 +84,54 @@ def _package_works(package: str) -> bool:
             # It imports without its kernels and fails in the middle of a run; this builds or loads them now.
             module = importlib.import_module("nerfacc.cuda._backend")._C
     except Exception as error:  # a build for another torch, driver or GPU fails in many ways
-        logger.warning("%s cannot be used (%s); slower plain-torch operations run instead", package, error)
-        return False
-    if module is None:
-        logger.warning("nerfacc has no CUDA kernels here; slower plain-torch operations run instead")
-    return module is not None
+        return _first_line(error)
+    return "its CUDA kernels are not built" if module is None else None
 
 
-def _is_usable(op: str, backend: str, device: torch.device) -> bool:
-    """Tell whether `backend` can run `op` on tensors of `device` in this environment."""
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _is_usable(backend: str, device: torch.device, named: bool) -> bool:
+    """Tell whether a backend that this project brings can run on `device` in this environment."""
     if backend == "numba":
         return device.type == "cpu" and _numba_works()
-    if backend == "cuda":
-        return device.type == "cuda" and _package_works(CUDA_PACKAGES[op])
+    if backend == "triton":
+        return (named and _interpreting()) or (device.type == "cuda" and _triton_works())
     return backend == "reference"
 
 
-def _what_it_needs(op: str, backend: str) -> str:
-    """Return what a backend lacks that cannot run, in brackets."""
-    if backend != "cuda" or op not in CUDA_PACKAGES:
-        return ""
-    package = CUDA_PACKAGES[op]
-    how = f"; {INSTALL[package]}" if package in INSTALL else ""
-    return f" (it needs a CUDA device and {package}{how})"
+def _check_vendor(op: str, package: str, device: torch.device) -> None:
+    """Raise MissingDependencyError unless a vendor's library runs `op` on `device`."""
+    reason = _why_not(package) if device.type == "cuda" else f"it needs a CUDA device, not '{device.type}'"
+    if reason:
+        raise MissingDependencyError(
+            f"Backend '{package}' of {op} cannot be used: {reason}; see docs/install.md, or use backend: auto."
+        )
 
 
 def resolve(op: str, backend: str, device: torch.device | str) -> str:
     """Return the backend that runs `op` on `device`, and log each choice once.
+
+    "auto" is numba on the CPU and Triton on CUDA where they work, plain torch otherwise; never a vendor's library.
 
     Raises ConfigError for an unknown backend, MissingDependencyError for a named one that cannot run here.
     """
     device = torch.device(device)
     if backend not in BACKENDS:
         raise ConfigError(f"Unknown backend '{backend}'; choose one of {', '.join(BACKENDS)}.")
-    usable = [b for b in IMPLEMENTED[op] if _is_usable(op, b, device)]
-    chosen = usable[-1] if backend == "auto" else backend
-    if chosen not in usable:
-        raise MissingDependencyError(
-            f"Backend '{backend}' of {op} cannot run on device '{device}' here{_what_it_needs(op, backend)}; "
-            f"use backend: auto, or one of: {', '.join(usable)}."
-        )
+    chosen = VENDORS.get(op, backend) if backend == "cuda" else backend
+    if chosen in VENDORS.values() and chosen in IMPLEMENTED[op]:
+        _check_vendor(op, chosen, device)
+    else:
+        named = backend != "auto"
+        ours = [b for b in IMPLEMENTED[op] if b not in VENDORS.values() and _is_usable(b, device, named)]
+        chosen = chosen if named else ours[-1]
+        if chosen not in ours:
+            raise MissingDependencyError(
+                f"Backend '{backend}' of {op} cannot run on device '{device}' here; "
+                f"use backend: auto, or one of: {', '.join(ours)}."
+            )
     key = (op, chosen, device.type)
     if key not in _logged:
         _logged.add(key)

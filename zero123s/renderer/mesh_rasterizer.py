@@ -61,7 +61,7 @@ class MeshRasterizer(BaseRenderer):
         randomized: bool = True
         """Move the grid by a random part of a cell in every training pass, so that no bias of the grid is learned."""
         backend: str = "auto"
-        """Who decides which face a pixel sees: "auto", "reference", "numba" or "cuda" (nvdiffrast)."""
+        """Who decides which face a pixel sees: "auto", "reference", "numba", "triton" or "nvdiffrast"."""
 
     cfg: Config
     needs_sdf = True

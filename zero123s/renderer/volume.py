@@ -57,7 +57,7 @@ class VolumeRenderer(BaseRenderer):
         grid_ema_decay: float = option(0.95, low=0.0, high=0.9999)
         """What a refresh leaves of a cell's old occupancy; lower lets go of emptied space sooner, in short runs."""
         backend: str = "auto"
-        """Marching backend: "auto", "reference", "numba" or "cuda" (nerfacc)."""
+        """Marching backend: "auto", "reference", "numba", "triton" or "nerfacc"."""
 
     cfg: Config
     always_needed: frozenset[str] = frozenset({"rgb"})

@@ -30,10 +30,10 @@ def composite(
     `sigmas` and `values`, through every output.
     """
     chosen = _backend(sigmas, backend)
-    if chosen == "numba":
+    if chosen in ("numba", "triton"):
         alphas = -torch.expm1(-sigmas * (t_ends - t_starts))
-        return composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps, "numba")
-    if chosen == "cuda":
+        return composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps, chosen)
+    if chosen == "nerfacc":
         from zero123s.ops.compositing import nerfacc
 
         return nerfacc.composite(sigmas, t_starts, t_ends, packed_info, values, early_stop_eps)
@@ -52,7 +52,11 @@ def composite_alpha(
 ) -> Composited:
     """As `composite`, from the opacity in [0, 1] of each sample (NeuS)."""
     chosen = _backend(alphas, backend)
-    if chosen == "cuda":
+    if chosen == "triton":
+        from zero123s.ops.compositing import triton
+
+        return triton.composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps)  # type: ignore[return-value]
+    if chosen == "nerfacc":
         from zero123s.ops.compositing import nerfacc
 
         return nerfacc.composite_alpha(alphas, t_starts, t_ends, packed_info, values, early_stop_eps)
@@ -83,7 +87,7 @@ def visible_samples(
 
         return numba.visible_samples(alphas_at, ray_indices, packed_info, alpha_thre, early_stop_eps)
     everything = torch.arange(len(ray_indices), device=ray_indices.device)
-    return visibility_alpha(alphas_at(everything), packed_info, alpha_thre, early_stop_eps)
+    return visibility_alpha(alphas_at(everything), packed_info, alpha_thre, early_stop_eps, backend)
 
 
 def _backend(x: Tensor, backend: str) -> str:
@@ -112,6 +116,11 @@ def visibility_alpha(
     packed_info: Int[Tensor, "R 2"],
     alpha_thre: float = 0.0,
     early_stop_eps: float = 1e-4,
+    backend: str = "auto",
 ) -> Bool[Tensor, "S"]:
     """As `visibility`, from the opacity of each sample."""
+    if _backend(alphas, backend) == "triton":
+        from zero123s.ops.compositing import triton
+
+        return triton.visibility_alpha(alphas, packed_info, alpha_thre, early_stop_eps)
     return (reference.from_alpha(alphas, packed_info) >= early_stop_eps) & (alphas >= alpha_thre)

@@ -91,7 +91,11 @@ def encode(
         from zero123s.ops.hash_grid import numba
 
         return numba.encode(x, table.contiguous(), grid.levels, grad_buffer)
-    if chosen == "cuda":
+    if chosen == "triton":
+        from zero123s.ops.hash_grid import triton
+
+        return triton.encode(x, table.contiguous(), grid.levels, grad_buffer)
+    if chosen == "tinycudann":
         from zero123s.ops.hash_grid import tcnn
 
         return tcnn.encode(x, table, grid.sizes)
@@ -115,7 +119,11 @@ def position_gradient(
         from zero123s.ops.hash_grid import numba
 
         return numba.position_gradient(x, table.contiguous(), grad, grid.levels, grad_buffer)
-    if chosen == "cuda":
+    if chosen == "triton":
+        from zero123s.ops.hash_grid import triton
+
+        return triton.position_gradient(x, table.contiguous(), grad, grid.levels, grad_buffer)
+    if chosen == "tinycudann":
         from zero123s.ops.hash_grid import tcnn
 
         return tcnn.position_gradient(x, table, grad, grid.sizes)
@@ -124,6 +132,19 @@ def position_gradient(
 
 def _backend(x: Tensor, table: Tensor, grid: HashGrid, backend: str) -> str:
     assert table.shape == (grid.n_rows, grid.n_features_per_level), "the table does not belong to this grid"
-    if backend == "auto" and (x.dtype != torch.float32 or grid.n_features_per_level % 2):
-        backend = "reference"  # the kernels are written for float32 and pairs of features
+    if backend == "auto" and not _kernels_fit(x, table):
+        backend = "reference"
     return backends.resolve("hash_grid", backend, x.device)
+
+
+def _kernels_fit(x: Tensor, table: Tensor) -> bool:
+    """Tell whether the kernels of the device are written for these tensors, and may be used."""
+    n_features = table.shape[1]
+    if x.device.type == "cpu":  # numba's, of pairs of features
+        return x.dtype == table.dtype == torch.float32 and n_features % 2 == 0
+    # Triton's; its table gradient is summed in varying order.
+    return (
+        x.dtype == torch.float32
+        and n_features & (n_features - 1) == 0
+        and not torch.are_deterministic_algorithms_enabled()
+    )

@@ -15,6 +15,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from zero123s.ops.hash_grid import autograd
+from zero123s.ops.hash_grid.autograd import Kernels
 from zero123s.ops.hash_grid.reference import GradBuffer, Level
 from zero123s.ops.kernels import launch
 
@@ -215,104 +217,35 @@ class _Sizes(NamedTuple):
         return _Sizes(scales, np.array([level[1:] for level in levels], dtype=np.int64))
 
 
-def _by_axis(x: Tensor) -> Tensor:
-    """Return N C as contiguous C N: free for what these functions made themselves."""
-    return x.detach().t().contiguous()
-
-
-def _interpolate(x: Tensor, v: Tensor | None, table: Tensor, sizes: _Sizes) -> Tensor:
-    out = x.new_empty(len(sizes.scales) * table.shape[1], x.shape[1])
-    pairs = table.detach().view(torch.float64)
-    launch(_gather, x, x if v is None else v, v is not None, pairs, *sizes, out)
-    return out.t()
-
-
-def _add_to_table(x: Tensor, v: Tensor | None, grad: Tensor, sizes: _Sizes, grad_table: Tensor) -> None:
-    pairs = grad_table.view(torch.complex64)
-    launch(_scatter, x, x if v is None else v, v is not None, _by_axis(grad), *sizes, pairs)
-
-
-def _table_gradient(ctx, x: Tensor, v: Tensor | None, grad: Tensor, table: Tensor) -> Tensor | None:
-    """Return the gradient, or add it to the buffer that the caller keeps and return None."""
-    if ctx.keep is None:
-        grad_table = torch.zeros_like(table)
-        _add_to_table(x, v, grad, ctx.sizes, grad_table)
-        return grad_table
-    _add_to_table(x, v, grad, ctx.sizes, ctx.keep())
-    return None
-
-
-class _Encode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, table: Tensor, sizes: _Sizes, keep: GradBuffer | None) -> Tensor:
-        axes = _by_axis(x)
-        ctx.save_for_backward(x, axes, table)
-        ctx.sizes, ctx.keep = sizes, keep
-        return _interpolate(axes, None, table, sizes)
+class _NumbaKernels(Kernels):
+    """The kernels above on tensors; features are read and written in pairs."""
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple:  # type: ignore[override]
-        x, axes, table = ctx.saved_tensors
-        grad_x = grad_table = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _PositionGradient.apply(x, table, grad, ctx.sizes, ctx.keep)
-        if ctx.needs_input_grad[1]:
-            if torch.is_grad_enabled() and grad.requires_grad:
-                grad_table = _TableGradient.apply(x, table, grad, ctx.sizes)
-            else:
-                grad_table = _table_gradient(ctx, axes, None, grad, table)
-        return grad_x, grad_table, None, None
-
-
-class _TableGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, table: Tensor, grad: Tensor, sizes: _Sizes) -> Tensor:
-        grad_table = torch.zeros_like(table)
-        _add_to_table(_by_axis(x), None, grad, sizes, grad_table)
-        return grad_table
+    def interpolate(x: Tensor, v: Tensor | None, table: Tensor, levels: tuple[Level, ...]) -> Tensor:
+        out = x.new_empty(len(levels) * table.shape[1], x.shape[1])
+        pairs = table.detach().view(torch.float64)
+        launch(_gather, x, x if v is None else v, v is not None, pairs, *_Sizes.of(levels), out)
+        return out
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple:  # type: ignore[override]
-        raise NotImplementedError("The table gradient of the numba encoding is differentiable once: use 'reference'.")
-
-
-class _PositionGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, table: Tensor, grad: Tensor, sizes: _Sizes, keep: GradBuffer | None) -> Tensor:
-        axes = _by_axis(x)
-        ctx.save_for_backward(axes, table, grad)
-        ctx.sizes, ctx.keep = sizes, keep
-        return _differentiate_by_position(axes, None, table, grad, sizes)
+    def add_to_table(x: Tensor, v: Tensor | None, grad: Tensor, levels: tuple[Level, ...], grad_table: Tensor) -> None:
+        pairs = grad_table.view(torch.complex64)
+        launch(_scatter, x, x if v is None else v, v is not None, grad, *_Sizes.of(levels), pairs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, v: Tensor) -> tuple:  # type: ignore[override]
-        axes, table, grad = ctx.saved_tensors
-        along = _by_axis(v)
-        grad_x = grad_table = jvp = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _differentiate_by_position(axes, along, table, grad, ctx.sizes)
-        if ctx.needs_input_grad[1]:
-            grad_table = _table_gradient(ctx, axes, along, grad, table)
-        if ctx.needs_input_grad[2]:
-            jvp = _interpolate(axes, along, table, ctx.sizes)
-        return grad_x, grad_table, jvp, None, None
-
-
-def _differentiate_by_position(x: Tensor, v: Tensor | None, table: Tensor, grad: Tensor, sizes: _Sizes) -> Tensor:
-    out, pairs = torch.zeros_like(x), table.detach().view(torch.float64)
-    second = v is not None
-    launch(_position_gradient, x, x if v is None else v, second, pairs, _by_axis(grad), *sizes, out)
-    return out.t()
+    def differentiate(x: Tensor, v: Tensor | None, table: Tensor, grad: Tensor, levels: tuple[Level, ...]) -> Tensor:
+        out, pairs = torch.zeros_like(x), table.detach().view(torch.float64)
+        launch(_position_gradient, x, x if v is None else v, v is not None, pairs, grad, *_Sizes.of(levels), out)
+        return out
 
 
 def encode(x: Tensor, table: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None = None) -> Tensor:
     """Encode float32 CPU points as `reference.encode` does, with an even number of features per level."""
-    return _Encode.apply(x, table, _Sizes.of(levels), keep)  # type: ignore[return-value]
+    return autograd.encode(_NumbaKernels, x, table, levels, keep)
 
 
 def position_gradient(
     x: Tensor, table: Tensor, grad: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None = None
 ) -> Tensor:
     """Return the gradient of `grad . encode(x)` by `x`, differentiable in table and `grad`."""
-    return _PositionGradient.apply(x.detach(), table, grad, _Sizes.of(levels), keep)  # type: ignore[return-value]
+    return autograd.position_gradient(_NumbaKernels, x, table, grad, levels, keep)

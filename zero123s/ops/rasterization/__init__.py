@@ -40,7 +40,9 @@ def visible_faces(
     """
     screen = screen.detach()
     chosen = backends.resolve("rasterization", backend, screen.device)
-    if chosen == "cuda":
+    if chosen == "triton":
+        from zero123s.ops.rasterization.triton import visible_faces as one_view
+    elif chosen == "nvdiffrast":
         from zero123s.ops.rasterization.nvdiffrast import visible_faces as one_view
     elif chosen == "numba":
         from zero123s.ops.rasterization.numba import visible_faces as one_view

@@ -33,12 +33,17 @@ class Samples(NamedTuple):
     ) -> Float[Tensor, "K 3"]:
         """Return the middles of all samples, or of those at `index`."""
         rays, t_starts, t_ends = self.ray_indices, self.t_starts, self.t_ends
-        on_cpu = rays_o.dtype == torch.float32 and not (rays_o.requires_grad or rays_d.requires_grad)
-        if on_cpu and backends.resolve("ray_marching", "auto", rays_o.device) == "numba":
+        plain = rays_o.dtype != torch.float32 or rays_o.requires_grad or rays_d.requires_grad
+        chosen = backends.resolve("ray_marching", "reference" if plain else "auto", rays_o.device)
+        if chosen == "numba":
             from zero123s.ops.ray_marching import numba
 
             index = torch.arange(len(rays)) if index is None else index
             return numba.positions(index, rays, t_starts, t_ends, rays_o, rays_d)
+        if chosen == "triton":
+            from zero123s.ops.ray_marching import triton
+
+            return triton.positions(index, rays, t_starts, t_ends, rays_o, rays_d)
         if index is not None:
             rays, t_starts, t_ends = rays[index], t_starts[index], t_ends[index]
         return rays_o[rays] + (0.5 * (t_starts + t_ends))[:, None] * rays_d[rays]
@@ -79,7 +84,11 @@ def march(
         from zero123s.ops.ray_marching import numba
 
         rays, t_starts = numba.march(*arguments)
-    elif chosen == "cuda":
+    elif chosen == "triton":
+        from zero123s.ops.ray_marching import triton
+
+        rays, t_starts = triton.march(*arguments)
+    elif chosen == "nerfacc":
         from zero123s.ops.ray_marching import nerfacc
 
         rays, t_starts = nerfacc.march(*arguments)

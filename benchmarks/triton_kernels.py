@@ -1,0 +1,133 @@
+"""Compile every Triton kernel for a GPU that need not be there, and state its registers, spills and shared memory.
+
+Run: python benchmarks/triton_kernels.py [--arch 80 86 89 90 100] [--output triton_kernels.json]
+Needs triton (its wheel brings ptxas and cuobjdump) and no GPU; TRITON_INTERPRET must not be set.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+GRID = {"F": 2, "BLOCK": 128}
+KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
+    ("hash_grid", "_gather", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": False, **GRID}, 4),
+    ("hash_grid", "_gather", "fp32 fp32 fp16 fp32 i32 fp32 N", {"DIRECTIONAL": False, **GRID}, 4),
+    ("hash_grid", "_gather", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": True, **GRID}, 4),
+    ("hash_grid", "_scatter", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": False, **GRID}, 4),
+    ("hash_grid", "_scatter", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": True, **GRID}, 4),
+    (
+        "hash_grid",
+        "_position_gradient",
+        "fp32 fp32 fp32 fp32 fp32 i32 fp32 N",
+        {"N_LEVELS": 16, "SECOND": False, **GRID},
+        4,
+    ),
+    (
+        "hash_grid",
+        "_position_gradient",
+        "fp32 fp32 fp32 fp32 fp32 i32 fp32 N",
+        {"N_LEVELS": 16, "SECOND": True, **GRID},
+        4,
+    ),
+    (
+        "ray_marching",
+        "_march",
+        "fp32 fp32 fp32 u8 fp32 fp32 fp32 fp32 i64 i64 i64 fp32 F N N N",
+        {"WRITE": False, "STEPS": 128},
+        1,
+    ),
+    (
+        "ray_marching",
+        "_march",
+        "fp32 fp32 fp32 u8 fp32 fp32 fp32 fp32 i64 i64 i64 fp32 F N N N",
+        {"WRITE": True, "STEPS": 128},
+        1,
+    ),
+    ("ray_marching", "_positions", "i64 i64 fp32 fp32 fp32 fp32 fp32 N", {"INDEXED": True, "BLOCK": 256}, 4),
+    (
+        "compositing",
+        "_forward",
+        "fp32 fp32 fp32 i64 fp32 fp32 fp32 fp32 fp32 fp32 F",
+        {"C": 6, "CHANNELS": 8, "STEPS": 32},
+        1,
+    ),
+    (
+        "compositing",
+        "_backward",
+        "fp32 fp32 fp32 i64 fp32 fp32 fp32 fp32 fp32 fp32 fp32 fp32 fp32 F",
+        {"C": 6, "CHANNELS": 8, "STEPS": 32},
+        1,
+    ),
+    ("compositing", "_visible", "fp32 i64 i8 F F", {"STEPS": 32}, 1),
+    ("rasterization", "_nearest", "fp64 i64 i32 N N", {"CHOOSE": False, "PIXELS": 128}, 4),
+    ("rasterization", "_nearest", "fp64 i64 i32 N N", {"CHOOSE": True, "PIXELS": 128}, 4),
+]
+"""Operation, kernel, what its arguments are (pointers to a type; N an integer, F a number), constants, warps."""
+
+
+def compile_kernel(op: str, name: str, types: str, constants: dict[str, Any], warps: int, arch: int) -> dict[str, Any]:
+    """Compile one kernel as `launch` would; return its resources."""
+    kernel = getattr(import_module(f"zero123s.ops.{op}.triton"), name)
+    scalars = {"N": "i32", "F": "fp32"}
+    signature = {p: scalars.get(t, f"*{t}") for p, t in zip(kernel.arg_names, types.split(), strict=False)}
+    signature |= dict.fromkeys(constants, "constexpr")
+    assert list(signature) == list(kernel.arg_names), f"{op}.{name} has arguments {kernel.arg_names}"
+    # torch's allocations are aligned, which lets the compiler load several numbers at once.
+    attrs = {(i,): [["tt.divisibility", 16]] for i, t in enumerate(signature.values()) if t.startswith("*")}
+    constexprs = {(kernel.arg_names.index(k),): v for k, v in constants.items()}
+    source = ASTSource(kernel, signature, constexprs, attrs)
+    started = time.perf_counter()
+    options = {"num_warps": warps, "enable_fp_fusion": False}
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    seconds = time.perf_counter() - started
+    return {
+        "kernel": f"{op}{name}",
+        "constants": " ".join(f"{k}={v}" for k, v in constants.items()),
+        "arch": arch,
+        **_resources(compiled.asm["cubin"]),
+        "shared_bytes": compiled.metadata.shared,
+        "seconds": round(seconds, 2),
+    }
+
+
+def _resources(cubin: bytes) -> dict[str, int]:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run(
+            [CUOBJDUMP, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+).*LOCAL:(\d+)", text)
+    assert found, text
+    return {"registers": int(found[1]), "spilled_bytes": int(found[2]) + int(found[3])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--arch", type=int, nargs="+", default=[80, 86, 89, 90, 100], help="compute capabilities, times 10"
+    )
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    rows = []
+    for arch in args.arch:
+        for kernel in KERNELS:
+            rows.append(compile_kernel(*kernel, arch=arch))
+            print(json.dumps(rows[-1]), flush=True)
+    if args.output:
+        args.output.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Triton kernels against their plain-torch twins: interpreted where there is no GPU, compiled where there is one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+pytest.importorskip("triton", reason="Triton is not installed: it has wheels for Linux")
+
+from zero123s.ops.compositing import composite, composite_alpha, visible_samples
+from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
+from zero123s.ops.rasterization import visible_faces
+from zero123s.ops.ray_marching import march
+
+INTERPRETED = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled where there is a GPU")
+DEVICES = [pytest.param("cpu", marks=INTERPRETED), pytest.param("cuda", marks=pytest.mark.gpu)]
+BACKENDS = ("triton", "reference")
+SMALL = HashGrid(n_levels=3, log2_hashmap_size=8, base_resolution=4, per_level_scale=2.0)
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_near(found, expected, tolerance: float = 1e-5) -> None:
+    """Compare tensors to a share of the largest number in each."""
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        largest = float(b.detach().abs().max()) if b.numel() else 1.0
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance * largest)
+
+
+# ---------------------------------------------------------------- hash grid
+
+
+def derivatives(x, table, grid, backend: str) -> list[torch.Tensor]:
+    """Features, gradients by positions and table, and both gradients of the gradient by positions."""
+    y = encode(x, table, grid, backend)
+    (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    second = torch.autograd.grad(first.square().sum(), (table, x), retain_graph=True)
+    v = y.detach().cos().requires_grad_()
+    chained = position_gradient(x, table, v, grid, backend)
+    normals = torch.autograd.grad(chained.square().sum(), (table, v))
+    return [y, first, *second, *torch.autograd.grad(y.square().sum(), table), chained, *normals]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["inside", "outside", "none"])
+def test_hash_grid_and_its_derivatives_equal_the_reference(kind, device):
+    assert [level.hashed for level in SMALL.levels] == [False, True, True]
+    x = drawn({"inside": 200, "outside": 50, "none": 0}[kind], 3)
+    x = (x * 4 - 2 if kind == "outside" else x).to(device).requires_grad_()
+    table = (drawn(SMALL.n_rows, 2, seed=1) - 0.5).to(device).requires_grad_()
+    assert_near(*(derivatives(x, table, SMALL, backend) for backend in BACKENDS))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n_features", [1, 4])
+def test_hash_grid_has_any_power_of_two_of_features(n_features, device):
+    grid = HashGrid(2, n_features, log2_hashmap_size=8, base_resolution=4)
+    x, table = (
+        drawn(100, 3).to(device).requires_grad_(),
+        drawn(grid.n_rows, n_features, seed=1).to(device).requires_grad_(),
+    )
+    assert_near(*(derivatives(x, table, grid, backend) for backend in BACKENDS))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_hash_grid_reads_a_half_precision_table(device):
+    grid = HashGrid(2, 2, log2_hashmap_size=8, base_resolution=4)
+    x, table = drawn(100, 3).to(device), (drawn(grid.n_rows, 2, seed=1) - 0.5).half().to(device)
+    results = []
+    for backend, used in (("triton", table), ("reference", table.float())):
+        leaf = used.clone().requires_grad_()
+        y = encode(x, leaf, grid, backend)
+        results.append([y, *(g.float() for g in torch.autograd.grad(y.square().sum(), leaf))])
+    assert results[0][0].dtype == torch.float32
+    assert_near(*results, tolerance=2e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_hash_grid_adds_to_a_kept_buffer(device):
+    x, table = drawn(60, 3).to(device), drawn(SMALL.n_rows, 2, seed=1).to(device).requires_grad_()
+    buffer = torch.zeros_like(table)
+    y = encode(x, table, SMALL, "triton", lambda: buffer)
+    (y.sum() + position_gradient(x, table, y, SMALL, "triton", lambda: buffer).square().sum()).backward()
+    assert table.grad is None
+    y = encode(x, table, SMALL, "reference")
+    (y.sum() + position_gradient(x, table, y, SMALL, "reference").square().sum()).backward()
+    assert_near([buffer], [table.grad])
+
+
+# ---------------------------------------------------------------- ray marching
+
+
+def rays(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rays at a box, three of them parallel to its faces and one that misses it."""
+    o = 3 * F.normalize(drawn(n, 3) - 0.5, dim=-1)
+    d = F.normalize(0.6 * (drawn(n, 3, seed=1) - 0.5) - o, dim=-1)
+    o[:3], d[:3] = torch.tensor([3.0, 0.1, 0.2]), torch.tensor([-1.0, 0.0, 0.0])
+    d[3] = -d[3]
+    return o, d
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("far", [1e10, 2.9])
+def test_the_march_finds_the_references_samples(far, device):
+    n = 24 if device == "cpu" else 2000
+    o, d = (t.to(device) for t in rays(n))
+    grid, box = (drawn(15, 14, 13) < 0.2).to(device), torch.tensor([-1.0, -1, -1, 1, 1, 1], device=device)
+    jitter = drawn(n, seed=2).to(device)
+    a, b = (march(o, d, box, grid, 0.017, 0.1, far, jitter, backend) for backend in BACKENDS)
+    assert len(a.t_starts) > 10 * n
+    assert torch.equal(a.packed_info, b.packed_info)
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_march_of_no_rays_and_of_none_that_hits(device):
+    grid, box = torch.ones(4, 4, 4, device=device) > 0, torch.tensor([-1.0, -1, -1, 1, 1, 1], device=device)
+    assert march(*(torch.zeros(0, 3, device=device),) * 2, box, grid, 0.1, backend="triton").t_starts.shape == (0,)
+    away = march(
+        torch.full((1, 3), 3.0, device=device),
+        torch.tensor([[1.0, 0, 0]], device=device),
+        box,
+        grid,
+        0.1,
+        backend="triton",
+    )
+    assert away.packed_info.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("indexed", [False, True])
+def test_positions_are_the_middles_of_the_samples(indexed, device):
+    from zero123s.ops.ray_marching import triton
+
+    o, d = (t.to(device) for t in rays(20))
+    ray, t = torch.arange(300, device=device) // 15, drawn(300).to(device)
+    index = torch.tensor([299, 5, 0], device=device) if indexed else None
+    found = triton.positions(index, ray, t, t + 0.1, o, d)
+    expected = o[ray] + (t + 0.05)[:, None] * d[ray]
+    assert_near([found], [expected if index is None else expected[index]], 1e-6)
+
+
+# ---------------------------------------------------------------- compositing
+
+
+def samples(device: str) -> tuple[torch.Tensor, ...]:
+    """Opacities from clear to opaque, along rays of no sample, one, a block, a block and one, and more."""
+    counts = torch.tensor([0, 1, 32, 0, 33, 70])
+    info, n = torch.stack([counts.cumsum(0) - counts, counts], dim=-1), int(counts.sum())
+    alphas, t = drawn(n, seed=1).pow(3), drawn(n, seed=2)
+    alphas[10] = 1.0
+    return tuple(x.to(device) for x in (alphas, t, t + 0.1, info, drawn(n, 5, seed=3)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("function", [composite, composite_alpha])
+@pytest.mark.parametrize("early_stop_eps", [0.0, 1e-2])
+def test_composited_rays_and_gradients_equal_the_reference(function, early_stop_eps, device):
+    alphas, *rest, values = samples(device)
+    results = []
+    for backend in BACKENDS:
+        leaves = [
+            (alphas if function is composite_alpha else 20 * alphas).clone().requires_grad_(),
+            values.clone().requires_grad_(),
+        ]
+        out = function(leaves[0], *rest, leaves[1], early_stop_eps, backend)
+        loss = sum((o.cos() * o).sum() for o in out)
+        results.append([*out, *torch.autograd.grad(loss, leaves)])
+    assert_near(*results)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_compositing_nothing(device):
+    none, info = torch.zeros(0, device=device), torch.zeros(3, 2, dtype=torch.long, device=device)
+    for n_values in (0, 3):
+        out = composite(none, none, none, info, torch.zeros(0, n_values, device=device), 0.0, "triton")
+        assert_near(out, composite(none, none, none, info, torch.zeros(0, n_values, device=device), 0.0, "reference"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_visible_samples_are_the_references(device):
+    alphas, _, _, info, _ = samples(device)
+    ray = torch.repeat_interleave(torch.arange(len(info), device=device), info[:, 1])
+    found, expected = (visible_samples(lambda index: alphas[index], ray, info, 0.01, 1e-2, b) for b in BACKENDS)
+    assert torch.equal(found, expected)
+    assert 0 < int(found.sum()) < len(alphas)
+
+
+# ---------------------------------------------------------------- rasterisation
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_rasterised_faces_are_the_references(device):
+    screen = drawn(14, 3) * torch.tensor([30.0, 20, 2]) - torch.tensor([3.0, 3, -0.1])
+    screen[0, 2], screen[1, 0] = -1.0, 1e12  # behind the camera; far outside the picture
+    faces = torch.cat(
+        [torch.randint(14, (20, 3), generator=torch.Generator().manual_seed(1)), torch.tensor([[2, 2, 5]])]
+    )
+    faces = torch.cat([faces, faces[:4]])  # of faces in one place the first is seen
+    found, expected = (visible_faces(screen[None].to(device), faces.to(device), 16, 24, b) for b in BACKENDS)
+    assert torch.equal(found, expected)
+    assert 0.2 < float((found >= 0).float().mean()) < 1
+    assert (visible_faces(screen[None].to(device), faces[:0].to(device), 4, 4, "triton") == -1).all()
+
+
+# ---------------------------------------------------------------- without a GPU
+
+
+def test_kernels_compile_for_five_architectures_without_spilling():
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    script = Path(__file__).parents[2] / "benchmarks" / "triton_kernels.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["arch"] for row in rows} == {80, 86, 89, 90, 100}
+    assert all(row["spilled_bytes"] == 0 and row["registers"] <= 128 for row in rows)
+    modules = (Path(__file__).parents[2] / "zero123s" / "ops").glob("*/triton.py")
+    launched = {
+        f"{path.parent.name}{name.split(',')[0]}" for path in modules for name in path.read_text().split("launch(")[1:]
+    }
+    assert launched == {row["kernel"] for row in rows}, "every kernel that is launched is compiled here"
