@@ -178,6 +178,17 @@ def test_composited_rays_and_gradients_equal_the_reference(function, early_stop_
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_half_precision_values_are_composited_in_float32(device):
+    alphas, *rest, values = samples(device)
+    results = []
+    for backend in BACKENDS:
+        leaf = values.half().requires_grad_()
+        summed = composite_alpha(alphas, *rest, leaf, 0.0, backend)[3]
+        results.append([summed, *torch.autograd.grad(summed.square().sum(), leaf)])
+    assert_near(*results, tolerance=2e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_compositing_nothing(device):
     none, info = torch.zeros(0, device=device), torch.zeros(3, 2, dtype=torch.long, device=device)
     for n_values in (0, 3):

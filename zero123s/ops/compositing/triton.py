@@ -45,7 +45,7 @@ def _sample(t_starts, t_ends, values, s, inside, c, C: tl.constexpr):
     """Return the middles and values of samples, zeros outside."""
     middle = 0.5 * (tl.load(t_starts + s, mask=inside, other=0.0) + tl.load(t_ends + s, mask=inside, other=0.0))
     there = inside[:, None] & (c < C)[None, :]
-    return middle, tl.load(values + s[:, None] * C + c[None, :], mask=there, other=0.0)
+    return middle, tl.load(values + s[:, None] * C + c[None, :], mask=there, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -211,7 +211,7 @@ class _Composite(torch.autograd.Function):
 def composite_alpha(
     alphas: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor, values: Tensor, early_stop_eps: float
 ) -> tuple[Tensor, ...]:
-    """Composite float32 samples as the reference does."""
+    """Composite float32 opacities, and values of any floating type, as the reference does."""
     inputs = [t.contiguous() for t in (alphas, t_starts, t_ends, packed_info, values)]
     return _Composite.apply(*inputs, float(early_stop_eps))  # type: ignore[return-value]
 
