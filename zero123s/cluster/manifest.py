@@ -6,23 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from zero123s.diffusion.checkpoint.weights_file import sha256_of
 from zero123s.runtime.files import write_text
 
 RECORD = "item.json"
 MANIFEST = "manifest.json"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def checksum(content: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ JOBS_OF_A_VISITOR = 50
 """As many are remembered by the browser."""
 
 
-def run_command(function: Callable) -> Callable:
+def raising_gradio_errors(function: Callable) -> Callable:
     """Return a function whose `UserError`s become gradio's."""
 
     @wraps(function)
@@ -238,7 +238,7 @@ def _connect_picture(service: Service, c: dict[str, Any]) -> None:
 
 
 def _prepared(service: Service, photo: str | None, values: tuple[Any, ...]) -> PreparedPhoto:
-    named = dict(zip(CORRECTING, values, strict=True))
+    named: dict[str, Any] = dict(zip(CORRECTING, values, strict=True))
     return service.prepare(photo, _corrections(named), _strokes(named["editor"]))
 
 
@@ -248,19 +248,19 @@ def _prepared(service: Service, photo: str | None, values: tuple[Any, ...]) -> P
 def _connect_jobs(
     service: Service, c: dict[str, Any], j: dict[str, Any], current: gr.State, shown: gr.State, mine: gr.BrowserState
 ) -> None:
-    @told
+    @raising_gradio_errors
     def run(photo: str, elevation: float, model: str, quality: str, seed: int, ids: list, *values: Any) -> Any:
         prepared = _prepared(service, photo, values)
         choice = Choice(elevation, model, quality, int(seed or 0))
         job = service.make(prepared, choice, Path(photo).name, sure=True)
         return job.id, [job.id, *(ids or [])][:JOBS_OF_A_VISITOR]
 
-    @told
+    @raising_gradio_errors
     def draw(prompt: str, seed: int, ids: list) -> Any:
         job = service.draw(prompt, int(seed or 0))
         return job.id, [job.id, *(ids or [])][:JOBS_OF_A_VISITOR]
 
-    @told
+    @raising_gradio_errors
     def cancel(job_id: str) -> None:
         service.cancel(job_id)
 
@@ -340,21 +340,21 @@ def _history(jobs: list[Any], job_id: str, changed: set[str]) -> list[Any]:
 def _api(service: Service) -> None:
     """Give programs what people have; see docs/web.md."""
 
-    @told
+    @raising_gradio_errors
     def prepare(photo: str) -> Any:
         prepared = service.prepare(photo)
         words = prepared.words()
         rgba = (255 * prepared.rgba + 0.5).astype(np.uint8)
         return rgba, prepared.segmentation.confidence, prepared.elevation.elevation_deg, words
 
-    @told
+    @raising_gradio_errors
     def make(photo: str, elevation: float | None, model: str, quality: str, seed: float, force: bool) -> str:
         prepared = service.prepare(photo)
         degrees = prepared.elevation.elevation_deg if elevation is None else elevation
         choice = Choice(degrees, model, quality, int(seed))
         return service.make(prepared, choice, Path(photo).name, force).id
 
-    @told
+    @raising_gradio_errors
     def state(job_id: str) -> dict[str, Any]:
         view = service.look(job_id)
         return {
@@ -367,11 +367,11 @@ def _api(service: Service) -> None:
             "files": sorted(view.downloads),
         }
 
-    @told
+    @raising_gradio_errors
     def cancel(job_id: str) -> str:
         return service.cancel(job_id).state
 
-    @told
+    @raising_gradio_errors
     def download(job_id: str, kind: str) -> str:
         downloads = service.look(job_id).downloads
         if kind not in downloads:
