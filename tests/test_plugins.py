@@ -8,6 +8,10 @@ from zero123s.errors import ConfigError
 from zero123s.run.plugins import GROUP, load_plugins
 
 
+def test_the_entry_point_group_keeps_its_name():
+    assert GROUP == "zero123s.plugins", "installed packages declare it"
+
+
 def test_custom_folder_entry_points_and_imports(tmp_path, monkeypatch):
     (tmp_path / "custom").mkdir()
     (tmp_path / "custom" / "mine.py").write_text("import builtins; builtins.ran = getattr(builtins, 'ran', 0) + 1")
