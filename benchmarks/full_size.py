@@ -29,8 +29,7 @@ from zero123s.diffusion.checkpoint.load_zero123 import COMPONENTS, load_zero123
 from zero123s.diffusion.checkpoint.weights_file import open_weights
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.model_config import ModelConfig
-from zero123s.guidance.options import DistillationConfig, distillation_gradient
-from zero123s.guidance.sds import sds_loss
+from zero123s.guidance.sds import sds_loss, weighted_gradient
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import ReferenceView
@@ -212,7 +211,7 @@ def plain_step(model: Zero123Model, reference: ReferenceView) -> torch.Tensor:
         cond = model.unet(torch.cat([noised, concat], 1), t, context).sample
         uncond = model.unet(torch.cat([noised, concat * 0], 1), t, context * 0).sample
         noise_pred = uncond + SCALE * (cond - uncond)
-        grad = distillation_gradient(noise_pred, noise, model.alphas_cumprod[t], DistillationConfig())
+        grad = weighted_gradient(noise_pred - noise, model.alphas_cumprod[t])
     return torch.autograd.grad(sds_loss(latents, grad), image)[0]
 
 

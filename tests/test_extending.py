@@ -10,10 +10,13 @@ import torch
 
 from zero123s.commands.launch import main
 from zero123s.data import DATA
+from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES
+from zero123s.guidance.distillation import VARIANTS
 from zero123s.losses import TERMS
+from zero123s.ops.cameras import orbit_cameras
 from zero123s.run.plugins import load_plugins
 
 REPOSITORY = Path(__file__).parents[1]
@@ -53,7 +56,7 @@ GUIDED = [
 @pytest.fixture(scope="module", autouse=True)
 def documented():
     """Run the page's blocks in order, then forget what they registered."""
-    tables = [r._classes for r in (DATA, GEOMETRIES, GUIDANCES, EXPORTERS)] + [TERMS]
+    tables = [r._classes for r in (DATA, GEOMETRIES, GUIDANCES, EXPORTERS)] + [TERMS, VARIANTS]
     before = [dict(t) for t in tables]
     for number, block in enumerate(BLOCKS):
         exec(compile(block, f"docs/extending.md block {number}", "exec"), {"__name__": f"extending_{number}"})
@@ -123,3 +126,19 @@ def test_the_example_geometry_is_symmetric():
     mirror = torch.tensor([1.0, -1.0, 1.0])
     torch.testing.assert_close(geometry.density(x), geometry.density(mirror * x))
     assert not torch.allclose(geometry.encode(x), geometry.encode(-mirror * x))
+
+
+def test_a_variant_works_with_a_guidance_of_the_project(tiny_text_model):
+    cls = GUIDANCES.get("stable-diffusion-guidance")
+    settings = {"prompt": "a ball", "checkpoint": str(tiny_text_model), "weighting": "uniform", "micro_batch": 1}
+    guide = cls(cls.Config(variant="csd", **settings), None)
+    rgb = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    cameras = orbit_cameras(10.0, torch.tensor([0.0, 90.0]))
+    out = guide(rgb, cameras, 0, torch.Generator().manual_seed(1))
+    posterior_noise, t, noise = guide.draw(2, 0, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        noised = guide.model.add_noise(guide.encode(rgb, posterior_noise), noise, t)
+        uncond, cond = guide.predict(noised, t, guide.condition(cameras))
+    torch.testing.assert_close(out.grad_norm, (cond - uncond).norm(), rtol=1e-4, atol=0)
+    with pytest.raises(ConfigError, match=r"system\.guidance\.variant: 'csdd' is not known\. Did you mean 'csd'"):
+        cls.Config(variant="csdd", **settings)

@@ -6,8 +6,7 @@ from torch.nn import functional as F
 from zero123s.diffusion import conditioning
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.sampling import ddim_timesteps, sample_latents
-from zero123s.guidance.options import DistillationConfig, distillation_gradient
-from zero123s.guidance.sds import sds_loss
+from zero123s.guidance.sds import sds_loss, weighted_gradient
 
 TOLERANCE = 5e-6  # relative to the largest value; worst measured 4.8e-6 (encoder gradient), noise prediction 1.6e-6
 POSES = {"getT_RT", "getT_T", "ddim4_timesteps"}
@@ -67,7 +66,7 @@ def denoising(model, golden, inputs):
     }
     for family in ("stable", "zero123"):
         noise_pred = model.guided_noise(noisy, t, golden[f"cc_{family}"], concat, 3.0)
-        grad = distillation_gradient(noise_pred, noise, signal, DistillationConfig())
+        grad = weighted_gradient(noise_pred - noise, signal)
         found[f"sds_grad_{family}"] = grad
         found[f"sds_loss_{family}"] = sds_loss(torch.zeros_like(grad), grad)
     recorder = Recorder(model)

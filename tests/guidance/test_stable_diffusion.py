@@ -9,7 +9,7 @@ from zero123s.diffusion.text_model import load_text_model
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.guidance import GUIDANCES
 from zero123s.guidance.combined import CombinedGuidance
-from zero123s.guidance.options import DistillationConfig, annealed_timesteps, distillation_gradient, step_weight
+from zero123s.guidance.sds import annealed_timesteps, step_weight, weighted_gradient
 from zero123s.guidance.stable_diffusion import StableDiffusionGuidance
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import GuidanceOutput
@@ -63,18 +63,35 @@ def test_weights_and_normalisation():
     torch.testing.assert_close(step_weight(a, "uniform"), torch.ones(2))
     torch.testing.assert_close(step_weight(a, "fantasia3d"), torch.tensor([0.375, 0.288]))
     noise_pred = torch.randn(2, 4, 3, 3, generator=seeded())
-    cfg = DistillationConfig(grad_normalize=True)
-    grad = distillation_gradient(noise_pred, torch.zeros_like(noise_pred), a, cfg)
+    grad = weighted_gradient(noise_pred, a, normalize=True)
     torch.testing.assert_close(grad.flatten(1).norm(dim=1), torch.ones(2))
     torch.testing.assert_close(grad[0], noise_pred[0] / noise_pred[0].norm())
 
 
 def test_timesteps_come_down_as_asked():
-    linear, root = (DistillationConfig(timesteps=name, anneal_steps=100) for name in ("linear", "sqrt"))
-    at = lambda cfg, step: annealed_timesteps(2, 0.1, 0.9, 1000, step, cfg).tolist()  # noqa: E731
-    assert [at(linear, s)[0] for s in (0, 50, 100, 500)] == [900, 500, 100, 100]
-    assert [at(root, s)[0] for s in (0, 25, 100)] == [900, 500, 100]
-    assert at(linear, 50) == [500, 500], "all views alike"
+    at = lambda mode, progress: annealed_timesteps(2, 0.1, 0.9, 1000, progress, mode).tolist()  # noqa: E731
+    assert [at("linear", p)[0] for p in (0, 0.5, 1)] == [900, 500, 100]
+    assert [at("sqrt", p)[0] for p in (0, 0.25, 1)] == [900, 500, 100]
+    assert at("linear", 0.5) == [500, 500], "all views alike"
+
+
+def test_annealing_ends_at_anneal_steps(tiny_text_model):
+    settings = {"timesteps": "linear", "anneal_steps": 100, "min_step_percent": 0.1, "max_step_percent": 0.9}
+    guide = guidance(tiny_text_model, **settings)
+    assert [int(guide.timesteps(1, step, seeded())) for step in (0, 50, 100, 500)] == [900, 500, 100, 100]
+
+
+@pytest.mark.parametrize("variant", ["sds", "vsd"])
+def test_micro_batches_have_the_gradients_of_the_whole_batch(tiny_text_model, variant):
+    found = []
+    for size in (0, 1, 3):
+        guide = guidance(tiny_text_model, micro_batch=size, variant=variant)
+        rgb = torch.rand(4, 16, 16, 3, generator=seeded(), requires_grad=True)
+        out = guide(rgb, CAMERAS, 0, seeded(1))
+        found.append((*torch.autograd.grad(out.loss, rgb), out.loss.detach(), out.grad_norm))
+    for part in found[1:]:
+        for a, b in zip(part, found[0], strict=True):
+            assert (a - b).norm() < 1e-4 * b.norm()
 
 
 def test_vsd_learns_the_renderings_and_starts_from_the_networks_opinion(tiny_text_model):
@@ -88,8 +105,9 @@ def test_vsd_learns_the_renderings_and_starts_from_the_networks_opinion(tiny_tex
     context, losses = guide.positive[:2], []
     latents = guide.encode(rgb, torch.zeros(2, 4, 8, 8))
     for step in range(60):
-        guide.phi.begin(step + 2, cameras)
-        losses.append(guide.phi.learn(latents, (context,), *guide.phi.draw(latents.shape, seeded(step % 3))))
+        guide.variant.begin(step + 2, cameras)
+        score = guide.variant.score
+        losses.append(score.accumulate(latents, (context,), *score.draw(latents.shape, seeded(step % 3))))
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
     assert all(torch.equal(v, before[k]) for k, v in guide.model.state_dict().items()), "the prior stays as it is"
 

@@ -59,11 +59,11 @@ def test_micro_batches_have_the_gradients_of_the_whole_batch(size, checkpoint):
 def test_micro_batches_never_show_more_views_to_a_network(checkpoint, monkeypatch):
     guide = guidance(checkpoint, micro_batch=2)
     seen = []
-    for name in ("encode_image", "guided_noise"):
+    for name, branches in (("encode_image", 1), ("predict_noise", 2)):
         method = getattr(Zero123Model, name)
 
-        def record(self, x, *rest, method=method, **kwargs):
-            seen.append(len(x))
+        def record(self, x, *rest, method=method, branches=branches, **kwargs):
+            seen.append(len(x) // branches)
             return method(self, x, *rest, **kwargs)
 
         monkeypatch.setattr(Zero123Model, name, record)

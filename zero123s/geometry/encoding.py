@@ -96,10 +96,6 @@ class HashEncoding(nn.Module):
             return None
         return self._table_grad
 
-    def written_past_autograd(self) -> list[nn.Parameter]:
-        """Return the parameters to whose `.grad` a backward pass may add bit by bit, and autograd sees nothing of it."""
-        return [] if self._grad_buffer() is None else [self.table]
-
     def _table_grad(self) -> Tensor:
         if self.table.grad is None:
             self.table.grad = torch.zeros_like(self.table)

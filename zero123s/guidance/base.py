@@ -1,4 +1,4 @@
-"""What a guidance is: an opinion about rendered views, given as a loss."""
+"""What a guidance is: a differentiable loss on rendered views."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ class BaseGuidance:
 
     Args:
         cfg: the parsed `Config` of the subclass.
-        reference: the input view, or several, that condition the guidance, at largest training size or sharper; None where
+        reference: the input view, or several, that condition the guidance, at the largest training size or above; None where
             there is none.
         device: where the networks live.
     """
@@ -39,11 +39,11 @@ class BaseGuidance:
         return {}
 
     sees_squares: bool = False
-    """Whether every picture is brought to a square before it is judged, so that others would be squeezed."""
+    """Whether every image is resized to a square, so that others would be distorted."""
     image_size: int | None = None
-    """Edge in pixels of what the networks see; None = whatever they are given."""
-    micro_batch: int = 0
-    """Views that are judged at once; 0 = all."""
+    """Edge in pixels of the networks' input; None = any."""
+    n_parts: int = 1
+    """Parts that a batch is computed in, one after the other, with the same gradients; raised where memory runs out."""
 
     def __init__(self, cfg: Config, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
         self.cfg = cfg
@@ -52,25 +52,21 @@ class BaseGuidance:
     def __call__(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
-        """Judge rendered views; the loss is differentiable with respect to `comp_rgb`."""
+        """Return the loss of rendered views, differentiable with respect to `comp_rgb`."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__().")
 
     def evaluate(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
-        """Return named pictures that show what the guidance sees (noised, denoised); empty when it has none."""
+        """Return named images of what the guidance works on (noised, denoised); empty when it has none."""
         return {}
-
-    def back_off(self) -> str | None:
-        """Do the same with less memory from now on; returns what changed in a few words, None where nothing can."""
-        return None
 
     def state(self) -> dict[str, Any]:
         """Return what this guidance has learned in training, for the checkpoint; most learn nothing."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned at another moment."""
+        """Restore what `state` returned at another moment."""
 
     def describe(self) -> dict[str, str | bool | None]:
         """Return what run.json says of the model: path, hash, family, bundled or not."""

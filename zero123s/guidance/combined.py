@@ -22,7 +22,7 @@ class PartConfig:
     type: str = "???"
     """Registered guidance."""
     weight: Any = option(1.0, low=0.0, schedule=True)
-    """Factor on its loss; number or schedule. At 0 it is not asked."""
+    """Factor on its loss; number or schedule. At 0 it is not computed."""
     settings: Any = field(default_factory=dict)
     """Its settings, as they would stand under system.guidance."""
 
@@ -76,31 +76,29 @@ class CombinedGuidance(BaseGuidance):
         """Return the weighted sum of the losses, the norm of all weighted gradients and the first part's timesteps."""
         # Every part draws from a stream of its own, so that switching one off leaves the others as they were.
         seeds = torch.randint(0, 2**62, (len(self.parts),), generator=generator).tolist()
-        said = [
+        for part in self.parts:
+            part.n_parts = self.n_parts
+        outputs = [
             (weight(step), part(comp_rgb, cameras, step, torch.Generator().manual_seed(seed)))
             for part, weight, seed in zip(self.parts, self.weights, seeds, strict=True)
             if weight(step) > 0
         ]
-        if not said:
+        if not outputs:
             zero = 0 * comp_rgb.sum()
             return GuidanceOutput(zero, zero.detach(), torch.zeros(len(cameras), dtype=torch.long))
-        loss = torch.stack([w * out.loss for w, out in said]).sum()
-        norm = torch.stack([w * out.grad_norm for w, out in said]).norm()
-        return GuidanceOutput(loss, norm, said[0][1].timesteps)
+        loss = torch.stack([w * out.loss for w, out in outputs]).sum()
+        norm = torch.stack([w * out.grad_norm for w, out in outputs]).norm()
+        return GuidanceOutput(loss, norm, outputs[0][1].timesteps)
 
     def evaluate(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
-        """Return every part's pictures, their names numbered."""
+        """Return every part's images, their names numbered."""
         return {
-            f"{name}-{i}": picture
+            f"{name}-{i}": image
             for i, part in enumerate(self.parts)
-            for name, picture in part.evaluate(comp_rgb, cameras, step, generator).items()
+            for name, image in part.evaluate(comp_rgb, cameras, step, generator).items()
         }
-
-    def back_off(self) -> str | None:
-        """Let every part do with less memory; see `BaseGuidance`."""
-        return ", ".join(words for part in self.parts if (words := part.back_off())) or None
 
     def describe(self) -> dict[str, str | bool | None]:
         """Return the first part's record, and the paths of the others under "also"."""
@@ -113,6 +111,6 @@ class CombinedGuidance(BaseGuidance):
         return {i: state for i, state in states.items() if state}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up what every part had learned."""
+        """Restore what every part had learned."""
         for i, part in enumerate(self.parts):
             part.load_state(state.get(str(i), {}))

@@ -1,4 +1,4 @@
-"""Score distillation from a text-to-image model: a prompt judges the rendered views."""
+"""Score distillation with a text-to-image model, conditioned on a prompt and the side that each view shows."""
 
 from dataclasses import dataclass
 
@@ -7,29 +7,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zero123s.config.options import option
-from zero123s.config.schedule import Schedule
 from zero123s.diffusion.conditioning import fit_image
 from zero123s.diffusion.shared import shared
 from zero123s.diffusion.text_model import TextModel, check_text_model, load_text_model
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.guidance.options import VariationalConfig, annealed_timesteps, distillation_gradient
-from zero123s.guidance.sds import sample_timesteps, sds_loss
-from zero123s.guidance.variational import Phi, VariationalGuidance, check_adapters
-from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
+from zero123s.guidance.distillation import VARIANTS, Condition, DistillationConfig, ScoreDistillation
+from zero123s.structures import Cameras, ReferenceView
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 VIEWS = ("front", "side", "back", "overhead")
 
 
 @GUIDANCES.register("stable-diffusion-guidance")
-class StableDiffusionGuidance(VariationalGuidance):
-    """SDS, or VSD, with a prompt and a Stable Diffusion of diffusers."""
-
-    sees_squares = True
+class StableDiffusionGuidance(ScoreDistillation):
+    """Score distillation with a prompt and a Stable Diffusion of diffusers."""
 
     @dataclass
-    class Config(BaseGuidance.Config, VariationalConfig):
+    class Config(BaseGuidance.Config, DistillationConfig):
         """Settings of `stable-diffusion-guidance`."""
 
         prompt: str = ""
@@ -52,6 +47,7 @@ class StableDiffusionGuidance(VariationalGuidance):
         """Precision of the networks; "auto" = fp16 on CUDA, else fp32."""
 
     cfg: Config
+    model: TextModel
 
     @classmethod
     def requirements(cls, cfg: Config) -> dict[str, str | bool | None]:
@@ -61,25 +57,21 @@ class StableDiffusionGuidance(VariationalGuidance):
                 "The prompt of stable-diffusion-guidance is empty; describe one object, such as 'a corgi'."
             )
         check_text_model(cfg.checkpoint)
-        check_adapters(cfg)
+        VARIANTS[cfg.variant].check()
         return {"path": cfg.checkpoint, "family": "stable-diffusion", "bundled": False}
 
     def __init__(self, cfg: Config, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
         super().__init__(cfg, reference, device)
-        self.min_percent = Schedule(cfg.min_step_percent, "system.guidance.min_step_percent")
-        self.max_percent = Schedule(cfg.max_step_percent, "system.guidance.max_step_percent")
-        self.grad_clip = None if cfg.grad_clip is None else Schedule(cfg.grad_clip, "system.guidance.grad_clip")
-        on_gpu = self.device.type == "cuda"
-        dtype = DTYPES[cfg.dtype if cfg.dtype != "auto" else "fp16" if on_gpu else "fp32"]
-        name = cfg.checkpoint
-        self.model: TextModel = shared(
-            ("text", name, dtype, str(self.device)), lambda: load_text_model(name, dtype, self.device)
-        )
         self.image_size = self.model.image_size
         ending = [f", {view} view" for view in VIEWS] if cfg.view_dependent_prompting else [""] * len(VIEWS)
         self.positive = self.model.embed([cfg.prompt + end for end in ending])
         self.negative = self.model.embed([cfg.negative_prompt])
-        self.phi = Phi(self.model, cfg.lora_rank, cfg.lora_lr) if cfg.variant == "vsd" else None
+
+    def load_model(self) -> TextModel:
+        """Return the pipeline that the settings name, shared between the runs of one process."""
+        name, on_gpu = self.cfg.checkpoint, self.device.type == "cuda"
+        dtype = DTYPES[self.cfg.dtype if self.cfg.dtype != "auto" else "fp16" if on_gpu else "fp32"]
+        return shared(("text", name, dtype, str(self.device)), lambda: load_text_model(name, dtype, self.device))
 
     def view_of(self, cameras: Cameras) -> Tensor:
         """Return the index into VIEWS of every camera; azimuth 0 is the front."""
@@ -90,66 +82,24 @@ class StableDiffusionGuidance(VariationalGuidance):
         view[cameras.elevation_deg > self.cfg.overhead_threshold] = 3
         return view
 
-    def encode(self, comp_rgb: Float[Tensor, "B H W 3"], noise: Tensor) -> Float[Tensor, "B 4 h w"]:
-        """Return scaled latents of rendered views, differentiable."""
+    def condition(self, cameras: Cameras) -> Condition:
+        """Return (context B N C,): the prompt of the side that each camera sees."""
+        return (self.positive[self.view_of(cameras).to(self.positive.device)],)
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """Return the negative prompt's context for every view."""
+        return (self.negative.expand_as(condition[0]),)
+
+    def encode(
+        self, comp_rgb: Float[Tensor, "B H W 3"], posterior_noise: Float[Tensor, "B 4 h w"]
+    ) -> Float[Tensor, "B 4 h w"]:
+        """Return scaled latents of rendered views, sampled from the posterior; differentiable."""
         rgb = fit_image(comp_rgb.permute(0, 3, 1, 2), self.model.image_size)
-        return self.model.encode_image(rgb, noise)
+        return self.model.encode_image(rgb, posterior_noise)
 
-    def draw(self, batch: int, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return posterior noise, timesteps and latent noise of a step."""
-        size, n = self.model.latent_size, self.model.n_timesteps
-        shape = (batch, self.model.latent_channels, size, size)
-        posterior_noise = torch.randn(shape, generator=generator)
-        low, high = self.min_percent(step), self.max_percent(step)
-        if self.cfg.timesteps == "uniform":
-            t = sample_timesteps(batch, low, high, n, generator).clamp_max(n - 1)
-        else:
-            t = annealed_timesteps(batch, low, high, n, step, self.cfg)
-        noise = torch.randn(shape, generator=generator)
-        return posterior_noise.to(self.device), t.to(self.device), noise.to(self.device)
-
-    @torch.no_grad()
-    def guided_noise(self, noised: Tensor, t: Tensor, cameras: Cameras) -> Float[Tensor, "B 4 h w"]:
-        """Return the prompt's opinion, pushed away from the negative prompt's by the guidance scale."""
-        positive = self.positive[self.view_of(cameras).to(self.positive.device)]
-        context = torch.cat([positive, self.negative.expand_as(positive)])
-        both = self.model.predict_noise(torch.cat([noised, noised]), torch.cat([t, t]), context)
-        with_prompt, without = both.chunk(2)
-        return without + self.cfg.guidance_scale * (with_prompt - without)
-
-    def __call__(
-        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
-    ) -> GuidanceOutput:
-        """Return the loss of rendered views; with VSD the copy learns one step as well."""
-        cameras = cameras.to(self.device)
-        posterior_noise, t, noise = self.draw(len(cameras), step, generator)
-        latents = self.encode(comp_rgb, posterior_noise)
-        noised = self.model.add_noise(latents.detach(), noise, t)
-        noise_pred = self.guided_noise(noised, t, cameras)
-        baseline = noise
-        if self.phi is not None:
-            context = self.positive[self.view_of(cameras).to(self.positive.device)]
-            self.phi.begin(step, cameras)
-            baseline = self.phi.predict(noised, t, context)
-            self.phi.learn(latents, (context,), *self.phi.draw(latents.shape, generator))
-        clip = None if self.grad_clip is None else self.grad_clip(step)
-        alphas = self.model.alphas_cumprod[t]
-        grad = distillation_gradient(noise_pred, baseline, alphas, self.cfg, clip)
-        return GuidanceOutput(loss=sds_loss(latents, grad), grad_norm=grad.norm(), timesteps=t)
-
-    @torch.no_grad()
-    def evaluate(
-        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
-    ) -> dict[str, Float[Tensor, "B h w 3"]]:
-        """Return the rendered, noised and one-step denoised views as the network sees them."""
-        posterior_noise, t, noise = self.draw(len(cameras), step, generator)
-        latents = self.encode(comp_rgb, posterior_noise)
-        noised = self.model.add_noise(latents, noise, t)
-        alpha = self.model.alphas_cumprod[t][:, None, None, None]
-        noise_pred = self.guided_noise(noised, t, cameras.to(self.device))
-        pictures = {"rendered": latents, "noised": noised}
-        pictures["denoised"] = (noised - (1 - alpha).sqrt() * noise_pred) / alpha.sqrt()
-        return {name: self.model.decode_latents(z).permute(0, 2, 3, 1) for name, z in pictures.items()}
+    def decode(self, latents: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
+        """Return images in [0, 1] of scaled latents."""
+        return self.model.decode_latents(latents)
 
     def describe(self) -> dict[str, str | bool | None]:
         """Return which model and prompt."""

@@ -1,10 +1,15 @@
 """Running out of memory, on any device, and doing the same work with less of it."""
 
+import logging
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 # oneDNN, which convolves on CPUs, says of a primitive only that it could not be created.
 _WORDS = re.compile(
@@ -29,6 +34,26 @@ def free_cached_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def retry_on_oom(compute: Callable[[], T], use_less: Callable[[], str | None]) -> T:
+    """Return `compute()`; as often as memory runs out, call `use_less` and compute again.
+
+    Args:
+        compute: may be called several times; what a failed call has done must not matter to the next one.
+        use_less: makes the next call need less memory and returns what changed in a few words; None = nothing can,
+            and the error propagates.
+    """
+    while True:
+        try:
+            return compute()
+        except (RuntimeError, MemoryError) as error:
+            changed = use_less() if is_out_of_memory(error) else None
+            if changed is None:
+                raise
+        # Behind the `except`: the error's traceback held every tensor of the attempt.
+        free_cached_memory()
+        logger.warning("warning: memory ran out; %s from now on.", changed)
+
+
 def recomputed(function: Callable[[], tuple[Tensor, ...]], parameters: list[Tensor]) -> tuple[Tensor, ...]:
     """Return `function()` without keeping its graph: the backward pass calls it again.
 
@@ -41,17 +66,32 @@ def recomputed(function: Callable[[], tuple[Tensor, ...]], parameters: list[Tens
     return _Recomputed.apply(function, *parameters)  # type: ignore[return-value]
 
 
-def recomputed_terms(function: Callable[[], dict[str, Tensor]], parameters: list[Tensor]) -> dict[str, Tensor]:
-    """Return `function()`, tensors by name, without keeping its graph; see `recomputed`."""
+def mean_over_parts(
+    terms: Callable[[slice], dict[str, Tensor]], n: int, n_parts: int, parameters: list[Tensor]
+) -> dict[str, Tensor]:
+    """Return the mean of `terms` over `n` items, computed in `n_parts` parts: the memory of one part, same gradients.
+
+    Args:
+        terms: gives the mean of every term over some of the items.
+        parameters: all that the terms depend on and that wants gradients.
+    """
+    size = -(-n // n_parts)
+    if size >= n:
+        return terms(slice(0, n))
     names: list[str] = []
 
-    def compute() -> tuple[Tensor, ...]:
-        terms = function()
-        names[:] = terms
-        return tuple(terms.values())
+    def compute(part: slice) -> tuple[Tensor, ...]:
+        found = terms(part)
+        names[:] = found
+        return tuple(found.values())
 
-    values = recomputed(compute, parameters)
-    return dict(zip(names, values, strict=True))
+    totals: dict[str, Tensor] = {}
+    for start in range(0, n, size):
+        part = slice(start, min(start + size, n))
+        values = recomputed(lambda part=part: compute(part), parameters)
+        for name, value in zip(names, values, strict=True):
+            totals[name] = totals.get(name, 0) + (part.stop - part.start) / n * value
+    return totals
 
 
 class _Recomputed(torch.autograd.Function):

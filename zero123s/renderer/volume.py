@@ -1,6 +1,5 @@
 """What volume renderers share: marching through an occupancy grid, chunks, and pictures from composited rays."""
 
-import logging
 import math
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.ops.compositing import Composited, visible_samples
-from zero123s.ops.memory import free_cached_memory, is_out_of_memory
+from zero123s.ops.memory import retry_on_oom
 from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
 from zero123s.ops.sections import section
@@ -19,7 +18,6 @@ from zero123s.ops.vectors import unit
 from zero123s.renderer.base import BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
 
-logger = logging.getLogger(__name__)
 MIN_CHUNK = 256
 """Rays; fewer at once would save nothing that counts."""
 
@@ -142,20 +140,20 @@ class VolumeRenderer(BaseRenderer):
         """Render chunk by chunk; where memory runs out, in smaller ones from then on, with the same result."""
         parts: list[_Flat] = []
         done = 0
-        while done < len(rays_o):
+
+        def render_chunk() -> _Flat:
             chunk = slice(done, done + self.eval_chunk_size)
-            try:
-                parts.append(self._render(rays_o[chunk], rays_d[chunk], lights[chunk], field, needs, None))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.eval_chunk_size <= MIN_CHUNK:
-                    raise
-            else:
-                done += self.eval_chunk_size
-                continue
-            # Behind the `except`, whose traceback held the tensors of the attempt.
+            return self._render(rays_o[chunk], rays_d[chunk], lights[chunk], field, needs, None)
+
+        def halve_chunk() -> str | None:
+            if self.eval_chunk_size <= MIN_CHUNK:
+                return None
             self.eval_chunk_size = max(MIN_CHUNK, min(self.eval_chunk_size, len(rays_o)) // 2)
-            free_cached_memory()
-            logger.warning("warning: memory ran out; rendering %d rays at once from now on.", self.eval_chunk_size)
+            return f"rendering {self.eval_chunk_size} rays at once"
+
+        while done < len(rays_o):
+            parts.append(retry_on_oom(render_chunk, halve_chunk))
+            done += self.eval_chunk_size
         return _Flat(
             *(torch.cat(column) for column in zip(*(p.images() for p in parts), strict=True)),
             n_samples=sum(p.n_samples for p in parts),

@@ -27,6 +27,7 @@ from zero123s.callbacks.viewer import Viewer
 from zero123s.callbacks.watch import Watcher
 from zero123s.errors import CheckpointError, ConfigError, PeerLostError, RunLostError, UserError
 from zero123s.images.io import write_png_atomic
+from zero123s.ops.memory import is_out_of_memory
 from zero123s.preprocess.intake import DoubtfulCutOut
 from zero123s.run.console import log_to_file
 from zero123s.run.devices import choose_devices, choose_precision, choose_threads, first_device, peak_memory_gb
@@ -251,7 +252,9 @@ class Runner:
             trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
         except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
             raise KeyboardInterrupt from error
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise self.system.out_of_memory(error) from error
             if not peer_is_lost(error):
                 raise
             if not is_main_process():

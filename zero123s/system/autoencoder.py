@@ -1,7 +1,6 @@
 """Trains the autoencoder of a Zero123 model from rendered views."""
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from zero123s.diffusion.model import build_vae
 from zero123s.diffusion.model_config import read_model_config
 from zero123s.errors import ConfigError
 from zero123s.images.io import write_png_atomic
-from zero123s.ops.memory import recomputed_terms
+from zero123s.ops.memory import mean_over_parts
 from zero123s.randomness import generator_for
 from zero123s.structures import PosedViews
 from zero123s.system.base import SYSTEMS, BaseSystem
@@ -60,6 +59,7 @@ class AutoencoderSystem(BaseSystem):
         """Learning rate scheduler."""
 
     cfg: Config
+    memory_keys = ("data.batch_size", "system.crop_size")
 
     @classmethod
     def check(cls, cfg: Any) -> None:
@@ -78,8 +78,6 @@ class AutoencoderSystem(BaseSystem):
             self.vae: AutoencoderKL = build_vae(config.vae, config.scale_factor)
         self.factor, self.latent_channels = config.vae.factor, config.vae.z_channels
         self.anchor_weight = Schedule(cfg.anchor_weight, "system.anchor_weight")
-        self.at_once: int | None = None
-        """Pictures of a batch that are worked on together; None = not known before the first step."""
 
     def load_networks(self, device: torch.device) -> None:
         """Check that the pictures suit the autoencoder; raises ConfigError."""
@@ -114,15 +112,11 @@ class AutoencoderSystem(BaseSystem):
         height, width = rgb.shape[-2] // self.factor, rgb.shape[-1] // self.factor
         shape = (n, self.latent_channels, height, width)
         noise = torch.randn(shape, generator=generator_for(self.seed, step, "posterior")).to(rgb)
-        self.at_once = min(self.at_once or n, n)
-        if self.at_once == n:
-            return self._losses(rgb, weight, noise, step)
-        learned = [p for p in self.parameters() if p.requires_grad]
-        totals: dict[str, Tensor] = {}
-        for part in zip(*(x.split(self.at_once) for x in (rgb, weight, noise)), strict=True):
-            for name, value in recomputed_terms(partial(self._losses, *part, step), learned).items():
-                totals[name] = totals.get(name, 0) + len(part[0]) / n * value
-        return totals
+
+        def terms(images: slice) -> dict[str, Tensor]:
+            return self._losses(rgb[images], weight[images], noise[images], step)
+
+        return mean_over_parts(terms, n, self.n_parts, [p for p in self.parameters() if p.requires_grad])
 
     def _losses(
         self,
@@ -142,21 +136,6 @@ class AutoencoderSystem(BaseSystem):
             small = F.avg_pool2d(rgb * 2 - 1, self.factor)
             terms["anchor"] = anchor * F.mse_loss(posterior.mean[:, :3], small)
         return terms
-
-    def back_off(self) -> str | None:
-        """Halve the pictures that are worked on at once; see `BaseSystem`."""
-        if self.at_once is None or self.at_once == 1:
-            return None
-        self.at_once = (self.at_once + 1) // 2
-        return f"pictures at once: {self.at_once}"
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how much fits into memory: other parts would round otherwise."""
-        checkpoint["pictures_at_once"] = self.at_once or 0
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up what `on_save_checkpoint` kept."""
-        self.at_once = checkpoint.get("pictures_at_once") or None
 
     def configure_optimizers(self) -> Any:
         """Return what Lightning wants."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -13,13 +14,21 @@ from zero123s.config.options import schedules, walk
 from zero123s.config.schedule import Schedule
 from zero123s.data import DATA
 from zero123s.data.base import BaseData
+from zero123s.errors import OutOfMemoryError
+from zero123s.ops.memory import retry_on_oom
 from zero123s.randomness import generator_for
 from zero123s.registry import Registry
-from zero123s.system.short_memory import ShortMemoryModule
+
+MAX_PARTS = 64
 
 
-class BaseSystem(ShortMemoryModule):
+class BaseSystem(pl.LightningModule):
     """Base class of `system_type`.
+
+    A step that runs out of memory is repeated in twice as many parts, with the same random numbers and the same
+    gradients: forward pass, clearing of gradients and backward pass are one closure, so that calling it again is all it
+    takes. With several processes, or gradients accumulated over batches, a repeated pass would be counted twice by
+    somebody; there, and where `MAX_PARTS` do not fit either, the run ends with a sentence that names `memory_keys`.
 
     Args:
         cfg: the parsed `Config` of the subclass, slot sections included.
@@ -30,6 +39,9 @@ class BaseSystem(ShortMemoryModule):
     @dataclass
     class Config:
         """A system without settings."""
+
+    memory_keys: tuple[str, str] = ("data.batch_size", "data.height")
+    """The two settings that a run which does not fit into memory should lower first."""
 
     def __init__(self, cfg: Any, data: BaseData, seed: int = 0) -> None:
         super().__init__()
@@ -42,6 +54,8 @@ class BaseSystem(ShortMemoryModule):
         """What run.json of a resumed run says of its model."""
         self.loss_values: dict[str, torch.Tensor] = {}
         """The loss terms of the last step, by "<pass>/<name>", without a graph."""
+        self.n_parts = 1
+        """Parts that a step is computed in; a system that can do so divides its work by it."""
 
     @classmethod
     def check(cls, cfg: Any) -> None:
@@ -83,6 +97,32 @@ class BaseSystem(ShortMemoryModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move every module's schedules to this step before its forward pass."""
         step_modules(self, self.global_step)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Do one step, repeated in more parts where memory runs out; see the class."""
+        repeatable = self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1
+        use_less = self._use_more_parts if repeatable else lambda: None
+        super().optimizer_step(epoch, batch_idx, optimizer, lambda: retry_on_oom(optimizer_closure, use_less))
+
+    def out_of_memory(self, error: BaseException) -> OutOfMemoryError:
+        """Return the sentence for a step that does not fit into memory and cannot be repeated in more parts."""
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        first, second = self.memory_keys
+        return OutOfMemoryError(f"Memory ran out at step {self.global_step} ({detail}): lower {first} or {second}.")
+
+    def _use_more_parts(self) -> str | None:
+        if self.n_parts >= MAX_PARTS:
+            return None
+        self.n_parts *= 2
+        return f"steps are computed in {self.n_parts} parts, with the same gradients,"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the number of parts: a sum over other parts differs in its last bits."""
+        checkpoint["n_parts"] = self.n_parts
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the number of parts."""
+        self.n_parts = checkpoint.get("n_parts", 1)
 
     def preview(self, out_dir: Path, step: int) -> dict[str, float]:
         """Write pictures of the present state below out_dir/save; returns scores by name, for the logs and run.json."""

@@ -22,8 +22,8 @@ class GeometryMaterialField:
         material: colour from features.
         shading: how this pass is lit.
         generator: draws the offsets of "normal_perturbed".
-        chunk: points that are evaluated at once, each part again for its gradients; 0 = all, keeping the graph. Same
-            random numbers, same gradients up to rounding, memory of one part.
+        n_parts: parts that points are evaluated in, each one again for its gradients; 1 = all at once, keeping the
+            graph. Same random numbers, same gradients up to rounding, memory of one part.
     """
 
     def __init__(
@@ -32,22 +32,22 @@ class GeometryMaterialField:
         material: BaseMaterial,
         shading: Shading | None = None,
         generator: torch.Generator | None = None,
-        chunk: int = 0,
+        n_parts: int = 1,
     ) -> None:
         self.geometry = geometry
         self.material = material
         self.shading = shading or Shading()
         self.generator = generator
-        self.chunk = chunk
+        self.n_parts = n_parts
         self.bound = geometry.cfg.radius
         self.device = next((p.device for p in geometry.parameters()), torch.device("cpu"))
 
     def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return volume density at world positions."""
         x = x.to(self.device)
-        if not self.chunk or len(x) <= self.chunk or torch.is_grad_enabled():
+        if self.n_parts == 1 or torch.is_grad_enabled():
             return self.geometry.density(x)
-        return torch.cat([self.geometry.density(part) for part in x.split(self.chunk)])
+        return torch.cat([self.geometry.density(part) for part in x.tensor_split(self.n_parts)])
 
     def query(
         self,
@@ -56,9 +56,9 @@ class GeometryMaterialField:
         needs: frozenset[str],
         light_positions: Float[Tensor, "N 3"] | None = None,
     ) -> FieldOutput:
-        """Evaluate what `needs` names, in one pass through the geometry, or in parts of `chunk` points."""
+        """Evaluate what `needs` names, in one pass through the geometry or in `n_parts`."""
         x, dirs = x.to(self.device), dirs.to(self.device)
-        if self.chunk and len(x) > self.chunk:
+        if self.n_parts > 1 and len(x) >= self.n_parts:
             return self._query_in_parts(x, dirs, needs, light_positions)
         return self._query(x, dirs, needs, light_positions)
 
@@ -110,7 +110,8 @@ class GeometryMaterialField:
     def _in_parts(self, evaluate: Callable[[slice], tuple[Tensor, ...]], n: int) -> list[Tensor]:
         """Return what `evaluate` gives for all of `n` points, joined."""
         parameters = [p for m in (self.geometry, self.material) for p in m.parameters() if p.requires_grad]
-        parts = [slice(start, start + self.chunk) for start in range(0, n, self.chunk)]
+        size = max(1, -(-n // self.n_parts))
+        parts = [slice(start, start + size) for start in range(0, max(n, 1), size)]
         rows = [recomputed(lambda part=part: evaluate(part), parameters) for part in parts]
         return [torch.cat(column) for column in zip(*rows, strict=True)]
 

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from zero123s.diffusion.validation import image_scores, lift_scores, likeness, p
 from zero123s.errors import ConfigError
 from zero123s.images.io import write_png_atomic
 from zero123s.ops.lpips import BACKBONES, Lpips
-from zero123s.ops.memory import recomputed_terms
+from zero123s.ops.memory import mean_over_parts
 from zero123s.randomness import generator_for, world_size
 from zero123s.structures import PosedViews
 from zero123s.system.base import SYSTEMS, BaseSystem
@@ -92,6 +91,7 @@ class Zero123FinetuneSystem(BaseSystem):
         """Learning rate scheduler."""
 
     cfg: Config
+    memory_keys = ("data.batch_size", "data.n_targets")
 
     @classmethod
     def check(cls, cfg: Any) -> None:
@@ -133,8 +133,6 @@ class Zero123FinetuneSystem(BaseSystem):
             self.model.lift.to_maps.requires_grad_(False)
         self.average = training.WeightAverage(self.model, cfg.ema_decay)
         self.lpips: Lpips | None = None
-        self.at_once: int | None = None
-        """Objects of a batch that are worked on together; None = not known before the first step."""
 
     @staticmethod
     def _build(cfg: Config, seed: int) -> Zero123Model:
@@ -189,30 +187,18 @@ class Zero123FinetuneSystem(BaseSystem):
         """Return the weighted terms of step `step`: denoise, lift, mirror."""
         schedules = {"lift": self.lambda_lift, "denoise": self.lambda_denoise, "mirror": self.lambda_mirror}
         weights = {name: schedule(step) for name, schedule in schedules.items()}
-        n, k = views.rgba.shape[0], views.rgba.shape[1] - 1
-        self.at_once = min(self.at_once or n, n)
+        k = views.rgba.shape[1] - 1
         latents = self._latents(views, n_views=k + 1 if weights["denoise"] else 1)
         views = replace(views, latents=latents)
         drawn = self._draw(latents[:, 1:].flatten(0, 1), step, micro_step) if weights["denoise"] else None
-        if self.at_once == n:
-            return self._losses(views, drawn, weights)
-        learned = [p for p in self.parameters() if p.requires_grad]
-        totals: dict[str, Tensor] = {}
-        for objects in torch.arange(n).split(self.at_once):
-            part = slice(int(objects[0]), int(objects[-1]) + 1)
-            targets = slice(part.start * k, part.stop * k)
-            noising = None if drawn is None else training.Noising(*(values[targets] for values in drawn))
-            terms = recomputed_terms(partial(self._losses, views.select(part), noising, weights), learned)
-            for name, value in terms.items():
-                totals[name] = totals.get(name, 0) + len(objects) / n * value
-        return totals
 
-    def back_off(self) -> str | None:
-        """Halve the objects that are worked on at once; see `BaseSystem`."""
-        if self.at_once is None or self.at_once == 1:
-            return None
-        self.at_once = (self.at_once + 1) // 2
-        return f"objects at once: {self.at_once}"
+        def terms(objects: slice) -> dict[str, Tensor]:
+            targets = slice(objects.start * k, objects.stop * k)
+            noising = None if drawn is None else training.Noising(*(values[targets] for values in drawn))
+            return self._losses(views.select(objects), noising, weights)
+
+        learned = [p for p in self.parameters() if p.requires_grad]
+        return mean_over_parts(terms, len(views.rgba), self.n_parts, learned)
 
     def _draw(self, latents: Float[Tensor, "B C h w"], step: int, micro_step: int) -> training.Noising:
         """Draw the noise of all target latents of a batch, whatever the parts it is worked on in."""
@@ -287,7 +273,7 @@ class Zero123FinetuneSystem(BaseSystem):
         """Return the unscaled latents of the first `n_views` views: cached, else encoded."""
         if views.latents is not None:
             return views.latents
-        parts = views.on_white()[:, :n_views].split(self.at_once or len(views.rgba))
+        parts = views.on_white()[:, :n_views].split(-(-len(views.rgba) // self.n_parts))
         return torch.cat([self.model.encode_image(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in parts])
 
     def on_before_zero_grad(self, optimizer: Any) -> None:
@@ -296,14 +282,14 @@ class Zero123FinetuneSystem(BaseSystem):
             self.average.update(self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the average, and how much fits into memory: other parts would round otherwise."""
+        """Add the average of the weights."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["weight_average"] = self.average.state_dict()
-        checkpoint["objects_at_once"] = self.at_once or 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the average up again."""
+        """Restore the average of the weights."""
+        super().on_load_checkpoint(checkpoint)
         self.average.load_state_dict(checkpoint["weight_average"])
-        self.at_once = checkpoint.get("objects_at_once") or None
 
     def configure_optimizers(self) -> Any:
         """Return what Lightning wants: one group per component, the projection's rate higher."""

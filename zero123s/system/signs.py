@@ -18,8 +18,6 @@ class Seen:
     opacity: Float[Tensor, "B H W 1"] | None = None
     mask: Float[Tensor, "B H W 1"] | None = None
     guidance_gradient: Float[Tensor, ""] | None = None
-    guidance_seconds: float = 0.0
-    """Time of its forward pass."""
 
 
 def vital_signs(

@@ -1,7 +1,6 @@
 """The Zero123 system: one supervised view (or several), random views judged by a guidance, one optimiser step."""
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -50,10 +49,6 @@ SLOTS = {
     "guidance": GUIDANCES,
     "exporter": EXPORTERS,
 }
-FIRST_SAMPLES, MIN_SAMPLES = 65536, 2048
-"""Samples at once when memory has run out for the first time, and at least."""
-AT_ONCE, LEARNED = "at_once", "guidance"
-"""Keys of checkpoints."""
 FOG_TERMS = frozenset({"orient", "sparsity", "opaque"})
 
 
@@ -165,14 +160,13 @@ class Zero123System(BaseSystem):
                     f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
                 )
         if self.loss_weights.ever("sds"):
+            self.memory_keys = ("data.random_camera.batch_size", "data.random_camera.height")
             check_novel_sizes(data, GUIDANCES.get(cfg.guidance_type).sees_squares)
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
         self.guidance_pictures: tuple[int, dict[str, torch.Tensor]] | None = None
         """Step and pictures of the last guidance evaluation, until a callback has taken them."""
         self._seen = Seen()
-        self.sample_chunk = 0
-        """Samples evaluated at once; 0 = all, until memory runs out."""
 
     # ------------------------------------------------------------ parts
 
@@ -212,7 +206,7 @@ class Zero123System(BaseSystem):
 
     def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:
         """Return the scene as renderer and exporter see it."""
-        return GeometryMaterialField(self.geometry, self.material, shading, generator, self.sample_chunk)
+        return GeometryMaterialField(self.geometry, self.material, shading, generator, self.n_parts)
 
     def render(
         self,
@@ -239,19 +233,16 @@ class Zero123System(BaseSystem):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how much is done at once: sums in other parts differ in their last bits."""
-        checkpoint[AT_ONCE] = {"samples": self.sample_chunk, "views": self.guidance.micro_batch if self.guidance else 0}
+        """Add what the guidance has learned."""
+        super().on_save_checkpoint(checkpoint)
         if self.guidance and (learned := self.guidance.state()):
-            checkpoint[LEARNED] = learned
+            checkpoint["guidance"] = learned
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up what `on_save_checkpoint` kept."""
-        at_once = checkpoint.get(AT_ONCE, {})
-        self.sample_chunk = at_once.get("samples", 0)
-        if self.guidance and at_once.get("views"):
-            self.guidance.micro_batch = at_once["views"]
-        if self.guidance and LEARNED in checkpoint:
-            self.guidance.load_state(checkpoint[LEARNED])
+        """Restore what the guidance had learned."""
+        super().on_load_checkpoint(checkpoint)
+        if self.guidance and "guidance" in checkpoint:
+            self.guidance.load_state(checkpoint["guidance"])
 
     def setup(self, stage: str) -> None:
         """Load the guidance when training begins."""
@@ -306,9 +297,8 @@ class Zero123System(BaseSystem):
         ratio = self.cfg.ambient_ratio_min + (1 - self.cfg.ambient_ratio_min) * draw
         shading = self.material.draw_shading(step, ratio, generator)
         out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
-        started = time.perf_counter()
+        self.guidance.n_parts = self.n_parts
         judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
-        self._seen.guidance_seconds = time.perf_counter() - started
         self.log("guidance/grad_norm", judged.grad_norm)
         self._seen.guidance_gradient = judged.grad_norm.detach()
         self.log("samples/novel", float(out.n_samples))
@@ -340,16 +330,6 @@ class Zero123System(BaseSystem):
         term = name.rsplit("/", 1)[-1]
         self.loss_weights.halvings[term] = self.loss_weights.halvings.get(term, 0) + times
         return True
-
-    def back_off(self) -> str | None:
-        """Halve the views that the guidance and the samples that the field work on at once; see `BaseSystem`."""
-        guided = self.guidance.back_off() if self.guidance else None
-        smaller = max(MIN_SAMPLES, (self.sample_chunk or 2 * FIRST_SAMPLES) // 2)
-        words = [guided] if guided else []
-        if smaller != self.sample_chunk:
-            self.sample_chunk = smaller
-            words.append(f"samples in the field at once: {smaller}")
-        return ", ".join(words) or None
 
     # ------------------------------------------------------------ results
 

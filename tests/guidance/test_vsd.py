@@ -20,10 +20,10 @@ from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import parse_model_config, read_model_config
 from zero123s.diffusion.shared import sharing_networks
 from zero123s.errors import CheckpointError, MissingDependencyError
-from zero123s.guidance import variational
-from zero123s.guidance.options import step_weight
+from zero123s.guidance import vsd
+from zero123s.guidance.sds import step_weight
 from zero123s.guidance.stable_diffusion import StableDiffusionGuidance
-from zero123s.guidance.variational import float32_copy
+from zero123s.guidance.vsd import VSD, float32_copy
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import ReferenceView
@@ -71,7 +71,7 @@ def judge(guide, step=0, n=5, generator=None):
 
 
 def taught(checkpoint, **settings):
-    """A guidance whose phi has learned three steps."""
+    """A guidance whose adapters have learned three steps."""
     guide = guidance(checkpoint, **settings)
     for step in range(3):
         judge(guide, step)
@@ -91,19 +91,19 @@ def relative(a, b):
     [({}, 1e-5), ({"fast": False}, 1e-5), ({"channels_last": True}, 1e-5), ({"dtype": "bf16"}, 0.05), ({"micro_batch": 2}, 1e-5)],
     ids=str,
 )  # fmt: skip
-def test_an_untrained_phi_is_the_denoiser(checkpoint, settings, most):
+def test_untrained_adapters_predict_as_the_denoiser(checkpoint, settings, most):
     """At scale 1 both networks say the same, so VSD's gradient is nothing, where SDS's is something."""
     sds = judge(guidance(checkpoint, variant="sds", guidance_scale=1.0, **settings))[0].grad_norm
     guide = guidance(checkpoint, guidance_scale=1.0, **settings)
     assert float(judge(guide)[0].grad_norm) < most * float(sds)
-    assert float(judge(guide, 1)[0].grad_norm) > 1e-3 * float(sds), "phi has learned a step, and says something else"
+    assert float(judge(guide, 1)[0].grad_norm) > 1e-3 * float(sds), "the adapters have learned a step"
 
 
 def merged(guide):
     """The model's own denoiser with the products of the adapters added to its weights by hand."""
     unet = copy.deepcopy(guide.model.unet)
     adapted = 0
-    for name, module in guide.phi.unet.named_modules():
+    for name, module in guide.variant.score.unet.named_modules():
         if hasattr(module, "lora_A"):
             a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
             weight = unet.get_submodule(name).weight
@@ -141,12 +141,12 @@ def test_the_gradient_is_the_formula(checkpoint, weighting):
     torch.testing.assert_close(out.grad_norm, expected.norm(), rtol=1e-4, atol=0)
 
 
-def test_phi_is_told_the_camera(checkpoint, monkeypatch):
+def test_the_adapted_copy_is_conditioned_on_the_camera(checkpoint, monkeypatch):
     guide, told = guidance(checkpoint), []
     method = Zero123Model.predict_noise
 
     def record(self, latents, t, context, concat, *, unet=None):
-        if unet is guide.phi.unet:
+        if unet is guide.variant.score.unet:
             told.append((context, concat))
         return method(self, latents, t, context, concat, unet=unet)
 
@@ -174,22 +174,26 @@ def test_sds_is_as_it_was(checkpoint):
     loss = 0.5 * (latents - (latents - wanted).detach()).square().sum() / 5
     assert torch.equal(grad, torch.autograd.grad(loss, rgb)[0])
     assert torch.equal(out.loss, loss)
-    assert guide.phi is None
+    assert not isinstance(guide.variant, VSD)
     assert guide.state() == {}
 
 
-# ---------------------------------------------------------------- what phi learns
+# ---------------------------------------------------------------- what the adapters learn
 
 
-def test_phi_learns_the_renderings_and_the_prior_stays(checkpoint):
+def test_adapters_learn_the_renderings_and_the_prior_stays(checkpoint):
     with sharing_networks():
         guide = guidance(checkpoint)
         before = {name: tensor.clone() for name, tensor in guide.model.state_dict().items()}
         latents = guide.encode(renderings(), torch.zeros(5, 4, 8, 8))
         condition, losses = guide.condition(CAMERAS), []
         for step in range(60):
-            guide.phi.begin(step, CAMERAS)
-            losses.append(guide.phi.learn(latents, condition, *guide.phi.draw(latents.shape, seeded(step % 3))))
+            guide.variant.begin(step, CAMERAS)
+            losses.append(
+                guide.variant.score.accumulate(
+                    latents, condition, *guide.variant.score.draw(latents.shape, seeded(step % 3))
+                )
+            )
         assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
 
         other = guidance(checkpoint, variant="sds")
@@ -206,17 +210,17 @@ def test_phi_learns_the_renderings_and_the_prior_stays(checkpoint):
 def test_adapters_are_float32_whatever_the_model_is(checkpoints, dtype):
     guide = guidance(checkpoints["v"], dtype=dtype)
     assert {p.dtype for p in guide.model.unet.parameters()} == {torch.bfloat16 if dtype == "bf16" else torch.float16}
-    assert {p.dtype for p in guide.phi.unet.parameters()} == {torch.float32}
+    assert {p.dtype for p in guide.variant.score.unet.parameters()} == {torch.float32}
     judge(guide)
-    assert all(bool(p.grad.isfinite().all()) for p in guide.phi.learned.values() if p.grad is not None)
+    assert all(bool(p.grad.isfinite().all()) for p in guide.variant.score.adapters.values() if p.grad is not None)
     assert {v.dtype for v in guide.state()["adapters"].values()} == {torch.float32}
 
 
 def test_a_float32_denoiser_lies_in_memory_once(checkpoints):
     guide = guidance(checkpoints["v"])
     own = {p.data_ptr() for p in guide.model.unet.parameters()}
-    added = [name for name, p in guide.phi.unet.named_parameters() if p.data_ptr() not in own]
-    assert added == list(guide.phi.learned)
+    added = [name for name, p in guide.variant.score.unet.named_parameters() if p.data_ptr() not in own]
+    assert added == list(guide.variant.score.adapters)
 
 
 def test_a_compiled_denoiser_is_copied_as_it_was_before():
@@ -229,18 +233,18 @@ def test_a_compiled_denoiser_is_copied_as_it_was_before():
 
 
 def gathered(guide):
-    return {name: p.grad.clone() for name, p in guide.phi.learned.items() if p.grad is not None}
+    return {name: p.grad.clone() for name, p in guide.variant.score.adapters.items() if p.grad is not None}
 
 
 def test_mixed_precision_does_not_reach_what_is_learned(checkpoints):
     guide = taught(checkpoints["v"])
     latents, condition = torch.randn(2, 4, 8, 8, generator=seeded()), guide.condition(CAMERAS.select(slice(0, 2)))
-    draws = guide.phi.draw(latents.shape, seeded(1))
-    guide.phi.learn(latents, condition, *draws)
+    draws = guide.variant.score.draw(latents.shape, seeded(1))
+    guide.variant.score.accumulate(latents, condition, *draws)
     plain = gathered(guide)
-    guide.phi.optimizer.zero_grad()
+    guide.variant.score.optimizer.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
-        guide.phi.learn(latents, condition, *draws)
+        guide.variant.score.accumulate(latents, condition, *draws)
     assert all(torch.equal(grad, plain[name]) for name, grad in gathered(guide).items())
 
 
@@ -250,7 +254,7 @@ def test_what_is_not_finite_is_not_learned_and_told(checkpoints, caplog):
     guide(torch.full((1, 24, 24, 3), float("nan")), CAMERAS.select(slice(0, 1)), 3, seeded())
     with caplog.at_level(logging.WARNING):
         after = guide.state()
-    assert "step 3: what VSD's phi would learn is not finite" in caplog.text
+    assert "the gradient of VSD's adapters is not finite; their step was skipped" in caplog.text
     assert all(torch.equal(after["adapters"][name], before["adapters"][name]) for name in before["adapters"])
     assert bool(judge(guide, 4)[1].isfinite().all())
 
@@ -286,8 +290,7 @@ def test_a_step_done_again_is_learned_once(checkpoints):
     """Memory that runs out behind the guidance makes the step begin anew, in smaller parts."""
     short, plenty = taught(checkpoints["v"]), taught(checkpoints["v"])
     judge(short, 3)
-    assert short.back_off() == "views through the guidance at once: 3"
-    plenty.micro_batch = 3
+    short.n_parts = plenty.n_parts = 2
     for step in (3, 4):
         assert torch.equal(judge(short, step)[1], judge(plenty, step)[1])
     a, b = short.state(), plenty.state()
@@ -295,29 +298,27 @@ def test_a_step_done_again_is_learned_once(checkpoints):
     assert all(torch.equal(a["adapters"][name], b["adapters"][name]) for name in a["adapters"])
 
 
-def test_accumulated_batches_are_one_step_and_none_counts_twice(checkpoints):
-    plenty, short = taught(checkpoints["v"]), taught(checkpoints["v"])
+def test_accumulated_batches_are_one_step(checkpoints):
+    guide = taught(checkpoints["v"])
     sums = []
-    for guide, batches in ((plenty, (2, 3)), (short, (2, 2, 3, 3))):  # so many views; each batch is done again
-        for n in batches:
-            judge(guide, 3, n)
-            sums.append(gathered(guide))
-    first, both, *_, done_again = sums
+    for n in (2, 3):  # views
+        judge(guide, 3, n)
+        sums.append(gathered(guide))
+    first, both = sums
     assert any(not torch.equal(both[name], first[name]) for name in first)
-    assert all(torch.equal(done_again[name], both[name]) for name in both)
-    assert updates(plenty.state()) == updates(short.state()) == {4}
+    assert updates(guide.state()) == {4}
 
 
 def test_several_processes_learn_what_one_learns(checkpoints, monkeypatch):
     """Each has half of the views, and all of them the mean of the gradients; the sum over processes is a stand-in."""
     one, ours, theirs = (taught(checkpoints["v"]) for _ in range(3))
     latents, cameras = torch.randn(4, 4, 8, 8, generator=seeded()), CAMERAS.select(slice(0, 4))
-    t, noise = one.phi.draw(latents.shape, seeded(1))
+    t, noise = one.variant.score.draw(latents.shape, seeded(1))
     for guide, part in ((one, slice(0, 4)), (ours, slice(0, 2)), (theirs, slice(2, 4))):
-        guide.phi.learn(latents[part], guide.condition(cameras.select(part)), t[part], noise[part])
+        guide.variant.score.accumulate(latents[part], guide.condition(cameras.select(part)), t[part], noise[part])
     learned = one.state()["adapters"]
     others = iter(gathered(theirs).values())
-    monkeypatch.setattr(variational, "world_size", lambda: 2)
+    monkeypatch.setattr(vsd, "world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda grad: grad.add_(next(others)))
     mean = ours.state()["adapters"]
     monkeypatch.undo()
@@ -348,7 +349,7 @@ def test_another_rank_is_refused_and_another_rate_is_taken(checkpoints):
         guidance(checkpoints["v"], lora_rank=8).load_state(state)
     slower = guidance(checkpoints["v"], lora_lr=1e-5)
     slower.load_state(state)
-    assert [group["lr"] for group in slower.phi.optimizer.param_groups] == [1e-5]
+    assert [group["lr"] for group in slower.variant.score.optimizer.param_groups] == [1e-5]
     guidance(checkpoints["v"], variant="sds").load_state(state)  # an override may switch it off
 
 

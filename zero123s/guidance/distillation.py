@@ -1,0 +1,330 @@
+"""Score distillation: rendered views in, noise added, and the error of the predicted noise as their gradient.
+
+`ScoreDistillation` is the loop that all guidances by a latent diffusion model share; guidance/zero123.py and
+guidance/stable_diffusion.py say how their model encodes and conditions. What the gradient is made of is a `Variant`:
+SDS here, VSD in vsd.py. A further one is a class with one method, under `@variant`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from zero123s.config.options import option
+from zero123s.config.schedule import Schedule
+from zero123s.errors import ConfigError
+from zero123s.guidance.base import BaseGuidance
+from zero123s.guidance.sds import (
+    annealed_timesteps,
+    loss_with_gradient,
+    sample_timesteps,
+    sds_loss,
+    weighted_gradient,
+)
+from zero123s.ops.sections import section
+from zero123s.registry import nearest
+from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
+
+Condition = tuple[Tensor, ...]
+"""What a model's `predict_noise` takes after the timestep, one row per view."""
+
+
+@dataclass
+class DistillationConfig:
+    """Settings of every guidance by score distillation."""
+
+    min_step_percent: Any = option(0.02, low=0.0, high=1.0, schedule=True)
+    """Smallest noise level as a share of the schedule; number or schedule."""
+    max_step_percent: Any = option(0.98, low=0.0, high=1.0, schedule=True)
+    """Largest noise level; number or schedule."""
+    timesteps: str = option("uniform", choices=("uniform", "linear", "sqrt"))
+    """"uniform": drawn anew for every view; "linear" and "sqrt": from the largest to the smallest over anneal_steps."""
+    anneal_steps: int = option(10000, low=1)
+    """Steps over which "linear" and "sqrt" come down."""
+    weighting: str = option("sds", choices=("sds", "uniform", "fantasia3d"))
+    """w(t): 1 - a_t, 1, or sqrt(a_t) (1 - a_t)."""
+    grad_normalize: bool = False
+    """Divide every view's gradient by its norm, as classifier-free scales of 100 need at changing noise levels."""
+    grad_clip: Any = option(None, low=0.0, schedule=True)
+    """Largest absolute latent gradient; number, schedule, or None."""
+    micro_batch: int = option(0, low=0)
+    """Views that go through the networks at once, to save memory; same gradients; 0 = the whole batch."""
+    variant: str = "sds"
+    """"sds": compare the predicted noise with the added noise; "vsd": with the prediction of a low-rank copy of the denoiser
+    that is trained on the present renderings (ProlificDreamer)."""
+    lora_rank: int = option(4, low=1)
+    """VSD: rank of that copy's adapters."""
+    lora_lr: float = option(1e-4, above=0.0)
+    """VSD: its learning rate."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            known = sorted(VARIANTS)
+            raise ConfigError(
+                f"system.guidance.variant: '{self.variant}' is not known.{nearest(self.variant, known)} Known: "
+                f"{', '.join(known)}."
+            )
+        low = Schedule(self.min_step_percent, "system.guidance.min_step_percent")
+        high = Schedule(self.max_step_percent, "system.guidance.max_step_percent")
+        # Both are straight between their points, so a crossing shows at one of them.
+        for step, _ in low.points + high.points:
+            if low(step) > high(step):
+                raise ConfigError(
+                    f"system.guidance.min_step_percent is {low(step):g} at step {step}, above max_step_percent {high(step):g}."
+                )
+
+
+class DiffusionModel(Protocol):
+    """What score distillation needs of a latent diffusion model."""
+
+    alphas_cumprod: Tensor
+    n_timesteps: int
+    latent_channels: int
+    latent_size: int
+    unet: Any
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return sqrt(a_t) latents + sqrt(1 - a_t) noise."""
+        ...
+
+    def predict_noise(self, latents: Tensor, t: Tensor, *condition: Tensor, unet: nn.Module | None = None) -> Tensor:
+        """Return the noise in noisy latents as a denoiser (default: the model's own) predicts it."""
+        ...
+
+
+class Draws(NamedTuple):
+    """The random numbers of a step, one row per view, drawn for the whole batch whatever the parts it is computed in."""
+
+    posterior_noise: Float[Tensor, "B C h w"]
+    t: Int[Tensor, "B"]
+    noise: Float[Tensor, "B C h w"]
+
+
+@dataclass(frozen=True)
+class NoisedViews:
+    """Views that go through the networks together: their latents without a graph, noised to timestep t."""
+
+    latents: Float[Tensor, "B C h w"]
+    noise: Float[Tensor, "B C h w"]
+    t: Int[Tensor, "B"]
+    noised: Float[Tensor, "B C h w"]
+    condition: Condition
+    extra: tuple[Tensor, ...]
+    """What `Variant.draw` returned, the rows of these views."""
+    share: float
+    """These views as a share of the batch."""
+
+
+class Variant:
+    """How score distillation turns noise predictions into a gradient; the base class of all variants.
+
+    Args:
+        guidance: whose model predicts.
+        cfg: its settings.
+    """
+
+    @classmethod
+    def check(cls) -> None:
+        """Raise UserError where a package that the variant needs is missing; loads nothing."""
+
+    def __init__(self, guidance: "ScoreDistillation", cfg: DistillationConfig) -> None:
+        self.guidance = guidance
+
+    def begin(self, step: int, cameras: Cameras) -> None:
+        """Prepare for a batch of global step `step`; called again where a step that ran out of memory is repeated."""
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return further random numbers for latents of shape (B, C, h, w), one row per view."""
+        return ()
+
+    def residual(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
+        """Return the latents' gradient before its weight w(t); called without autograd."""
+        raise NotImplementedError(f"{type(self).__name__} must define residual().")
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learned, for the checkpoint."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned; raises CheckpointError where it does not fit."""
+
+
+VARIANTS: dict[str, type[Variant]] = {}
+
+
+def variant(name: str) -> Callable[[type[Variant]], type[Variant]]:
+    """Register a variant under its name in `system.guidance.variant`."""
+
+    def decorate(cls: type[Variant]) -> type[Variant]:
+        VARIANTS[name] = cls
+        return cls
+
+    return decorate
+
+
+@variant("sds")
+class SDS(Variant):
+    """Score Distillation Sampling (DreamFusion, eq. 3): predicted minus added noise."""
+
+    def residual(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
+        """Return eps_guided(x_t) - eps."""
+        guided = self.guidance.guided_noise(views.noised, views.t, views.condition)
+        return guided.to(views.latents) - views.noise
+
+
+class ScoreDistillation(BaseGuidance):
+    """Base class of guidances by a latent diffusion model.
+
+    A subclass sets `model` and defines `encode`, `decode`, `condition` and `unconditional`. Its `Config` inherits
+    `DistillationConfig` and has a `guidance_scale`.
+    """
+
+    cfg: Any
+    model: DiffusionModel
+    sees_squares = True
+
+    def __init__(self, cfg: Any, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
+        super().__init__(cfg, reference, device)
+        self.min_percent = Schedule(cfg.min_step_percent, "system.guidance.min_step_percent")
+        self.max_percent = Schedule(cfg.max_step_percent, "system.guidance.max_step_percent")
+        self.grad_clip = None if cfg.grad_clip is None else Schedule(cfg.grad_clip, "system.guidance.grad_clip")
+        self.model = self.load_model()
+        self.variant = VARIANTS[cfg.variant](self, cfg)
+
+    # ------------------------------------------------------------ what a subclass defines
+
+    def load_model(self) -> Any:
+        """Return the frozen diffusion model; raises CheckpointError."""
+        raise NotImplementedError(f"{type(self).__name__} must define load_model().")
+
+    def encode(
+        self, comp_rgb: Float[Tensor, "B H W 3"], posterior_noise: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B C h w"]:
+        """Return scaled latents of rendered views, sampled from the posterior; differentiable."""
+        raise NotImplementedError(f"{type(self).__name__} must define encode().")
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        """Return images in [0, 1] of scaled latents."""
+        raise NotImplementedError(f"{type(self).__name__} must define decode().")
+
+    def condition(self, cameras: Cameras) -> Condition:
+        """Return the condition of every view."""
+        raise NotImplementedError(f"{type(self).__name__} must define condition().")
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """Return the condition of the unconditional branch of classifier-free guidance, of the same shapes."""
+        raise NotImplementedError(f"{type(self).__name__} must define unconditional().")
+
+    # ------------------------------------------------------------ the step
+
+    def __call__(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+    ) -> GuidanceOutput:
+        """Return the loss of rendered views; its gradient reaches `comp_rgb` through the encoder.
+
+        With micro-batches every part goes through the encoder and back before the next one: the memory of one part.
+        """
+        cameras = cameras.to(self.device)
+        batch = len(cameras)
+        self.variant.begin(step, cameras)
+        draws = self.draw(batch, step, generator)
+        extra = self.variant.draw(tuple(draws.noise.shape), generator)
+        size = min(self.cfg.micro_batch or batch, -(-batch // self.n_parts))
+        if size >= batch:
+            latents, grad = self._gradient(comp_rgb, cameras, draws, extra, step, 1.0)
+            return GuidanceOutput(loss=sds_loss(latents, grad), grad_norm=grad.norm(), timesteps=draws.t)
+        image_grads, norms = [], []
+        for start in range(0, batch, size):
+            part = slice(start, start + size)
+            rgb = comp_rgb[part].detach().requires_grad_()
+            drawn, more = Draws(*(x[part] for x in draws)), tuple(x[part] for x in extra)
+            with torch.enable_grad():
+                latents, grad = self._gradient(rgb, cameras.select(part), drawn, more, step, len(rgb) / batch)
+            image_grads.append(torch.autograd.grad(latents, rgb, grad / batch)[0])
+            norms.append(grad.norm())
+        norm = torch.stack(norms).norm()
+        loss = loss_with_gradient(comp_rgb, torch.cat(image_grads), 0.5 * norm.square() / batch)
+        return GuidanceOutput(loss=loss, grad_norm=norm, timesteps=draws.t)
+
+    def draw(self, batch: int, step: int, generator: torch.Generator) -> Draws:
+        """Return the random numbers of global step `step`."""
+        shape = (batch, self.model.latent_channels, self.model.latent_size, self.model.latent_size)
+        posterior_noise = torch.randn(shape, generator=generator).to(self.device)
+        t = self.timesteps(batch, step, generator).to(self.device)
+        return Draws(posterior_noise, t, torch.randn(shape, generator=generator).to(self.device))
+
+    def timesteps(self, batch: int, step: int, generator: torch.Generator) -> Int[Tensor, "B"]:
+        """Return the timestep of every view, drawn or annealed."""
+        levels = (batch, self.min_percent(step), self.max_percent(step), self.model.n_timesteps)
+        if self.cfg.timesteps == "uniform":
+            return sample_timesteps(*levels, generator)
+        return annealed_timesteps(*levels, min(1.0, step / self.cfg.anneal_steps), self.cfg.timesteps)
+
+    def _gradient(
+        self,
+        comp_rgb: Float[Tensor, "B H W 3"],
+        cameras: Cameras,
+        draws: Draws,
+        extra: tuple[Tensor, ...],
+        step: int,
+        share: float,
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """Return the views' latents, with their graph, and the gradient with respect to them."""
+        with section("guidance: encode"):
+            latents = self.encode(comp_rgb, draws.posterior_noise)
+        noise = draws.noise.to(latents)
+        with torch.no_grad(), section("guidance: network"):
+            noised = self.model.add_noise(latents, noise, draws.t)
+            condition = self.condition(cameras)
+            views = NoisedViews(latents.detach(), noise, draws.t, noised, condition, extra, share)
+            residual = self.variant.residual(views)
+        clip = None if self.grad_clip is None else self.grad_clip(step)
+        alphas = self.model.alphas_cumprod[draws.t].to(latents)
+        return latents, weighted_gradient(residual, alphas, self.cfg.weighting, self.cfg.grad_normalize, clip)
+
+    def predict(
+        self, noised: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """Return the unconditional and the conditional noise prediction, by one call of the network."""
+        both = [torch.cat([u, c]) for u, c in zip(self.unconditional(condition), condition, strict=True)]
+        uncond, cond = self.model.predict_noise(noised.repeat(2, 1, 1, 1), t.repeat(2), *both).chunk(2)
+        return uncond, cond
+
+    def guided_noise(
+        self, noised: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition
+    ) -> Float[Tensor, "B C h w"]:
+        """Return the prediction under classifier-free guidance, eps_u + scale (eps_c - eps_u)."""
+        scale = self.cfg.guidance_scale
+        if scale == 1:
+            return self.model.predict_noise(noised, t, *condition)
+        uncond, cond = self.predict(noised, t, condition)
+        return uncond + scale * (cond - uncond)
+
+    # ------------------------------------------------------------ images and state
+
+    @torch.no_grad()
+    def evaluate(
+        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, "B h w 3"]]:
+        """Return the rendered, noised and one-step denoised views as the network sees them."""
+        cameras = cameras.to(self.device)
+        posterior_noise, t, noise = self.draw(len(cameras), step, generator)
+        latents = self.encode(comp_rgb, posterior_noise)
+        noised = self.model.add_noise(latents, noise.to(latents), t)
+        noise_pred = self.guided_noise(noised, t, self.condition(cameras))
+        alpha = self.model.alphas_cumprod[t].to(latents)[:, None, None, None]
+        denoised = (noised - (1 - alpha).sqrt() * noise_pred) / alpha.sqrt()
+        images = {"rendered": latents, "noised": noised, "denoised": denoised}
+        return {name: self.decode(z).permute(0, 2, 3, 1) for name, z in images.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return what the variant has learned."""
+        return self.variant.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what the variant had learned; raises CheckpointError where it does not fit."""
+        if state:
+            self.variant.load_state(state)
