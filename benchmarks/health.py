@@ -37,7 +37,7 @@ def main() -> None:
     system = plan.build(prepare=False)
     for parameter in system.parameters():
         parameter.grad = torch.rand_like(parameter)
-    health = Health(plan.experiment.health, Path("."))
+    health = Health(plan.experiment.health)
     strategy = SimpleNamespace(reduce_boolean_decision=lambda finite: finite)
     trainer = SimpleNamespace(precision="32-true", world_size=1, strategy=strategy, global_step=1)
     optimizer = SimpleNamespace(param_groups=[{"params": list(system.parameters())}])

@@ -21,7 +21,8 @@ import trimesh
 from zero123s.config.experiment import ExperimentConfig
 from zero123s.errors import OutputError
 from zero123s.mesh.unwrap import UnwrapOptions, unwrap
-from zero123s.run.folder import find_checkpoint, run_path
+from zero123s.run.folder import run_path
+from zero123s.run.resume import find_checkpoint
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
 

@@ -7,21 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
+import tiny_system
 from hypothesis import given
 from hypothesis import strategies as st
 
 from zero123s.config.experiment import ExperimentConfig
 from zero123s.errors import ConfigError, OutputError
 from zero123s.run.folder import (
-    find_checkpoint,
+    new_run_dir,
     read_run_record,
-    remember_as_last,
-    require_checkpoint,
     run_path,
     shell_safe,
     write_run_record,
 )
 from zero123s.run.provenance import environment, git_state
+from zero123s.run.resume import find_checkpoint, remember_as_last, require_checkpoint
 from zero123s.runtime.files import replacing
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -108,3 +108,37 @@ def test_resume_finds_the_newest_run_and_lists_what_there_is(tmp_path):
     with pytest.raises(ConfigError, match=r"--export needs resume=.*there are"):
         require_checkpoint(experiment, "export")
     assert require_checkpoint(experiment, "train") is None
+
+
+def test_runs_that_start_in_the_same_second_each_get_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("zero123s.run.folder.datetime", _OneMoment)
+    words = ("use_timestamp=true", "system.seconds_per_step=0.05")
+    with ThreadPoolExecutor(4) as pool:
+        codes = list(pool.map(lambda n: tiny_system.launch(tmp_path / f"{n}", *words, out=tmp_path / "out"), range(4)))
+    assert codes == [0] * 4
+    names = sorted(p.name for p in (tmp_path / "out" / "tiny").iterdir() if p.is_dir())
+    assert names == [f"run@20240102-030405{suffix}" for suffix in ("", "-2", "-3", "-4")]
+    assert all((tmp_path / "out" / "tiny" / name / "ckpts" / "last.ckpt").is_file() for name in names)
+
+
+class _OneMoment(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2024, 1, 2, 3, 4, 5)
+
+
+def test_a_folder_made_for_a_run_that_cannot_begin_goes_again(tmp_path):
+    experiment = ExperimentConfig(name="n", exp_root_dir=str(tmp_path / "a" / "b"))
+
+    def fail(write):
+        with new_run_dir(experiment) as folder:
+            if write:
+                (folder / "input.png").touch()
+            raise ConfigError("no such model")
+
+    with pytest.raises(ConfigError):
+        fail(write=False)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError):
+        fail(write=True)
+    assert len(list(tmp_path.rglob("input.png"))) == 1, "what was written is kept"

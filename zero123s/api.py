@@ -19,8 +19,9 @@ from zero123s.images.io import read_image, write_png_atomic
 from zero123s.mesh.readers import SUFFIXES, read_mesh
 from zero123s.preprocess.intake import prepare as prepare_photo
 from zero123s.preprocess.segment import THRESHOLD
-from zero123s.run.folder import find_checkpoint, read_run_record, run_path
+from zero123s.run.folder import read_run_record
 from zero123s.run.plan import plan_run
+from zero123s.run.resume import find_checkpoint, run_dir_for
 from zero123s.run.runner import Runner
 from zero123s.structures import Mesh
 
@@ -78,15 +79,16 @@ def image_to_mesh(
         RunInterrupted: the callback returned False, or a signal came; says where to go on.
     """
     words = override_words(overrides)
+    pixels = None if image is None or isinstance(image, str | Path) else rgba_of(image)
     if image is not None:
-        words.append(f"data.image_path={json.dumps(str(image) if isinstance(image, str | Path) else UNSAVED)}")
+        words.append(f"data.image_path={json.dumps(str(image) if pixels is None else UNSAVED)}")
     _, plan = plan_run(find_file(config) or config, words, profile)
     experiment = plan.experiment
     checkpoint = find_checkpoint(experiment.resume, experiment) if experiment.resume else None
-    out_dir = checkpoint.resolve().parent.parent if checkpoint else run_path(experiment)
-    if image is not None and not isinstance(image, str | Path):
-        experiment.data.image_path = str(write_png_atomic(out_dir / "input_rgba.png", rgba_of(image)))
-    return run_plan(plan, out_dir, checkpoint, callback, gpu)
+    with run_dir_for(checkpoint, experiment) as out_dir:
+        if pixels is not None:
+            experiment.data.image_path = str(write_png_atomic(out_dir / "input_rgba.png", pixels))
+        return run_plan(plan, out_dir, checkpoint, callback, gpu)
 
 
 def run_plan(

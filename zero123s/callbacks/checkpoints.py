@@ -1,19 +1,62 @@
 """Checkpoints that are whole or not there, and that hold everything a resumed run needs."""
 
+import os
 import random
+import shutil
 import zipfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
+from zero123s.config.experiment import CheckpointConfig
 from zero123s.errors import CheckpointError
 from zero123s.runtime.files import replacing
 
 STATES = "random_states"
+RUN = "run"
+LAST = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which run writes, kept in its checkpoints and in run.json."""
+
+    run_id: str
+    """Random digits, drawn when the run starts at step 0."""
+    session: int
+    """How often the run has been started, counted from 1: what a later session wrote is newer, whatever its step."""
+
+
+@dataclass(frozen=True)
+class CheckpointHead:
+    """What a checkpoint says of itself without its weights."""
+
+    path: Path
+    step: int
+    run_id: str | None
+    """None: written before runs had an identity."""
+    session: int
+
+
+def read_head(path: Path) -> CheckpointHead:
+    """Read a checkpoint's step and run, without its weights; raises CheckpointError for a damaged or foreign file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        run = state.get(RUN) or {}
+        return CheckpointHead(path, int(state["global_step"]), run.get("run_id"), int(run.get("session", 0)))
+    except Exception as error:  # a cut archive, a foreign pickle, another content: each fails in a way of its own
+        raise CheckpointError(f"'{path}' is no readable checkpoint of a run ({type(error).__name__}).") from error
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder by name; no half-written ones, no dangling links, no hidden companions."""
+    return sorted(p for p in folder.glob("*.ckpt") if p.is_file() and not p.name.startswith("."))
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -68,6 +111,101 @@ def check_checksums(path: Path) -> None:
             f"The checkpoint '{path}' is damaged: the checksum of its record '{damaged}' is wrong; an earlier one may "
             f"lie beside it in {path.parent}."
         )
+
+
+class Checkpoints(Checkpoint):
+    """Writes `last.ckpt`, always replaced, and the newest checkpoints under the name of their step.
+
+    Lightning's ModelCheckpoint counts `last-v1.ckpt`, `last-v2.ckpt` up where a file of that name is none of its own, as
+    after a run folder was moved.
+
+    Args:
+        folder: where they go.
+        cfg: how often, and how many are kept.
+        identity: the run, written into each.
+        resumed: the checkpoint that this process goes on from; never deleted by it.
+    """
+
+    def __init__(self, folder: Path, cfg: CheckpointConfig, identity: RunIdentity, resumed: Path | None = None) -> None:
+        self.folder = folder
+        self.cfg = cfg
+        self.identity = identity
+        self.resumed = resumed
+        self.latest = resumed
+        """The newest good checkpoint of this run, to go back to."""
+        self._step = 0
+        self._by_step: dict[Path, int] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take stock of what earlier sessions have left."""
+        # Of several processes, the main one's folder counts.
+        self.folder, self.latest = trainer.strategy.broadcast((self.folder, self.latest))
+        self._step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        for half in self.folder.glob(".*.ckpt.part"):
+            half.unlink(missing_ok=True)
+        for path in checkpoint_files(self.folder):
+            if path.name != LAST and path != self.resumed and (step := self._own_step(path)) is not None:
+                self._by_step[path] = step
+
+    def _own_step(self, path: Path) -> int | None:
+        """Return the step of an earlier checkpoint of this run; None for one of another run, or of a later step."""
+        try:
+            head = read_head(path)
+        except CheckpointError:
+            return None
+        return head.step if head.run_id == self.identity.run_id and head.step <= self._step else None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add which run this is."""
+        checkpoint[RUN] = asdict(self.identity)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Save at every n-th step, once."""
+        step = trainer.global_step
+        if step == self._step or step % self.cfg.every_n_train_steps:
+            return
+        self._step = step
+        if self.cfg.save_top_k:
+            named = self.folder / f"epoch={trainer.current_epoch}-step={step}.ckpt"
+            trainer.save_checkpoint(named)
+            self.latest = named
+            self._by_step[named] = step
+        if self.cfg.save_last == "link" and self.cfg.save_top_k:
+            if trainer.is_global_zero:
+                _replace_by_link(self.folder / LAST, named.name)
+        elif self.cfg.save_last:
+            self.save_last(trainer)
+        self._delete_old(trainer)
+
+    def save_last(self, trainer: pl.Trainer) -> None:
+        """Write the present state as last.ckpt."""
+        trainer.save_checkpoint(self.folder / LAST)
+        self.latest = self.folder / LAST
+
+    def _delete_old(self, trainer: pl.Trainer) -> None:
+        if self.cfg.save_top_k < 0:
+            return
+        by_age = sorted(self._by_step, key=lambda path: self._by_step[path])
+        for path in by_age[: max(0, len(by_age) - self.cfg.save_top_k)]:
+            del self._by_step[path]
+            trainer.strategy.remove_checkpoint(path)
+
+
+def _replace_by_link(path: Path, target: str) -> None:
+    """Make `path` a link to a file beside it, a copy where links are impossible; what was there stays until then."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.symlink(target, temporary)
+    except OSError:
+        with replacing(path) as copy, open(path.with_name(target), "rb") as file:
+            shutil.copyfileobj(file, copy)
+    else:
+        os.replace(temporary, path)
 
 
 class RandomStates(pl.Callback):

@@ -2,13 +2,12 @@
 
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from zero123s.callbacks.checkpoints import AtomicCheckpointIO
+from zero123s.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from zero123s.callbacks.signs import Watch
 from zero123s.config.experiment import HealthConfig
 from zero123s.errors import RunLostError
@@ -21,12 +20,10 @@ class Health(pl.Callback):
 
     Args:
         cfg: the thresholds.
-        out_dir: the run folder, where the last checkpoint lies.
     """
 
-    def __init__(self, cfg: HealthConfig, out_dir: Path) -> None:
+    def __init__(self, cfg: HealthConfig) -> None:
         self.cfg = cfg
-        self.checkpoint = out_dir / "ckpts" / "last.ckpt"
         self.watch = Watch(cfg)
         self.failures: list[int] = []
         self.halvings: dict[str, int] = {}
@@ -56,7 +53,6 @@ class Health(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Halve again what was halved before the run was resumed; rates came back with the optimiser."""
-        self.checkpoint = trainer.strategy.broadcast(self.checkpoint)  # of several processes, the main one's folder
         for name, times in self.halvings.items():
             if name != "learning rate":
                 pl_module.halve_loss(name, times)
@@ -118,12 +114,13 @@ class Health(pl.Callback):
 
     def _restore(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Go back to the weights and moments of the last checkpoint, keeping the step and the rates of now."""
-        if not self.checkpoint.is_file():
+        checkpoint = next(c.latest for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
+        if checkpoint is None or not checkpoint.is_file():
             raise RunLostError(
                 f"stopped at step {trainer.global_step}: the weights are not finite, and there is no checkpoint to go "
                 "back to yet; lower system.optimizer.args.lr, or checkpoint.every_n_train_steps to have one earlier."
             )
-        state = AtomicCheckpointIO().load_checkpoint(self.checkpoint)
+        state = AtomicCheckpointIO().load_checkpoint(checkpoint)
         pl_module.load_state_dict(state["state_dict"])
         for optimizer, kept in zip(trainer.optimizers, state["optimizer_states"], strict=True):
             rates = [group["lr"] for group in optimizer.param_groups]

@@ -13,6 +13,7 @@ from zero123s.config.load import read_overrides
 from zero123s.errors import ConfigError
 from zero123s.registry import nearest
 from zero123s.run.folder import shell_safe
+from zero123s.runtime.files import user_path
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 COMPANIONS = ("_depth", "_normal", "_steps")
@@ -56,7 +57,7 @@ def read_items(source: Path) -> list[Item]:
         rows = [(source, "", ())]
     else:
         lines = [line.strip() for line in _text_of(source).splitlines()]
-        rows = [(source.parent / line, "", ()) for line in lines if line and not line.startswith("#")]
+        rows = [(source.parent / user_path(line), "", ()) for line in lines if line and not line.startswith("#")]
     if not rows:
         raise ConfigError(
             f"'{source}' names no picture; give a folder with some, a list, or a CSV with a column 'image'."
@@ -106,5 +107,5 @@ def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
             read_overrides(words)
         except (ConfigError, ValueError) as error:
             raise ConfigError(f"{source}, line {number}: {error}") from error
-        rows.append((source.parent / cells["image"], cells.get("name", ""), tuple(words)))
+        rows.append((source.parent / user_path(cells["image"]), cells.get("name", ""), tuple(words)))
     return rows

@@ -17,6 +17,7 @@ from zero123s.errors import UserError
 from zero123s.images.io import read_image, resize_rgba, write_png_atomic
 from zero123s.run.lock import FolderInUseError
 from zero123s.run.plan import plan_run
+from zero123s.run.resume import newest_checkpoint
 
 SECONDS_FOR_LOCK = 60.0
 """A killed process lets go of its run folder when the system has buried it."""
@@ -107,9 +108,8 @@ def _put_aside_foreign(folder: Path, fingerprint: str) -> None:
 
 def _train(item: Item, setup: Setup, folder: Path, teller: _Teller) -> Result:
     picture = _picture(item, setup, folder)
-    checkpoint = folder / "ckpts" / "last.ckpt"
     places = {"data.image_path": picture, "exp_root_dir": setup.out, "name": FOLDER, "tag": item.name}
-    if checkpoint.is_file():
+    if newest_checkpoint(folder) is not None:
         places["resume"] = folder
     words = [*setup.words, *item.words, "use_timestamp=false"]
     words += [f"{key}={json.dumps(str(value))}" for key, value in places.items()]
@@ -117,7 +117,7 @@ def _train(item: Item, setup: Setup, folder: Path, teller: _Teller) -> Result:
     patience = time.monotonic() + SECONDS_FOR_LOCK
     while True:
         try:
-            return run_plan(plan, folder, checkpoint if checkpoint.is_file() else None, teller)
+            return run_plan(plan, folder, newest_checkpoint(folder), teller)
         except FolderInUseError:
             if time.monotonic() > patience:
                 raise

@@ -21,6 +21,7 @@ from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError
 from zero123s.run.lock import locked
 from zero123s.run.plan import choose_profile, plan_run
+from zero123s.runtime.files import user_path
 
 SECONDS_BETWEEN_PAGES = 5.0
 EPILOG = """examples:
@@ -41,9 +42,14 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = p.add_argument
-    add("source", type=Path, help="a folder of pictures, a .csv, or a .txt with one picture a line")
-    add("--out", type=Path, required=True, help="folder for results; on a cluster every node must see it")
-    add("--config", default="configs/stable-zero123.yaml", help="YAML file (default configs/stable-zero123.yaml)")
+    add("source", type=user_path, help="a folder of pictures, a .csv, or a .txt with one picture a line")
+    add("--out", type=user_path, required=True, help="folder for results; on a cluster every node must see it")
+    add(
+        "--config",
+        type=user_path,
+        default="configs/stable-zero123.yaml",
+        help="YAML file (default configs/stable-zero123.yaml)",
+    )
     add("--profile", default="auto", help="overlay of the YAML file, as for launch.py (default auto)")
     add("--prepare", action="store_true", help="first cut the object out of pictures without transparency")
     add("--address", help="of a running Ray cluster, or auto; default: this machine")

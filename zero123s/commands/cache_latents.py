@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.checkpoint.weights_file import sha256_of
 from zero123s.errors import ConfigError
+from zero123s.runtime.files import user_path
 from zero123s.scenes.latents import cache_latents
 from zero123s.scenes.shards import ShardFolder
 
@@ -32,10 +32,12 @@ def main(argv: Sequence[str]) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("views", type=Path, help="folder of `zero123s render`")
-    parser.add_argument("out", type=Path, help="folder of latents; made if missing, continued if begun")
+    parser.add_argument("views", type=user_path, help="folder of `zero123s render`")
+    parser.add_argument("out", type=user_path, help="folder of latents; made if missing, continued if begun")
     parser.add_argument("--checkpoint", default="auto", help="whose autoencoder and image encoder (auto)")
-    parser.add_argument("--config", help="the checkpoint's YAML, if it has another size than the original")
+    parser.add_argument(
+        "--config", type=user_path, help="the checkpoint's YAML, if it has another size than the original"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(list(argv))
     if args.out.resolve() == args.views.resolve():

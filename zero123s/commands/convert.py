@@ -3,22 +3,24 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from zero123s.diffusion.checkpoint.diffusers_folder import PROJECTIONS, write_folder
 from zero123s.diffusion.checkpoint.load_zero123 import DTYPES, load_zero123, save_zero123
 from zero123s.errors import ConfigError, UserError
+from zero123s.runtime.files import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on standard error."""
     parser = argparse.ArgumentParser(prog="zero123s convert", description=__doc__)
-    parser.add_argument("source", metavar="IN", type=Path)
-    parser.add_argument("target", metavar="OUT", type=Path)
+    parser.add_argument("source", metavar="IN", type=user_path)
+    parser.add_argument("target", metavar="OUT", type=user_path)
     parser.add_argument("--to", choices=("original", "diffusers"), required=True)
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--ema", action=argparse.BooleanOptionalAction, default=True, help="take the moving average")
-    parser.add_argument("--config", help="the checkpoint's YAML, if it has another size than the original")
+    parser.add_argument(
+        "--config", type=user_path, help="the checkpoint's YAML, if it has another size than the original"
+    )
     parser.add_argument("--family", default="auto")
     parser.add_argument(
         "--projection",

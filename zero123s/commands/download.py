@@ -14,6 +14,7 @@ from zero123s.diffusion.checkpoint.family import LICENCES
 from zero123s.diffusion.checkpoint.locate import REPOSITORY
 from zero123s.diffusion.checkpoint.weights_file import open_weights, sha256_of
 from zero123s.errors import CheckpointError, UserError
+from zero123s.runtime.files import user_path
 
 SHA256_LENGTH = 64
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="zero123s download", description=__doc__)
     parser.add_argument("name", choices=tuple(PUBLISHED))
     parser.add_argument("--token", help="Hugging Face token; default: the one of `hf auth login` or HF_TOKEN")
-    parser.add_argument("--to", type=Path, default=REPOSITORY / "load" / "zero123", help="folder")
+    parser.add_argument("--to", type=user_path, default=REPOSITORY / "load" / "zero123", help="folder")
     parser.add_argument("--endpoint", help="another hub than https://huggingface.co (default: HF_ENDPOINT)")
     arguments = parser.parse_args(argv)
     print(f"Licence of {arguments.name}: {LICENCES[PUBLISHED[arguments.name].licence]}")

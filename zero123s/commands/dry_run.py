@@ -9,6 +9,7 @@ import torch
 from zero123s.ops.backends import IMPLEMENTED, resolve
 from zero123s.run.devices import choose_devices, choose_precision, first_device
 from zero123s.run.folder import resolved_yaml
+from zero123s.run.resume import refuse_other_run, run_dir_of
 from zero123s.run.summary import model_words
 from zero123s.system.base import Plan
 
@@ -18,7 +19,6 @@ def print_dry_run(
     mode: str,
     gpu: str | None,
     profile: str | None,
-    out_dir: Path,
     checkpoint: Path | None,
     requirements: Mapping[str, Any],
 ) -> None:
@@ -28,6 +28,9 @@ def print_dry_run(
         UserError: what the run itself would have complained about before reading any data.
     """
     experiment = plan.experiment
+    out_dir = run_dir_of(checkpoint, experiment)
+    if checkpoint is None:
+        refuse_other_run(out_dir, experiment.overwrite)
     system = plan.build(prepare=False)
     device = first_device(*choose_devices(experiment, gpu))
     on_gpu = device.type == "cuda"

@@ -3,11 +3,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from zero123s.evaluate.evaluation import chosen_lpips, evaluate_target
 from zero123s.evaluate.scores import table
 from zero123s.ops.lpips import BACKBONES
+from zero123s.runtime.files import user_path
 
 EPILOG = """examples:
   zero123s evaluate outputs/stable-zero123/hamburger@20260101-120000
@@ -26,15 +26,23 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("target", type=Path, metavar="RUN_OR_MESH", help="a run folder, or a glb, gltf, obj, ply or stl")
-    p.add_argument("--gt", type=Path, nargs="+", default=[], metavar="FILE", help="true mesh and/or transforms.json")
+    p.add_argument(
+        "target", type=user_path, metavar="RUN_OR_MESH", help="a run folder, or a glb, gltf, obj, ply or stl"
+    )
+    p.add_argument(
+        "--gt", type=user_path, nargs="+", default=[], metavar="FILE", help="true mesh and/or transforms.json"
+    )
     p.add_argument("--align", action="store_true", help="fit position, turn and scale to the true mesh first")
-    p.add_argument("--image", type=Path, help="RGBA picture to compare with, when the target is a mesh")
+    p.add_argument("--image", type=user_path, help="RGBA picture to compare with, when the target is a mesh")
     p.add_argument("--elevation", type=float, default=5.0, help="degrees from which --image was taken (5)")
     p.add_argument("--embed", metavar="CHECKPOINT", help="also compare image embeddings of this Zero123 checkpoint")
-    p.add_argument("--lpips", type=Path, metavar="FOLDER", help="also LPIPS, by weights from here (docs/meshes.md)")
+    p.add_argument(
+        "--lpips", type=user_path, metavar="FOLDER", help="also LPIPS, by weights from here (docs/meshes.md)"
+    )
     p.add_argument("--lpips-net", choices=tuple(BACKBONES), help="backbone of LPIPS: alex (default) or vgg, slower")
-    p.add_argument("--out", type=Path, help="folder for metrics.json and report.html (the run, or beside the mesh)")
+    p.add_argument(
+        "--out", type=user_path, help="folder for metrics.json and report.html (the run, or beside the mesh)"
+    )
     return p
 
 

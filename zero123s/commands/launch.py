@@ -2,11 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zero123s.errors import ConfigError
 from zero123s.registry import nearest
+from zero123s.runtime.files import user_path
+
+if TYPE_CHECKING:
+    from zero123s.system.base import Plan
 
 MODES = ("train", "validate", "test", "export")
 EPILOG = """overrides:
@@ -35,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config", required=True, help="the YAML file, for example configs/multi-view.yaml")
+    add("--config", type=user_path, required=True, help="the YAML file, for example configs/multi-view.yaml")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--train", action="store_true", help="optimise, then render the turntable and export the mesh")
     mode.add_argument("--validate", action="store_true", help="render and score the supervised views")
@@ -101,8 +106,8 @@ def _launch(argv: Sequence[str]) -> int:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Check the whole experiment, then do what the mode says."""
-    from zero123s.run.folder import require_checkpoint, run_dir_of, run_path
     from zero123s.run.plan import plan_run
+    from zero123s.run.resume import require_checkpoint
 
     if args.threads is not None:
         overrides = [*overrides, f"threads={args.threads}"]
@@ -117,7 +122,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         print(explain(args.explain, plan.experiment, loaded.origins))
         return 0
     checkpoint = require_checkpoint(plan.experiment, args.mode)
-    out_dir = run_dir_of(checkpoint, plan.experiment) if checkpoint else run_path(plan.experiment)
     requirements = plan.requirements(args.mode)
     if args.mode == "train":
         from zero123s.callbacks.viewer import require_viewer
@@ -126,10 +130,14 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.dry_run:
         from zero123s.commands.dry_run import print_dry_run
 
-        print_dry_run(plan, args.mode, args.gpu, loaded.profile, out_dir, checkpoint, requirements)
+        print_dry_run(plan, args.mode, args.gpu, loaded.profile, checkpoint, requirements)
         return 0
+    return _run_mode(args, plan, checkpoint, requirements)
 
+
+def _run_mode(args: argparse.Namespace, plan: "Plan", checkpoint: Path | None, requirements: Mapping[str, Any]) -> int:
     from zero123s.callbacks.interrupt import EXIT_CODE
+    from zero123s.run.resume import run_dir_for
     from zero123s.run.runner import Runner
     from zero123s.run.summary import model_words, print_summary
     from zero123s.runtime.processes import is_main_process, print_rank_zero
@@ -137,8 +145,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     guided = model_words(requirements.get("model", {}))
     if guided:
         print_rank_zero(f"guided by {guided}")
-    runner = Runner(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
-    state = runner.run(args.mode)
+    with run_dir_for(checkpoint, plan.experiment) as out_dir:
+        runner = Runner(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
+        state = runner.run(args.mode)
     if is_main_process():
         print_summary(runner.record, out_dir, state, args.mode)
     return EXIT_CODE if state == "interrupted" else 0

@@ -10,16 +10,19 @@ from zero123s.errors import ImageError, UserError
 from zero123s.images.io import write_png_atomic
 from zero123s.preprocess.intake import DoubtfulCutOut, Prepared, check, prepare
 from zero123s.preprocess.segment import BACKENDS
+from zero123s.runtime.files import user_path
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `zero123s prepare PHOTO --out PNG`; returns 0, or 2 after a mistake that is told in one sentence."""
     parser = argparse.ArgumentParser("zero123s prepare", description=__doc__)
-    parser.add_argument("photo", type=Path)
-    parser.add_argument("--out", type=Path, help="PNG to write; default: PHOTO_rgba.png beside the photo")
+    parser.add_argument("photo", type=user_path)
+    parser.add_argument("--out", type=user_path, help="PNG to write; default: PHOTO_rgba.png beside the photo")
     parser.add_argument("--size", type=int, default=512, help="side of the result in pixels (default 512)")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="how the object is found (default auto)")
-    parser.add_argument("--model", default="", help="id or folder of a segmentation model")
+    parser.add_argument(
+        "--model", type=lambda text: str(user_path(text)), default="", help="id or folder of a segmentation model"
+    )
     parser.add_argument("--force", action="store_true", help="use a doubtful cut-out")
     parser.add_argument("--no-elevation", action="store_true", help="do not estimate from which elevation it was taken")
     args = parser.parse_args(argv)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from zero123s.errors import ConfigError
+from zero123s.runtime.files import user_path
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
 from zero123s.scenes.inspect_renders import check_folder, shard_files, write_contact_sheet
 from zero123s.scenes.mesh_collections import mesh_objects
@@ -33,14 +34,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = RenderSettings()
-    p.add_argument("out", type=Path, help="folder of shards; made if missing, continued if begun")
+    p.add_argument("out", type=user_path, help="folder of shards; made if missing, continued if begun")
     p.add_argument("--procedural", metavar="A:B", help="generated objects of the seeds A to B - 1")
-    p.add_argument("--meshes", type=Path, nargs="+", metavar="PATH", help="mesh files, or folders searched for them")
-    p.add_argument("--uids", type=Path, help="text file: take only the meshes named <uid>.*, one uid a line")
-    p.add_argument("--annotations", type=Path, help="Objaverse annotations (json, json.gz) for the licences")
-    p.add_argument("--manifest", type=Path, metavar="CSV",
+    p.add_argument(
+        "--meshes", type=user_path, nargs="+", metavar="PATH", help="mesh files, or folders searched for them"
+    )
+    p.add_argument("--uids", type=user_path, help="text file: take only the meshes named <uid>.*, one uid a line")
+    p.add_argument("--annotations", type=user_path, help="Objaverse annotations (json, json.gz) for the licences")
+    p.add_argument("--manifest", type=user_path, metavar="CSV",
                    help="mesh files with licences: columns path, licence[, creator, name, library, split, model_rotation]")  # fmt: skip
-    p.add_argument("--root", type=Path, help="folder that the manifest's paths are relative to (that of the CSV)")
+    p.add_argument("--root", type=user_path, help="folder that the manifest's paths are relative to (that of the CSV)")
     p.add_argument("--split", default="", help="take only the manifest's rows of this split (all)")
     p.add_argument("--variants", type=int, default=0,
                    help="random variants of each object of the manifest: mirrored, turned, stretched, recoloured (0: as it is)")  # fmt: skip
@@ -58,10 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--renderer", choices=("embree", "blender"), default=default.renderer,
                    help="embree: fast ray casting; blender: path tracing, needs pip install bpy (%(default)s)")  # fmt: skip
     p.add_argument("--processes", type=int, default=1, help="worker processes (1)")
-    p.add_argument("--original-layout", type=Path, metavar="ROOT",
+    p.add_argument("--original-layout", type=user_path, metavar="ROOT",
                    help="also write <uid>/000.png, 000.npy and valid_paths.json as the original Zero123 reads")  # fmt: skip
     p.add_argument("--check", action="store_true", help="report empty, cut, one-coloured pictures; exit 1 if any")
-    p.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet of objects from all shards")
+    p.add_argument("--sheet", type=user_path, metavar="PNG", help="write a contact sheet of objects from all shards")
     return p
 
 

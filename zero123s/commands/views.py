@@ -18,6 +18,7 @@ from zero123s.diffusion.views import (
     write_views,
 )
 from zero123s.errors import UserError
+from zero123s.runtime.files import user_path
 
 _HELP = {
     "elevation": "elevation of the picture's camera, degrees",
@@ -87,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="zero123s views", description=__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False
     )
     parser.add_argument("image", help="a picture of one object, transparent or white around it")
-    parser.add_argument("--config", help="a YAML of these settings; configs/novel-views.yaml lists the defaults")
+    parser.add_argument(
+        "--config", type=user_path, help="a YAML of these settings; configs/novel-views.yaml lists the defaults"
+    )
     for field in fields(ViewsConfig):
         flag = "--" + field.name.replace("_", "-")
         if field.type is bool:

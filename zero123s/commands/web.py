@@ -10,6 +10,7 @@ from zero123s.config.load import read_overrides
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError
 from zero123s.run.lock import locked
+from zero123s.runtime.files import user_path
 from zero123s.web.jobs import JobQueue
 from zero123s.web.pictures import Limits
 from zero123s.web.service import SERVED, Service
@@ -35,14 +36,19 @@ def _parser() -> argparse.ArgumentParser:
     add = p.add_argument
     add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine alone)")
     add("--port", type=int, default=7860, help="port (default 7860)")
-    add("--users", type=Path, metavar="FILE", help="a file of name:password lines; who is not in it stays outside")
+    add("--users", type=user_path, metavar="FILE", help="a file of name:password lines; who is not in it stays outside")
     add("--share", action="store_true", help="a public address by gradio's tunnel; needs --users")
-    add("--out", type=Path, default=Path("outputs/web"), help="folder of all jobs (default outputs/web)")
+    add("--out", type=user_path, default=Path("outputs/web"), help="folder of all jobs (default outputs/web)")
     add("--jobs", type=int, default=1, help="jobs side by side (default 1)")
     add("--max-waiting", type=int, default=20, help="jobs in the queue (default 20)")
     add("--keep-days", type=float, default=0, metavar="N", help="delete jobs N days after their end (default 0: never)")
     add("--model", action="append", default=[], metavar="NAME=PATH", help="checkpoint to choose; repeat for several")
-    add("--qualities", type=Path, metavar="YAML", help=f"other qualities than {', '.join(QUALITIES)}; see docs/web.md")
+    add(
+        "--qualities",
+        type=user_path,
+        metavar="YAML",
+        help=f"other qualities than {', '.join(QUALITIES)}; see docs/web.md",
+    )
     add("--draw-with", default="", metavar="MODEL", help="text-to-image pipeline (id or folder); allows prompts")
     add("--max-megabytes", type=float, default=20.0, help="of an upload (default 20)")
     add("--max-megapixels", type=float, default=24.0, help="of a picture (default 24)")

@@ -49,12 +49,12 @@ class TrainerConfig:
 
 @dataclass
 class CheckpointConfig:
-    """What is handed to Lightning's ModelCheckpoint, in its own words."""
+    """When checkpoints are written, in the words of Lightning's ModelCheckpoint."""
 
     save_last: Any = True
     """Keep `last.ckpt` up to date; "link" makes it a link to the newest one."""
     save_top_k: int = option(1, low=-1)
-    """1 keeps the newest checkpoint, -1 all of them, 0 none."""
+    """Number of newest checkpoints kept under the name of their step; -1 all of them, 0 none."""
     every_n_train_steps: int = option(100, low=1)
     """Steps between checkpoints."""
 
@@ -133,7 +133,7 @@ class ExperimentConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """Lightning Trainer."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """Lightning ModelCheckpoint."""
+    """When checkpoints are written."""
     health: HealthConfig = field(default_factory=HealthConfig)
     """What is watched while training."""
     viewer: ViewerConfig = field(default_factory=ViewerConfig)
@@ -150,9 +150,13 @@ class ExperimentConfig:
     """Append @date-time to the run folder's name."""
     timestamp: str = ""
     """Set by the program."""
-    exp_root_dir: str = "outputs"
+    trial_dir: str = option("", path=True)
+    """Set by the program: the run folder; paths inside it follow when the folder is moved or copied."""
+    overwrite: bool = False
+    """Clear a run folder that holds another run before starting in it; otherwise that is refused."""
+    exp_root_dir: str = option("outputs", path=True)
     """Where all runs go."""
-    resume: str | None = None
+    resume: str | None = option(None, path=True)
     """Checkpoint to go on from: a path, a run folder, or `last`."""
     export_after_train: bool = True
     """Write the mesh when training ends."""

@@ -15,10 +15,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from zero123s.config.limits import check_expansion, check_yaml_size
-from zero123s.config.options import check_values
+from zero123s.config.options import check_values, expand_paths
 from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
 from zero123s.registry import Registry, nearest
+from zero123s.runtime.files import user_path
 
 C = TypeVar("C")
 
@@ -142,10 +143,28 @@ def _layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConf
     if resolved in seen:
         raise ConfigError(f"{path}: `base:` goes in a circle: {' -> '.join(p.name for p in (*seen, resolved))}.")
     cfg = read_yaml(path)
+    _follow_moved_run(cfg, path)
     base = cfg.pop("base", None)
     names = [base] if isinstance(base, str) else list(base or [])
-    layers = [layer for name in names for layer in _layers(path.parent / name, (*seen, resolved))]
+    layers = [layer for name in names for layer in _layers(path.parent / user_path(name), (*seen, resolved))]
     return [*layers, (str(path), cfg)]
+
+
+def _follow_moved_run(cfg: Any, path: Path) -> None:
+    """Let the paths inside a run folder follow it where it was moved or copied: its config.yaml says where it was."""
+    written_in = cfg.pop("trial_dir", None)
+    if isinstance(written_in, str) and written_in and (path.parent / "run.json").is_file():
+        _replace_prefix(cfg, written_in, str(path.parent.absolute()))
+
+
+def _replace_prefix(node: Any, old: str, new: str) -> None:
+    for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        value: Any = node._get_node(key)
+        if isinstance(value, DictConfig | ListConfig):
+            if not value._is_none() and not value._is_interpolation():
+                _replace_prefix(value, old, new)
+        elif isinstance(value._value(), str) and (value._value() == old or value._value().startswith(f"{old}/")):
+            node[key] = new + value._value().removeprefix(old)
 
 
 def read_overrides(overrides: Sequence[str]) -> DictConfig:
@@ -205,7 +224,7 @@ def load_config(
         ConfigError: in one sentence, for anything wrong with files, profile or overrides.
     """
     _register_resolvers()
-    path = Path(path)
+    path = user_path(path)
     layers = _layers(path)
     profiles: list[tuple[str, DictConfig]] = []
     known: set[str] = set()
@@ -305,6 +324,7 @@ def parse(schema: type[C], section: Any, key: str = "") -> C:
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}" if key and key not in str(error) else str(error)) from error
     check_values(parsed, key)
+    expand_paths(parsed)
     return parsed
 
 
@@ -324,4 +344,4 @@ def parse_slot(registry: Registry, name: str, section: Any, key: str) -> tuple[t
 
 def profile_names(path: str | Path) -> set[str]:
     """Return the names of all profiles that a file and its bases offer."""
-    return {str(name) for _, cfg in _layers(Path(path)) for name in (cfg.get("profiles") or {})}
+    return {str(name) for _, cfg in _layers(user_path(path)) for name in (cfg.get("profiles") or {})}

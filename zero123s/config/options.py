@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass
@@ -12,8 +13,12 @@ from typing import Any
 from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
 from zero123s.registry import nearest
+from zero123s.runtime.files import user_path
 
 LIMITS = "limits"
+PATH = "path"
+WORDS = ("auto", "last")
+"""Values of a path that stand for something else than a file of that name."""
 
 
 def option(
@@ -24,6 +29,7 @@ def option(
     above: float | None = None,
     choices: tuple[str, ...] = (),
     schedule: bool = False,
+    path: bool = False,
 ) -> Any:
     """Return a dataclass field whose value is checked when a configuration is parsed.
 
@@ -34,8 +40,13 @@ def option(
         above: the value must be larger than this.
         choices: the words allowed.
         schedule: the value is a number or a `Schedule` (see `zero123s.config.schedule`).
+        path: the value is a file or folder, or a word in the place of one: `~` is expanded when it is parsed.
     """
-    metadata = {LIMITS: {"low": low, "high": high, "above": above, "choices": choices, "schedule": schedule}}
+    metadata: dict[str, Any] = {
+        LIMITS: {"low": low, "high": high, "above": above, "choices": choices, "schedule": schedule}
+    }
+    if path:
+        metadata[PATH] = True
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -69,6 +80,33 @@ def walk(config: Any, key: str = "") -> Iterator[tuple[str, Field, Any]]:
             yield from walk(value, full)
         else:
             yield full, f, value
+
+
+def expand_paths(config: Any) -> None:
+    """Replace `~` in every path of a parsed configuration, in place."""
+    for owner, name, value in _paths(config):
+        setattr(owner, name, str(user_path(value)))
+
+
+def make_paths_absolute(config: Any) -> None:
+    """Make every path of a parsed configuration that names something absolute, in place.
+
+    Names that nothing has in the working folder stay: hub ids, and files that are found in this project's own folder.
+    """
+    for owner, name, value in _paths(config):
+        if value not in WORDS and os.path.exists(value):
+            setattr(owner, name, os.path.abspath(value))
+
+
+def _paths(config: Any) -> Iterator[tuple[Any, str, str]]:
+    """Yield (section, field name, value) of every path that is given, in sections, and lists of sections, below."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        for section in value if isinstance(value, list) else [value]:
+            if is_dataclass(section) and not isinstance(section, type):
+                yield from _paths(section)
+        if PATH in f.metadata and isinstance(value, str) and value:
+            yield config, f.name, value
 
 
 def check_values(config: Any, key: str = "") -> None:

@@ -39,7 +39,7 @@ class MultiViewData(BaseData):
     class Config(BaseData.Config):
         """Settings of `multi-view-datamodule`."""
 
-        transforms_path: str = ""
+        transforms_path: str = option("", path=True)
         """transforms.json of NeRF-synthetic: camera_angle_x and frames with file_path, transform_matrix and, where
         pictures should not count alike, weight."""
         pictures: NamedPicturesConfig = field(default_factory=NamedPicturesConfig)

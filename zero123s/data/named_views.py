@@ -20,13 +20,13 @@ AZIMUTHS_DEG = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
 class NamedPicturesConfig:
     """Up to four pictures, all taken from one height; left and right are the object's own."""
 
-    front: str = ""
+    front: str = option("", path=True)
     """Picture from azimuth 0."""
-    left: str = ""
+    left: str = option("", path=True)
     """Picture from azimuth 90: the side of the object's own left hand."""
-    back: str = ""
+    back: str = option("", path=True)
     """Picture from azimuth 180."""
-    right: str = ""
+    right: str = option("", path=True)
     """Picture from azimuth -90."""
     elevation_deg: float = option(0.0, low=-90.0, high=90.0)
     """Elevation of all cameras, degrees."""

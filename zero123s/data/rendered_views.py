@@ -23,9 +23,9 @@ class RenderedViews(BaseData):
     class Config(BaseData.Config):
         """Settings of `rendered-views-datamodule`."""
 
-        root: str = "???"
+        root: str = option("???", path=True)
         """Folder of shards that `zero123s render` wrote."""
-        latents: str = ""
+        latents: str = option("", path=True)
         """Folder of `zero123s cache-latents`; empty = the pictures are encoded at every step."""
         batch_size: int = option(16, low=1)
         """Objects per step."""

@@ -45,7 +45,7 @@ class SingleImageData(BaseData):
     class Config(BaseData.Config):
         """Settings of `single-image-datamodule`."""
 
-        image_path: str = ""
+        image_path: str = option("", path=True)
         """Picture of the object; one without transparency is cut out and framed first."""
         prompt: str = ""
         """A sentence that describes one object, in place of image_path: the picture is drawn first."""
@@ -71,13 +71,13 @@ class SingleImageData(BaseData):
         """Standard deviation of a per-step offset of the reference camera's position, world units."""
         requires_depth: bool = False
         """Read a depth picture (8 or 16 bit) for lambda_depth and lambda_depth_rel: X_depth.png beside X_rgba.png."""
-        depth_path: str | None = None
+        depth_path: str | None = option(None, path=True)
         """Another place of the depth picture."""
         depth_bright_is: str = "far"
         """"far", or "near" for disparity pictures."""
         requires_normal: bool = False
         """Read a normal picture, (n + 1) / 2, for lambda_normal: X_normal.png beside X_rgba.png."""
-        normal_path: str | None = None
+        normal_path: str | None = option(None, path=True)
         """Another place of the normal picture."""
         normal_convention: str = "opengl"
         """Axes of the normal picture: "opengl" (x right, y up, z to the viewer), "opencv" (y down, z away), "world"."""

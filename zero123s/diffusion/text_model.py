@@ -1,7 +1,6 @@
 """A text-to-image diffusion model as score distillation needs it, from a diffusers folder or hub id."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from zero123s.errors import CheckpointError
+from zero123s.runtime.files import user_path
 
 
 class TextModel(nn.Module):
@@ -121,7 +121,7 @@ def load_text_model(name: str, dtype: torch.dtype = torch.float32, device: torch
 
 def check_text_model(name: str) -> None:
     """Raise CheckpointError for a path that holds no pipeline; a hub id is only known when it is loaded."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     looks_like_path = path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_path and not (path / "unet").is_dir():
         raise CheckpointError(_missing(name))

@@ -17,6 +17,7 @@ from zero123s.diffusion.model import PerView, Zero123Model
 from zero123s.diffusion.sampling import SAMPLERS, Progress
 from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError, ImageError
+from zero123s.runtime.files import user_path
 
 FRAMES_PER_SECOND = 8
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -44,9 +45,9 @@ class ViewsConfig:
     """Seed of all randomness."""
     batch: int = option(8, low=1)
     """Views per call of the network."""
-    checkpoint: str = "auto"
+    checkpoint: str = option("auto", path=True)
     """`auto`, a file, or a folder of the diffusers layout."""
-    model_config: str | None = None
+    model_config: str | None = option(None, path=True)
     """The checkpoint's YAML; None = its metadata, a `.yaml` beside it, or its tensors' shapes."""
     family: str = option("auto", choices=("auto", "stable-zero123", "zero123"))
     """What the fourth pose term means."""
@@ -58,7 +59,7 @@ class ViewsConfig:
     """Where to compute; None = CUDA where there is one, else the CPU."""
     fast: bool = True
     """Take faster ways to the same result; see `speed.speed_up`."""
-    out: str = "views.png"
+    out: str = option("views.png", path=True)
     """The contact sheet."""
 
 
@@ -173,7 +174,7 @@ def read_picture(image: str | Path | Image.Image | np.ndarray) -> Float[Tensor, 
         if isinstance(image, Image.Image):
             picture = image.convert("RGBA")
         else:
-            with Image.open(image) as opened:
+            with Image.open(user_path(image)) as opened:
                 picture = opened.convert("RGBA")
     except FileNotFoundError as error:
         raise ImageError(f"The picture {image} does not exist.") from error

@@ -31,7 +31,7 @@ class StableDiffusionGuidance(ScoreDistillation):
         """What the object is."""
         negative_prompt: str = ""
         """What it is not."""
-        checkpoint: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        checkpoint: str = option("stable-diffusion-v1-5/stable-diffusion-v1-5", path=True)
         """Folder of the diffusers layout, or hub id."""
         guidance_scale: float = option(100.0, low=0.0)
         """Classifier-free guidance scale; 7.5 with VSD."""

@@ -43,9 +43,9 @@ class StableZero123Guidance(ScoreDistillation):
     class Config(BaseGuidance.Config, DistillationConfig):
         """Settings of `stable-zero123-guidance` and `zero123-guidance`."""
 
-        checkpoint: str = "auto"
+        checkpoint: str = option("auto", path=True)
         """"auto" (load/zero123/stable_zero123.ckpt, else the bundled small model), a file, or a diffusers folder."""
-        config: str | None = None
+        config: str | None = option(None, path=True)
         """YAML of the network's sizes in the original's words; None = read from the checkpoint."""
         family: str = option("auto", choices=("auto", "stable-zero123", "zero123"))
         """Which meaning the fourth pose term has; "auto" = by the checkpoint's name."""

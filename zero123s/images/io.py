@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from zero123s.errors import ImageError
-from zero123s.runtime.files import replacing
+from zero123s.runtime.files import replacing, user_path
 
 MAX_PIXELS = 64_000_000
 """Above this a picture is refused before it is decoded: it would take more than 1 GB as floats, and 1.6 while it is read."""
@@ -45,7 +45,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
         ImageError: missing, a folder, unreadable, no picture, truncated, larger than `max_pixels`, smaller than
             MIN_SIDE, or fully transparent.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     content = _read_bytes(path)
     notes: list[str] = []
     try:

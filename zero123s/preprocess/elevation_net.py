@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from zero123s.errors import CheckpointError
 from zero123s.preprocess.framing import SHARE
+from zero123s.runtime.files import user_path
 from zero123s.scenes.shards import read_shard
 
 CANDIDATES_DEG = tuple(float(e) for e in range(-15, 61, 3))
@@ -154,8 +155,8 @@ def train(folder: Path, out: Path, steps: int, batch: int = 128, rate: float = 2
 def main(argv: list[str] | None = None) -> int:
     """Train the network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("renders", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("renders", type=user_path)
+    parser.add_argument("out", type=user_path)
     parser.add_argument("--steps", type=int, default=1200)
     args = parser.parse_args(argv)
     train(args.renders, args.out, args.steps)

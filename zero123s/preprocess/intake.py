@@ -46,7 +46,7 @@ class CutOutConfig:
 
     backend: str = option("auto", choices=BACKENDS)
     """"auto" uses the file's transparency where there is some, else `grabcut`, which needs no weights."""
-    model: str = ""
+    model: str = option("", path=True)
     """For `transformers` the id or folder of a segmentation model, for `rembg` a model's name."""
     force: bool = False
     """Use a doubtful cut-out."""

@@ -25,7 +25,7 @@ THUMBNAIL = 192
 class TextToImageConfig:
     """How a sentence becomes a picture."""
 
-    model: str = SDXL
+    model: str = option(SDXL, path=True)
     """Hub id or folder of a diffusers text-to-image pipeline."""
     steps: int = option(30, low=1)
     """Denoising steps."""

@@ -5,7 +5,10 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,12 @@ from typing import Any
 import yaml
 
 from zero123s.config.experiment import ExperimentConfig
-from zero123s.errors import ConfigError
+from zero123s.config.options import make_paths_absolute
+from zero123s.errors import OutputError
 from zero123s.run.provenance import environment, git_state
-from zero123s.runtime.files import write_text
+from zero123s.runtime.files import explain_os_error, write_text
+from zero123s.runtime.processes import is_main_process
 
-LAST = ".last"
-"""Names the run of an experiment that was started last: times of files tell that only while nobody sets the clock."""
 MAX_NAME = 100
 """Characters of a folder's name; file systems end at 255 bytes, and a letter may take four."""
 
@@ -43,16 +46,61 @@ def default_tag(experiment: ExperimentConfig) -> str:
 
 
 def run_path(experiment: ExperimentConfig, now: datetime | None = None) -> Path:
-    """Return the folder a new run would get; creates nothing."""
+    """Return the folder a new run would get; creates nothing, so another run may take it first (`new_run_dir`)."""
+    paths = _run_paths(experiment, now)
+    first = next(paths)
+    if not experiment.use_timestamp:
+        return first
+    return first if not first.exists() else next((p for p in paths if not p.exists()), first)
+
+
+def _run_paths(experiment: ExperimentConfig, now: datetime | None = None) -> Iterator[Path]:
+    """Yield the names for a run, best first: two runs in one second, or a clock set back, must not share a folder."""
     name = default_tag(experiment)
     if experiment.use_timestamp:
         name += f"@{now or datetime.now():%Y%m%d-%H%M%S}"
     folder = Path(experiment.exp_root_dir) / shell_safe(experiment.name)
-    if not experiment.use_timestamp:
-        return folder / name
-    # Two runs in one second, or a clock that was set back, must not share a folder.
-    others = (f"{name}-{n}" for n in range(2, 1000))
-    return folder / next((n for n in (name, *others) if not (folder / n).exists()), name)
+    yield folder / name
+    if experiment.use_timestamp:
+        yield from (folder / f"{name}-{n}" for n in range(2, 10_000))
+
+
+@contextmanager
+def new_run_dir(experiment: ExperimentConfig) -> Iterator[Path]:
+    """Make the folder of a new run, with a timestamp one that no other run has; gone again when the block fails empty.
+
+    Of several processes that train together only the main one makes it.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    if not is_main_process():
+        yield run_path(experiment)
+        return
+    path, made = _make_run_dir(experiment)
+    try:
+        yield path
+    except BaseException:
+        with suppress(OSError):  # something was written, here or by a run beside it
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def _make_run_dir(experiment: ExperimentConfig) -> tuple[Path, list[Path]]:
+    """Return the folder and all folders that were made for it, innermost first."""
+    for path in _run_paths(experiment):
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=not experiment.use_timestamp)
+        except FileExistsError as error:
+            if not path.is_dir():
+                raise OutputError(f"The run folder '{path}' cannot be made: a file has its name.") from error
+            continue
+        except OSError as error:
+            raise OutputError(f"The run folder '{path}' cannot be written: {explain_os_error(error)}.") from error
+        return path, missing
+    raise OutputError(f"The run folder '{run_path(experiment)}' cannot be made: all names of this second are taken.")
 
 
 def plain(value: Any) -> Any:
@@ -84,7 +132,9 @@ def create_run_dir(path: Path, experiment: ExperimentConfig) -> None:
     A resumed run keeps what was there: a configuration that changed gets a number.
     """
     config = path / "config.yaml"
-    text = resolved_yaml(experiment)
+    written = replace(deepcopy(experiment), trial_dir=str(path.absolute()), overwrite=False)
+    make_paths_absolute(written)  # the run may go on from another working folder
+    text = resolved_yaml(written)
     if config.exists() and config.read_text(encoding="utf-8") != text:
         n = 1 + len(list(path.glob("config.before*.yaml")))
         write_text(path / f"config.before{n}.yaml", config.read_text(encoding="utf-8"))
@@ -106,66 +156,3 @@ def read_run_record(path: Path) -> dict[str, Any]:
 def write_run_record(path: Path, record: Mapping[str, Any]) -> None:
     """Merge `record` into run.json; raises OutputError."""
     write_text(path / "run.json", json.dumps({**read_run_record(path), **plain(record)}, indent=2) + "\n")
-
-
-def known_checkpoints(experiment: ExperimentConfig) -> list[Path]:
-    """Return the newest checkpoint of every run of this experiment's name, oldest run first.
-
-    The run that was started last comes last even where the clock was set back since.
-    """
-    root = Path(experiment.exp_root_dir) / shell_safe(experiment.name)
-    try:
-        started_last = (root / LAST).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        started_last = ""
-    found = root.glob("*/ckpts/last.ckpt")
-    return sorted(found, key=lambda p: (p.parent.parent.name == started_last, p.stat().st_mtime))
-
-
-def remember_as_last(path: Path) -> None:
-    """Note beside a run folder that its run was started last, for `resume=last`; raises OutputError."""
-    write_text(path.parent / LAST, path.name + "\n", shared=True)
-
-
-def _listed(experiment: ExperimentConfig) -> str:
-    found = known_checkpoints(experiment)
-    root = Path(experiment.exp_root_dir) / shell_safe(experiment.name)
-    return f"; there are: {', '.join(str(p) for p in found[-5:])}" if found else f"; there is none below {root} yet"
-
-
-def checkpoint_at(place: str) -> Path | None:
-    """Return the checkpoint that a path means: the file itself, or the newest of a run folder; None if there is none."""
-    path = Path(place).expanduser()
-    return next((p for p in (path, path / "ckpts" / "last.ckpt", path / "last.ckpt") if p.is_file()), None)
-
-
-def find_checkpoint(resume: str, experiment: ExperimentConfig) -> Path:
-    """Return the checkpoint that `resume=` means: a file, a run folder, or `last` of this experiment's name.
-
-    Raises:
-        ConfigError: nothing there; lists the checkpoints there are.
-    """
-    if resume == "last":
-        found = known_checkpoints(experiment)
-        if found:
-            return found[-1]
-    elif (match := checkpoint_at(resume)) is not None:
-        return match
-    raise ConfigError(f"resume={resume}: no such checkpoint{_listed(experiment)}.")
-
-
-def require_checkpoint(experiment: ExperimentConfig, mode: str) -> Path | None:
-    """Return the checkpoint a mode goes on from, None for training from the start; raises ConfigError."""
-    if experiment.resume:
-        return find_checkpoint(experiment.resume, experiment)
-    if mode == "train":
-        return None
-    raise ConfigError(f"--{mode} needs resume=<checkpoint, run folder or last>{_listed(experiment)}.")
-
-
-def run_dir_of(checkpoint: Path, experiment: ExperimentConfig) -> Path:
-    """Return the run folder a checkpoint lies in; a checkpoint from elsewhere gets a new one."""
-    parent = checkpoint.resolve().parent
-    if parent.name == "ckpts":
-        return checkpoint.parent.parent
-    return run_path(experiment)

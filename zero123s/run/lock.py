@@ -33,8 +33,8 @@ def locked(run_dir: Path) -> Iterator[None]:
     except Timeout:
         process = owner.read_text(encoding="utf-8").strip() if owner.is_file() else ""
         raise FolderInUseError(
-            f"The run folder '{run_dir}' is in use by process {process or 'unknown'}; wait for it, stop it, or start a "
-            "run of your own without resume=."
+            f"The run folder '{run_dir}' is in use by process {process or 'unknown'}; wait for it, stop it, or give this "
+            "run a folder of its own with another tag=."
         ) from None
     except OSError as error:
         raise OutputError(f"The run folder '{run_dir}' cannot be written: {explain_os_error(error)}.") from error

@@ -14,15 +14,15 @@ from zero123s.config.experiment import parse_experiment
 from zero123s.config.load import LoadedConfig, load_config, profile_names, resolve
 from zero123s.errors import ConfigError
 from zero123s.registry import Registry
-from zero123s.run.folder import checkpoint_at, find_checkpoint, run_dir_of
 from zero123s.run.plugins import load_plugins
+from zero123s.run.resume import checkpoint_at, find_checkpoint, run_dir_around, run_dir_of
 from zero123s.runtime.processes import print_rank_zero
 from zero123s.system.base import BaseSystem, Plan, plan_experiment
 from zero123s.system.zero123 import SLOTS
 
 FIRST_STAGE = "system.geometry_convert_from"
 STAGED = ("height", "width", "batch_size")
-OWN = ("resume", "timestamp", "description")
+OWN = ("resume", "timestamp", "trial_dir", "overwrite", "description")
 """Keys of the top level that belong to one run alone."""
 
 
@@ -139,7 +139,7 @@ def _find_first_stage(path: str) -> tuple[Path, Path]:
     checkpoint = checkpoint_at(path)
     if checkpoint is None:
         raise ConfigError(f"{FIRST_STAGE}={path}: no such checkpoint or run folder; name the first stage's.")
-    own = checkpoint.resolve().parent.parent / "config.yaml"
+    own = (run_dir_around(checkpoint) or checkpoint.parent) / "config.yaml"
     if not own.is_file():
         raise ConfigError(
             f"{FIRST_STAGE}={path}: the first stage's settings, {own}, are missing; keep the run folder whole."

@@ -12,11 +12,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
-from zero123s.callbacks.checkpoints import AtomicCheckpointIO, RandomStates
+from zero123s.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
 from zero123s.callbacks.guidance_views import GuidanceViews
 from zero123s.callbacks.health import Health
 from zero123s.callbacks.interrupt import GracefulInterrupt
@@ -36,11 +35,18 @@ from zero123s.run.folder import (
     append_command,
     create_run_dir,
     read_run_record,
-    remember_as_last,
     write_run_record,
 )
 from zero123s.run.lock import locked
 from zero123s.run.plan import read_first_stage
+from zero123s.run.resume import (
+    CHECKPOINTS,
+    clear_run_dir,
+    identity_of,
+    refuse_other_run,
+    remember_as_last,
+    starts_anew,
+)
 from zero123s.runtime.processes import is_main_process, peer_is_lost, print_rank_zero
 from zero123s.system.base import BaseSystem, Plan, step_modules
 
@@ -134,11 +140,15 @@ class Runner:
         self.watchers = list(watchers)
         self.out_dir = out_dir
         self.checkpoint = checkpoint
+        self.starts_anew = starts_anew(out_dir, checkpoint)
+        self._refuse_other_run()
+        identity = identity_of(out_dir, checkpoint)
+        self.checkpoints = Checkpoints(out_dir / CHECKPOINTS, self.experiment.checkpoint, identity, checkpoint)
         self.accelerator, self.devices = choose_devices(self.experiment, gpu)
         _quiet_lightning()
         self.profile_run = profile_run
         self.interrupt = GracefulInterrupt()
-        self.health = Health(self.experiment.health, out_dir)
+        self.health = Health(self.experiment.health)
         self.trainer: pl.Trainer | None = None
         threads = choose_threads(self.experiment.threads, out_dir)
         torch.set_num_threads(threads)
@@ -170,6 +180,7 @@ class Runner:
         if not is_main_process():
             return self._run_nonzero_rank(mode)
         with self.interrupt.listening(), locked(self.out_dir):
+            self._refuse_other_run()  # again: it may have begun since
             self._begin(mode)
             with log_to_file(self.out_dir / "log.txt"):
                 try:
@@ -198,7 +209,13 @@ class Runner:
                 self._fit()
         return "interrupted" if self.interrupt.interrupted else "finished"
 
+    def _refuse_other_run(self) -> None:
+        if self.starts_anew and is_main_process():
+            refuse_other_run(self.out_dir, self.experiment.overwrite)
+
     def _begin(self, mode: str) -> None:
+        if self.starts_anew and self.experiment.overwrite:
+            clear_run_dir(self.out_dir, self.experiment)
         append_command(self.out_dir)
         if mode == "train" and (kept := self.system.data_source.keep(self.out_dir / "input")):
             self.record["input"] = kept
@@ -207,7 +224,7 @@ class Runner:
         if mode == "train":
             remember_as_last(self.out_dir)
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-            self.record["model"] = self.system.describe()
+            self.record |= {"run_id": self.checkpoints.identity.run_id, "model": self.system.describe()}
             write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, **self.record})
 
     def _record_failure(self, mode: str, error: BaseException) -> None:
@@ -264,7 +281,7 @@ class Runner:
                 "ended; what it said stands above."
             ) from error
         self.step = trainer.global_step
-        trainer.save_checkpoint(self.out_dir / "ckpts" / "last.ckpt")
+        self.checkpoints.save_last(trainer)
         self.system.to(self.device)  # Lightning's teardown has moved it to the CPU
 
     def validate(self) -> None:
@@ -336,13 +353,7 @@ class Runner:
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _callbacks(self) -> list[pl.Callback]:
-        t, c = self.experiment.trainer, self.experiment.checkpoint
-        checkpoints = ModelCheckpoint(
-            self.out_dir / "ckpts",
-            save_last=c.save_last,
-            save_top_k=c.save_top_k,
-            every_n_train_steps=c.every_n_train_steps,
-        )
+        t = self.experiment.trainer
         previews = Previews(self.out_dir, t.val_check_interval)
         extra: list[pl.Callback] = [StepProgress()] if t.enable_progress_bar else []
         if self.profile_run:
@@ -355,9 +366,9 @@ class Runner:
             self.health,
             previews,
             GuidanceViews(self.out_dir),
-            checkpoints,
             *extra,
             *self.watchers,
+            self.checkpoints,  # after all that may stop the run in the same step
         ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zero123s.run.resume import newest_checkpoint
 from zero123s.runtime.processes import print_rank_zero
 
 BUNDLED = (
@@ -32,9 +33,8 @@ def print_summary(record: Mapping[str, Any], out_dir: Path, state: str, mode: st
     for kind, path in {**record.get("pictures", {}), **record.get("files", {})}.items():
         print(f"  {kind}: {path}")
     if state == "interrupted":
-        has_checkpoint = (out_dir / "ckpts" / "last.ckpt").exists()
         again = "the same command; there is no checkpoint yet"
-        if has_checkpoint:
+        if newest_checkpoint(out_dir) is not None:
             again = shlex.join(
                 ["python", "launch.py", "--config", str(out_dir / "config.yaml"), f"--{mode}", f"resume={out_dir}"]
             )

@@ -22,6 +22,11 @@ def explain_os_error(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def user_path(text: str | Path) -> Path:
+    """Return a path as a person wrote it with `~` and `~user` replaced; a shell does so only in some places."""
+    return Path(os.path.expanduser(text))
+
+
 @contextmanager
 def replacing(path: Path, mode: str = "wb", sync: bool = True, shared: bool = False) -> Iterator[IO]:
     """Open a temporary file beside `path` that takes its place when the block ends without an error.

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zero123s.config.options import option
 from zero123s.config.schedule import Schedule
 from zero123s.data.base import BaseData
 from zero123s.diffusion.model import build_vae
@@ -41,7 +42,7 @@ class AutoencoderSystem(BaseSystem):
     class Config(BaseSystem.Config):
         """Settings of `autoencoder-system`."""
 
-        model: str = "???"
+        model: str = option("???", path=True)
         """YAML of the Zero123 model, in the original's words; its first_stage_config is trained."""
         crop_size: int = 32
         """Edge in pixels of random crops, which are cheap first lessons."""

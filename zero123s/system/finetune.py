@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zero123s.config.options import option
 from zero123s.config.schedule import Schedule
 from zero123s.data.base import BaseData
 from zero123s.diffusion import training
@@ -43,13 +44,13 @@ class Zero123FinetuneSystem(BaseSystem):
     class Config(BaseSystem.Config):
         """Settings of `zero123-finetune-system`."""
 
-        model: str = ""
+        model: str = option("", path=True)
         """YAML of a model to train from scratch, in the original's words."""
-        checkpoint: str = ""
+        checkpoint: str = option("", path=True)
         """Checkpoint to start from, anything `load_zero123` reads; instead of `model`."""
-        model_config: str = ""
+        model_config: str = option("", path=True)
         """YAML of the checkpoint's sizes; empty = read from the checkpoint."""
-        autoencoder: str = ""
+        autoencoder: str = option("", path=True)
         """File whose `first_stage_model.` weights are taken; needed from scratch."""
         components: list[str] = field(default_factory=lambda: ["unet", "cc_projection"])
         """What is trained, any of unet, image_encoder, cc_projection, lift; the autoencoder never is."""
@@ -83,7 +84,7 @@ class Zero123FinetuneSystem(BaseSystem):
         """DDIM steps of the drawn views."""
         sample_scale: float = 3.0
         """Classifier-free guidance of the drawn views."""
-        lpips: str = ""
+        lpips: str = option("", path=True)
         """Folder with the weights of LPIPS (docs/meshes.md), which then scores drawn views too; empty = without."""
         optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("AdamW", {"lr": 1e-4}))
         """Optimiser; its lr is that of all but the projection."""

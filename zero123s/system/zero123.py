@@ -78,7 +78,7 @@ class Zero123System(BaseSystem):
         """Registered geometry."""
         geometry: Any = field(default_factory=dict)
         """Its settings."""
-        geometry_convert_from: str | None = None
+        geometry_convert_from: str | None = option(None, path=True)
         """Run folder or checkpoint of a first stage: this run inherits its settings, and its geometry (which needs a
         signed distance: implicit-sdf) starts from that one's surface and colours."""
         material_type: str = "diffuse-with-point-light-material"

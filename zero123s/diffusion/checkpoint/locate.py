@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zero123s.errors import CheckpointError
+from zero123s.runtime.files import user_path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 STABLE_ZERO123 = "load/zero123/stable_zero123.ckpt"
@@ -25,7 +26,7 @@ class LocatedCheckpoint:
 
 def find_file(path: str | Path) -> Path | None:
     """Return `path` if it exists as given or relative to the repository, else None."""
-    candidates = [Path(path).expanduser(), REPOSITORY / Path(path)]
+    candidates = [user_path(path), REPOSITORY / Path(path)]
     return next((p for p in candidates if p.exists()), None)
 
 
