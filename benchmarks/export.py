@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zero123s.config.load import parse_slot
+from zero123s.config.parse import parse_slot
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.geometry import GEOMETRIES
 from zero123s.material import MATERIALS

@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 
 from zero123s.config.experiment import parse_experiment
-from zero123s.config.load import load_config, parse, resolve
+from zero123s.config.interpolation import resolve
+from zero123s.config.load import load_config
+from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
 
 
@@ -88,7 +90,7 @@ def test_changing_a_slot_type_drops_the_old_settings(write):
         ("a: " + "[" * 60 + "]" * 60, "nested too deeply"),
         ("base: b.yaml\n", "circle"),
         ("trainer: {max_stps: 5}\n", r"'trainer\.max_stps'\. Did you mean 'trainer\.max_steps'\? \(set in"),
-        ("trainer: {max_steps: 0}\n", "expected >= 1"),
+        ("trainer: {max_steps: 0}\n", "expected 1 to 1,000,000,000"),
         ("name: ${missing.key}\n", "name"),
     ],
 )

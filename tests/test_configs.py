@@ -13,7 +13,7 @@ from zero123s.commands.main import COMMANDS
 from zero123s.commands.main import main as command
 from zero123s.config import threestudio as compat
 from zero123s.config.experiment import parse_experiment
-from zero123s.config.load import load_config, profile_names, resolve
+from zero123s.config.load import load_config, profile_names
 from zero123s.run.folder import plain, run_path
 from zero123s.system import refinement
 from zero123s.system.base import plan_experiment
@@ -109,21 +109,19 @@ def test_the_recipe_has_the_measured_numbers():
 
 
 def test_threestudio_words_are_translated_or_dropped_with_a_notice():
-    cfg = OmegaConf.create(
-        {
-            "data": {"requires_depth": "${cmaxgt0:${system.loss.lambda_depth}}", "image_path": "a.png"},
-            "system": {
-                "prompt_processor_type": "dummy-prompt-processor",
-                "renderer": {"radius": "${system.geometry.radius}", "return_comp_normal": True},
-                "geometry": {"radius": 2.0, "isosurface_resolution": 256},
-                "guidance": {"pretrained_model_name_or_path": "x.ckpt", "vram_O": True, "cond_elevation_deg": 5.0},
-                "loss": {"lambda_depth": 0.0},
-                "loggers": {"wandb": {"enable": False, "project": "p", "name": "None"}},
-            },
-        }
-    )
-    notices = compat.translate(cfg)
-    plan = plan_experiment(parse_experiment(_loaded(resolve(cfg))))
+    content = {
+        "data": {"requires_depth": "${cmaxgt0:${system.loss.lambda_depth}}", "image_path": "a.png"},
+        "system": {
+            "prompt_processor_type": "dummy-prompt-processor",
+            "renderer": {"radius": "${system.geometry.radius}", "return_comp_normal": True},
+            "geometry": {"radius": 2.0, "isosurface_resolution": 256},
+            "guidance": {"pretrained_model_name_or_path": "x.ckpt", "vram_O": True, "cond_elevation_deg": 5.0},
+            "loss": {"lambda_depth": 0.0},
+            "loggers": {"wandb": {"enable": False, "project": "p", "name": "None"}},
+        },
+    }
+    notices = compat.translate(content)
+    plan = plan_experiment(parse_experiment(_loaded(OmegaConf.create(content))))
     system = plan.experiment.system
     assert (system.guidance.checkpoint, system.exporter.isosurface_resolution) == ("x.ckpt", 256)
     assert len(notices) == 8
@@ -159,12 +157,13 @@ THREESTUDIO_ONLY = {
 def test_threestudios_own_recipe_loads_and_builds_unchanged():
     path = next(p for p in CONFIGS if p.stem == "stable-zero123")
     ours = load_config(path).cfg
-    theirs = ours.copy()
-    del theirs["tag"], theirs["system"]["guidance"]["checkpoint"], theirs["system"]["exporter_type"]
+    cfg = ours.copy()
+    del cfg["tag"], cfg["system"]["guidance"]["checkpoint"], cfg["system"]["exporter_type"]
     for key, value in THREESTUDIO_ONLY.items():
-        OmegaConf.update(theirs, key, value, force_add=True)
+        OmegaConf.update(cfg, key, value, force_add=True)
+    theirs = OmegaConf.to_container(cfg)
     compat.translate(theirs)
-    plans = [plan_experiment(parse_experiment(_loaded(resolve(cfg)))) for cfg in (ours, theirs)]
+    plans = [plan_experiment(parse_experiment(_loaded(c))) for c in (ours, OmegaConf.create(theirs))]
     assert run_path(plans[1].experiment).name.startswith("64_128_256__hamburger_rgba.png@")
     for plan in plans:
         plan.experiment.tag = plan.experiment.system.guidance.checkpoint = ""

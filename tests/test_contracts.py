@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zero123s.background import BACKGROUNDS
 from zero123s.commands.explain import key_docs
-from zero123s.config.load import parse
+from zero123s.config.parse import parse
 from zero123s.data import DATA
 from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from zero123s.config.load import parse
 from zero123s.config.options import field_docs, limits_in_words, option, schedules
+from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
 
 

@@ -13,8 +13,8 @@ from zero123s.commands.explain import all_slots
 from zero123s.commands.launch import main
 from zero123s.commands.main import main as zero123s
 from zero123s.config.experiment import ExperimentConfig
-from zero123s.config.load import parse
 from zero123s.config.options import PATH, walk
+from zero123s.config.parse import parse
 from zero123s.diffusion.views import ViewsConfig
 
 

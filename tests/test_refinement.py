@@ -9,7 +9,8 @@ import yaml
 from tiny_run import SMALL
 
 from zero123s.commands.launch import main
-from zero123s.config.load import load_config, parse
+from zero123s.config.load import load_config
+from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
 from zero123s.run.plan import inherit_first_stage
 from zero123s.system import refinement

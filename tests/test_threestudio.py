@@ -7,7 +7,7 @@ import pytest
 
 from zero123s.commands.launch import main
 from zero123s.config.load import load_config
-from zero123s.config.threestudio import translate
+from zero123s.errors import ConfigError
 from zero123s.run.plan import check_experiment
 
 REPOSITORY = Path(__file__).parents[1]
@@ -74,16 +74,22 @@ def test_the_file_trains(path, monkeypatch, tmp_path, tiny_zero123, capsys):
         assert "16-mixed needs CUDA" in capsys.readouterr().err
 
 
-def test_the_two_names_of_one_key_are_not_mixed(monkeypatch, capsys):
+def test_the_command_line_wins_by_either_name_of_a_key(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
-    assert main(["--config", str(FILES[0]), "--train", "--dry-run", "system.guidance.checkpoint=auto"]) == 2
-    assert "give only one of them" in capsys.readouterr().err
+    for word in ("system.guidance.checkpoint=auto", "system.guidance.pretrained_model_name_or_path=auto"):
+        assert check_experiment(load_config(FILES[0], [word])).experiment.system.guidance.checkpoint == "auto"
+
+
+def test_the_two_names_of_one_key_are_not_mixed_in_one_file(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("system: {guidance: {checkpoint: auto, pretrained_model_name_or_path: a.ckpt}}\n")
+    with pytest.raises(ConfigError, match="give only one of them"):
+        load_config(path)
 
 
 @pytest.mark.parametrize(("value", "noted"), [("null", 0), ("4.0", 1)])
 def test_a_former_key_of_a_run_folder_is_accepted(tmp_path, value, noted):
     (tmp_path / "config.yaml").write_text(f"trainer: {{max_memory_gb: {value}}}\ndata: {{image_path: x.png}}\n")
     loaded = load_config(tmp_path / "config.yaml")
-    notices = translate(loaded.cfg)
     assert "max_memory_gb" not in loaded.cfg.trainer
-    assert sum("trainer.max_memory_gb no longer exists" in n for n in notices) == noted
+    assert sum("trainer.max_memory_gb no longer exists" in n for n in loaded.notices) == noted

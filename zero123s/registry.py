@@ -8,10 +8,14 @@ from zero123s.errors import ConfigError
 
 Base = TypeVar("Base")
 
+REGISTRIES: dict[str, "Registry"] = {}
+"""Every slot's registry by the slot's name, once its package has been imported."""
+
 
 def nearest(name: str, known: list[str]) -> str:
     """Return " Did you mean 'x'?" for the closest known name, or an empty string."""
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    longer = [k for k in known if len(name) > 1 and k.startswith(name)]
+    match = longer if len(longer) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean '{match[0]}'?" if match else ""
 
 
@@ -27,6 +31,7 @@ class Registry(Generic[Base]):
         self.slot = slot
         self.base = base
         self._classes: dict[str, type[Base]] = {}
+        REGISTRIES[slot] = self
 
     def register(self, name: str) -> Callable[[type[Base]], type[Base]]:
         """Decorate a class to make it available under `name`; raises TypeError/ValueError on misuse."""

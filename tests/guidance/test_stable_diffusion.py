@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_text_model import save_tiny_stable_diffusion
 
-from zero123s.config.load import parse
+from zero123s.config.parse import parse
 from zero123s.diffusion.text_model import load_text_model
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.guidance import GUIDANCES

@@ -13,7 +13,7 @@ from tiny_run import SMALL
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.commands.launch import main
-from zero123s.config.load import parse
+from zero123s.config.parse import parse
 from zero123s.diffusion.checkpoint.load_zero123 import save_zero123
 from zero123s.diffusion.checkpoint.locate import REPOSITORY, locate_checkpoint
 from zero123s.diffusion.model import Zero123Model, build_model

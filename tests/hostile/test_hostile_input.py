@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from memory_cap import at_most_gb_more
 from PIL import Image
 
-from zero123s.config.load import load_config, resolve
+from zero123s.config.interpolation import resolve
+from zero123s.config.load import load_config
 from zero123s.data.multi_view import read_transforms
 from zero123s.errors import ConfigError, ImageError, MeshError, UserError
 from zero123s.images.io import read_image

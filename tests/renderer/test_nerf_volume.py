@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zero123s.background.solid import SolidColorBackground
-from zero123s.config.load import parse
+from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.renderer.nerf_volume import NerfVolumeRenderer

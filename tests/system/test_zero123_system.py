@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from zero123s.config.load import parse
+from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
 from zero123s.geometry.scalar_field import NORMAL_TYPES
 from zero123s.guidance.base import BaseGuidance

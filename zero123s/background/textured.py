@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zero123s.background.base import BACKGROUNDS, BaseBackground
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.ops.activations import get_activation
 
@@ -21,9 +22,9 @@ class TexturedBackground(BaseBackground):
     class Config(BaseBackground.Config):
         """Settings of `textured-background`."""
 
-        height: int = 64
+        height: int = option(64, low=1, high=8192)
         """Rows, over 180 degrees of elevation."""
-        width: int = 64
+        width: int = option(64, low=1, high=8192)
         """Columns, over 360 degrees of azimuth."""
         color_activation: str = "sigmoid"
         """Turns the texture's values into colour."""

@@ -25,13 +25,14 @@ def print_dry_run(
     """Print the resolved configuration as YAML and, as comments below it, what would run and what would be written.
 
     Raises:
-        UserError: what the run itself would have complained about before reading any data.
+        UserError: what the run itself would have complained about before its first step.
     """
     experiment = plan.experiment
     out_dir = run_dir_of(checkpoint, experiment)
     if checkpoint is None:
         refuse_other_run(out_dir, experiment.overwrite)
     system = plan.build(prepare=False)
+    system.data_source.check_files()
     device = first_device(*choose_devices(experiment, gpu))
     on_gpu = device.type == "cuda"
     precision = choose_precision(experiment.trainer.precision, on_gpu)

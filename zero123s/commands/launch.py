@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +78,20 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     flags = [option for action in parser._actions for option in action.option_strings]
     for word in rest:
         if word.startswith("-"):
-            raise ConfigError(f"Unknown flag '{word}'.{nearest(word, flags)}")
+            raise ConfigError(f"Unknown flag '{word}'.{_without_dashes(word) or nearest(word, flags)}")
     args.mode = next((m for m in MODES if getattr(args, m)), None)
     if args.mode is None and not args.explain:
         raise ConfigError("Exactly one of --train, --validate, --test and --export is needed. See --help.")
     return args, rest
+
+
+def _without_dashes(word: str) -> str:
+    """Return a hint for an override that was written as a flag, an empty string for anything else."""
+    from zero123s.config.experiment import ExperimentConfig
+
+    key, _, value = word.lstrip("-").partition("=")
+    is_key = "." in key or key in {f.name for f in fields(ExperimentConfig)}
+    return f" Settings are written without dashes: {key}={value or 'VALUE'}" if is_key else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,7 +131,14 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
         print(explain(args.explain, plan.experiment, loaded.origins))
         return 0
-    checkpoint = require_checkpoint(plan.experiment, args.mode)
+    try:
+        return _run_plan(args, plan, loaded.profile, require_checkpoint(plan.experiment, args.mode))
+    except ConfigError as error:
+        raise ConfigError(loaded.explain(str(error))) from error
+
+
+def _run_plan(args: argparse.Namespace, plan: "Plan", profile: str | None, checkpoint: Path | None) -> int:
+    """Check what the mode needs, then run it, or print what it would do."""
     requirements = plan.requirements(args.mode)
     if args.mode == "train":
         from zero123s.callbacks.viewer import require_viewer
@@ -130,7 +147,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.dry_run:
         from zero123s.commands.dry_run import print_dry_run
 
-        print_dry_run(plan, args.mode, args.gpu, loaded.profile, checkpoint, requirements)
+        print_dry_run(plan, args.mode, args.gpu, profile, checkpoint, requirements)
         return 0
     return _run_mode(args, plan, checkpoint, requirements)
 

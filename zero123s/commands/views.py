@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from zero123s.config.load import load_config, parse, resolve
+from zero123s.config.interpolation import resolve
+from zero123s.config.load import load_config
+from zero123s.config.parse import parse
 from zero123s.diffusion.views import (
     ViewsConfig,
     check_sheet,

@@ -2,18 +2,25 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zero123s.config.load import LoadedConfig, parse, resolve
+from zero123s.config.interpolation import resolve
 from zero123s.config.options import option, ordered
+from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zero123s.config.load import LoadedConfig
+
+MAX_STEPS = 1_000_000_000
+"""A year of training takes 30 million steps of a second each."""
 
 
 @dataclass
 class TrainerConfig:
     """What is handed to Lightning's Trainer, in its own words."""
 
-    max_steps: int = option(600, low=1)
+    max_steps: int = option(600, low=1, high=MAX_STEPS)
     """Optimiser steps."""
     max_time: str | None = None
     """Stop after this long, "DD:HH:MM:SS"."""
@@ -148,8 +155,6 @@ class ExperimentConfig:
     """Everything random derives from it."""
     use_timestamp: bool = True
     """Append @date-time to the run folder's name."""
-    timestamp: str = ""
-    """Set by the program."""
     trial_dir: str = option("", path=True)
     """Set by the program: the run folder; paths inside it follow when the folder is moved or copied."""
     overwrite: bool = False
@@ -166,13 +171,13 @@ class ExperimentConfig:
     """CPU threads; 0 = one, or one per core, whichever a short measurement at the start finds faster."""
 
 
-def parse_experiment(loaded: LoadedConfig) -> ExperimentConfig:
+def parse_experiment(loaded: "LoadedConfig") -> ExperimentConfig:
     """Check the top level; the sections of data and system are checked by `zero123s.system.base.plan_experiment`."""
     try:
         experiment = parse(ExperimentConfig, resolve(loaded.cfg))
         _check_max_time(experiment.trainer.max_time)
     except ConfigError as error:
-        raise ConfigError(f"{error}{loaded.where(str(error))}") from error
+        raise ConfigError(loaded.explain(str(error))) from error
     return experiment
 
 

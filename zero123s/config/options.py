@@ -2,9 +2,10 @@
 
 import ast
 import inspect
+import math
 import os
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from itertools import pairwise
 from numbers import Real
@@ -15,10 +16,17 @@ from zero123s.errors import ConfigError
 from zero123s.registry import nearest
 from zero123s.runtime.files import user_path
 
+LARGEST = 2**63 - 1
+"""Largest whole number that torch takes."""
 LIMITS = "limits"
+"""Key of a field's metadata: what `option` was given."""
 PATH = "path"
 WORDS = ("auto", "last")
 """Values of a path that stand for something else than a file of that name."""
+ENTRIES = "entries"
+"""Key of a field's metadata: the dataclass of every entry of a list of sections."""
+SLOT = "slot"
+"""Key of a field's metadata: name of the slot whose settings it holds, and the field beside it that names its type."""
 
 
 def option(
@@ -61,14 +69,19 @@ def limits_in_words(f: Field) -> str:
         *most, last = limits["choices"]
         words.append(f"{', '.join(most)} or {last}" if most else last)
     if low is not None and high is not None:
-        words.append(f"{low:g} to {high:g}")
+        words.append(f"{_plainly(low)} to {_plainly(high)}")
     elif low is not None:
-        words.append(f">= {low:g}")
+        words.append(f">= {_plainly(low)}")
     elif above is not None:
-        words.append(f"> {above:g}" if high is None else f"> {above:g}, at most {high:g}")
+        words.append(f"> {above:g}" if high is None else f"> {above:g}, at most {_plainly(high)}")
     elif high is not None:
-        words.append(f"at most {high:g}")
+        words.append(f"at most {_plainly(high)}")
     return "; ".join(words)
+
+
+def _plainly(number: float) -> str:
+    """Return a number without an exponent where it is whole: 1,000,000, not 1e+06."""
+    return f"{int(number):,}" if number == int(number) and 1e6 <= abs(number) < 1e16 else f"{number:g}"
 
 
 def walk(config: Any, key: str = "") -> Iterator[tuple[str, Field, Any]]:
@@ -112,6 +125,7 @@ def _paths(config: Any) -> Iterator[tuple[Any, str, str]]:
 def check_values(config: Any, key: str = "") -> None:
     """Raise ConfigError for the first value outside its limits, naming key, value and limits."""
     for full, f, value in walk(config, key):
+        _check_size(value, full)
         limits = f.metadata.get(LIMITS)
         if limits is None or value is None:
             continue
@@ -127,7 +141,16 @@ def check_values(config: Any, key: str = "") -> None:
                 or (high is not None and number > high)
                 or (above is not None and number <= above)
             ):
-                raise ConfigError(f"{full}: {number:g} is out of range, expected {limits_in_words(f)}.")
+                raise ConfigError(f"{full}: {_plainly(number)} is out of range, expected {limits_in_words(f)}.")
+
+
+def _check_size(value: Any, key: str) -> None:
+    """Refuse what no machine number holds, wherever it stands in a value."""
+    for entry in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(entry, float) and not math.isfinite(entry):
+            raise ConfigError(f"{key}: expected a finite number, got {entry}.")
+        if isinstance(entry, int) and abs(entry) > LARGEST:
+            raise ConfigError(f"{key}: a number of {len(str(abs(entry)))} digits is out of range.")
 
 
 def _numbers(value: Any, key: str, schedule: bool) -> list[float]:
@@ -181,15 +204,13 @@ def _docs_in_source(cls: type) -> dict[str, str]:
     return docs
 
 
+def has_default(f: Field) -> bool:
+    """Tell whether a field may be left out; "???" is OmegaConf's word for one that may not."""
+    return (f.default is not MISSING or f.default_factory is not MISSING) and f.default != "???"
+
+
 def default_of(f: Field) -> Any:
     """Return a field's default, "required" where it has none."""
-    if f.default is not MISSING:
-        return "required" if f.default == "???" else f.default
-    if f.default_factory is not MISSING:
-        return f.default_factory()
-    return "required"
-
-
-def is_section(value: Any) -> bool:
-    """Tell whether a default is a nested section rather than a value."""
-    return is_dataclass(value) or (isinstance(value, Mapping) and not value)
+    if not has_default(f):
+        return "required"
+    return f.default if f.default_factory is MISSING else f.default_factory()

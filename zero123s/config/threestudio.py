@@ -5,8 +5,6 @@ Every entry produces one notice. A key that is in no table and in no dataclass s
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from zero123s.errors import ConfigError
 
 RENAMED = {
@@ -16,9 +14,15 @@ RENAMED = {
     "system.geometry.isosurface_outlier_threshold": "system.exporter.isosurface_outlier_threshold",
 }
 
+PROMPTS = {
+    "system.prompt_processor.prompt": "system.guidance.prompt",
+    "system.prompt_processor.negative_prompt": "system.guidance.negative_prompt",
+}
+"""Renamed as well where the guidance takes a prompt."""
+PROMPT_PROCESSOR = ("system.prompt_processor_type", "system.prompt_processor")
+"""Dropped; why depends on the guidance."""
+
 DROPPED = {
-    "system.prompt_processor_type": "Zero123 takes no prompt",
-    "system.prompt_processor": "Zero123 takes no prompt",
     "system.guidance.pretrained_config": "the architecture is read from the checkpoint; guidance.config names another",
     "system.guidance.vram_O": "the decoder is only loaded when it is needed",
     "system.guidance.half_precision_weights": "guidance.dtype decides the precision",
@@ -31,7 +35,9 @@ DROPPED = {
     "system.renderer.return_normal_perturb": "losses ask the renderer for what they need",
     "system.geometry.isosurface_method": "marching cubes is the method here",
     "system.geometry.isosurface_chunk": "evaluation is sparse and chunked by itself",
+    "system.geometry.n_input_dims": "points have three dimensions",
     "system.exporter.context_type": "no OpenGL context is needed",
+    "system.renderer.context_type": "no OpenGL context is needed",
     "system.cleanup_after_validation_step": "memory is freed by itself",
     "system.cleanup_after_test_step": "memory is freed by itself",
     "data.use_random_camera": "a weight of zero for the guidance turns random views off",
@@ -42,6 +48,7 @@ DROPPED = {
     "trainer.limit_test_batches": "data.random_camera.n_test_views decides",
     "trainer.inference_mode": "views are drawn without gradients in any case",
     "system.loggers.wandb.name": "the run folder's name is used",
+    "timestamp": "the run folder's name has the time, see use_timestamp",
 }
 
 FORMER = {
@@ -50,45 +57,65 @@ FORMER = {
 """Keys of earlier versions, which their run folders still hold with the default; a notice only where a value was set."""
 
 
-def _select(cfg: DictConfig, key: str) -> Any:
-    node: Any = cfg
-    for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node:
-            return None
-        node = node._get_node(part)
-    return node
+def new_key(key: str, takes_prompt: bool) -> str:
+    """Return this project's name of a key of threestudio's, any other as it is."""
+    return {**RENAMED, **(PROMPTS if takes_prompt else {})}.get(key, key)
 
 
-def _remove(cfg: DictConfig, key: str) -> None:
-    parent, _, name = key.rpartition(".")
-    node = _select(cfg, parent) if parent else cfg
-    del node[name]
+def translate(content: dict[Any, Any], takes_prompt: bool = False) -> list[str]:
+    """Rename and drop threestudio's keys of one file or command line, in place; return the notices.
 
-
-def translate(cfg: DictConfig) -> list[str]:
-    """Rename and drop threestudio's keys in place, before interpolations are resolved; return the notices.
+    Args:
+        content: nested plain values, not yet merged with others: a later layer replaces an earlier one by either name.
+        takes_prompt: whether the guidance has a prompt.
 
     Raises:
         ConfigError: a key and the one that replaces it are both given.
     """
     notices = []
-    for old, new in RENAMED.items():
-        node = _select(cfg, old)
-        if node is None:
+    for old in (*RENAMED, *PROMPTS):
+        new = new_key(old, takes_prompt)
+        if new == old or not _has(content, old):
             continue
-        if _select(cfg, new) is not None:
+        if _has(content, new):
             raise ConfigError(f"'{old}' is threestudio's name for '{new}'; give only one of them.")
-        OmegaConf.update(cfg, new, node, force_add=True)
-        _remove(cfg, old)
-        notices.append(f"{old} is {new} here.")
-    for key, reason in DROPPED.items():
-        if _select(cfg, key) is not None:
-            _remove(cfg, key)
-            notices.append(f"{key} is not needed: {reason}.")
-    for key, reason in FORMER.items():
-        node = _select(cfg, key)
-        if node is not None:
-            if not node._is_none():
-                notices.append(f"{key} no longer exists: {reason}.")
-            _remove(cfg, key)
+        _put(content, new, _remove(content, old))
+        notices.append(renamed_notice(old, new))
+    reason = "the guidance reads the prompt itself" if takes_prompt else "Zero123 takes no prompt"
+    for key, why in {**dict.fromkeys(PROMPT_PROCESSOR, reason), **DROPPED}.items():
+        if _has(content, key) and _remove(content, key) != {}:
+            notices.append(f"{key} is not needed: {why}.")
+    for key, why in FORMER.items():
+        if _has(content, key) and _remove(content, key) not in (None, "", "null"):
+            notices.append(f"{key} no longer exists: {why}.")
     return notices
+
+
+def renamed_notice(old: str, new: str) -> str:
+    """Return the sentence that tells of a renamed key."""
+    return f"{old} is {new} here."
+
+
+def _section(content: Any, key: str) -> Any:
+    """Return the section that holds a key, None where there is none."""
+    for part in key.split(".")[:-1]:
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
+
+
+def _has(content: dict[Any, Any], key: str) -> bool:
+    section = _section(content, key)
+    return isinstance(section, dict) and key.rpartition(".")[2] in section
+
+
+def _remove(content: dict[Any, Any], key: str) -> Any:
+    return _section(content, key).pop(key.rpartition(".")[2])
+
+
+def _put(content: dict[Any, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for part in sections:
+        if not isinstance(content.get(part), dict):
+            content[part] = {}
+        content = content[part]
+    content[name] = value

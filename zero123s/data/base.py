@@ -49,6 +49,9 @@ class BaseData:
         """Return the batch of global step `step`; `micro_step` counts accumulated batches within it."""
         raise NotImplementedError(f"{type(self).__name__} must define batch_at().")
 
+    def check_files(self) -> None:
+        """Check that the files which the config names are there and can be read; raises ImageError or ConfigError."""
+
     def novel_sizes(self) -> list[tuple[int, int]]:
         """Return (height, width) of the views that a guidance judges, by stage, from the config alone; empty = none."""
         return []

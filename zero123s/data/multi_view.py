@@ -22,7 +22,7 @@ from zero123s.data.named_views import (
 from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError, ImageError
-from zero123s.images.io import resize_rgba, write_png_atomic
+from zero123s.images.io import read_image, resize_rgba, write_png_atomic
 from zero123s.ops.cameras import cameras_from_matrices, orbit_cameras
 from zero123s.preprocess.intake import CutOutConfig, take_in_picture
 from zero123s.randomness import generator_for
@@ -83,6 +83,16 @@ class MultiViewData(BaseData):
                 "(data.pictures.front=front.png data.pictures.back=back.png ...)."
             )
         self._sizes: dict[tuple[int, int], ReferenceView] = {}
+
+    def check_files(self) -> None:
+        """Read poses and pictures, and keep nothing; see `BaseData`."""
+        cfg = self.cfg
+        if cfg.transforms_path:
+            paths = [frame.path for frame in read_transforms(Path(cfg.transforms_path))]
+        else:
+            paths = [Path(path) for path in cfg.pictures.given().values()]
+        for path in paths:
+            read_image(path)
 
     def prepare(self) -> None:
         """Read poses and pictures; raises ImageError or ConfigError naming the file."""

@@ -7,6 +7,9 @@ from typing import Any
 
 from zero123s.errors import ConfigError
 
+MAX_VALUE = 16384
+"""Pixels of an edge, or views of a batch."""
+
 
 class Stages:
     """A value per stage; stage i+1 begins exactly at step `milestones[i]`.
@@ -21,13 +24,15 @@ class Stages:
         steps = list(milestones)
         if any(a >= b for a, b in pairwise(steps)) or any(s < 1 for s in steps):
             raise ConfigError(f"{key}: resolution_milestones must be increasing steps >= 1, got {steps}.")
-        values = list(value) if isinstance(value, Sequence) else [value] * (len(steps) + 1)
+        values = list(value) if isinstance(value, list | tuple) else [value] * (len(steps) + 1)
         if len(values) != len(steps) + 1:
             raise ConfigError(
                 f"{key}: {len(values)} values for {len(steps)} resolution_milestones; give {len(steps) + 1} or one number."
             )
-        if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
-            raise ConfigError(f"{key}: expected whole numbers >= 1, got {values}.")
+        if not all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= MAX_VALUE for v in values):
+            raise ConfigError(
+                f"{key}: expected a whole number from 1 to {MAX_VALUE}, or a list of them, got {value!r}."
+            )
         self.values: list[int] = values
         self.milestones = steps
 

@@ -55,9 +55,9 @@ class RandomCameraConfig:
     """Spread the views of a batch evenly over the azimuth range."""
     progressive_until: int = option(0, low=0)
     """Steps over which the ranges grow from the front view; 0 = full ranges from the start."""
-    eval_height: int = option(512, low=1)
+    eval_height: int = option(512, low=1, high=8192)
     """Pixels of rendered views."""
-    eval_width: int = option(512, low=1)
+    eval_width: int = option(512, low=1, high=8192)
     """Pixels of rendered views."""
     eval_elevation_deg: Any = option(15.0, low=-90.0, high=90.0)
     """Elevation of the orbits in degrees; "auto" = that of the picture, where it is estimated."""
@@ -65,9 +65,9 @@ class RandomCameraConfig:
     """Distance of the orbits."""
     eval_fovy_deg: float = option(70.0, above=0.0, high=179.0)
     """Field of view of the orbits."""
-    n_val_views: int = option(1, low=1)
+    n_val_views: int = option(1, low=1, high=10_000)
     """Views of a validation orbit."""
-    n_test_views: int = option(120, low=1)
+    n_test_views: int = option(120, low=1, high=10_000)
     """Views of the turntable."""
 
 

@@ -27,9 +27,9 @@ class RenderedViews(BaseData):
         """Folder of shards that `zero123s render` wrote."""
         latents: str = option("", path=True)
         """Folder of `zero123s cache-latents`; empty = the pictures are encoded at every step."""
-        batch_size: int = option(16, low=1)
+        batch_size: int = option(16, low=1, high=65536)
         """Objects per step."""
-        n_targets: int = option(1, low=1)
+        n_targets: int = option(1, low=1, high=1000)
         """Target views of each."""
         condition_elevation_range: list[float] = field(default_factory=lambda: [-10.0, 45.0])
         """Degrees; only views from here are given as inputs."""

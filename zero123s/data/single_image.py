@@ -22,7 +22,7 @@ from zero123s.data.companions import (
 from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError
-from zero123s.images.io import fit_square, resize_rgba, write_png_atomic
+from zero123s.images.io import fit_square, read_image, resize_rgba, write_png_atomic
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.preprocess.elevation import elevation_of
 from zero123s.preprocess.framing import apply_framing
@@ -108,6 +108,19 @@ class SingleImageData(BaseData):
         """Return the pictures that the config asks for."""
         wanted = {"depth": self.cfg.requires_depth, "normal": self.cfg.requires_normal}
         return frozenset(kind for kind, is_wanted in wanted.items() if is_wanted)
+
+    def check_files(self) -> None:
+        """Read the picture and what belongs to it, and keep nothing; see `BaseData`."""
+        cfg = self.cfg
+        if cfg.prompt:
+            return
+        rgba = read_image(cfg.image_path).rgba
+        for kind, wanted, given in (
+            ("depth", cfg.requires_depth, cfg.depth_path),
+            ("normal", cfg.requires_normal, cfg.normal_path),
+        ):
+            if wanted:
+                read_companion(companion_path(cfg.image_path, kind, given), kind, rgba)
 
     def prepare(self) -> None:
         """Read or draw the picture, cut it out where it needs that, and read what belongs to it; raises ImageError."""

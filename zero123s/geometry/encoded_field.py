@@ -21,8 +21,6 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
     class Config(ScalarFieldGeometry.Config):
         """Settings common to encoded fields."""
 
-        n_input_dims: int = 3
-        """Always 3; here because threestudio names it."""
         pos_encoding_config: EncodingConfig = field(default_factory=EncodingConfig)
         """Position encoding."""
         mlp_network_config: NetworkConfig = field(default_factory=NetworkConfig)

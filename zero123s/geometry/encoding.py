@@ -6,9 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.ops.hash_grid import GradBuffer, HashGrid, encode, position_gradient
 from zero123s.ops.sections import section
+
+MAX_RESOLUTION = 2**20
+"""Cells per axis of the finest level; single precision tells no more positions apart."""
 
 
 @dataclass
@@ -17,15 +21,15 @@ class EncodingConfig:
 
     otype: str = "HashGrid"
     """"HashGrid" or "ProgressiveBandHashGrid"."""
-    n_levels: int = 16
+    n_levels: int = option(16, low=1, high=32)
     """Levels of detail."""
-    n_features_per_level: int = 2
+    n_features_per_level: int = option(2, low=1, high=16)
     """Features per level."""
-    log2_hashmap_size: int = 19
+    log2_hashmap_size: int = option(19, low=1, high=24)
     """Largest number of entries of a level, as a power of two."""
-    base_resolution: int = 16
+    base_resolution: int = option(16, low=1, high=4096)
     """Cells per axis of the coarsest level."""
-    per_level_scale: float = 1.447269237440378
+    per_level_scale: float = option(1.447269237440378, low=1.0, high=8.0)
     """Growth of the resolution from level to level."""
     start_level: int = 1
     """Progressive: levels that are on from the start."""
@@ -49,6 +53,12 @@ class HashEncoding(nn.Module):
         if cfg.otype not in ("HashGrid", "ProgressiveBandHashGrid"):
             raise ConfigError(
                 f"pos_encoding_config.otype: '{cfg.otype}' is neither HashGrid nor ProgressiveBandHashGrid."
+            )
+        finest = cfg.base_resolution * cfg.per_level_scale ** (cfg.n_levels - 1)
+        if finest > MAX_RESOLUTION:
+            raise ConfigError(
+                f"pos_encoding_config: n_levels={cfg.n_levels} from base_resolution={cfg.base_resolution} by "
+                f"per_level_scale={cfg.per_level_scale:g} end at {finest:.3g} cells per axis; at most {MAX_RESOLUTION:,}."
             )
         self.cfg = cfg
         self.grid = HashGrid(

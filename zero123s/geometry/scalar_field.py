@@ -27,7 +27,7 @@ class ScalarFieldGeometry(BaseGeometry):
     class Config(BaseGeometry.Config):
         """Settings common to scalar fields."""
 
-        n_feature_dims: int = 3
+        n_feature_dims: int = option(3, low=0, high=1024)
         """Length of the feature vector for the material; 0 = none."""
         normal_type: str = "finite_difference"
         """"analytic", "finite_difference" (forward), "finite_difference_laplacian" (central) or "pred" (a network)."""

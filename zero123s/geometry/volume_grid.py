@@ -1,12 +1,13 @@
 """A density field on a dense voxel grid: no network, no hashing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import GEOMETRIES
 from zero123s.geometry.scalar_field import ScalarFieldGeometry, norm
@@ -22,7 +23,7 @@ class VolumeGrid(ScalarFieldGeometry):
     class Config(ScalarFieldGeometry.Config):
         """Settings of `volume-grid`."""
 
-        grid_size: list[int] = field(default_factory=lambda: [100, 100, 100])
+        grid_size: list[int] = option([100, 100, 100], low=2, high=512)
         """Cells along z, y and x."""
         density_activation: str = "softplus"
         """Turns raw density into density."""

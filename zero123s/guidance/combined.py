@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zero123s.config.load import parse, parse_slot
-from zero123s.config.options import option
+from zero123s.config.options import ENTRIES, SLOT, option
+from zero123s.config.parse import parse, parse_slot
 from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
@@ -23,7 +23,7 @@ class PartConfig:
     """Registered guidance."""
     weight: Any = option(1.0, low=0.0, schedule=True)
     """Factor on its loss; number or schedule. At 0 it is not computed."""
-    settings: Any = field(default_factory=dict)
+    settings: Any = field(default_factory=dict, metadata={SLOT: ("guidance", "type")})
     """Its settings, as they would stand under system.guidance."""
 
 
@@ -35,7 +35,7 @@ class CombinedGuidance(BaseGuidance):
     class Config(BaseGuidance.Config):
         """Settings of `combined-guidance`."""
 
-        guidances: list[Any] = field(default_factory=list)
+        guidances: list[Any] = field(default_factory=list, metadata={ENTRIES: PartConfig})
         """A list of {type, weight, settings}."""
 
     cfg: Config

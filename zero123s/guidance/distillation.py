@@ -55,7 +55,7 @@ class DistillationConfig:
     variant: str = "sds"
     """"sds": compare the predicted noise with the added noise; "vsd": with the prediction of a low-rank copy of the denoiser
     that is trained on the present renderings (ProlificDreamer)."""
-    lora_rank: int = option(4, low=1)
+    lora_rank: int = option(4, low=1, high=1024)
     """VSD: rank of that copy's adapters."""
     lora_lr: float = option(1e-4, above=0.0)
     """VSD: its learning rate."""

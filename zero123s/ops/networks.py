@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.ops.activations import get_activation
 from zero123s.ops.mlp import CHUNKED_ACTIVATIONS, mlp_forward, mlp_input_gradient, plain_mlp
@@ -24,9 +25,9 @@ class NetworkConfig:
     """Between the layers."""
     output_activation: str = "none"
     """After the last layer."""
-    n_neurons: int = 64
+    n_neurons: int = option(64, low=1, high=4096)
     """Width."""
-    n_hidden_layers: int = 2
+    n_hidden_layers: int = option(2, low=0, high=32)
     """Hidden layers."""
 
 

@@ -27,7 +27,7 @@ class TextToImageConfig:
 
     model: str = option(SDXL, path=True)
     """Hub id or folder of a diffusers text-to-image pipeline."""
-    steps: int = option(30, low=1)
+    steps: int = option(30, low=1, high=1000)
     """Denoising steps."""
     guidance_scale: float = option(7.0, low=0.0)
     """Strength of classifier-free guidance."""
@@ -35,13 +35,13 @@ class TextToImageConfig:
     """What the picture should not show."""
     suffix: str = SUFFIX
     """Appended to the prompt: asks for what segmentation and Zero123 need."""
-    candidates: int = option(4, low=1)
+    candidates: int = option(4, low=1, high=100)
     """Pictures drawn; the one that segments and fits best is used."""
     choose: int = option(-1, low=-1)
     """Number of the candidate to use; -1 = the best."""
-    height: int = option(1024, low=64)
+    height: int = option(1024, low=64, high=4096)
     """Pixels; what the pipeline was trained at."""
-    width: int = option(1024, low=64)
+    width: int = option(1024, low=64, high=4096)
     """Pixels."""
 
     def __post_init__(self) -> None:

@@ -54,7 +54,7 @@ class MeshRasterizer(BaseRenderer):
     class Config(BaseRenderer.Config):
         """Settings of `mesh-rasterizer`."""
 
-        grid_resolution: int = option(64, low=COARSE)
+        grid_resolution: int = option(64, low=COARSE, high=512)
         """Cells per axis of the grid that the surface is found on, a multiple of 4; a cell should be about a pixel."""
         grid_update_every: int = option(16, low=1)
         """Steps between looks at the whole cube for where the surface is; in between only its surroundings are evaluated."""

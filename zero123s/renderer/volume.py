@@ -32,7 +32,7 @@ class VolumeRenderer(BaseRenderer):
     class Config(BaseRenderer.Config):
         """Settings common to volume renderers."""
 
-        num_samples_per_ray: int = option(512, low=1)
+        num_samples_per_ray: int = option(512, low=1, high=65536)
         """Steps along the cube's diagonal."""
         randomized: bool = True
         """Offset every training ray by a random part of a step."""
@@ -46,7 +46,7 @@ class VolumeRenderer(BaseRenderer):
         """Share of the light below which a ray has ended; what lies behind gets no gradient."""
         estimator: str = "occgrid"
         """"occgrid"; threestudio's "proposal" and "importance" are not built."""
-        grid_resolution: int = option(32, low=1)
+        grid_resolution: int = option(32, low=1, high=512)
         """Cells per axis of the occupancy grid."""
         grid_update_every: int = option(16, low=1)
         """Steps between refreshes of the occupancy grid."""

@@ -70,7 +70,8 @@ def run_command(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # What it quotes of the user's may have lines of its own.
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         print(f"error: {explain_missing_package(error)}", file=sys.stderr)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from zero123s.config import threestudio
 from zero123s.config.experiment import parse_experiment
-from zero123s.config.load import LoadedConfig, load_config, profile_names, resolve
+from zero123s.config.interpolation import resolve
+from zero123s.config.load import LoadedConfig, load_config, profile_names
 from zero123s.errors import ConfigError
 from zero123s.registry import Registry
 from zero123s.run.plugins import load_plugins
@@ -22,7 +22,7 @@ from zero123s.system.zero123 import SLOTS
 
 FIRST_STAGE = "system.geometry_convert_from"
 STAGED = ("height", "width", "batch_size")
-OWN = ("resume", "timestamp", "trial_dir", "overwrite", "description")
+OWN = ("resume", "trial_dir", "overwrite", "description")
 """Keys of the top level that belong to one run alone."""
 
 
@@ -40,8 +40,17 @@ def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "
     words = list(overrides)
     chosen = choose_profile(profile, Path(config))
     loaded = load_config(config, words, chosen)
+    if load_plugins(_imports(loaded)):
+        # A plugin's classes say what the words for its keys mean.
+        loaded = load_config(config, words, chosen)
     loaded = resumed_settings(loaded, words) or inherit_first_stage(loaded, words, chosen)
     return loaded, check_experiment(loaded)
+
+
+def _imports(loaded: LoadedConfig) -> list[str]:
+    """Return the packages that a configuration names, before it has been checked."""
+    given = OmegaConf.to_container(loaded.cfg, resolve=False).get("imports")  # type: ignore[union-attr]
+    return [name for name in ([given] if isinstance(given, str) else given or []) if isinstance(name, str)]
 
 
 def choose_profile(wanted: str, config: Path) -> str | None:
@@ -55,14 +64,13 @@ def choose_profile(wanted: str, config: Path) -> str | None:
 
 def check_experiment(loaded: LoadedConfig) -> Plan:
     """Check a loaded configuration down to its last key, plugins imported; raises ConfigError that names the file."""
-    notices = loaded.notices + threestudio.translate(loaded.cfg)
     experiment = parse_experiment(loaded)
     load_plugins(experiment.imports)
     try:
         plan = plan_experiment(experiment)
     except ConfigError as error:
-        raise ConfigError(f"{error}{loaded.where(str(error))}") from error
-    for notice in notices + plan.notices():
+        raise ConfigError(loaded.explain(str(error))) from error
+    for notice in loaded.notices + plan.notices():
         print_rank_zero(f"note: {notice}")
     return plan
 
@@ -70,7 +78,6 @@ def check_experiment(loaded: LoadedConfig) -> Plan:
 def plan_of_finished_run(config: str | Path) -> Plan:
     """Return the plan that a run has written down in its config.yaml, plugins imported; raises ConfigError."""
     loaded = load_config(config)
-    threestudio.translate(loaded.cfg)
     experiment = parse_experiment(loaded)
     load_plugins(experiment.imports)
     return plan_experiment(experiment)
@@ -119,7 +126,7 @@ def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile:
         return loaded
     checkpoint, own = _find_first_stage(wanted)
     first = load_config(own)
-    load_plugins(OmegaConf.select(first.cfg, "imports") or [])
+    load_plugins(_imports(first))
     below = _inherited(first.cfg, loaded.cfg)
     words = [*overrides, f"{FIRST_STAGE}={json.dumps(str(checkpoint))}"]
     return load_config(loaded.path, words, profile, below=(str(own), below))

@@ -17,6 +17,9 @@ GROUP = "zero123s.plugins"
 FOLDER = Path("custom")
 """Files in this folder of the working directory are imported by every run, as in threestudio; tests are not."""
 
+_TOLD: set[str] = set()
+"""Named in this process's log: a run asks for its plugins more than once."""
+
 
 def load_plugins(imports: Sequence[str] = (), folder: Path = FOLDER) -> list[str]:
     """Import everything that may register classes; returns the names.
@@ -37,7 +40,8 @@ def load_plugins(imports: Sequence[str] = (), folder: Path = FOLDER) -> list[str
         _import_named(name)
         loaded.append(name)
     for name in loaded:
-        logger.info("plugin %s", name)
+        logger.log(logging.DEBUG if name in _TOLD else logging.INFO, "plugin %s", name)
+    _TOLD.update(loaded)
     return loaded
 
 

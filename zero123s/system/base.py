@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from zero123s.config.experiment import ExperimentConfig
-from zero123s.config.load import parse_slot
 from zero123s.config.options import schedules, walk
+from zero123s.config.parse import parse_slot
 from zero123s.config.schedule import Schedule
 from zero123s.data import DATA
 from zero123s.data.base import BaseData

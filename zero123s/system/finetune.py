@@ -54,7 +54,7 @@ class Zero123FinetuneSystem(BaseSystem):
         """File whose `first_stage_model.` weights are taken; needed from scratch."""
         components: list[str] = field(default_factory=lambda: ["unet", "cc_projection"])
         """What is trained, any of unet, image_encoder, cc_projection, lift; the autoencoder never is."""
-        lora_rank: int = 0
+        lora_rank: int = option(0, low=0, high=1024)
         """Rank of adapters on the denoiser, which is frozen beside them; 0 = train it whole. Merged on export."""
         lora_alpha: int = 16
         """Scale of the adapters, over their rank."""
@@ -76,11 +76,11 @@ class Zero123FinetuneSystem(BaseSystem):
         """How much faster the camera projection learns."""
         ema_decay: float = 0.9999
         """Decay of the moving average that is validated and exported."""
-        n_validation: int = 64
+        n_validation: int = option(64, low=0)
         """Held-out pairs that are scored at every validation."""
-        n_samples: int = 16
+        n_samples: int = option(16, low=0)
         """Of these, how many are drawn."""
-        sample_steps: int = 25
+        sample_steps: int = option(25, low=1, high=1000)
         """DDIM steps of the drawn views."""
         sample_scale: float = 3.0
         """Classifier-free guidance of the drawn views."""

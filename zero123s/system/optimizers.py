@@ -22,9 +22,9 @@ class OptimizerConfig:
 
     name: str = "Adam"
     """Class name in torch.optim, or MuonAdamW (`zero123s/system/muon.py`), for networks of matrices and kernels."""
-    args: Any = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)
     """Its keyword arguments; checked against its signature."""
-    params: Any = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
     """Per-module arguments: `geometry.encoding: {lr: 0.01}`. Modules not named are left out, as in threestudio."""
 
 
@@ -36,7 +36,7 @@ class SchedulerConfig:
     """Class name in torch.optim.lr_scheduler; empty = constant rates."""
     interval: str = "step"
     """"step"; a run is one single epoch, so that "epoch" would never move."""
-    args: Any = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)
     """Its keyword arguments."""
     milestones: list[int] = field(default_factory=list)
     """For SequentialLR: steps at which the next scheduler takes over."""

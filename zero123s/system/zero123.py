@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from zero123s.background import BACKGROUNDS
-from zero123s.config.load import parse, parse_slot
 from zero123s.config.options import option
+from zero123s.config.parse import parse, parse_slot
 from zero123s.data.base import BaseData
 from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS

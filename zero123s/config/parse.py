@@ -1,0 +1,148 @@
+"""Strict typed sections: a mapping becomes the dataclass that describes it, or one sentence says why not."""
+
+from collections.abc import Mapping
+from dataclasses import Field, fields, is_dataclass, make_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zero123s.config.interpolation import plain
+from zero123s.config.options import check_values, default_of, expand_paths, has_default
+from zero123s.config.overrides import is_list_of_text
+from zero123s.errors import ConfigError
+from zero123s.registry import Registry, nearest
+
+C = TypeVar("C")
+
+_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_BOOLS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+_REQUIRED = "???"
+"""OmegaConf's word for a value that has no default."""
+
+
+def parse(schema: type[C], section: Any, key: str = "") -> C:
+    """Turn a section into its dataclass, strictly.
+
+    Args:
+        schema: a dataclass; its nested sections are dataclasses, other types as OmegaConf understands them.
+        section: a mapping, interpolations already resolved; None or "" = all defaults.
+        key: full key of the section, named in errors.
+
+    Raises:
+        ConfigError: unknown key, wrong type, missing value, value out of range; names the full key.
+    """
+    parsed = _section(schema, plain(section), key)
+    check_values(parsed, key)
+    expand_paths(parsed)
+    return parsed
+
+
+def parse_slot(registry: Registry, name: str, section: Any, key: str) -> tuple[type, Any]:
+    """Return (class, parsed Config) of one slot, for example `geometry_type` and `geometry`."""
+    try:
+        cls = registry.get(name)
+    except ConfigError as error:
+        raise ConfigError(f"{key}_type: {error}") from error
+    return cls, parse(cls.Config, section, key)
+
+
+def _known_keys(schema: type, prefix: str) -> list[str]:
+    """All full keys below a dataclass, to find the nearest one for a typo."""
+    keys = []
+    for f in fields(schema):
+        keys.append(f"{prefix}{f.name}")
+        if is_dataclass(f.type):
+            keys += _known_keys(f.type, f"{prefix}{f.name}.")  # type: ignore[arg-type]
+    return keys
+
+
+def _section(schema: type[C], given: Any, key: str) -> C:
+    if given is None or given == "":
+        given = {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{key or 'config'}: expected a section with keys, got {_shown(given)}.")
+    known = {f.name: f for f in fields(schema)}  # type: ignore[arg-type]
+    prefix = f"{key}." if key else ""
+    for name in given:
+        if name not in known:
+            full = f"{prefix}{name}"
+            raise ConfigError(f"Unknown key '{full}'.{nearest(full, _known_keys(schema, prefix))}")
+    for name, f in known.items():
+        if given.get(name, _REQUIRED) == _REQUIRED and not has_default(f):
+            raise ConfigError(f"'{prefix}{name}' must be given; it has no default.")
+    try:
+        hints = get_type_hints(schema)
+    except NameError:  # an annotation that only a type checker can resolve
+        hints = {}
+    values = {
+        name: _value(hints.get(name, Any), value, f"{prefix}{name}", known[name]) for name, value in given.items()
+    }
+    try:
+        return schema(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}" if key and key not in str(error) else str(error)) from error
+
+
+def _value(kind: Any, value: Any, key: str, f: Field | None = None) -> Any:
+    """Return a value converted to the type of its field; raises ConfigError that says what is expected."""
+    if kind is Any:
+        return value
+    if kind in _IN_WORDS:
+        return _scalar(kind, value, key)
+    if is_dataclass(kind):
+        return _section(kind, value, key)  # type: ignore[arg-type]
+    options = get_args(kind)
+    if type(None) in options and len(options) == 2:
+        (inner,) = (o for o in options if o is not type(None))
+        return None if value is None else _value(inner, value, key, f)
+    if get_origin(kind) in (list, dict):
+        return _container(kind, value, key, f)
+    return _by_omegaconf(kind, value, key)
+
+
+def _container(kind: Any, value: Any, key: str, f: Field | None) -> Any:
+    """Return a list or a mapping with every entry converted; one text is a list of it."""
+    options = get_args(kind)
+    if get_origin(kind) is dict:
+        if value not in (None, "") and not isinstance(value, Mapping):
+            raise ConfigError(f"{key}: expected a section with keys, got {_shown(value)}.")
+        return {k: _value(options[1], v, f"{key}.{k}") for k, v in (value or {}).items()}
+    if is_list_of_text(kind) and isinstance(value, str) and value:
+        value = [value]
+    if not isinstance(value, list | tuple):
+        default = default_of(f) if f and has_default(f) else None
+        example = f" such as {_shown(default)}" if default else ""
+        raise ConfigError(f"{key}: expected a list{example}, got {_shown(value)}.")
+    return [_value(options[0], v, f"{key}.{i}") for i, v in enumerate(value)]
+
+
+def _scalar(kind: type, value: Any, key: str) -> Any:
+    """Return text, a number or a boolean, from text as well: "5" is a whole number, 5.5 is none."""
+    is_scalar = isinstance(value, str | bool | int | float)
+    try:
+        if kind is bool and is_scalar:
+            return _BOOLS[str(value).lower()]
+        if kind is str and is_scalar:
+            return str(value)
+        is_fraction = kind is int and isinstance(value, float) and value != int(value)
+        if is_scalar and not isinstance(value, bool) and not is_fraction:
+            return kind(value)
+    except (KeyError, ValueError, OverflowError):
+        pass
+    raise ConfigError(f"{key}: expected {_IN_WORDS[kind]}, got {_shown(value)}.")
+
+
+def _by_omegaconf(kind: Any, value: Any, key: str) -> Any:
+    """Return a value of a type that only plugins use, such as `dict[str, int]`, `Literal` or an enumeration."""
+    schema = make_dataclass("Value", [("value", kind)])
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), {"value": value})).value  # type: ignore[union-attr]
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {str(error).split(chr(10), 1)[0].strip()}") from error
+
+
+def _shown(value: Any) -> str:
+    """Return a value as YAML users know it, shortened."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
