@@ -47,7 +47,7 @@ def test_the_file_builds_at_full_size_with_its_own_numbers(path, monkeypatch, ca
     assert system.loss_weights.weight("normal_smooth", 125) == (6 if stable else 8)
     assert system.loss_weights.needs("novel", 0) == {"samples", "normal", "normal_perturbed"}
     guidance = system.cfg.guidance
-    assert guidance.checkpoint == f"./load/zero123/{'stable_zero123' if stable else 'zero123-xl'}.ckpt"
+    assert guidance.checkpoint == f"load/zero123/{'stable_zero123' if stable else 'zero123-xl'}.ckpt"
     assert guidance.min_step_percent == ([50, 0.7, 0.3, 200] if stable else [0, 0.4, 0.2, 200])
     assert len(system.data_source.batch_at(0).novel) == 12
     assert system.data_source.reference().depth is None
