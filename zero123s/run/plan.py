@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from zero123s.config.experiment import parse_experiment
@@ -55,6 +54,8 @@ def _imports(loaded: LoadedConfig) -> list[str]:
 
 def choose_profile(wanted: str, config: Path) -> str | None:
     """Return the profile to lay over the file: "auto" is `cpu` where there is no CUDA and the file has one."""
+    import torch
+
     if wanted == "none":
         return None
     if wanted != "auto":
