@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,6 +266,18 @@ def test_a_small_training_size_does_not_blur_the_picture_that_conditions_the_mod
 @pytest.mark.parametrize(("height", "width"), [(17, 19), (1, 1), (16, 20)])
 def test_videos_of_odd_sizes_keep_every_pixel(tmp_path, height, width, capfd):
     frames = [np.full((height, width, 3), 60 * i, np.uint8) for i in range(3)]
-    save_video(tmp_path / "a.mp4", frames)
-    assert imageio.imread(tmp_path / "a.mp4").shape == (3, height + height % 2, width + width % 2, 3)
+    assert imageio.imread(save_video(tmp_path / "a.mp4", frames)).shape == (
+        3,
+        height + height % 2,
+        width + width % 2,
+        3,
+    )
     assert "WARNING" not in capfd.readouterr().err
+
+
+def test_a_video_without_an_encoder_is_a_folder_of_frames(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    frames = [np.full((4, 6, 3), 60 * i, np.uint8) for i in range(3)]
+    folder = save_video(tmp_path / "a.mp4", frames)
+    assert [imageio.imread(folder / f"000{i}.png")[0, 0, 0] for i in range(3)] == [0, 60, 120]
+    assert "pip install imageio[ffmpeg]" in caplog.text

@@ -1,9 +1,12 @@
 """Novel views of one picture, from Python: sample them, write them as contact sheet, single files and video."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import imageio.v2 as imageio
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -19,6 +22,7 @@ from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError, ImageError
 from zero123s.runtime.files import user_path
 
+logger = logging.getLogger(__name__)
 FRAMES_PER_SECOND = 8
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -200,8 +204,6 @@ def write_views(
     Raises:
         ConfigError: `out` is no picture's name or cannot be written.
     """
-    import imageio.v2 as imageio
-
     out = check_sheet(out)
     frames = [(view.clamp(0, 1) * 255).round().byte().cpu().numpy() for view in views]
     height, width = frames[0].shape[:2]
@@ -215,6 +217,9 @@ def write_views(
         Image.fromarray(sheet).save(out)
         for frame, (elevation, azimuth) in zip(frames, cameras, strict=True):
             Image.fromarray(frame).save(folder / f"elevation{elevation:g}_azimuth{azimuth:g}.png")
+        if find_spec("imageio_ffmpeg") is None:
+            logger.warning("imageio-ffmpeg is not installed, so no video is written; `pip install imageio[ffmpeg]`")
+            return [out, folder]
         imageio.mimwrite(video, list(frames), fps=FRAMES_PER_SECOND, macro_block_size=2)
     except OSError as error:
         raise ConfigError(f"Cannot write the views to {out}: {error}.") from error

@@ -1,12 +1,12 @@
 """Pictures of the scene: the reference view scored, an orbit as a strip or a video."""
 
+import logging
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
-import imageio_ffmpeg
 import numpy as np
 import torch
 
@@ -15,6 +15,8 @@ from zero123s.images.io import write_png_atomic
 from zero123s.ops.cameras import generate_rays
 from zero123s.runtime.files import explain_os_error
 from zero123s.structures import Cameras, ReferenceView, RenderOutput
+
+logger = logging.getLogger(__name__)
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -77,8 +79,15 @@ def save_strip(path: Path, frames: list[np.ndarray]) -> None:
     write_png_atomic(path, np.concatenate(frames, axis=0).astype(np.float32) / 255)
 
 
-def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> None:
-    """Write an mp4 whole or not at all; raises OutputError."""
+def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> Path:
+    """Write an mp4 whole or not at all and return its path; without an encoder, a folder of frames.
+
+    Raises OutputError.
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        return _save_frames(path.with_suffix(""), frames)
     temporary = path.with_name(f".{path.stem}.part.mp4")
     height, width = frames[0].shape[:2]
     even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))  # H.264 halves the colours' resolution
@@ -86,18 +95,25 @@ def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         imageio.imwrite(temporary, np.pad(np.stack(frames), even, "edge"), fps=fps, codec="libx264", macro_block_size=2)
         # The encoder is another process, which ends without a word when its disk is full.
-        if _count_frames(temporary) != len(frames):
+        try:
+            written = imageio_ffmpeg.count_frames_and_secs(temporary)[0]
+        except (RuntimeError, OSError):  # a damaged file
+            written = 0
+        if written != len(frames):
             raise OutputError(f"'{path}' cannot be written whole: the disk is full, or the encoder failed.")
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written: {explain_os_error(error)}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+    return path
 
 
-def _count_frames(path: Path) -> int:
-    """Return how many frames can be read back; 0 for a damaged file."""
-    try:
-        return imageio_ffmpeg.count_frames_and_secs(path)[0]
-    except (RuntimeError, OSError):
-        return 0
+def _save_frames(folder: Path, frames: list[np.ndarray]) -> Path:
+    logger.warning(
+        "imageio-ffmpeg is not installed, so '%s' holds the video's frames as PNG files; `pip install imageio[ffmpeg]`",
+        folder,
+    )
+    for number, frame in enumerate(frames):
+        write_png_atomic(folder / f"{number:04d}.png", frame.astype(np.float32) / 255)
+    return folder

@@ -345,8 +345,7 @@ class Zero123System(BaseSystem):
     def test(self, out_dir: Path, step: int) -> dict[str, Path]:
         """Write the turntable video."""
         path = out_dir / "save" / f"it{step}-test.mp4"
-        save_video(path, render_orbit(self, self.data_source.eval_cameras("test")))
-        return {"turntable": path}
+        return {"turntable": save_video(path, render_orbit(self, self.data_source.eval_cameras("test")))}
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the mesh; raises MeshError when there is no surface."""
