@@ -60,9 +60,8 @@ setup(
     ],
     entry_points={"console_scripts": ["zero123s=zero123s.commands.main:main"]},
     extras_require={
-        "cuda": ["nerfacc>=0.5.3"],  # and tinycudann, which is built from its repository
-        # renderer_type: mesh-rasterizer on CUDA. It is built against the torch that is there: install setuptools, wheel
-        # and ninja first, and give pip --no-build-isolation.
+        # Vendors' libraries, used where a backend names them: docs/install.md says how each is built.
+        "cuda": ["nerfacc>=0.5.3"],
         "rasterizer": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast.git"],
         "lora": ["peft>=0.13"],  # system.lora_rank, system.guidance.variant=vsd
         "segment": ["rembg", "onnxruntime"],  # data.cut_out.backend=rembg

@@ -72,10 +72,14 @@ class Check:
     def words(self, tag: str, steps: int) -> list[str]:
         """Return what every run of the main recipe is told."""
         accelerator = "gpu" if self.on_gpu else "cpu"
-        return [f"tag={tag}", f"trainer.max_steps={steps}", f"trainer.accelerator={accelerator}", "use_timestamp=false",
-                f"exp_root_dir={self.runs}", "trainer.enable_progress_bar=false",
-                "data.random_camera.n_test_views=4", "data.random_camera.n_val_views=2",
-                "system.exporter.isosurface_resolution=128"]  # fmt: skip
+        words = [f"tag={tag}", f"trainer.max_steps={steps}", f"trainer.accelerator={accelerator}",
+                 "use_timestamp=false", f"exp_root_dir={self.runs}", "trainer.enable_progress_bar=false",
+                 "data.random_camera.n_test_views=4", "data.random_camera.n_val_views=2",
+                 "system.exporter.isosurface_resolution=128"]  # fmt: skip
+        if self.small:
+            words += ["system.geometry.pos_encoding_config.log2_hashmap_size=12", *self.square(24)]
+            words += ["system.renderer.num_samples_per_ray=64", "system.exporter.isosurface_resolution=32"]
+        return words
 
     def square(self, size: int) -> list[str]:
         """Return the words for one stage of small pictures."""
@@ -132,7 +136,7 @@ def recipe(check: Check) -> Result:
              f"data.random_camera.resolution_milestones={stages}", f"trainer.val_check_interval={third}",
              f"checkpoint.every_n_train_steps={third}"]  # fmt: skip
     if check.small:
-        words += check.square(24)
+        words += check.square(24)  # instead of the stages
     record = image_to_mesh(IMAGE, CONFIG, words, look, profile="none").record
     steps = [1000 * (b - a) for a, b in pairwise(times)]
     # The first steps of a stage compile kernels and allocate; a preview stands at its end.
@@ -147,8 +151,6 @@ def resume(check: Check) -> Result:
     run = check.runs / "stable-zero123" / "recipe"
     steps = 8 if check.small else 62
     words = [*check.words("recipe", steps), f"resume={run}", "trainer.val_check_interval=0"]
-    if check.small:
-        words += check.square(24)
     return {"step": image_to_mesh(IMAGE, CONFIG, words, profile="none").record["step"]}
 
 
@@ -269,7 +271,6 @@ def mixed(check: Check) -> Result:
 def profile(check: Check) -> Result:
     """Record where the time of five steps goes; the table stands in the part's log."""
     words = [*check.words("profile", 10), "trainer.val_check_interval=0", "export_after_train=false"]
-    words += check.square(24) if check.small else []
     arguments = ["--config", CONFIG, "--train", "--profile", "none", "--profile-run", f"data.image_path={IMAGE}"]
     code = launch([*arguments, *words])
     return {} if code == 0 else {"failed": f"exit code {code}"}
