@@ -1,6 +1,5 @@
 """Triton kernels against their plain-torch twins: interpreted where there is no GPU, compiled where there is one."""
 
-import csv
 import json
 import os
 import subprocess
@@ -239,26 +238,3 @@ def test_kernels_compile_for_five_architectures_without_spilling():
         f"{path.parent.name}{name.split(',')[0]}" for path in modules for name in path.read_text().split("launch(")[1:]
     }
     assert launched == {row["kernel"] for row in rows}, "every kernel that is launched is compiled here"
-
-
-@pytest.mark.slow
-@INTERPRETED
-def test_a_recipes_losses_are_the_same_on_interpreted_kernels(tmp_path, tiny_zero123, monkeypatch):
-    from tiny_run import SMALL as SMALL_RUN
-
-    from zero123s.api import image_to_mesh
-    from zero123s.ops import backends
-    from zero123s.ops.hash_grid import triton
-
-    monkeypatch.setattr(triton, "_BLOCK", 1 << 14)  # an interpreted program costs the same whatever its block
-    resolve, losses = backends.resolve, {}
-    for backend in ("numba", "triton"):
-        named = lambda op, _, device, b=backend: resolve(op, b if b in backends.IMPLEMENTED[op] else "auto", device)  # noqa: E731
-        monkeypatch.setattr(backends, "resolve", named)
-        words = [*SMALL_RUN, *tiny_zero123, f"exp_root_dir={tmp_path}", f"tag={backend}", "use_timestamp=false"]
-        words += ["data.random_camera.n_test_views=1", "export_after_train=false", "trainer.val_check_interval=0"]
-        result = image_to_mesh("load/images/hamburger_rgba.png", "configs/stable-zero123.yaml", words, profile="none")
-        lines = csv.DictReader(next(result.run_dir.glob("csv_logs/*/metrics.csv")).open())
-        losses[backend] = [float(line["loss/total"]) for line in lines if line.get("loss/total")]
-    assert len(losses["triton"]) == 2
-    assert losses["triton"] == pytest.approx(losses["numba"], rel=1e-4)
