@@ -22,7 +22,8 @@ from zero123s.system.base import plan_experiment
 CONFIGS = sorted(p for p in (Path(__file__).parents[1] / "configs").glob("*.yaml") if p.stem != "novel-views")
 TINY_LIFTED = Path(__file__).parent / "tiny_lifted.yaml"
 SAMPLE = CONFIGS[0].parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"
-REQUIRED = {"multi-view": [f"data.transforms_path={SAMPLE}", "data.batch_size=2"]}
+POSED = [f"data.transforms_path={SAMPLE}", "data.batch_size=2"]
+REQUIRED = {"multi-view": POSED, "multi-view-gaussians": POSED}
 
 
 def words_for(path: Path, tiny_zero123: list[str]) -> list[str]:
@@ -90,8 +91,11 @@ def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_ze
     experiment = parse_experiment(load_config(path, words_for(path, tiny_zero123)))
     fields = {"zero123-system": SMALL, "dreamfusion-system": [w.replace("data.random_camera.", "data.") for w in SMALL]}
     small = fields.get(experiment.system_type, [])
-    if OmegaConf.select(load_config(path).cfg, "system.renderer_type") == "mesh-rasterizer":
-        small = [word for word in small if "num_samples_per_ray" not in word]  # it has one sample per pixel
+    renderer = OmegaConf.select(load_config(path).cfg, "system.renderer_type")
+    if renderer in ("mesh-rasterizer", "gaussian-rasterizer"):
+        small = [word for word in small if "num_samples_per_ray" not in word]  # they do not march
+    if renderer == "gaussian-rasterizer":
+        small = [word for word in small if "pos_encoding_config" not in word]  # Gaussians need no encoding
     words = ["--config", str(path), "--train", f"exp_root_dir={tmp_path}", *words_for(path, tiny_zero123), *small]
     assert main(words) == 0
     (record,) = (json.loads(p.read_text()) for p in tmp_path.rglob("run.json"))

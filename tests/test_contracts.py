@@ -22,7 +22,7 @@ from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.renderer import RENDERERS
-from zero123s.structures import Batch, Cameras, FieldOutput, RadianceField, ReferenceView
+from zero123s.structures import Batch, Cameras, FieldOutput, GaussianViews, RadianceField, ReferenceView
 from zero123s.system import SYSTEMS
 
 REGISTRIES = (BACKGROUNDS, DATA, EXPORTERS, GEOMETRIES, GUIDANCES, MATERIALS, RENDERERS, SYSTEMS)
@@ -318,6 +318,19 @@ class Ball:
         sdf = -self.surface_level(x)
         return FieldOutput(self.density(x), rgb, normal, normal, sdf, normal)
 
+    def gaussians(self, centers, needs, light_positions):
+        """Flat discs, evenly spread over the ball."""
+        n = 2000
+        z, turn = 1 - (2 * torch.arange(n) + 1) / n, 2.399963 * torch.arange(n)
+        out = torch.stack([(1 - z * z).sqrt() * turn.cos(), (1 - z * z).sqrt() * turn.sin(), z], dim=-1)
+        # The shortest turn that takes +z to the outside.
+        quaternions = F.normalize(torch.stack([1 + z, -out[:, 1], out[:, 0], 0 * z], dim=-1), dim=-1)
+        red = (out[:, 0] > 0).float()
+        rgb = torch.stack([red, 0 * red, 1 - red], dim=-1).expand(len(centers), n, 3)
+        normal = out.expand(len(centers), n, 3) if "normal" in needs else None
+        scales = torch.tensor([0.03, 0.03, 0.002]).expand(n, 3)
+        return GaussianViews((0.5 + self.level) * out, scales, quaternions, torch.full((n,), 0.95), rgb, normal)
+
 
 def gray(dirs, generator=None):
     return torch.full_like(dirs, 0.5)
@@ -347,8 +360,8 @@ def test_renderer_shows_the_ball(renderer_maker):
     out = renderer_maker().eval()(views(), Ball(), gray, frozenset({"normal"}))
     shape = (2, 14, 14)
     assert (out.comp_rgb.shape, out.opacity.shape, out.depth.shape) == ((*shape, 3), (*shape, 1), (*shape, 1))
-    for picture in (out.comp_rgb, out.opacity, out.comp_normal):
-        assert ((picture >= 0) & (picture <= 1 + 1e-5)).all()
+    for image in (out.comp_rgb, out.opacity, out.comp_normal):
+        assert ((image >= 0) & (image <= 1 + 1e-5)).all()
     assert out.opacity[0, 7, 7] > 0.95
     assert out.opacity[0, 0, 0] < 0.01
     torch.testing.assert_close(out.comp_rgb[0, 0, 0], torch.full((3,), 0.5), atol=0.01, rtol=0)
@@ -367,6 +380,12 @@ def test_renderer_does_not_depend_on_chunks(renderer_maker):
 
 def test_renderer_trains_by_its_generator_and_hands_over_samples(renderer_maker):
     renderer, field = renderer_maker(), Ball()
+    if not renderer.has_samples:
+        out = renderer(views(), field, gray, frozenset(), seeded(1))
+        (gradient,) = torch.autograd.grad(out.opacity.sum(), field.level)
+        assert gradient > 0, "a larger ball covers more"
+        assert (out.comp_normal, out.weights) == (None, None)
+        return
     needs = frozenset({"normal", "samples", "normal_perturbed", "sdf"})
     a, b = (renderer(views(), field, gray, needs, seeded(1)) for _ in range(2))
     assert torch.equal(a.comp_rgb, b.comp_rgb)

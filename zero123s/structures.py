@@ -5,12 +5,13 @@ Colours are sRGB in [0, 1] with channels last; angles are degrees wherever a nam
 right-handed with z up, and cameras are OpenGL cameras (x right, y up, looking along -z). See docs/conventions.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 T = TypeVar("T")
@@ -134,6 +135,24 @@ class PosedViews(TensorData):
 
 
 @dataclass(frozen=True)
+class GaussianViews(TensorData):
+    """N 3D Gaussians, and how each looks from B cameras."""
+
+    means: Float[Tensor, "N 3"]
+    scales: Float[Tensor, "N 3"]
+    """Standard deviations along the Gaussian's own axes, world units."""
+    quaternions: Float[Tensor, "N 4"]
+    """(w, x, y, z), not normalised."""
+    opacities: Float[Tensor, "N"]
+    rgb: Float[Tensor, "B N 3"]
+    normal: Float[Tensor, "B N 3"] | None = None
+    """Unit normals that face the camera: the shortest axis."""
+    record_screen_gradients: Callable[[Float[Tensor, "B N 2"], Bool[Tensor, "B N"]], None] | None = None
+    """Called in the backward pass with the gradients of the means on the screen (in half images) and which Gaussians are
+    visible; densification is decided by them. None = nobody wants them."""
+
+
+@dataclass(frozen=True)
 class FieldOutput(TensorData):
     """A radiance field at N points. What was not asked for is None."""
 
@@ -173,6 +192,12 @@ class RadianceField(Protocol):
 
     def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """A function that grows towards the inside; the exporter finds its level set (density, or minus the SDF)."""
+        ...
+
+    def gaussians(
+        self, centers: Float[Tensor, "B 3"], needs: frozenset[str], light_positions: Float[Tensor, "B 3"]
+    ) -> GaussianViews | None:
+        """The field as 3D Gaussians seen from camera centres; None where it is not made of them."""
         ...
 
 

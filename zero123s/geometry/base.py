@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from zero123s.errors import ConfigError
+from zero123s.mesh.splats import GaussianParameters
 from zero123s.registry import Registry
-from zero123s.structures import TensorData
+from zero123s.structures import GaussianViews, TensorData
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class BaseGeometry(nn.Module):
     cfg: Config
     has_sdf = False
     """Whether `forward` delivers a signed distance, negative inside."""
+    has_gaussians = False
+    """Whether the geometry is made of 3D Gaussians, which `gaussians` returns."""
     n_features: int
     """Length of the feature vector; 0 = no features."""
 
@@ -87,6 +91,20 @@ class BaseGeometry(nn.Module):
     def normal_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Return unit outward normals alone."""
         raise NotImplementedError(f"{type(self).__name__} has points_near() and must define normal_at().")
+
+    def gaussians(self, centers: Float[Tensor, "B 3"], needs: frozenset[str]) -> GaussianViews | None:
+        """Return the Gaussians as seen from camera centres, with features as colours; None = not made of Gaussians.
+
+        `needs` may name "normal".
+        """
+        return None
+
+    def gaussian_parameters(self) -> GaussianParameters | None:
+        """Return the Gaussians' parameters as files store them, without a graph; None = not made of Gaussians."""
+        return None
+
+    def before_step(self, optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
+        """Add or remove primitives before the forward pass of global step `step`; their moments follow them."""
 
     def on_step(self, step: int) -> None:
         """Move schedules to global step `step`; called before the step's forward pass."""

@@ -19,6 +19,8 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "compositing": ("reference", "numba", "triton", "nerfacc"),
     "convolution": ("reference", "numba"),
     "rasterization": ("reference", "numba", "triton", "nvdiffrast"),
+    "gaussian_splatting": ("reference", "numba", "gsplat"),
+    "gaussian_sum": ("reference", "numba"),
 }
 """Backends that exist for each operation; the plain-torch reference runs on every device."""
 VENDORS = {
@@ -26,9 +28,10 @@ VENDORS = {
     "ray_marching": "nerfacc",
     "compositing": "nerfacc",
     "rasterization": "nvdiffrast",
+    "gaussian_splatting": "gsplat",
 }
 """The CUDA library of its own that an operation can use when it is named; "cuda" is an older word for it."""
-BACKENDS = ("auto", "reference", "numba", "triton", "tinycudann", "nerfacc", "nvdiffrast", "cuda")
+BACKENDS = ("auto", "reference", "numba", "triton", "tinycudann", "nerfacc", "nvdiffrast", "gsplat", "cuda")
 
 _logged: set[tuple[str, str, str]] = set()
 
@@ -113,7 +116,8 @@ def _check_vendor(op: str, package: str, device: torch.device) -> None:
 def resolve(op: str, backend: str, device: torch.device | str) -> str:
     """Return the backend that runs `op` on `device`, and log each choice once.
 
-    "auto" is numba on the CPU and Triton on CUDA where they work, plain torch otherwise; never a vendor's library.
+    "auto" is numba on the CPU and Triton on CUDA where they work, plain torch otherwise; a vendor's library only on CUDA
+    for an operation that has no Triton kernels.
 
     Raises ConfigError for an unknown backend, MissingDependencyError for a named one that cannot run here.
     """
@@ -121,6 +125,9 @@ def resolve(op: str, backend: str, device: torch.device | str) -> str:
     if backend not in BACKENDS:
         raise ConfigError(f"Unknown backend '{backend}'; choose one of {', '.join(BACKENDS)}.")
     chosen = VENDORS.get(op, backend) if backend == "cuda" else backend
+    vendor = VENDORS.get(op)
+    if backend == "auto" and device.type == "cuda" and "triton" not in IMPLEMENTED[op] and vendor:
+        chosen = vendor if _why_not(vendor) is None else "auto"
     if chosen in VENDORS.values() and chosen in IMPLEMENTED[op]:
         _check_vendor(op, chosen, device)
     else:

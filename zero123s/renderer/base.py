@@ -28,6 +28,10 @@ class BaseRenderer(nn.Module):
 
     needs_sdf = False
     """Whether the field must deliver a signed distance."""
+    needs_gaussians = False
+    """Whether the field must be made of 3D Gaussians."""
+    has_samples = True
+    """Whether "samples", "normal_perturbed" and "sdf" can be asked for."""
     backend_of: str | None = None
     """The operation of `ops/backends.py` whose implementation the setting `backend` names, where there is one."""
 

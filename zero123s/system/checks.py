@@ -5,7 +5,7 @@ from typing import Any
 from zero123s.data.base import BaseData
 from zero123s.errors import ConfigError
 from zero123s.geometry import GEOMETRIES
-from zero123s.losses import LossWeights
+from zero123s.losses import TERMS, LossWeights
 from zero123s.renderer import RENDERERS
 
 FEWEST_OF_MODEL = 4
@@ -23,6 +23,28 @@ def check_sdf(cfg: Any, weights: LossWeights) -> None:
         raise ConfigError(f"system.renderer_type: {cfg.renderer_type} cannot render a geometry that {advice}")
     if weights.ever("eikonal"):
         raise ConfigError(f"system.loss.lambda_eikonal is set, but the geometry {advice}")
+
+
+def check_gaussians(cfg: Any, weights: LossWeights) -> None:
+    """Refuse Gaussians without their renderer, the renderer without Gaussians, and losses of samples; raises ConfigError."""
+    geometry, renderer = GEOMETRIES.get(cfg.geometry_type), RENDERERS.get(cfg.renderer_type)
+    if geometry.has_gaussians and not renderer.needs_gaussians:
+        raise ConfigError(
+            f"system.renderer_type: {cfg.renderer_type} marches through a field, which {cfg.geometry_type} trains "
+            "nothing by; use renderer_type: gaussian-rasterizer."
+        )
+    if renderer.needs_gaussians and not geometry.has_gaussians:
+        raise ConfigError(
+            f"system.renderer_type: {cfg.renderer_type} renders Gaussians only; use geometry_type: gaussians instead of "
+            f"{cfg.geometry_type}."
+        )
+    if not renderer.has_samples:
+        for name, term in TERMS.items():
+            if weights.ever(name) and term.needs - {"normal"}:
+                raise ConfigError(
+                    f"system.loss.lambda_{name} needs samples along rays, which {cfg.renderer_type} does not have; set it "
+                    "to 0."
+                )
 
 
 def check_novel_sizes(data: BaseData, sees_squares: bool) -> None:

@@ -1,6 +1,7 @@
 """Geometry and material joined into the radiance field that renderer and exporter see."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -8,8 +9,10 @@ from torch import Tensor
 
 from zero123s.geometry.base import BaseGeometry
 from zero123s.material.base import BaseMaterial, Shading
+from zero123s.mesh.splats import SH_0, GaussianParameters
 from zero123s.ops.memory import recomputed
-from zero123s.structures import FieldOutput
+from zero123s.ops.vectors import unit
+from zero123s.structures import FieldOutput, GaussianViews
 
 
 class GeometryMaterialField:
@@ -114,6 +117,33 @@ class GeometryMaterialField:
         parts = [slice(start, start + size) for start in range(0, max(n, 1), size)]
         rows = [recomputed(lambda part=part: evaluate(part), parameters) for part in parts]
         return [torch.cat(column) for column in zip(*rows, strict=True)]
+
+    def gaussians(
+        self, centers: Float[Tensor, "B 3"], needs: frozenset[str], light_positions: Float[Tensor, "B 3"]
+    ) -> GaussianViews | None:
+        """Return the Gaussians as seen from camera centres, coloured by the material; None = not made of Gaussians."""
+        wanted = needs | self.material.needs(self.shading)
+        views = self.geometry.gaussians(centers, wanted)
+        if views is None:
+            return None
+        shape = views.rgb.shape
+        x = views.means.expand(shape)
+        dirs = unit(x - centers[:, None]).reshape(-1, 3)
+        lights = light_positions[:, None].expand(shape).reshape(-1, 3)
+        normal = None if views.normal is None else views.normal.reshape(-1, 3)
+        rgb = self.material(views.rgb.reshape(-1, 3), x.reshape(-1, 3), dirs, normal, lights, self.shading)
+        return replace(views, rgb=rgb.reshape(shape), normal=views.normal if "normal" in needs else None)
+
+    @torch.no_grad()
+    def gaussian_parameters(self) -> GaussianParameters | None:
+        """Return the Gaussians as files store them, their colours those of the material; None = not made of Gaussians."""
+        found = self.geometry.gaussian_parameters()
+        if found is None:
+            return None
+        features = (0.5 + SH_0 * found.sh[:, 0]).clamp_min(0)
+        no_direction = torch.zeros_like(found.means)
+        rgb = self.material(features, found.means, no_direction, None, None, Shading())
+        return replace(found, sh=torch.cat([(rgb[:, None] - 0.5) / SH_0, found.sh[:, 1:]], dim=1))
 
     def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return a function that grows towards the inside."""

@@ -19,11 +19,12 @@ from zero123s.guidance import GUIDANCES, BaseGuidance
 from zero123s.losses import LossTerm, LossWeights, View, loss_config
 from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
+from zero123s.mesh.splats import write_gaussians
 from zero123s.ops.cameras import generate_rays
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
-from zero123s.system.checks import check_novel_sizes, check_sdf, novel_size_notes
+from zero123s.system.checks import check_gaussians, check_novel_sizes, check_sdf, novel_size_notes
 from zero123s.system.field import GeometryMaterialField
 from zero123s.system.loggers import LoggersConfig, build_loggers, check_loggers
 from zero123s.system.optimizers import (
@@ -127,6 +128,7 @@ class Zero123System(BaseSystem):
         GUIDANCES.get(cfg.guidance_type).check(cfg.guidance)
         cfg.loss = parse(loss_config(), cfg.loss, "system.loss")
         check_sdf(cfg, LossWeights(cfg.loss))
+        check_gaussians(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
         check_scheduler(cfg.scheduler)
 
@@ -253,6 +255,8 @@ class Zero123System(BaseSystem):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move schedules and the occupancy grid to this step."""
         super().on_train_batch_start(batch, batch_idx)
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        self.geometry.before_step(optimizer, self.global_step, self.generator("before-step"))
         self.renderer.update(self.field(), self.global_step, self.generator("occupancy"))
 
     def passes(self, batch: Batch, step: int) -> tuple[bool, bool]:
@@ -355,7 +359,10 @@ class Zero123System(BaseSystem):
             self.field(), out_dir, threshold=threshold, reference=photos, extras=self._extras(), progress=progress
         )
         self.export_stats = result.stats
-        return result.files
+        gaussians = self.field().gaussian_parameters()
+        if gaussians is None:
+            return result.files
+        return result.files | write_gaussians(out_dir, self.exporter.cfg.save_name, gaussians)
 
     def describe(self) -> dict[str, Any]:
         """Return what run.json says of the guiding model."""

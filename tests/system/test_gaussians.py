@@ -1,0 +1,85 @@
+"""The Gaussian recipe: resumed exactly across densifications, exported as a mesh and as splats; what does not go together."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from zero123s.commands.launch import main
+from zero123s.errors import ConfigError
+from zero123s.losses import LossWeights, loss_config
+from zero123s.mesh.readers import read_mesh
+from zero123s.mesh.splats import read_splats
+from zero123s.system.checks import check_gaussians
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "multi-view-gaussians.yaml"
+WORDS = [
+    f"data.transforms_path={ROOT / 'load' / 'images' / 'multi_view_sample' / 'transforms.json'}",
+    *("data.height=24", "data.width=24", "data.batch_size=3", "data.resolution_milestones=[]"),
+    *("data.random_camera.eval_height=24", "data.random_camera.eval_width=24"),
+    *("data.random_camera.n_val_views=1", "data.random_camera.n_test_views=2"),
+    *("system.geometry.n_points=300", "system.exporter.isosurface_resolution=32", "system.exporter.texture_size=64"),
+    *("system.geometry.densification.start_step=2", "system.geometry.densification.interval=4"),
+    *("system.geometry.densification.grad_threshold=0.001", "system.geometry.densification.opacity_reset_interval=6"),
+    *("trainer.enable_progress_bar=false", "trainer.val_check_interval=0"),
+    *("use_timestamp=false", "threads=1"),
+]
+
+
+def train(root, *words):
+    return main(["--config", str(CONFIG), "--train", f"exp_root_dir={root}", *WORDS, *words])
+
+
+def checkpoint(root):
+    return torch.load(next(root.rglob("last.ckpt")), weights_only=True)
+
+
+def test_resumed_run_ends_with_the_same_gaussians(tmp_path):
+    assert train(tmp_path / "whole", "trainer.max_steps=14", "export_after_train=false") == 0
+    assert train(tmp_path / "parts", "trainer.max_steps=7", "export_after_train=false") == 0
+    (folder,) = [p.parent for p in (tmp_path / "parts").rglob("run.json")]
+    assert train(tmp_path / "parts", "trainer.max_steps=14", f"resume={folder}", "export_after_train=true") == 0
+    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
+    assert len(whole["state_dict"]["geometry.means"]) != 300, "Gaussians were added or removed"
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name
+    moments = [c["optimizer_states"][0]["state"] for c in (whole, parts)]
+    for key, state in moments[0].items():
+        assert torch.equal(state["exp_avg"], moments[1][key]["exp_avg"])
+
+    record = json.loads((folder / "run.json").read_text())
+    files = record["files"]
+    splats = read_splats(files["gaussians_ply"], 0)
+    assert torch.equal(splats.means, parts["state_dict"]["geometry.means"])
+    assert Path(files["gaussians_splat"]).stat().st_size == 32 * len(splats.means)
+    mesh = read_mesh(files["glb"])
+    assert len(mesh.faces) > 50
+
+    # The written splats are a start for another run.
+    again = [f"system.geometry.start={files['gaussians_ply']}", "trainer.max_steps=1", "export_after_train=false"]
+    assert train(tmp_path / "again", *again) == 0
+    assert len(checkpoint(tmp_path / "again")["state_dict"]["geometry.means"]) == len(splats.means)
+
+
+def test_the_rasteriser_needs_gaussians():
+    cfg = SimpleNamespace(geometry_type="volume-grid", renderer_type="gaussian-rasterizer")
+    with pytest.raises(ConfigError, match="use geometry_type: gaussians instead of volume-grid"):
+        check_gaussians(cfg, LossWeights(loss_config()()))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["system.renderer_type=nerf-volume-renderer"], "use renderer_type: gaussian-rasterizer"),
+        (["system.loss.lambda_orient=1"], "lambda_orient needs samples along rays"),
+        (["system.geometry.start=no_such.ply"], "no such file"),
+    ],
+)
+def test_what_does_not_go_together_is_said(tmp_path, capsys, words, said):
+    assert train(tmp_path, "trainer.max_steps=1", *words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error

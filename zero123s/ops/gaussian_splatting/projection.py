@@ -1,0 +1,118 @@
+"""3D Gaussians to 2D Gaussians on the screen: EWA splatting's local affine approximation (Zwicker et al. 2001)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+LOW_PASS = 0.3
+"""Added to the variances on the screen, in square pixels, so that no Gaussian falls between pixel centres (3DGS)."""
+MIN_ALPHA = 1 / 255
+"""Opacity at a pixel below which a Gaussian adds nothing there (3DGS)."""
+NEAR = 0.01
+"""Depth along the viewing axis in front of which Gaussians are culled, world units."""
+FRUSTUM = 1.3
+"""Times the image's half size within which a centre is linearised; the approximation is useless far outside."""
+
+
+@dataclass(frozen=True)
+class ScreenGaussians:
+    """N Gaussians as seen by B cameras."""
+
+    means: Float[Tensor, "B N 2"]
+    """Pixel coordinates (u, v), pixel centres at +0.5, row 0 on top."""
+    conics: Float[Tensor, "B N 3"]
+    """Inverse covariance (xx, xy, yy), in 1 / pixels^2."""
+    depths: Float[Tensor, "B N"]
+    """Along the viewing axis."""
+    half_extents: Float[Tensor, "B N 2"]
+    """Half edges of the box in pixels outside which the opacity is below MIN_ALPHA; 0 where culled. No gradient."""
+
+    @property
+    def visible(self) -> Bool[Tensor, "B N"]:
+        """Which Gaussians may show in which view."""
+        return (self.half_extents > 0).all(-1)
+
+
+def rotation_matrices(quaternions: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
+    """Return rotation matrices of quaternions (w, x, y, z), which need not be of unit length."""
+    w, x, y, z = torch.nn.functional.normalize(quaternions, dim=-1).unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def covariance_factors(scales: Float[Tensor, "N 3"], quaternions: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
+    """Return M = R S with covariance M M^T (Kerbl et al. 2023, eq. 6)."""
+    return rotation_matrices(quaternions) * scales[:, None, :]
+
+
+def project_gaussians(
+    means: Float[Tensor, "N 3"],
+    scales: Float[Tensor, "N 3"],
+    quaternions: Float[Tensor, "N 4"],
+    opacities: Float[Tensor, "N"],
+    centers: Float[Tensor, "B 3"],
+    matrices: Float[Tensor, "B 3 3"],
+    height: int,
+    width: int,
+) -> ScreenGaussians:
+    """Project Gaussians to the screens of pinhole cameras; differentiable in means, scales and quaternions.
+
+    With P (x - center) = depth (u, v, 1), the Jacobian of (u, v) at the mean is (P_u - u P_d, P_v - v P_d) / depth, and
+    the covariance on the screen J M M^T J^T + LOW_PASS I (Kerbl et al. 2023, eq. 5).
+
+    Args:
+        means: world positions.
+        scales: standard deviations along the Gaussian's own axes, world units, above 0.
+        quaternions: (w, x, y, z), any length above 0.
+        opacities: in [0, 1]; they decide how far a Gaussian reaches.
+        centers, matrices: cameras as `ops.rasterization.pinhole` returns them.
+        height, width: of the images, in pixels.
+    """
+    # No matrix product over positions: mixed precision would round it to parts of pixels.
+    local = ((means[None] - centers[:, None])[..., None, :] * matrices[:, None]).sum(-1)
+    depths = local[..., 2]
+    in_front = depths > NEAR
+    safe = torch.where(in_front, depths, torch.ones_like(depths))
+    uv = torch.where(in_front[..., None], local[..., :2] / safe[..., None], torch.zeros_like(local[..., :2]))
+    jacobian = _jacobian(uv, safe, matrices, height, width)
+    factors = (jacobian[..., None] * covariance_factors(scales, quaternions)[None, :, None]).sum(-2)  # B N 2 3
+    covariances = (factors[..., :, None, :] * factors[..., None, :, :]).sum(-1)
+    xx, xy, yy = covariances[..., 0, 0] + LOW_PASS, covariances[..., 0, 1], covariances[..., 1, 1] + LOW_PASS
+    determinant = xx * yy - xy * xy
+    conics = torch.stack([yy, -xy, xx], dim=-1) / determinant[..., None]
+    half_extents = _half_extents(uv, xx, yy, opacities, in_front & (determinant > 0), height, width)
+    return ScreenGaussians(uv, conics, depths, half_extents)
+
+
+def _jacobian(
+    uv: Float[Tensor, "B N 2"], depths: Float[Tensor, "B N"], matrices: Float[Tensor, "B 3 3"], height: int, width: int
+) -> Float[Tensor, "B N 2 3"]:
+    half = uv.new_tensor([0.5 * width, 0.5 * height])
+    at = torch.minimum(torch.maximum(uv, half * (1 - FRUSTUM)), half * (1 + FRUSTUM))
+    rows = matrices[:, None, :2] - at[..., None] * matrices[:, None, 2:]
+    return rows / depths[..., None, None]
+
+
+@torch.no_grad()
+def _half_extents(
+    uv: Float[Tensor, "B N 2"],
+    xx: Float[Tensor, "B N"],
+    yy: Float[Tensor, "B N"],
+    opacities: Float[Tensor, "N"],
+    valid: Bool[Tensor, "B N"],
+    height: int,
+    width: int,
+) -> Float[Tensor, "B N 2"]:
+    """Return the box of the ellipse on which the opacity falls to MIN_ALPHA; zeros where it misses every pixel."""
+    reach = (2 * torch.log(opacities / MIN_ALPHA).clamp_min(0)).sqrt()
+    extents = torch.stack([xx.sqrt(), yy.sqrt()], dim=-1) * reach[:, None]
+    size = uv.new_tensor([width, height])
+    on_screen = ((uv + extents > 0.5) & (uv - extents < size - 0.5)).all(-1)
+    kept = valid & on_screen & (opacities > MIN_ALPHA)
+    return torch.where(kept[..., None], extents, torch.zeros_like(extents))

@@ -1,0 +1,52 @@
+"""Sums of anisotropic 3D Gaussians at arbitrary points: the field behind a splatted scene."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zero123s.ops import backends
+from zero123s.ops.gaussian_sum import reference
+
+__all__ = ["gaussian_sum"]
+
+
+def gaussian_sum(
+    x: Float[Tensor, "P 3"],
+    means: Float[Tensor, "N 3"],
+    factors: Float[Tensor, "N 3 3"],
+    values: Float[Tensor, "N C"],
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "P C"], Float[Tensor, "P 3"]]:
+    """Return sum_i v_i exp(-q_i / 2) and the gradient of its first column, q_i the squared Mahalanobis distance.
+
+    Gaussians count as zero where q_i > 16. Differentiable by the reference alone, which "auto" takes where a gradient is
+    wanted: the export of a trained field needs speed, and its training goes through `gaussian_splatting`.
+
+    Args:
+        x: points in the world.
+        means, factors: centres, and M with covariance M M^T as `covariance_factors` returns it; invertible.
+        values: what is summed.
+        backend: "auto", "reference" or "numba" (CPU).
+
+    Raises:
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.gaussian_sum import gaussian_sum
+        >>> at = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0]])
+        >>> sums, gradients = gaussian_sum(at, torch.zeros(1, 3), 0.1 * torch.eye(3)[None], torch.tensor([[2.0]]))
+        >>> [round(v, 3) for v in sums[:, 0].tolist()], [round(v, 2) for v in gradients[1].tolist()]
+        ([2.0, 1.213], [-12.13, 0.0, 0.0])
+    """
+    inverse = torch.linalg.inv(factors)
+    precisions = inverse.mT @ inverse
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, means, factors, values))
+    if backend == "auto" and (learns or x.dtype != torch.float32):
+        backend = "reference"  # the kernels are written for float32, forward only
+    if backends.resolve("gaussian_sum", backend, x.device) == "numba":
+        from zero123s.ops.gaussian_sum import numba
+
+        reach = (2 * reference.MAX_POWER) ** 0.5 * factors.norm(dim=-1)
+        return numba.gaussian_sum(*(t.detach().contiguous() for t in (x, means, precisions, values, reach)))
+    return reference.gaussian_sum(x, means, precisions, values)
