@@ -101,7 +101,9 @@ def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
         cells = {key.strip(): value.strip() for key, value in row.items() if value.strip()}
         if "image" not in cells:
             raise ConfigError(f"{source}, line {number}: the column 'image' is empty.")
-        words = [f"{COLUMN_KEYS.get(c, c)}={v}" for c, v in cells.items() if c in COLUMN_KEYS or "." in c]
+        # Quotes that are left are the text's own, not the shell's.
+        cells_as_typed = {c: json.dumps(v, ensure_ascii=False) if v[0] in "\"'" else v for c, v in cells.items()}
+        words = [f"{COLUMN_KEYS.get(c, c)}={v}" for c, v in cells_as_typed.items() if c in COLUMN_KEYS or "." in c]
         try:
             words += shlex.split(cells.get("overrides", ""))
             read_overrides(words)

@@ -125,7 +125,7 @@ def _paths(config: Any) -> Iterator[tuple[Any, str, str]]:
 def check_values(config: Any, key: str = "") -> None:
     """Raise ConfigError for the first value outside its limits, naming key, value and limits."""
     for full, f, value in walk(config, key):
-        _check_size(value, full)
+        _check_size(value, full, limits_in_words(f))
         limits = f.metadata.get(LIMITS)
         if limits is None or value is None:
             continue
@@ -144,13 +144,14 @@ def check_values(config: Any, key: str = "") -> None:
                 raise ConfigError(f"{full}: {_plainly(number)} is out of range, expected {limits_in_words(f)}.")
 
 
-def _check_size(value: Any, key: str) -> None:
+def _check_size(value: Any, key: str, limits: str) -> None:
     """Refuse what no machine number holds, wherever it stands in a value."""
     for entry in value if isinstance(value, list | tuple) else [value]:
         if isinstance(entry, float) and not math.isfinite(entry):
             raise ConfigError(f"{key}: expected a finite number, got {entry}.")
         if isinstance(entry, int) and abs(entry) > LARGEST:
-            raise ConfigError(f"{key}: a number of {len(str(abs(entry)))} digits is out of range.")
+            expected = f", expected {limits}" if limits else ""
+            raise ConfigError(f"{key}: a number of {len(str(abs(entry)))} digits is out of range{expected}.")
 
 
 def _numbers(value: Any, key: str, schedule: bool) -> list[float]:
