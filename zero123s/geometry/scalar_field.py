@@ -11,6 +11,7 @@ from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import BaseGeometry, GeometryOutput
 from zero123s.ops.vectors import unit
+from zero123s.randomness import generator_on
 
 NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 PERTURBATION = 0.01
@@ -116,7 +117,8 @@ class ScalarFieldGeometry(BaseGeometry):
         """Return points a small random step away from some of `x`, and from which; None = from all."""
         at = self._perturbed_at(len(x), generator, x.device)
         near = x if at is None else x.index_select(0, at)
-        return near + PERTURBATION * torch.randn(near.shape, generator=generator).to(x), at
+        step = torch.randn(near.shape, generator=generator_on(x.device, generator), device=x.device)
+        return near + PERTURBATION * step.to(x), at
 
     def _perturbed_at(
         self, n_points: int, generator: torch.Generator | None, device: torch.device

@@ -15,6 +15,7 @@ from zero123s.ops.occupancy import OccupancyGrid
 from zero123s.ops.ray_marching import Samples, march
 from zero123s.ops.sections import section
 from zero123s.ops.vectors import unit
+from zero123s.randomness import generator_on
 from zero123s.renderer.base import BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
 
@@ -170,7 +171,8 @@ class VolumeRenderer(BaseRenderer):
     ) -> "_Flat":
         jitter = None
         if self.training and self.cfg.randomized and generator is not None:
-            jitter = torch.rand(len(rays_o), generator=generator).to(rays_o)
+            drawn_by = generator_on(rays_o.device, generator)
+            jitter = torch.rand(len(rays_o), generator=drawn_by, device=rays_o.device).to(rays_o)
         aabb = self.grid.aabbs[0]
         with section("march"):
             samples = march(

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from zero123s.randomness import generator_on
+
 __all__ = ["OccupancyGrid"]
 
 
@@ -54,6 +56,7 @@ class OccupancyGrid(nn.Module):
         """
         if step % n != 0:
             return False
+        generator = generator_on(self.occs.device, generator)
         cells = self._cells_to_look_at(step < warmup_steps, generator)
         for part in cells.split(chunk):
             occupancy = density_fn(self._random_points(part, generator)).reshape(-1)
@@ -78,14 +81,12 @@ class OccupancyGrid(nn.Module):
         return cells[self.occs[cells] >= 0]
 
     def _randint(self, high: int, size: int, generator: torch.Generator | None) -> Int[Tensor, "N"]:
-        device = generator.device if generator is not None else self.occs.device
-        return torch.randint(high, (size,), generator=generator, device=device).to(self.occs.device)
+        return torch.randint(high, (size,), generator=generator, device=self.occs.device)
 
     def _random_points(self, cells: Int[Tensor, "N"], generator: torch.Generator | None) -> Float[Tensor, "N 3"]:
         """Return one uniformly random world position in each cell."""
-        _, ny, nz = self.resolution.tolist()
+        _, _, ny, nz = self.binaries.shape
         corner = torch.stack([cells // (ny * nz), cells // nz % ny, cells % nz], dim=-1)
-        device = generator.device if generator is not None else self.occs.device
-        offset = torch.rand(corner.shape, generator=generator, device=device).to(self.occs.device)
+        offset = torch.rand(corner.shape, generator=generator, device=self.occs.device)
         low, high = self.aabbs[0, :3], self.aabbs[0, 3:]
         return low + (corner + offset) / self.resolution * (high - low)
