@@ -42,7 +42,7 @@ def main() -> None:
     rows = []
     for level in GRID.levels:  # level by level, point by point, corner by corner: the order of the kernels
         base = torch.floor(axes * level.scale + 0.5).long()
-        rows.append((corner_rows(base, level).t().flatten() + level.offset).int())
+        rows.append((corner_rows(base[:, None], (level,))[0].t().flatten() + level.offset).int())
     order = torch.cat(rows).numpy()
     grad, buffer = torch.randn(GRID.n_output_dims, len(x)).t(), torch.zeros_like(table)
     out, pairs = torch.empty(GRID.n_output_dims, len(x)), table.view(torch.float64)

@@ -1,5 +1,6 @@
 """Plain-torch hash encoding: the definition that every faster backend is tested against."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,10 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from zero123s.ops.constants import constant
+
 GradBuffer = Callable[[], Tensor]
 """Returns the buffer, shaped as the table, to which a backend may add the table gradient instead of returning it."""
 _PRIMES = (1, 2654435761, 805459861)
 _UINT32 = 0xFFFFFFFF
+CORNERS_AT_ONCE = 1 << 26
+"""Of all levels together on a GPU: about 30 bytes each."""
 
 
 class Level(NamedTuple):
@@ -66,34 +71,62 @@ def gather_rows(table: Float[Tensor, "P F"], index: Int[Tensor, "K"]) -> Float[T
     return _Gather.apply(table.reshape(-1, 2), index).reshape(-1, n_features)  # type: ignore[union-attr]
 
 
-def corner_rows(base: Int[Tensor, "3 N"], level: Level) -> Int[Tensor, "8 N"]:
-    """Return the rows inside their level of the corners of cells, in tiny-cuda-nn's unsigned 32-bit arithmetic.
+def corner_rows(base: Int[Tensor, "3 G N"], levels: tuple[Level, ...]) -> Int[Tensor, "G 8 N"]:
+    """Return the rows inside their levels of the corners of cells, in tiny-cuda-nn's unsigned 32-bit arithmetic.
 
-    Corner c lies one further along z, y and x where the bits 1, 2 and 4 of c are set.
+    Corner c lies one further along z, y and x where the bits 1, 2 and 4 of c are set. All levels are hashed, or none.
     """
-    both = torch.stack([base, base + 1], dim=1)  # 3 2 N
-    if level.hashed:
-        x, y, z = both * torch.tensor(_PRIMES, device=base.device)[:, None, None]
+    x, y, z = torch.stack([base, base + 1], dim=2)  # each G 2 N
+    x, y, z = x[:, :, None, None], y[:, None, :, None], z[:, None, None]
+    if levels[0].hashed:
+        _, prime_y, prime_z = _PRIMES
         # A hashed level has a power of two of rows, so that the lower bits are all that counts.
-        return ((x[:, None, None] ^ (y[:, None] ^ z)) & (level.size - 1)).flatten(0, 2)
-    x, y, z = both & _UINT32
-    rows = x[:, None, None] + (level.resolution * y[:, None] + level.resolution**2 * z)
-    return ((rows & _UINT32) % level.size).flatten(0, 2)
+        return ((x ^ (y * prime_y ^ z * prime_z)) & (levels[0].size - 1)).flatten(1, 3)
+    resolution = _of_each(levels, "resolution", base)
+    rows = (x & _UINT32) + (resolution * (y & _UINT32) + resolution**2 * (z & _UINT32))
+    return ((rows & _UINT32) % _of_each(levels, "size", base)).flatten(1, 3)
+
+
+def _of_each(levels: tuple[Level, ...], name: str, like: Tensor) -> Tensor:
+    """Return one number of each level, G 1 1 1 1."""
+    return constant([getattr(level, name) for level in levels], like)[:, None, None, None, None]
+
+
+def groups_of_levels(levels: tuple[Level, ...], n_points: int, device: torch.device) -> list[tuple[Level, ...]]:
+    """Return the levels that are encoded together: on a CPU one, which fits into its cache; on a GPU as many as memory
+    allows, because what counts there are launches. A group's levels are all hashed, of one size, or none is.
+    """
+    most = 1 if device.type == "cpu" else max(1, CORNERS_AT_ONCE // (8 * max(n_points, 1)))
+    groups: list[tuple[Level, ...]] = []
+    for _, alike in itertools.groupby(levels, lambda level: level.size if level.hashed else 0):
+        run = tuple(alike)
+        groups += [run[i : i + most] for i in range(0, len(run), most)]
+    return groups
 
 
 def encode(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], levels: tuple[Level, ...]) -> Float[Tensor, "N LF"]:
     """Interpolate trilinearly on every level; features are level-major."""
-    features = []
     axes = x.t().contiguous()
-    # Split once and gather once per level: every gather's gradient is a buffer as large as what it reads from.
-    for level, rows in zip(levels, table.split([level.size for level in levels]), strict=True):
-        position = axes * level.scale + 0.5
-        base = torch.floor(position).detach()
-        wx, wy, wz = torch.stack([1.0 - (position - base), position - base], dim=1)  # each 2 N
-        weights = (wx[:, None, None] * (wy[:, None] * wz)).flatten(0, 2)
-        values = gather_rows(rows, corner_rows(base.long(), level).flatten()).view(8, -1, table.shape[1])
-        features.append((weights[..., None] * values).sum(dim=0))
+    groups = groups_of_levels(levels, len(x), x.device)
+    # Split once and gather once per group: every gather's gradient is a buffer as large as what it reads from.
+    tables = table.split([sum(level.size for level in group) for group in groups])
+    features = [_interpolate(axes, rows, group) for rows, group in zip(tables, groups, strict=True)]
     return torch.cat(features, dim=-1)
+
+
+def _interpolate(
+    axes: Float[Tensor, "3 N"], table: Float[Tensor, "P F"], levels: tuple[Level, ...]
+) -> Float[Tensor, "N GF"]:
+    """Interpolate on the levels of one group, whose rows are `table`."""
+    position = axes[:, None] * constant([level.scale for level in levels], axes)[:, None] + 0.5
+    base = torch.floor(position).detach()
+    wx, wy, wz = torch.stack([1.0 - (position - base), position - base], dim=2)  # each G 2 N
+    weights = (wx[:, :, None, None] * (wy[:, None, :, None] * wz[:, None, None])).flatten(1, 3)
+    index = corner_rows(base.long(), levels)
+    if len(levels) > 1:
+        index = index + constant([level.offset - levels[0].offset for level in levels], index)[:, None, None]
+    values = gather_rows(table, index.flatten()).view(len(levels), 8, -1, table.shape[1])
+    return (weights[..., None] * values).sum(dim=1).movedim(0, 1).flatten(1)
 
 
 def position_gradient(

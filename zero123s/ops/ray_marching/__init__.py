@@ -51,8 +51,9 @@ class Samples(NamedTuple):
 
 def pack_info(ray_indices: Int[Tensor, "S"], n_rays: int) -> Int[Tensor, "R 2"]:
     """Return first sample and count of each of `n_rays` rays from ascending ray indices."""
-    counts = torch.bincount(ray_indices, minlength=n_rays)
-    return torch.stack([counts.cumsum(0) - counts, counts], dim=-1)
+    rays = torch.arange(n_rays + 1, device=ray_indices.device)
+    first = torch.searchsorted(ray_indices, rays)  # unlike bincount it needs no answer from a GPU
+    return torch.stack([first[:-1], first[1:] - first[:-1]], dim=-1)
 
 
 @torch.no_grad()

@@ -4,8 +4,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_CHUNK = 1 << 20
-"""Candidate intervals looked at together: bounds memory to some tens of MiB."""
+from zero123s.ops.constants import constant
+
+_CHUNK, _GPU_CHUNK = 1 << 20, 1 << 23
+"""Candidate intervals looked at together, about 100 bytes each: every part is a wait for a GPU."""
 
 
 def intersect_box(
@@ -33,26 +35,24 @@ def march(
     enter, leave = intersect_box(rays_o, rays_d, aabb)
     enter = torch.maximum(enter, start)
     leave = leave.clamp(max=far)
-    hit = torch.nonzero(leave > enter)[:, 0]
-    if hit.numel() == 0:
-        return hit, start.new_empty(0)
-    first = torch.ceil((enter[hit] - start[hit]) / step_size - 0.5).clamp(min=0)
-    n_steps = int(((leave[hit] - start[hit]) / step_size - first).max().ceil()) + 1
+    if len(rays_o) == 0:
+        return torch.zeros(0, dtype=torch.int64, device=start.device), start.new_empty(0)
+    first = torch.ceil((enter - start) / step_size - 0.5).clamp(min=0)
+    hits = leave > enter
+    n_steps = int(torch.where(hits, (leave - start) / step_size - first, 0.0).max().ceil()) + 1
     steps = torch.arange(n_steps, device=start.device)
-    resolution = torch.tensor(binaries.shape, device=start.device)
+    resolution = constant(binaries.shape, start, torch.int64)
     rays, t_starts = [], []
-    for part, first_step in zip(
-        hit.split(max(1, _CHUNK // n_steps)), first.split(max(1, _CHUNK // n_steps)), strict=True
-    ):
-        t = start[part, None] + (first_step[:, None] + steps) * step_size
+    at_once = max(1, (_CHUNK if start.device.type == "cpu" else _GPU_CHUNK) // n_steps)
+    for begin in range(0, len(rays_o), at_once):
+        part = slice(begin, begin + at_once)
+        t = start[part, None] + (first[part, None] + steps) * step_size
         middle = t + 0.5 * step_size
-        inside = (middle >= enter[part, None]) & (middle < leave[part, None])
-        row, column = torch.nonzero(inside, as_tuple=True)
-        ray = part[row]
-        x = rays_o[ray] + middle[row, column, None] * rays_d[ray]
+        x = rays_o[part, None] + middle[..., None] * rays_d[part, None]
         cell = ((x - aabb[:3]) / (aabb[3:] - aabb[:3]) * resolution).long()
         cell = torch.minimum(cell.clamp(min=0), resolution - 1)
-        occupied = binaries[cell[:, 0], cell[:, 1], cell[:, 2]]
-        rays.append(ray[occupied])
-        t_starts.append(t[row, column][occupied])
+        inside = (middle >= enter[part, None]) & (middle < leave[part, None])
+        row, column = torch.nonzero(inside & binaries[cell.unbind(-1)], as_tuple=True)
+        rays.append(row + begin)
+        t_starts.append(t[row, column])
     return torch.cat(rays), torch.cat(t_starts)
