@@ -15,8 +15,8 @@ _GRADIENTS = {
     "softplus": lambda grad, h: grad * -torch.expm1(-h),
 }
 """The gradient before an activation, from the one behind it and the activation's own output."""
-CHUNK = 4096
-"""Points whose hidden layers are in the cache together."""
+CHUNK, GPU_CHUNK = 4096, 1 << 20
+"""Points whose hidden layers are in a CPU's cache together, and those that a GPU computes by one launch per product."""
 CHUNKED_ACTIVATIONS = tuple(_GRADIENTS)
 
 
@@ -122,14 +122,15 @@ def _chunked_gradients(
 
 
 def mlp_input_gradient(
-    x: Float[Tensor, "N I"], weights: list[Tensor], activation: str = "relu", chunk: int = CHUNK
+    x: Float[Tensor, "N I"], weights: list[Tensor], activation: str = "relu", chunk: int | None = None
 ) -> Float[Tensor, "N I"]:
     """Return the gradient of the network's only output by its input, differentiable in `weights`.
 
     With "relu" it does not depend on `x` but for jumps; with another activation it is differentiable in `x` as well.
     """
     if activation == "relu":
-        return _ReluInputGradient.apply(chunk, x, *weights)  # type: ignore[return-value]
+        at_once = chunk or (CHUNK if x.device.type == "cpu" else GPU_CHUNK)
+        return _ReluInputGradient.apply(at_once, x, *weights)  # type: ignore[return-value]
     keep_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = x if x.requires_grad else x.detach().requires_grad_()
