@@ -34,7 +34,8 @@ class TensorData:
 
     def to(self: T, device: torch.device | str) -> T:
         """Return a copy with every tensor on `device`."""
-        return _map_tensors(self, lambda t: t.to(device))
+        # To a GPU the host need not wait: pageable memory is staged before the call returns. The other way it must.
+        return _map_tensors(self, lambda t: t.to(device, non_blocking=torch.device(device).type != "cpu"))
 
     def detach(self: T) -> T:
         """Return a copy with every tensor cut from the autograd graph."""

@@ -169,6 +169,8 @@ class Zero123System(BaseSystem):
         self.guidance_pictures: tuple[int, dict[str, torch.Tensor]] | None = None
         """Step and pictures of the last guidance evaluation, until a callback has taken them."""
         self._seen = Seen()
+        self._numbers: dict[str, torch.Tensor] = {}
+        """What the present step logs, by name."""
 
     # ------------------------------------------------------------ parts
 
@@ -273,14 +275,15 @@ class Zero123System(BaseSystem):
         """Return the weighted sum of all losses of both passes."""
         step = self.global_step
         reference_pass, novel_pass = self.passes(batch, step)
-        self.loss_values = {}
+        self.loss_values, self._numbers = {}, {}
         total = torch.zeros((), device=self.device)
         if novel_pass:
             assert batch.novel is not None
             total = total + self._weigh(self.novel_losses(batch.novel, step), "novel")
         if reference_pass:
             total = total + self._weigh(self.reference_losses(batch.reference, step), "reference")
-        self.log("loss/total", total.detach(), prog_bar=True)
+        self._numbers["loss/total"] = total
+        self.log_numbers(self._numbers)
         return total
 
     def reference_losses(self, reference: ReferenceView, step: int) -> dict[str, LossTerm]:
@@ -289,7 +292,7 @@ class Zero123System(BaseSystem):
         out = self.render(
             reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
         )
-        self.log("samples/reference", float(out.n_samples))
+        self._numbers["samples/reference"] = torch.tensor(float(out.n_samples))
         self._seen.opacity, self._seen.mask = out.opacity.detach(), reference.mask
         return self.loss_weights.compute("reference", step, View(out, reference))
 
@@ -303,9 +306,9 @@ class Zero123System(BaseSystem):
         out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
         self.guidance.n_parts = self.n_parts
         judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
-        self.log("guidance/grad_norm", judged.grad_norm)
+        self._numbers["guidance/grad_norm"] = judged.grad_norm
         self._seen.guidance_gradient = judged.grad_norm.detach()
-        self.log("samples/novel", float(out.n_samples))
+        self._numbers["samples/novel"] = torch.tensor(float(out.n_samples))
         every = self.cfg.freq.guidance_eval
         if every and step % every == 0:
             seen = self.guidance.evaluate(out.comp_rgb.detach(), cameras, step, self.generator("guidance-eval"))
@@ -317,9 +320,10 @@ class Zero123System(BaseSystem):
         total = torch.zeros((), device=self.device)
         for name, t in terms.items():
             self.loss_values[f"{where}/{name}"] = t.value.detach()
-            self.log(f"loss/{where}/{name}", t.value.detach())
-            self.log(f"loss_weighted/{where}/{name}", t.weight * t.value.detach())
-            total = total + t.weight * t.value
+            weighted = t.weight * t.value
+            self._numbers[f"loss/{where}/{name}"] = t.value
+            self._numbers[f"loss_weighted/{where}/{name}"] = weighted
+            total = total + weighted
         return total
 
     def vital_signs(self) -> dict[str, float]:
