@@ -1,0 +1,94 @@
+"""What one training step asks of a GPU: launches, bytes, waits of the host; counted without a GPU, by tests/pretend.
+
+    python benchmarks/gpu/step_counts.py            # the cpu profile of the main recipe
+    python benchmarks/gpu/step_counts.py --profile none data.random_camera.batch_size=1
+
+Needs g++ and a torch without CUDA. A launch is an ATen call that writes memory, a wait is a read of a number, a result
+whose size depends on numbers, or a copy that is not `non_blocking`. The guidance is left out, also of its backward pass:
+a stand-in takes its place whose loss is that of a constant gradient. Field operations run in plain torch, the fallback:
+Triton's kernels, one launch each, need a CUDA torch.
+"""
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+from pretend import hooks  # noqa: E402
+
+hooks.load()
+
+import pytorch_lightning as pl  # noqa: E402
+from pretend.counts import Counts  # noqa: E402
+from pretend.cuda import pretend_cuda  # noqa: E402
+from torch import Generator, Tensor  # noqa: E402
+
+from zero123s.callbacks.watch import Watcher  # noqa: E402
+from zero123s.guidance import GUIDANCES, BaseGuidance  # noqa: E402
+from zero123s.run.plan import plan_run  # noqa: E402
+from zero123s.run.runner import Runner  # noqa: E402
+from zero123s.structures import Cameras, GuidanceOutput  # noqa: E402
+
+WORDS = ["trainer.val_check_interval=0", "threads=1", "trainer.enable_progress_bar=false", "export_after_train=false"]
+
+
+@GUIDANCES.register("no-guidance")
+class NoGuidance(BaseGuidance):
+    """Asks for nothing but brighter pictures, in three launches."""
+
+    image_size = 64
+
+    def __call__(self, comp_rgb: Tensor, cameras: Cameras, step: int, generator: Generator) -> GuidanceOutput:
+        """Return a loss with a constant gradient."""
+        return GuidanceOutput(
+            loss=-comp_rgb.mean(), grad_norm=comp_rgb.new_ones(()), timesteps=comp_rgb.new_zeros(len(cameras))
+        )
+
+    def describe(self) -> dict[str, str | bool | None]:
+        """Return nothing: there is no model."""
+        return {}
+
+
+class Counted(Exception):
+    """The step has been counted."""
+
+
+class CountStep(Watcher):
+    """Counts from the beginning of one step to that of the next, so that optimiser, logs and checks are in it."""
+
+    def __init__(self, counts: Counts, step: int) -> None:
+        self.counts = counts
+        self.step = step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: object) -> None:
+        """Begin, or report and end the run."""
+        if trainer.global_step == self.step:
+            self.counts.clear()
+        elif trainer.global_step > self.step:
+            samples = {k: int(v) for k, v in trainer.callback_metrics.items() if k.startswith("samples")}
+            print(f"step {self.step}, {samples}")
+            self.counts.report(sys.stdout, top=40)
+            raise Counted
+
+
+def main() -> None:
+    """Count step 3, in which the occupancy grid is not refreshed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="cpu", help="overlay of configs/stable-zero123.yaml, or none")
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_args()
+    config = REPOSITORY / "configs" / "stable-zero123.yaml"
+    with tempfile.TemporaryDirectory() as folder, pretend_cuda() as counts:
+        words = [*WORDS, "system.guidance_type=no-guidance", "system.guidance={}", *args.overrides]
+        _, plan = plan_run(config, words, args.profile)
+        runner = Runner(plan, Path(folder) / "run", None, gpu="0", watchers=[CountStep(counts, 3)])
+        with contextlib.suppress(Counted):
+            runner.run("train")
+
+
+if __name__ == "__main__":
+    main()
