@@ -49,7 +49,7 @@ def test_the_reference_is_scored_on_the_device(disc_data):
         background = staticmethod(torch.ones_like)
 
         def render(self, cameras):
-            white = torch.ones(1, cameras.height, cameras.width, 3, device=cameras.c2w.device)
+            white = torch.ones(1, cameras.height, cameras.width, 3, device=self.device)
             return type("Output", (), {"comp_rgb": white, "opacity": white[..., :1]})
 
     assert score_reference(White(), disc_data.reference())["psnr"] > 0
