@@ -1,16 +1,19 @@
 """The main job from Python: what comes back, what is told on the way, how it is stopped; and the notebook in docs/."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_system
 from PIL import Image
 from test_configs import SMALL
 
 import zero123s
 from zero123s import image_to_mesh, novel_views, prepare, read_result
 from zero123s.api import RunInterrupted, override_words, rgba_of
+from zero123s.commands.evaluate import main as evaluate
 from zero123s.errors import ConfigError, ImageError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -146,3 +149,88 @@ def test_the_notebook_runs(tmp_path, tiny_zero123, disc_path, monkeypatch, capsy
     assert names["views"].shape[0] == 3
     assert names["result"].run_dir.resolve().is_relative_to(tmp_path / "outputs")
     assert "step 2 of 2, 0 s left: total" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- natural Python values
+
+
+def test_natural_values_of_overrides_are_understood():
+    natural = {"exp_root_dir": Path("o"), "trainer.max_steps": np.int64(2), "a": {"b": np.float32(0.5)}, "c": {"x"},
+               "d": (1, np.arange(2)), "e": None}  # fmt: skip
+    assert override_words(natural) == [
+        'exp_root_dir="o"', "trainer.max_steps=2", "a.b=0.5", 'c=["x"]', "d=[1, [0, 1]]", "e=null"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"overrides": 5}, "overrides=5"),
+        ({"overrides": [("a", 1)]}, r"overrides: \('a', 1\) is no word"),
+        ({"overrides": {"tag": object()}}, "overrides: 'tag' is a object"),
+        ({"gpu": 0.5}, "gpu=0.5"),
+        ({"gpu": True}, "gpu=True"),
+        ({"gpu": []}, r"gpu=\[\]"),
+        ({"callback": 3}, "callback=3"),
+        ({"config": None}, "config=None"),
+        ({"image": np.zeros((0, 0, 4), np.uint8)}, r"image: an array \(0, 0, 4\)"),
+        ({"image": np.zeros((8, 8, 4), "S1")}, "image: an array"),
+        ({"image": np.zeros((3, 3, 4), np.uint8)}, "image: 3 x 3 pixels"),
+        ({"image": 7}, "image: a int is no picture"),
+        ({"image": b""}, "the given bytes"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_that_names_it(arguments, message, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises((ConfigError, ImageError), match=message) as told:
+        image_to_mesh(**arguments)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("size", [512.0, (256, 256), 0, -1, True, "big", 10_000, None])
+def test_a_size_that_is_none_is_named(size):
+    with pytest.raises(ImageError, match=r"^size="):
+        prepare(np.zeros((32, 32, 3), np.uint8), size=size)
+
+
+def test_pictures_come_as_bytes_and_open_files_too(tmp_path):
+    photo = np.full((64, 96, 3), 230, np.uint8)
+    photo[16:48, 30:60] = (200, 40, 30)
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    expected = prepare(path, size=64)
+    assert np.array_equal(prepare(path.read_bytes(), size=np.int64(64)), expected)
+    assert np.array_equal(prepare(io.BytesIO(path.read_bytes()), size=64), expected)
+    with open(path, "rb") as file:
+        file.read(10)
+        assert np.array_equal(prepare(file, size=64), expected)
+    with open(path, encoding="latin-1") as file, pytest.raises(ImageError, match="mode 'rb'"):
+        prepare(file)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_run_that_ends_before_a_checkpoint_promises_none(error, tmp_path):
+    def stop(progress):
+        raise error
+
+    (tmp_path / "tiny.yaml").write_text(tiny_system.CONFIG)
+    with pytest.raises(RunInterrupted, match="before its first checkpoint") as told:
+        image_to_mesh(config=tmp_path / "tiny.yaml", overrides={"exp_root_dir": tmp_path / "out"}, gpu=0, callback=stop)
+    assert "resume=" not in str(told.value)
+    result = image_to_mesh(config=tmp_path / "tiny.yaml", overrides={"exp_root_dir": tmp_path / "out"}, gpu=None)
+    assert result.record["step"] == 4
+
+
+def test_a_finished_run_can_be_moved_and_passed_on(disc_path, words, tmp_path):
+    """Its mesh, record and report are found in the new place and name no folder of the old one."""
+    result = image_to_mesh(disc_path, overrides=[*words, "trainer.max_steps=1", "system.exporter.formats=[glb,gltf]"])
+    moved = result.run_dir.rename(tmp_path / "moved")
+    again = read_result(moved)
+    assert again.mesh is not None
+    assert again.files["glb"] == moved / "export" / "model.glb"
+    assert all(path.is_file() for path in again.files.values())
+    assert evaluate([str(moved)]) == 0
+    places = (str(tmp_path), str(REPOSITORY), str(disc_path.parent))
+    for path in (moved / "run.json", moved / "report.html", moved / "metrics.json", *moved.glob("export/model.*")):
+        content = path.read_bytes()
+        assert not [place for place in places if place.encode() in content], f"{path.name} names a folder"

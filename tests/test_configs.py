@@ -100,7 +100,8 @@ def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_ze
     assert main(words) == 0
     (record,) = (json.loads(p.read_text()) for p in tmp_path.rglob("run.json"))
     assert (record["state"], record["step"]) == ("finished", 2)
-    assert all(Path(p).is_file() for p in [*record["files"].values(), *record["pictures"].values()])
+    (run,) = (p.parent for p in tmp_path.rglob("run.json"))
+    assert all((run / p).is_file() for p in [*record["files"].values(), *record["pictures"].values()])
 
 
 def test_the_recipe_has_the_measured_numbers():

@@ -103,7 +103,7 @@ def test_the_record_says_what_happened(run):
     assert record["step"] == 80
     assert record["metrics"]["psnr"] > 18
     assert record["metrics"]["mask_iou"] > 0.85
-    assert all(Path(p).is_file() for p in record["files"].values())
+    assert all((run / p).is_file() for p in record["files"].values())
     names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     assert {"config.yaml", "cmd.txt", "env.txt", "ckpts/last.ckpt", "save/it80-test.mp4", "save/it80-val.png"} <= names
     assert not [n for n in names if ".part" in n]

@@ -88,7 +88,7 @@ def test_the_documented_geometry_loss_data_and_exporter_find_the_ball(launch):
     red, green, blue = torch.sigmoid(state["geometry.color"]).tolist()
     assert red > 0.55
     assert max(green, blue) < 0.45
-    points = np.loadtxt(record["files"]["xyz"])
+    points = np.loadtxt(folder / record["files"]["xyz"])
     assert len(points) == record["export"]["points"] > 100
     assert np.linalg.norm(points[:, :3], axis=1).max() < 0.5
     header = next(folder.glob("csv_logs/*/metrics.csv")).read_text().split("\n")[0]

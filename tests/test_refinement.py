@@ -85,7 +85,7 @@ def test_it_starts_from_the_surface_and_ends_with_a_mesh(second_run):
     assert record["first_stage"]["step"] == 2
     assert record["first_stage"]["surface_distance"] < 0.02
     assert (record["state"], record["step"]) == ("finished", 2)
-    assert Path(record["files"]["glb"]).is_file()
+    assert (second_run / record["files"]["glb"]).is_file()
 
 
 def test_it_goes_on_without_its_first_stage(second_run, first_run, monkeypatch, capsys):
@@ -141,7 +141,7 @@ def test_the_rasterised_stage_differs_in_renderer_and_rate_alone_and_ends_with_a
     run = tmp_path / "stable-zero123-refine-mesh" / "disc_rgba"
     record = json.loads((run / "run.json").read_text())
     assert (record["state"], record["step"]) == ("finished", 2)
-    assert Path(record["files"]["glb"]).is_file()
+    assert (run / record["files"]["glb"]).is_file()
     systems = [yaml.safe_load((folder / "config.yaml").read_text())["system"] for folder in (second_run, run)]
     renderers = [system.pop(key) for system in systems for key in ("renderer", "renderer_type")]
     assert renderers[3] == "mesh-rasterizer"

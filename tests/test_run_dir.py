@@ -142,3 +142,24 @@ def test_a_folder_made_for_a_run_that_cannot_begin_goes_again(tmp_path):
     with pytest.raises(ConfigError):
         fail(write=True)
     assert len(list(tmp_path.rglob("input.png"))) == 1, "what was written is kept"
+
+
+def test_what_people_pass_on_names_no_folder_of_this_machine(tmp_path):
+    run = tmp_path / "somebody" / "outs" / "run"
+    record = {
+        "files": {"glb": run / "export" / "model.glb"},
+        "model": {"path": "/home/somebody/load/model.ckpt", "sha256": "ab"},
+        "hub": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "error": "ImageError: '/home/somebody/my cat.png' does not exist; see https://example.org/a.",
+        "warnings": [f"look at '{run}/input/steps.png'"],
+        "seconds": 1.5,
+    }
+    write_run_record(run, record)
+    assert "somebody" not in (run / "run.json").read_text()
+    written = read_run_record(run)
+    assert written["files"] == {"glb": "export/model.glb"}
+    assert written["model"] == {"path": "model.ckpt", "sha256": "ab"}
+    assert written["hub"] == record["hub"]
+    assert written["error"] == "ImageError: 'my cat.png' does not exist; see https://example.org/a."
+    assert written["warnings"] == ["look at 'input/steps.png'"]
+    assert written["seconds"] == 1.5

@@ -1,35 +1,37 @@
 """The main job as Python functions: pictures in, objects out, every option that a YAML file has."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from jaxtyping import Float
 from PIL import Image
 
+from zero123s.callbacks.checkpoints import read_head
 from zero123s.callbacks.viewer import require_viewer
 from zero123s.callbacks.watch import Progress, StepReport
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError, UserError
-from zero123s.images.io import read_image, write_png_atomic
+from zero123s.images.io import MIN_SIDE, read_image, write_png_atomic
 from zero123s.mesh.readers import SUFFIXES, read_mesh
 from zero123s.preprocess.intake import prepare as prepare_photo
 from zero123s.preprocess.segment import THRESHOLD
 from zero123s.run.folder import read_run_record
 from zero123s.run.plan import plan_run
-from zero123s.run.resume import find_checkpoint, run_dir_for
+from zero123s.run.resume import find_checkpoint, newest_checkpoint, run_dir_for
 from zero123s.run.runner import Runner
 from zero123s.structures import Mesh
 
 if TYPE_CHECKING:
     from zero123s.system.base import Plan
 
-Picture = str | Path | Image.Image | np.ndarray
-"""A file, a PIL picture, or an array H W 4 (floats in [0, 1] or 8-bit)."""
+Picture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
+"""A file's path, its bytes, an open file, a PIL picture, or an array H W 4 (floats in [0, 1] or 8-bit)."""
 KINDS = ("color", "normal", "depth", "opacity")
 """What a preview shows side by side."""
 UNSAVED = "picture.png"
@@ -59,26 +61,32 @@ class Result:
 def image_to_mesh(
     image: Picture | None = None,
     config: str | Path = "configs/stable-zero123.yaml",
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Sequence[str] | Mapping[str, Any] | None = (),
     callback: Callable[[Progress], Any] | None = None,
     profile: str = "auto",
-    gpu: str | None = None,
+    gpu: str | int | Sequence[int] | None = None,
 ) -> Result:
     """Turn a picture with transparent background into a mesh, as `launch.py --train` does.
 
     Args:
         image: the object on transparent ground, as `prepare` makes it; None = what the config names.
         config: a YAML file, here or in this project.
-        overrides: any keys of the YAML file, as words ("trainer.max_steps=300") or as a mapping, nested or dotted.
+        overrides: any keys of the YAML file, as words ("trainer.max_steps=300") or as a mapping, nested or dotted, of
+            what YAML knows, paths, sets, and numbers and arrays of NumPy.
         callback: called after every step; returning False stops the run with a checkpoint.
         profile: overlay of the YAML file: "auto" (cpu where there is no CUDA), "none" or a name.
-        gpu: as `--gpu`.
+        gpu: an index, several, or as `--gpu`.
 
     Raises:
         ConfigError, ImageError, CheckpointError, MeshError: what is wrong and what to do, in one sentence.
         RunInterrupted: the callback returned False, or a signal came; says where to go on.
     """
-    words = override_words(overrides)
+    words = override_words(() if overrides is None else overrides)
+    gpu = _gpu_flag(gpu)
+    if callback is not None and not callable(callback):
+        raise ConfigError(f"callback={callback!r}: give a function of one argument, or None.")
+    if not isinstance(config, str | Path):
+        raise ConfigError(f"config={config!r}: give the path of a YAML file.")
     pixels = None if image is None or isinstance(image, str | Path) else rgba_of(image)
     if image is not None:
         words.append(f"data.image_path={json.dumps(str(image) if pixels is None else UNSAVED)}")
@@ -104,8 +112,22 @@ def run_plan(
     watchers = [StepReport(callback, out_dir)] if callback else []
     runner = Runner(plan, out_dir, checkpoint, gpu=gpu, watchers=watchers)
     if runner.run("train") == "interrupted":
-        raise RunInterrupted(f"The run stopped at step {runner.step}; overrides=['resume={out_dir}'] goes on with it.")
+        checkpoint = newest_checkpoint(out_dir)
+        if checkpoint is None:
+            raise RunInterrupted("The run stopped before its first checkpoint; start it again.")
+        step = read_head(checkpoint).step
+        raise RunInterrupted(f"The run stopped at step {step}; overrides=['resume={out_dir}'] goes on with it.")
     return read_result(out_dir)
+
+
+def _gpu_flag(gpu: str | int | Sequence[int] | None) -> str | None:
+    """Return what `--gpu` would say; raises ConfigError."""
+    if gpu is None or isinstance(gpu, str):
+        return gpu
+    indices: list[Any] = list(gpu) if isinstance(gpu, list | tuple) else [gpu]
+    if not indices or not all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in indices):
+        raise ConfigError(f"gpu={gpu!r}: give an index such as 0, several such as [0, 1], or None.")
+    return ",".join(str(int(i)) for i in indices)
 
 
 def read_result(run_dir: str | Path) -> Result:
@@ -114,11 +136,18 @@ def read_result(run_dir: str | Path) -> Result:
     record = read_run_record(run_dir)
     if not record:
         raise ConfigError(f"'{run_dir}' is no folder of a run; it has no run.json.")
-    files = {kind: Path(path) for kind, path in {**record.get("pictures", {}), **record.get("files", {})}.items()}
+    files = {
+        k: _file_of(run_dir, path) for k, path in {**record.get("pictures", {}), **record.get("files", {})}.items()
+    }
     mesh_file = next((files[s[1:]] for s in SUFFIXES if s[1:] in files and files[s[1:]].is_file()), None)
     mesh = None if mesh_file is None else read_mesh(mesh_file)
     images = preview_views(run_dir, record.get("step"))
     return Result(mesh, run_dir, record.get("metrics", {}), images, files, record)
+
+
+def _file_of(run_dir: Path, path: str) -> Path:
+    """Return where a file of run.json is; runs of earlier versions wrote it down as seen from their working folder."""
+    return run_dir / path if (run_dir / path).exists() or not Path(path).exists() else Path(path)
 
 
 def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str = "", force: bool = False) -> np.ndarray:
@@ -133,7 +162,10 @@ def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str =
     Raises:
         ImageError: the photo cannot be read, shows no object, or the cut-out is doubtful.
     """
-    prepared = prepare_photo(photo if isinstance(photo, str | Path) else rgba_of(photo), size, backend, model)
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 16 <= size <= 4096:
+        raise ImageError(f"size={size!r}: give the side of the result, 16 to 4096, as a whole number of pixels.")
+    photo = photo if isinstance(photo, str | Path) else rgba_of(photo, "photo")
+    prepared = prepare_photo(photo, int(size), backend, str(model))
     found = prepared.segmentation
     if found.confidence < THRESHOLD and not force:
         raise ImageError(
@@ -143,30 +175,58 @@ def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str =
     return prepared.rgba
 
 
-def rgba_of(picture: Picture) -> Float[np.ndarray, "H W 4"]:
-    """Return any picture as straight-alpha floats in [0, 1]; raises ImageError."""
-    if isinstance(picture, str | Path):
-        return read_image(picture).rgba
+def rgba_of(picture: Picture, name: str = "image") -> Float[np.ndarray, "H W 4"]:
+    """Return any picture as straight-alpha floats in [0, 1]; raises ImageError that names the argument."""
+    if isinstance(picture, str | Path | bytes | bytearray | memoryview) or hasattr(picture, "read"):
+        return read_image(picture).rgba  # type: ignore[arg-type]
+    if not isinstance(picture, Image.Image | np.ndarray) and not hasattr(picture, "__array__"):
+        raise ImageError(
+            f"{name}: a {type(picture).__name__} is no picture; give a path, bytes, an open file, a PIL image or an array."
+        )
     pixels = np.asarray(picture.convert("RGBA") if isinstance(picture, Image.Image) else picture)
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype.kind not in "uf":
-        raise ImageError(f"An array {pixels.shape} of {pixels.dtype} is no picture; give H W 3 or H W 4.")
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype.kind not in "uf" or not pixels.size:
+        raise ImageError(f"{name}: an array {pixels.shape} of {pixels.dtype} is no picture; give H W 3 or H W 4.")
+    if min(pixels.shape[:2]) < MIN_SIDE:
+        raise ImageError(f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels are too few to see an object in.")
     rgba = pixels.astype(np.float32) / (255 if pixels.dtype.kind == "u" else 1)
     if not np.isfinite(rgba).all() or rgba.min() < 0 or rgba.max() > 1:
-        raise ImageError("The picture's values must be 8-bit, or floats in [0, 1].")
+        raise ImageError(f"{name}: the values of a picture must be 8-bit, or floats in [0, 1].")
     return rgba if rgba.shape[2] == 4 else np.concatenate([rgba, np.ones_like(rgba[..., :1])], axis=-1)
 
 
 def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
     """Return overrides as words of a command line; a mapping may be nested or dotted."""
     if not isinstance(overrides, Mapping):
-        if isinstance(overrides, str):
+        if isinstance(overrides, str) or not isinstance(overrides, Iterable):
             raise ConfigError(f"overrides={overrides!r}: give a list of words, or a mapping.")
-        return list(overrides)
+        words = list(overrides)
+        if wrong := [w for w in words if not isinstance(w, str)]:
+            raise ConfigError(f"overrides: {wrong[0]!r} is no word; give texts such as 'trainer.max_steps=100'.")
+        return words
     words = []
     for key, value in overrides.items():
-        inner = override_words(value) if isinstance(value, Mapping) else [""]
-        words += [f"{key}.{w}" for w in inner] if isinstance(value, Mapping) else [f"{key}={json.dumps(value)}"]
+        if isinstance(value, Mapping):
+            words += [f"{key}.{word}" for word in override_words(value)]
+        else:
+            words.append(f"{key}={json.dumps(_yaml_value(str(key), value))}")
     return words
+
+
+def _yaml_value(key: str, value: Any) -> Any:
+    """Return a Python value as YAML knows it; raises ConfigError that names the key."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if hasattr(value, "tolist"):  # numbers and arrays of NumPy, tensors
+        return _yaml_value(key, value.tolist())
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if isinstance(value, list | tuple):
+        return [_yaml_value(key, entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {str(k): _yaml_value(key, entry) for k, entry in value.items()}
+    raise ConfigError(f"overrides: '{key}' is a {type(value).__name__}; give text, a number, a list or a mapping.")
 
 
 def preview_views(run_dir: Path, step: Any) -> dict[str, Float[np.ndarray, "V H W 3"]]:

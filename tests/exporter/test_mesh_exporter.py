@@ -268,3 +268,12 @@ def test_where_nothing_stands_the_colour_is_that_of_the_point():
     points, inwards = np.array([[-0.02, 0, 0], [-0.04, 0, 0]]), np.array([[-1.0, 0, 0]] * 2)
     assert field_colors(Layers(1e-3), points, inwards, depth=0.09).tolist() == [[0, 1, 0], [1, 0, 0]]
     assert field_colors(Layers(1e3), points, inwards).tolist() == [[0, 1, 0], [1, 0, 0]], "no depth: the same"
+
+
+def test_a_second_export_leaves_no_files_of_the_first(tmp_path):
+    export(tmp_path, formats=["glb", "gltf", "obj"], lods=[400], texture_size=128, poster=True)
+    for mine in ("model.blend", "model_final.glb", "notes.txt"):
+        (tmp_path / mine).touch()
+    result = export(tmp_path, formats=["obj"], fmt="obj", poster=False)
+    kept = {path.name for path in result.files.values()} | {"model.blend", "model_final.glb", "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == kept

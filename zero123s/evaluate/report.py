@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from zero123s.evaluate.scores import Scores, pictures_of, rendered_views
 from zero123s.images.encode import encode_image
@@ -16,7 +17,7 @@ from zero123s.images.svg_plot import curve, threshold_curve
 from zero123s.mesh.gltf import glb_bytes
 from zero123s.ops.rasterization.software import on_white
 from zero123s.run.folder import read_run_record
-from zero123s.runtime.files import write_text
+from zero123s.runtime.files import without_folders, write_text
 from zero123s.structures import Mesh, ReferenceView
 
 HERE = Path(__file__).parent
@@ -129,9 +130,10 @@ def warnings_of(sections: Mapping[str, Scores], record: Mapping[str, Any]) -> li
 
 def _settings(run: Path, record: Mapping[str, Any]) -> str:
     config = run / "config.yaml"
-    parts = [("run.json", json.dumps(record, indent=2))]
+    parts = [("run.json", json.dumps(without_folders(record, run), indent=2))]
     if config.is_file():
-        parts.append(("config.yaml", config.read_text(encoding="utf-8")))
+        settings = without_folders(yaml.safe_load(config.read_text(encoding="utf-8")), run)
+        parts.append(("config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)))
     details = "".join(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>" for name, text in parts)
     return f"<h2>Settings</h2>{details}"
 
@@ -165,7 +167,9 @@ def write_report(
     """
     record = {} if run is None else read_run_record(run)
     title = escape(run.name if run is not None else mesh_file.name)
-    warnings = "".join(f'<div class="warning">{escape(w)}</div>' for w in warnings_of(sections, record))
+    warnings = "".join(
+        f'<div class="warning">{escape(w)}</div>' for w in without_folders(warnings_of(sections, record), run)
+    )
     body = [warnings, _viewer(mesh_file, mesh), _views(mesh, reference), _metrics(sections)]
     if run is not None:
         body += [

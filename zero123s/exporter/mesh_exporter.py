@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from zero123s.mesh.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwra
 from zero123s.mesh.writers import WRITERS
 from zero123s.ops.compositing import composite
 from zero123s.structures import Mesh, RadianceField, ReferenceView
+
+ENDINGS = (
+    *(".glb", ".gltf", ".bin", ".obj", ".mtl", ".png", ".jpg", ".ply", ".stl", ".3mf", ".usdz"),
+    *("_normal.png", "_poster.png", "_threshold.svg"),
+)
+"""Of every file that an export may write; those of `lods` have a number before theirs."""
 
 
 def _quiet(stage: str, share: float) -> None:
@@ -178,9 +185,19 @@ class MeshExporter(BaseExporter):
         if self.cfg.threshold_plot and "threshold_curve" in stats:
             plot = Path(out_dir) / f"{self.cfg.save_name}_threshold.svg"
             files["threshold"] = write_threshold_plot(plot, stats["threshold_curve"], stats["threshold"])
+        self._delete_stale(Path(out_dir), files)
         stages.begin("done", 1.0)
         stats["seconds"] = stages.seconds
         return ExportResult(mesh, files, stats)
+
+    def _delete_stale(self, out_dir: Path, files: dict[str, Path]) -> None:
+        """Delete what an earlier export of this name has written and this one has not: it belongs to another mesh."""
+        written, name = {path.name for path in files.values()}, self.cfg.save_name
+        candidates = [out_dir / f"{name}{ending}" for ending in ENDINGS]
+        candidates += [p for p in out_dir.glob(f"{escape(name)}_*.glb") if p.stem.removeprefix(f"{name}_").isdigit()]
+        for path in candidates:
+            if path.name not in written:
+                path.unlink(missing_ok=True)
 
     def _light_mesh(
         self,

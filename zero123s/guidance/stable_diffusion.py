@@ -1,6 +1,7 @@
 """Score distillation with a text-to-image model, conditioned on a prompt and the side that each view shows."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -102,6 +103,7 @@ class StableDiffusionGuidance(ScoreDistillation):
         return self.model.decode_latents(latents)
 
     def describe(self) -> dict[str, str | bool | None]:
-        """Return which model and prompt."""
-        name = self.cfg.checkpoint
+        """Return which model, by hub id or by the folder's name, and prompt."""
+        folder = Path(self.cfg.checkpoint)
+        name = folder.resolve().name if folder.exists() else self.cfg.checkpoint
         return {"path": name, "family": "stable-diffusion", "bundled": False, "prompt": self.cfg.prompt}

@@ -176,9 +176,9 @@ class StableZero123Guidance(ScoreDistillation):
         return self.model.decode_latents(latents / self.model.scale_factor).float().clamp(0, 1)
 
     def describe(self) -> dict[str, str | bool | None]:
-        """Return path, hash, family and whether the model is the bundled one."""
+        """Return file name, hash, family and whether the model is the bundled one."""
         return {
-            "path": str(self.located.path),
+            "path": self.located.path.name,
             "sha256": self.model.info.get("sha256"),
             "family": self.model.family,
             "license": self.model.info.get("license"),

@@ -4,6 +4,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -36,8 +37,8 @@ class LoadedImage:
     """What was done to the picture that a person may want to know, one sentence each."""
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
-    """Return the picture at `path`, turned upright (EXIF) and converted to sRGB (ICC).
+def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXELS) -> LoadedImage:
+    """Return the picture at `path`, or in bytes or an open file, turned upright (EXIF) and converted to sRGB (ICC).
 
     Gray, palette, CMYK, 16-bit and animated files (first frame) are read.
 
@@ -45,8 +46,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
         ImageError: missing, a folder, unreadable, no picture, truncated, larger than `max_pixels`, smaller than
             MIN_SIDE, or fully transparent.
     """
-    path = user_path(path)
-    content = _read_bytes(path)
+    path, content = _named_content(path)
     notes: list[str] = []
     try:
         with warnings.catch_warnings():
@@ -72,6 +72,20 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> LoadedImage:
     if not (rgba[..., 3] > 0.5 / 255).any():
         raise ImageError(f"'{path}' is fully transparent; give a picture in which the object is visible.")
     return LoadedImage(rgba, bool((rgba[..., 3] < OPAQUE).any()), tuple(notes))
+
+
+def _named_content(source: str | Path | bytes | IO[bytes]) -> tuple[Path, bytes]:
+    """Return what errors call a picture, and its content."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return Path("the given bytes"), bytes(source)
+    if isinstance(source, str | Path):
+        return user_path(source), _read_bytes(user_path(source))
+    if source.seekable():
+        source.seek(0)
+    content, name = source.read(), getattr(source, "name", None)
+    if not isinstance(content, bytes):
+        raise ImageError("The picture was opened as text; open it with mode 'rb'.")
+    return Path(name) if isinstance(name, str) else Path("the given file"), content
 
 
 def load_reference_rgba(path: str | Path) -> LoadedImage:

@@ -19,7 +19,7 @@ from zero123s.config.experiment import ExperimentConfig
 from zero123s.config.options import make_paths_absolute
 from zero123s.errors import OutputError
 from zero123s.run.provenance import environment, git_state
-from zero123s.runtime.files import explain_os_error, write_text
+from zero123s.runtime.files import explain_os_error, without_folders, write_text
 from zero123s.runtime.processes import is_main_process
 
 MAX_NAME = 100
@@ -154,5 +154,6 @@ def read_run_record(path: Path) -> dict[str, Any]:
 
 
 def write_run_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Merge `record` into run.json; raises OutputError."""
-    write_text(path / "run.json", json.dumps({**read_run_record(path), **plain(record)}, indent=2) + "\n")
+    """Merge `record` into run.json, its files relative to the run folder; raises OutputError."""
+    merged = {**read_run_record(path), **without_folders(plain(record), path)}
+    write_text(path / "run.json", json.dumps(merged, indent=2) + "\n")

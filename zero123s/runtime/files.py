@@ -2,11 +2,12 @@
 
 import errno
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from zero123s.errors import OutputError
 
@@ -25,6 +26,27 @@ def explain_os_error(error: OSError) -> str:
 def user_path(text: str | Path) -> Path:
     """Return a path as a person wrote it with `~` and `~user` replaced; a shell does so only in some places."""
     return Path(os.path.expanduser(text))
+
+
+_QUOTED_PATH = re.compile(r"'(?:/|[A-Za-z]:\\)[^'\n]*'")
+
+
+def without_folders(value: Any, inside: Path | None = None) -> Any:
+    """Return JSON-like content without this machine's folders, which people would publish with their names in them.
+
+    An absolute path becomes the file's name, also in quotes in a sentence; one in `inside` becomes relative to it.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(inner, inside) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(inner, inside) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for folder in () if inside is None else dict.fromkeys((str(inside), str(inside.absolute()), str(inside.resolve()))):
+        value = value.replace(f"{folder}/", "") if folder not in ("", ".", "/") else value
+    if os.path.isabs(value) and "\n" not in value:
+        return os.path.basename(value.rstrip("/"))
+    return _QUOTED_PATH.sub(lambda found: f"'{os.path.basename(found[0][1:-1])}'", value)
 
 
 @contextmanager
