@@ -180,14 +180,19 @@ def trained_state(run):
     return content.getvalue()
 
 
+def run_command(argv):
+    """What a child does; that it lies here makes the child import this module, and with it the tiny system."""
+    main(argv)
+
+
 @pytest.fixture(scope="module")
 def begin():
     """Start the command in a process of its own that has imported everything, so that a kill costs no start-up."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["zero123s.commands.launch", "zero123s.run.runner", "tiny_system"])
+    context.set_forkserver_preload(["zero123s.commands.launch", "zero123s.run.runner"])
 
     def begin(argv):
-        process = context.Process(target=main, args=(argv,))
+        process = context.Process(target=run_command, args=(argv,))
         process.start()
         return process
 
