@@ -154,6 +154,17 @@ def test_an_interrupted_copy_or_save_is_passed_over(launch, stopped, tmp_path, c
     assert not list(run.glob("ckpts/*.part"))
 
 
+def test_resuming_a_finished_run_changes_nothing(launch, tmp_path):
+    assert launch() == 0
+    last = tmp_path / "out" / RUN / "ckpts" / "last.ckpt"
+    before = torch.load(last, weights_only=True)
+    assert launch("resume=last") == 0
+    after = torch.load(last, weights_only=True)
+    for kind in ("python", "numpy", "torch"):
+        assert str(before["random_states"][kind]) == str(after["random_states"][kind])
+    assert torch.equal(before["random_states"]["torch"], after["random_states"]["torch"])
+
+
 def test_last_may_be_a_link_to_the_newest(launch, stopped, tmp_path):
     run = tmp_path / "out" / RUN
     stopped(5, "checkpoint.save_last=link")

@@ -220,9 +220,11 @@ class RandomStates(pl.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.loaded: dict[str, Any] | None = None
+        self.started = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed the generators, or set them to where the checkpoint left them."""
+        self.started = True
         if self.loaded is None:
             random.seed(self.seed)
             np.random.seed(self.seed % 2**32)
@@ -233,8 +235,8 @@ class RandomStates(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the present states."""
-        checkpoint[STATES] = random_states()
+        """Add the present states; those of the checkpoint where there was no step left to do since."""
+        checkpoint[STATES] = random_states() if self.started or self.loaded is None else self.loaded
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
