@@ -51,7 +51,7 @@ def test_resumed_run_ends_with_the_same_gaussians(tmp_path):
         assert torch.equal(state["exp_avg"], moments[1][key]["exp_avg"])
 
     record = json.loads((folder / "run.json").read_text())
-    files = record["files"]
+    files = {kind: folder / path for kind, path in record["files"].items()}
     splats = read_splats(files["gaussians_ply"], 0)
     assert torch.equal(splats.means, parts["state_dict"]["geometry.means"])
     assert Path(files["gaussians_splat"]).stat().st_size == 32 * len(splats.means)
