@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import torch
 
 from zero123s.callbacks.health import Health, _state_is_finite
+from zero123s.callbacks.health_checks import measure
 from zero123s.config.load import load_config
 from zero123s.run.plan import check_experiment
-from zero123s.system.signs import Seen, vital_signs
+from zero123s.structures import StepDiagnostics
 
 CONFIG = Path(__file__).parents[1] / "configs" / "stable-zero123.yaml"
 
@@ -44,10 +45,11 @@ def main() -> None:
     mask, cells = torch.ones(1, 128, 128, 1), torch.rand(32, 32, 32) > 0.7
     gradients = milliseconds(lambda: health.on_before_optimizer_step(trainer, system, optimizer))  # type: ignore[arg-type]
     weights = milliseconds(lambda: _state_is_finite(system))
-    signs = milliseconds(lambda: vital_signs(Seen(mask, mask, torch.tensor(1.0)), cells, 5.0))
+    diagnostics = StepDiagnostics(0, {}, mask, mask, cells, torch.tensor(1.0), 5.0)
+    checks = milliseconds(lambda: measure(diagnostics))
     every = plan.experiment.health.every
-    print(f"gradients {gradients:.2f} ms, weights {weights:.2f} ms, signs {signs:.2f} ms every {every} steps")
-    print(f"together {gradients + weights + signs / every:.2f} ms a step")
+    print(f"gradients {gradients:.2f} ms, weights {weights:.2f} ms, checks {checks:.2f} ms every {every} steps")
+    print(f"together {gradients + weights + checks / every:.2f} ms a step")
 
 
 if __name__ == "__main__":

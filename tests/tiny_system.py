@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +50,8 @@ class TinySystem(BaseSystem):
         """Steps in which a number is not finite."""
         nan_in: str = option("loss", choices=("loss", "gradient", "weight"))
         """Which number."""
-        signs: dict[str, float] = option({})
-        """What the system says of itself."""
+        is_empty: bool = False
+        """Report an empty occupancy grid."""
 
     def __init__(self, cfg, data, seed=0):
         super().__init__(cfg, data, seed)
@@ -78,12 +78,10 @@ class TinySystem(BaseSystem):
                 loss = loss + _FiniteWithoutGradient.apply(self.walker)
             else:
                 loss = loss * float("inf")
-        self.loss_values = {"walk": loss.detach()}
+        occupancy = torch.zeros(2, 2, 2, dtype=torch.bool) if self.cfg.is_empty else None
+        self.diagnostics = replace(self.diagnostics, losses={"walk": loss.detach()}, occupancy=occupancy)
         self.log("loss/total", loss.detach())
         return loss
-
-    def vital_signs(self):
-        return dict(self.cfg.signs)
 
     def halve_loss(self, name, times=1):
         self.halved *= 0.5**times

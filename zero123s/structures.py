@@ -245,6 +245,29 @@ class GuidanceOutput(TensorData):
     timesteps: Int[Tensor, "B"]
 
 
+@dataclass(frozen=True)
+class StepDiagnostics:
+    """What a training step leaves for callbacks: tensors without a graph, from which nothing is computed before it is asked for.
+
+    Losses and images are those of the last step; opacity and guidance those of the last step that had them.
+    """
+
+    step: int = 0
+    losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Unweighted loss terms by "<pass>/<name>"."""
+    opacity: Float[Tensor, "B H W 1"] | None = None
+    """Of the reference views, rendered."""
+    mask: Float[Tensor, "B H W 1"] | None = None
+    """Of the reference views, given."""
+    occupancy: Bool[Tensor, "X Y Z"] | None = None
+    """Cells of the scene that may hold matter."""
+    guidance_grad_norm: Float[Tensor, ""] | None = None
+    elevation_deg: float | None = None
+    """Of the input image, where there is one and a guidance conditioned on it."""
+    guidance_images: dict[str, Float[Tensor, "B h w 3"]] = field(default_factory=dict)
+    """What the guidance worked on, in steps of `freq.guidance_eval`."""
+
+
 @dataclass
 class Mesh:
     """A triangle mesh on the CPU in the world frame (z up), ready to be written."""

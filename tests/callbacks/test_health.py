@@ -9,9 +9,9 @@ import tiny_system
 import torch
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
-from zero123s.callbacks.signs import Watch
+from zero123s.callbacks.health_checks import HealthMonitor, count_components, measure
 from zero123s.config.experiment import HealthConfig
-from zero123s.system.signs import Seen, count_components, vital_signs
+from zero123s.structures import StepDiagnostics
 
 
 @pytest.fixture
@@ -97,22 +97,20 @@ def test_resuming_after_a_failure_goes_on_as_if_nothing_had_stopped(launch, what
     assert torch.equal(adam(whole)["exp_avg"], adam(parts)["exp_avg"])
 
 
-# ---------------------------------------------------------------- signs
+# ---------------------------------------------------------------- measurements
 
 
-def test_a_hopeless_run_stops_and_says_what_to_change(launch):
-    code, err, record = launch("system.signs.occupied=0.0", "health.every=1", "health.after=2", "health.lost_after=3")
+def test_a_fatal_run_stops_and_says_what_to_change(launch):
+    code, err, record = launch("system.is_empty=true", "health.every=1", "health.after=2", "health.lost_after=3")
     assert code == 3
     last = err.splitlines()[-1]
     assert last.startswith("error: stopped at step 4, because the run is lost")
     assert "lower system.loss.lambda_sparsity" in last
     assert record["state"] == "lost"
-    assert record["health"] == {"occupied": 0.0}
+    assert record["health"] == {"occupied": 0.0, "components": 0.0}
     assert len(record["warnings"]) == 1
     assert err.count("warning: step 2: the scene is empty") == 1, "told once, not at every look"
-    assert (
-        launch("system.signs.occupied=0.0", "health.every=1", "health.after=2", "health.lost_after=0", out="on")[0] == 0
-    )
+    assert launch("system.is_empty=true", "health.every=1", "health.after=2", "health.lost_after=0", out="on")[0] == 0
 
 
 GOOD = {
@@ -126,7 +124,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize(
-    ("sign", "value", "name", "hopeless"),
+    ("sign", "value", "name", "fatal"),
     [
         ("occupied", 0.0, "empty", True),
         ("occupied", 0.99, "full", True),
@@ -140,37 +138,37 @@ GOOD = {
         ("elevation_deg", 85.0, "elevation", False),
     ],
 )
-def test_every_sign_has_its_threshold_and_its_advice(sign, value, name, hopeless):
-    watch = Watch(HealthConfig())
-    assert watch.look(100, GOOD) == []
-    (finding,) = watch.look(125, {**GOOD, sign: value})
-    assert (finding.name, finding.hopeless) == (name, hopeless)
+def test_every_sign_has_its_threshold_and_its_advice(sign, value, name, fatal):
+    monitor = HealthMonitor(HealthConfig())
+    assert monitor.check(100, GOOD) == []
+    (finding,) = monitor.check(125, {**GOOD, sign: value})
+    assert (finding.name, finding.fatal) == (name, fatal)
     assert "health." in finding.sentence, "names the threshold"
     assert any(word in finding.sentence for word in ("system.", "data.")), "says what to change"
-    assert watch.look(150, GOOD) == []
+    assert monitor.check(150, GOOD) == []
 
 
 def test_a_silhouette_that_still_rises_is_no_finding():
-    watch = Watch(HealthConfig(after=0))
-    found = [watch.look(25 * i, {"silhouette_iou": iou}) for i, iou in enumerate([0.1, 0.2, 0.3, 0.301])]
+    monitor = HealthMonitor(HealthConfig(after=0))
+    found = [monitor.check(25 * i, {"silhouette_iou": iou}) for i, iou in enumerate([0.1, 0.2, 0.3, 0.301])]
     assert [len(f) for f in found] == [0, 0, 0, 1]
 
 
-def test_signs_need_to_stay_before_a_run_is_lost():
-    watch = Watch(HealthConfig(after=0, lost_after=2))
-    verdicts = [watch.lost(watch.look(i, {"occupied": share})) for i, share in enumerate([0.0, 0.5, 0.0, 0.0])]
+def test_findings_need_to_stay_before_a_run_is_lost():
+    monitor = HealthMonitor(HealthConfig(after=0, lost_after=2))
+    verdicts = [monitor.lost(monitor.check(i, {"occupied": share})) for i, share in enumerate([0.0, 0.5, 0.0, 0.0])]
     assert [v is not None for v in verdicts] == [False, False, False, True]
 
 
-def test_signs_are_read_off_the_last_step():
+def test_measurements_come_from_the_diagnostics():
     mask = torch.zeros(1, 8, 8, 1)
     mask[:, :4] = 1
     opacity = torch.zeros(1, 8, 8, 1)
     opacity[:, 2:6] = 0.75
     cells = torch.zeros(8, 8, 8, dtype=torch.bool)
     cells[0, 0, :4] = cells[4, 4, :2] = cells[7, 7, 7] = True
-    signs = vital_signs(Seen(opacity, mask, torch.tensor(2.0)), cells, 7.0)
-    assert signs == pytest.approx(
+    found = measure(StepDiagnostics(0, {}, opacity, mask, cells, torch.tensor(2.0), 7.0))
+    assert found == pytest.approx(
         {
             "occupied": 7 / 512,
             "components": 2.0,
@@ -180,8 +178,10 @@ def test_signs_are_read_off_the_last_step():
             "elevation_deg": 7.0,
         }
     )
-    assert vital_signs(Seen()) == {}
-    assert not math.isnan(vital_signs(Seen(opacity, torch.zeros_like(mask)), cells)["occupied"])
+    assert measure(StepDiagnostics()) == {}
+    assert not math.isnan(
+        measure(StepDiagnostics(opacity=opacity, mask=torch.zeros_like(mask), occupancy=cells))["occupied"]
+    )
 
 
 def test_cells_that_touch_at_a_corner_are_one_piece():

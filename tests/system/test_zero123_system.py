@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from zero123s.callbacks.health_checks import measure
 from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
 from zero123s.geometry.scalar_field import NORMAL_TYPES
@@ -328,7 +329,23 @@ def test_guidance_pictures_are_written_by_name_every_so_many_steps(disc_data, tm
     names = sorted(p.name for p in (tmp_path / "save").iterdir())
     assert names == [f"it{step}-guidance-{name}.png" for step in (0, 2) for name in ("inverted", "rendered")]
     assert Image.open(tmp_path / "save" / names[0]).size == (24, 12)
-    assert system.guidance_pictures is None
+
+
+def test_a_step_leaves_diagnostics_for_callbacks(disc_data):
+    system = build(disc_data, {"rgb": 1.0, "sds": 1.0}, freq={"guidance_eval": 2})
+    train(system, 2)
+    diagnostics = system.diagnostics
+    assert diagnostics.step == 1
+    assert set(diagnostics.losses) == {"novel/sds", "reference/rgb"}
+    assert diagnostics.guidance_images == {}, "those of step 0 are gone"
+    names = {"occupied", "components", "opacity", "silhouette_iou", "guidance_gradient", "elevation_deg"}
+    assert set(measure(diagnostics)) == names
+
+
+def test_a_halved_term_counts_half(disc_data):
+    system = build(disc_data, {"sds": 1.0})
+    assert system.halve_loss("novel/sds")
+    assert system.loss_weights.weight("sds", 0) == 0.5
 
 
 def test_evaluating_the_guidance_changes_no_random_number(disc_data):

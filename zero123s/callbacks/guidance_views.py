@@ -1,4 +1,4 @@
-"""Pictures of what the guidance sees, every `system.freq.guidance_eval` steps."""
+"""Images of what the guidance works on, every `system.freq.guidance_eval` steps."""
 
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,10 @@ class GuidanceViews(pl.Callback):
         self.out_dir = out_dir
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Take the pictures that the step has left, if any."""
-        taken = getattr(pl_module, "guidance_pictures", None)
-        if taken is None:
-            return
-        pl_module.guidance_pictures = None
+        """Write the images of a step that has some."""
         if not trainer.is_global_zero:
             return
-        step, pictures = taken
-        for name, views in pictures.items():
+        diagnostics = pl_module.diagnostics
+        for name, views in diagnostics.guidance_images.items():
             row = torch.cat(list(views.detach().float().cpu()), dim=1)
-            write_png_atomic(self.out_dir / "save" / f"it{step}-guidance-{name}.png", row.numpy())
+            write_png_atomic(self.out_dir / "save" / f"it{diagnostics.step}-guidance-{name}.png", row.numpy())

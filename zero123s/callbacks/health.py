@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
-from zero123s.callbacks.signs import Watch
+from zero123s.callbacks.health_checks import HealthMonitor, measure
 from zero123s.config.experiment import HealthConfig
 from zero123s.errors import RunLostError
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Health(pl.Callback):
-    """Skips steps that are not finite, goes back to the last checkpoint where weights are not, and judges the signs.
+    """Skips steps that are not finite, goes back to the last checkpoint where weights are not, and checks the measurements.
 
     Args:
         cfg: the thresholds.
@@ -24,32 +24,32 @@ class Health(pl.Callback):
 
     def __init__(self, cfg: HealthConfig) -> None:
         self.cfg = cfg
-        self.watch = Watch(cfg)
+        self.monitor = HealthMonitor(cfg)
         self.failures: list[int] = []
         self.halvings: dict[str, int] = {}
         self.warnings: dict[str, str] = {}
         """The latest sentence of every kind, with its step."""
-        self.signs: dict[str, float] = {}
+        self.measured: dict[str, float] = {}
         self._loss: torch.Tensor | None = None
-        self._looked = -1
+        self._checked = -1
 
     # ------------------------------------------------------------ kept with the run
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know to do what the uninterrupted one would."""
         kept = {"failures": self.failures, "halvings": self.halvings, "warnings": self.warnings}
-        return {**kept, "watch": self.watch.state()}
+        return {**kept, "watch": self.monitor.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what a checkpoint says."""
         self.failures, self.halvings = list(state_dict["failures"]), dict(state_dict["halvings"])
         self.warnings = dict(state_dict["warnings"])
-        self.watch.load(state_dict["watch"])
+        self.monitor.load(state_dict["watch"])
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says of it."""
         failures = {"skipped_steps": self.failures, "halved": self.halvings} if self.failures else {}
-        return {"warnings": list(self.warnings.values()), "health": {**self.signs, **failures}}
+        return {"warnings": list(self.warnings.values()), "health": {**self.measured, **failures}}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Halve again what was halved before the run was resumed; rates came back with the optimiser."""
@@ -77,19 +77,19 @@ class Health(pl.Callback):
         for parameter in parameters:
             parameter.grad = None
         alone = trainer.world_size == 1  # else each sees losses of its own, and all must halve the same
-        bad = [n for n, v in pl_module.loss_values.items() if alone and not math.isfinite(float(v))]
+        bad = [n for n, v in pl_module.diagnostics.losses.items() if alone and not math.isfinite(float(v))]
         self._fail(trainer, pl_module, f"the loss {bad[0]} is not finite" if bad else "a gradient is not finite", bad)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Look at the weights, before anything could write them down, and now and then at the signs."""
+        """Look at the weights, before anything could write them down, and now and then at the measurements."""
         step = trainer.global_step
-        if step == self._looked:
+        if step == self._checked:
             return  # between accumulated batches
-        self._looked = step
+        self._checked = step
         if not _state_is_finite(pl_module):
             self._restore(trainer, pl_module)
         if self.cfg.every and step % self.cfg.every == 0:
-            self._look(trainer, pl_module, step)
+            self._check(trainer, pl_module, step)
 
     def _fail(self, trainer: pl.Trainer, pl_module: Any, what: str, losses: list[str]) -> None:
         step = trainer.global_step
@@ -108,7 +108,7 @@ class Health(pl.Callback):
             halved = ["learning rate"]
         for name in halved:
             self.halvings[name] = self.halvings.get(name, 0) + 1
-        self._tell(
+        self._warn(
             "not_finite", f"step {step}: {what}; the step was skipped and halved: {', '.join(halved)}. {advice}."
         )
 
@@ -130,21 +130,21 @@ class Health(pl.Callback):
         what = f"the weights are not finite; back to those of step {state['global_step']}"
         self._fail(trainer, pl_module, what, [])
 
-    # ------------------------------------------------------------ signs
+    # ------------------------------------------------------------ measurements
 
-    def _look(self, trainer: pl.Trainer, pl_module: Any, step: int) -> None:
-        self.signs = pl_module.vital_signs()
+    def _check(self, trainer: pl.Trainer, pl_module: Any, step: int) -> None:
+        self.measured = measure(pl_module.diagnostics)
         for run_logger in trainer.loggers:
-            run_logger.log_metrics({f"health/{name}": value for name, value in self.signs.items()}, step)
-        found = self.watch.look(step, self.signs)
+            run_logger.log_metrics({f"health/{name}": value for name, value in self.measured.items()}, step)
+        found = self.monitor.check(step, self.measured)
         for finding in found:
-            if self.watch.in_a_row[finding.name] == 1:
-                self._tell(finding.name, f"step {step}: {finding.sentence}")
-        lost = self.watch.lost(found)
+            if self.monitor.in_a_row[finding.name] == 1:
+                self._warn(finding.name, f"step {step}: {finding.sentence}")
+        lost = self.monitor.lost(found)
         if lost is not None:
             raise RunLostError(f"stopped at step {step}, because the run is lost (health.lost_after): {lost.sentence}")
 
-    def _tell(self, name: str, sentence: str) -> None:
+    def _warn(self, name: str, sentence: str) -> None:
         self.warnings[name] = sentence
         logger.warning("warning: %s", sentence)
 

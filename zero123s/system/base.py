@@ -1,7 +1,7 @@
 """The base of all training systems: a LightningModule with typed slots, schedules and repeatable randomness."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from zero123s.errors import OutOfMemoryError
 from zero123s.ops.memory import retry_on_oom
 from zero123s.randomness import generator_for
 from zero123s.registry import Registry
+from zero123s.structures import StepDiagnostics
 
 MAX_PARTS = 64
 
@@ -53,8 +54,8 @@ class BaseSystem(pl.LightningModule):
         """What run.json says of the last export."""
         self.model_record: dict[str, Any] = {}
         """What run.json of a resumed run says of its model."""
-        self.loss_values: dict[str, torch.Tensor] = {}
-        """The loss terms of the last step, by "<pass>/<name>", without a graph."""
+        self.diagnostics = StepDiagnostics()
+        """Of the last training step, for callbacks."""
         self.n_parts = 1
         """Parts that a step is computed in; a system that can do so divides its work by it."""
 
@@ -103,7 +104,8 @@ class BaseSystem(pl.LightningModule):
             self.log(name, number.detach())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Move every module's schedules to this step before its forward pass."""
+        """Begin new diagnostics, and move every module's schedules to this step before its forward pass."""
+        self.diagnostics = replace(self.diagnostics, step=self.global_step, losses={}, guidance_images={})
         step_modules(self, self.global_step)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
@@ -148,12 +150,8 @@ class BaseSystem(pl.LightningModule):
         """Return what run.json says of the networks behind this run: path, sha256, family, bundled."""
         return self.model_record
 
-    def vital_signs(self) -> dict[str, float]:
-        """Return what tells whether the last step went well, under the names that `callbacks.signs` knows; cheap."""
-        return {}
-
     def halve_loss(self, name: str, times: int = 1) -> bool:
-        """Halve a term of `loss_values` from now on; returns False where the system cannot."""
+        """Halve the weight of a term of `diagnostics.losses` from now on; returns False where the system cannot."""
         return False
 
     def extra_loggers(self, out_dir: Path) -> list[Any]:

@@ -176,9 +176,10 @@ class Zero123FinetuneSystem(BaseSystem):
         terms = self.losses(batch, self.global_step, batch_idx % self.trainer.accumulate_grad_batches)
         loss = sum(terms.values())
         assert isinstance(loss, Tensor)
-        self.loss_values = {name: value.detach() for name, value in terms.items()}
+        values = {name: value.detach() for name, value in terms.items()}
+        self.diagnostics = replace(self.diagnostics, losses=values)
         self.log_dict(
-            {f"train/{name}": value for name, value in self.loss_values.items()},
+            {f"train/{name}": value for name, value in values.items()},
             prog_bar=True,
             sync_dist=world_size() > 1,
         )

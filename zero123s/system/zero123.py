@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ from zero123s.system.optimizers import (
     may_fuse,
 )
 from zero123s.system.refinement import start_from_field
-from zero123s.system.signs import Seen, vital_signs
 from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
 
 logger = logging.getLogger(__name__)
@@ -166,9 +165,6 @@ class Zero123System(BaseSystem):
             check_novel_sizes(data, GUIDANCES.get(cfg.guidance_type).sees_squares)
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
-        self.guidance_pictures: tuple[int, dict[str, torch.Tensor]] | None = None
-        """Step and pictures of the last guidance evaluation, until a callback has taken them."""
-        self._seen = Seen()
         self._numbers: dict[str, torch.Tensor] = {}
         """What the present step logs, by name."""
 
@@ -275,7 +271,7 @@ class Zero123System(BaseSystem):
         """Return the weighted sum of all losses of both passes."""
         step = self.global_step
         reference_pass, novel_pass = self.passes(batch, step)
-        self.loss_values, self._numbers = {}, {}
+        self._numbers = {}
         total = torch.zeros((), device=self.device)
         if novel_pass:
             assert batch.novel is not None
@@ -284,6 +280,9 @@ class Zero123System(BaseSystem):
             total = total + self._weigh(self.reference_losses(batch.reference, step), "reference")
         self._numbers["loss/total"] = total
         self.log_numbers(self._numbers)
+        self.diagnostics = replace(
+            self.diagnostics, occupancy=self.renderer.occupied(), elevation_deg=self._elevation_deg
+        )
         return total
 
     def reference_losses(self, reference: ReferenceView, step: int) -> dict[str, LossTerm]:
@@ -293,7 +292,7 @@ class Zero123System(BaseSystem):
             reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
         )
         self._numbers["samples/reference"] = torch.tensor(float(out.n_samples))
-        self._seen.opacity, self._seen.mask = out.opacity.detach(), reference.mask
+        self.diagnostics = replace(self.diagnostics, opacity=out.opacity.detach(), mask=reference.mask)
         return self.loss_weights.compute("reference", step, View(out, reference))
 
     def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
@@ -305,33 +304,34 @@ class Zero123System(BaseSystem):
         shading = self.material.draw_shading(step, ratio, generator)
         out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
         self.guidance.n_parts = self.n_parts
-        judged = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
-        self._numbers["guidance/grad_norm"] = judged.grad_norm
-        self._seen.guidance_gradient = judged.grad_norm.detach()
+        guided = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
+        self._numbers["guidance/grad_norm"] = guided.grad_norm
+        self.diagnostics = replace(self.diagnostics, guidance_grad_norm=guided.grad_norm.detach())
         self._numbers["samples/novel"] = torch.tensor(float(out.n_samples))
         every = self.cfg.freq.guidance_eval
         if every and step % every == 0:
-            seen = self.guidance.evaluate(out.comp_rgb.detach(), cameras, step, self.generator("guidance-eval"))
-            self.guidance_pictures = (step, seen)
+            images = self.guidance.evaluate(out.comp_rgb.detach(), cameras, step, self.generator("guidance-eval"))
+            self.diagnostics = replace(self.diagnostics, guidance_images=images)
         terms = self.loss_weights.compute("novel", step, View(out))
-        return {"sds": LossTerm(judged.loss, self.loss_weights.weight("sds", step)), **terms}
+        return {"sds": LossTerm(guided.loss, self.loss_weights.weight("sds", step)), **terms}
 
     def _weigh(self, terms: dict[str, LossTerm], where: str) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
         for name, t in terms.items():
-            self.loss_values[f"{where}/{name}"] = t.value.detach()
             weighted = t.weight * t.value
+            self.diagnostics.losses[f"{where}/{name}"] = t.value.detach()
             self._numbers[f"loss/{where}/{name}"] = t.value
             self._numbers[f"loss_weighted/{where}/{name}"] = weighted
             total = total + weighted
         return total
 
-    def vital_signs(self) -> dict[str, float]:
-        """Return what the last step saw of the scene; see `BaseSystem`."""
+    @property
+    def _elevation_deg(self) -> float | None:
+        """Elevation of the one input image that a guidance is conditioned on."""
         reference = self.input_view()
-        one = reference is not None and len(reference.cameras) == 1 and bool(self._guidance)
-        elevation_deg = float(reference.cameras.elevation_deg[0]) if one else None
-        return vital_signs(self._seen, self.renderer.occupied(), elevation_deg)
+        if reference is None or len(reference.cameras) != 1 or not self._guidance:
+            return None
+        return float(reference.cameras.elevation_deg[0])
 
     def halve_loss(self, name: str, times: int = 1) -> bool:
         """Halve the weight of a term on both passes; see `BaseSystem`."""

@@ -1,24 +1,61 @@
-"""Vital signs of a run against their thresholds: what is wrong, and what to change."""
+"""Measurements of a training step against their thresholds: what is wrong, and what to change."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+from scipy import ndimage
+
 from zero123s.config.experiment import HealthConfig
+from zero123s.structures import StepDiagnostics
+
+MIN_CELLS = 2
+"""A single cell that comes and goes is how an occupancy grid looks at the edge of an object, not a floater."""
+
+
+def measure(diagnostics: StepDiagnostics) -> dict[str, float]:
+    """Return the measurements that a step allows, by name.
+
+    "occupied": share of cells. "components": separate pieces of them. "opacity": mean inside the given silhouette.
+    "silhouette_iou": overlap of opacity and silhouette. "guidance_gradient": its norm. "elevation_deg": of the input.
+    """
+    found: dict[str, float] = {}
+    opacity, mask = diagnostics.opacity, diagnostics.mask
+    if diagnostics.occupancy is not None:
+        found["occupied"] = float(diagnostics.occupancy.float().mean())
+        found["components"] = float(count_components(diagnostics.occupancy.cpu().numpy()))
+    if opacity is not None and mask is not None:
+        inside, shown = mask > 0.5, opacity > 0.5
+        if inside.any():
+            found["opacity"] = float(opacity[inside].mean())
+            found["silhouette_iou"] = float((inside & shown).sum() / (inside | shown).sum())
+    if diagnostics.guidance_grad_norm is not None:
+        found["guidance_gradient"] = float(diagnostics.guidance_grad_norm)
+    if diagnostics.elevation_deg is not None:
+        found["elevation_deg"] = diagnostics.elevation_deg
+    return found
+
+
+def count_components(cells: Bool[np.ndarray, "X Y Z"]) -> int:
+    """Return how many pieces of at least MIN_CELLS cells there are; cells that share a corner belong together."""
+    labels, n = ndimage.label(cells, structure=np.ones((3, 3, 3), bool))
+    return int((np.bincount(labels.ravel(), minlength=n + 1)[1:] >= MIN_CELLS).sum())
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong at one look."""
+    """Something that is wrong at one check."""
 
     name: str
     sentence: str
-    hopeless: bool = False
+    fatal: bool = False
     """If it stays, the run cannot end well."""
 
 
 @dataclass
-class Watch:
-    """Judges the signs of a run, look by look.
+class HealthMonitor:
+    """Compares the measurements of a run with their thresholds, check by check.
 
     Args:
         cfg: the thresholds.
@@ -34,30 +71,30 @@ class Watch:
         return {"best_opacity": self.best_opacity, "last_iou": self.last_iou, "in_a_row": dict(self.in_a_row)}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up where `state()` was written."""
+        """Restore what `state()` returned."""
         self.best_opacity, self.last_iou = state["best_opacity"], state["last_iou"]
         self.in_a_row = dict(state["in_a_row"])
 
-    def look(self, step: int, signs: dict[str, float]) -> list[Finding]:
+    def check(self, step: int, measured: dict[str, float]) -> list[Finding]:
         """Return what is wrong at this step; nothing but the elevation is judged before `after`."""
-        found = _elevation(self.cfg, signs)
+        found = _elevation(self.cfg, measured)
         if step >= self.cfg.after:
-            found += [*_density(self.cfg, signs), *self._opacity(signs), *self._silhouette(signs)]
-            found += [*_floaters(self.cfg, signs), *_guidance(self.cfg, signs)]
-        self.best_opacity = max(self.best_opacity, signs.get("opacity", 0.0))
-        self.last_iou = signs.get("silhouette_iou", self.last_iou)
+            found += [*_density(self.cfg, measured), *self._opacity(measured), *self._silhouette(measured)]
+            found += [*_floaters(self.cfg, measured), *_guidance(self.cfg, measured)]
+        self.best_opacity = max(self.best_opacity, measured.get("opacity", 0.0))
+        self.last_iou = measured.get("silhouette_iou", self.last_iou)
         names = {f.name for f in found}
         self.in_a_row = {name: self.in_a_row.get(name, 0) + 1 for name in names}
         return found
 
     def lost(self, found: list[Finding]) -> Finding | None:
-        """Return the hopeless finding that was there at the last `lost_after` looks."""
+        """Return the fatal finding that was there at the last `lost_after` checks."""
         limit = self.cfg.lost_after
-        hopeless = [f for f in found if f.hopeless and limit and self.in_a_row[f.name] >= limit]
-        return hopeless[0] if hopeless else None
+        fatal = [f for f in found if f.fatal and limit and self.in_a_row[f.name] >= limit]
+        return fatal[0] if fatal else None
 
-    def _opacity(self, signs: dict[str, float]) -> list[Finding]:
-        opacity, best = signs.get("opacity"), self.best_opacity
+    def _opacity(self, measured: dict[str, float]) -> list[Finding]:
+        opacity, best = measured.get("opacity"), self.best_opacity
         if opacity is None:
             return []
         if opacity < self.cfg.min_opacity:
@@ -65,7 +102,7 @@ class Watch:
                 f"nothing is to be seen where the picture shows the object: opacity {opacity:.2g} (health.min_opacity="
                 f"{self.cfg.min_opacity:g}); raise system.loss.lambda_mask or lower system.loss.lambda_sparsity."
             )
-            return [Finding("opacity", sentence, hopeless=True)]
+            return [Finding("opacity", sentence, fatal=True)]
         if opacity < (1 - self.cfg.max_opacity_drop) * best:
             sentence = (
                 f"the object is fading: opacity {opacity:.2g}, after {best:.2g} (health.max_opacity_drop="
@@ -74,8 +111,8 @@ class Watch:
             return [Finding("opacity_drop", sentence)]
         return []
 
-    def _silhouette(self, signs: dict[str, float]) -> list[Finding]:
-        iou, cfg = signs.get("silhouette_iou"), self.cfg
+    def _silhouette(self, measured: dict[str, float]) -> list[Finding]:
+        iou, cfg = measured.get("silhouette_iou"), self.cfg
         if iou is None or iou >= cfg.min_silhouette_iou or iou - self.last_iou >= cfg.min_silhouette_gain:
             return []
         sentence = (
@@ -83,11 +120,11 @@ class Watch:
             f"(health.min_silhouette_iou={cfg.min_silhouette_iou:g}); raise system.loss.lambda_mask and check "
             "data.default_elevation_deg, default_fovy_deg and default_camera_distance."
         )
-        return [Finding("silhouette_iou", sentence, hopeless=iou < cfg.lost_silhouette_iou)]
+        return [Finding("silhouette_iou", sentence, fatal=iou < cfg.lost_silhouette_iou)]
 
 
-def _density(cfg: HealthConfig, signs: dict[str, float]) -> list[Finding]:
-    share = signs.get("occupied")
+def _density(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
+    share = measured.get("occupied")
     if share is None or cfg.min_occupied <= share <= cfg.max_occupied:
         return []
     if share < cfg.min_occupied:
@@ -96,17 +133,17 @@ def _density(cfg: HealthConfig, signs: dict[str, float]) -> list[Finding]:
             f"{cfg.min_occupied:g}); start denser (system.geometry.density_blob_scale) or lower "
             "system.loss.lambda_sparsity."
         )
-        return [Finding("empty", sentence, hopeless=True)]
+        return [Finding("empty", sentence, fatal=True)]
     sentence = (
         f"the scene is full of fog: {share:.0%} of the occupancy grid is occupied (health.max_occupied="
         f"{cfg.max_occupied:g}); raise system.loss.lambda_sparsity and lambda_opaque, or start thinner "
         "(system.geometry.density_blob_scale)."
     )
-    return [Finding("full", sentence, hopeless=True)]
+    return [Finding("full", sentence, fatal=True)]
 
 
-def _floaters(cfg: HealthConfig, signs: dict[str, float]) -> list[Finding]:
-    n = signs.get("components", 0)
+def _floaters(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
+    n = measured.get("components", 0)
     if n <= cfg.max_components:
         return []
     sentence = (
@@ -116,8 +153,8 @@ def _floaters(cfg: HealthConfig, signs: dict[str, float]) -> list[Finding]:
     return [Finding("floaters", sentence)]
 
 
-def _guidance(cfg: HealthConfig, signs: dict[str, float]) -> list[Finding]:
-    norm = signs.get("guidance_gradient")
+def _guidance(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
+    norm = measured.get("guidance_gradient")
     if norm is None or norm >= cfg.min_guidance_gradient:
         return []
     sentence = (
@@ -127,8 +164,8 @@ def _guidance(cfg: HealthConfig, signs: dict[str, float]) -> list[Finding]:
     return [Finding("guidance", sentence)]
 
 
-def _elevation(cfg: HealthConfig, signs: dict[str, float]) -> list[Finding]:
-    elevation_deg = signs.get("elevation_deg")
+def _elevation(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
+    elevation_deg = measured.get("elevation_deg")
     low, high = cfg.elevation_range
     if elevation_deg is None or low <= elevation_deg <= high:
         return []
