@@ -22,7 +22,7 @@ from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.renderer import RENDERERS
-from zero123s.structures import Batch, Cameras, FieldOutput, GaussianViews, RadianceField, ReferenceView
+from zero123s.structures import Batch, Cameras, FieldOutput, GaussianViews, Provenance, RadianceField, ReferenceView
 from zero123s.system import SYSTEMS
 
 REGISTRIES = (BACKGROUNDS, DATA, EXPORTERS, GEOMETRIES, GUIDANCES, MATERIALS, RENDERERS, SYSTEMS)
@@ -423,7 +423,7 @@ def test_exporter_writes_the_ball(name, config, tmp_path):
     stages = []
     exporter = EXPORTERS.get(name)(config(EXPORTERS, name))
     result = exporter(
-        Ball(), tmp_path / "new", threshold=0.0, extras={"generator": "test"}, progress=lambda *a: stages.append(a)
+        Ball(), tmp_path / "new", threshold=0.0, extras=Provenance("test"), progress=lambda *a: stages.append(a)
     )
     assert result.files
     assert all(p.is_file() and p.stat().st_size > 0 and p.parent == tmp_path / "new" for p in result.files.values())

@@ -203,10 +203,20 @@ def _weight_field(name: str) -> Any:
     return field(default=0.0, metadata={**limits, "doc": f"Weight of: {doc}"})
 
 
-def loss_config() -> type:
-    """Return the dataclass of all weights, `lambda_<name>`, those of terms registered by plugins included."""
+def loss_config(own_terms: tuple[str, ...] = ()) -> type:
+    """Return the dataclass of all weights, `lambda_<name>`, those of terms registered by plugins included.
+
+    Args:
+        own_terms: names of further terms, which a geometry returns itself; see `BaseGeometry.regularization`.
+    """
     doc = "Weights of the loss terms: numbers or schedules; 0 switches a term off."
     entries = [(f"lambda_{name}", Any, _weight_field(name)) for name in ("sds", *TERMS)]
+    for name in own_terms:
+        if name == "sds" or name in TERMS:
+            raise ValueError(f"There is already a loss term '{name}'; a geometry needs another name.")
+        metadata = option(0.0, low=0.0, schedule=True).metadata
+        doc_of_term = f"Weight of the geometry's own term {name}."
+        entries.append((f"lambda_{name}", Any, field(default=0.0, metadata={**metadata, "doc": doc_of_term})))
     return make_dataclass("LossConfig", entries, namespace={"__doc__": doc})
 
 

@@ -5,7 +5,7 @@ Colours are sRGB in [0, 1] with channels last; angles are degrees wherever a nam
 right-handed with z up, and cameras are OpenGL cameras (x right, y up, looking along -z). See docs/conventions.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -268,6 +268,33 @@ class StepDiagnostics:
     """What the guidance worked on, in steps of `freq.guidance_eval`."""
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Where a mesh comes from: the program, and the model that guided it. Travels inside the files that can hold it."""
+
+    generator: str = "zero123s"
+    model_path: str | None = None
+    model_sha256: str | None = None
+    model_family: str | None = None
+    model_license: str | None = None
+    model_weights: str | None = None
+    model_dtype: str | None = None
+    model_bundled: str | None = None
+    model_prompt: str | None = None
+    model_also: str | None = None
+    """Paths of further models."""
+
+    @classmethod
+    def of_model(cls, record: Mapping[str, object]) -> "Provenance":
+        """Return the provenance that a guidance's `describe()` gives; entries of other names stay in run.json alone."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{f"model_{k}": str(v) for k, v in record.items() if v is not None and f"model_{k}" in known})
+
+    def as_dict(self) -> dict[str, str]:
+        """Return what is known, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 @dataclass
 class Mesh:
     """A triangle mesh on the CPU in the world frame (z up), ready to be written."""
@@ -283,7 +310,6 @@ class Mesh:
     """Base colour, row 0 on top."""
     normal_map: Float[np.ndarray, "TH TW 3"] | None = None
     """Tangent-space normals, (n + 1) / 2; x along `tangents`, y along the bitangent, z along `normals`."""
-    extras: dict[str, str] = field(default_factory=dict)
-    """Provenance that travels in the file: generator, model, licence."""
+    extras: Provenance = field(default_factory=Provenance)
     tangents: Float[np.ndarray, "V 4"] | None = None
     """Unit direction in which u grows, and the sign that makes the bitangent sign * cross(normal, tangent)."""

@@ -9,9 +9,9 @@ from zero123s.mesh.processing import vertex_normals
 from zero123s.mesh.texture import bake
 from zero123s.mesh.unwrap import UnwrapOptions, unwrap
 from zero123s.mesh.writers import WRITERS
-from zero123s.structures import Mesh
+from zero123s.structures import Mesh, Provenance
 
-EXTRAS = {"generator": "zero123s test", "model_licence": "CC-BY <4.0> & more"}
+EXTRAS = Provenance("zero123s test", model_license="CC-BY <4.0> & more")
 
 
 def paint(points):

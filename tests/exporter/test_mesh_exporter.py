@@ -17,7 +17,7 @@ from zero123s.mesh.metrics import mask_iou, psnr
 from zero123s.mesh.processing import mesh_health
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.rasterization.software import on_white, render_mesh
-from zero123s.structures import FieldOutput, ReferenceView
+from zero123s.structures import FieldOutput, Provenance, ReferenceView
 
 
 class TwoTone:
@@ -43,7 +43,7 @@ SMALL = {"isosurface_resolution": 48, "max_faces": 3000, "texture_size": 128, "p
 
 def export(out_dir, **changes):
     exporter = MeshExporter(MeshExporter.Config(**{"formats": ALL, **SMALL, **changes}))
-    return exporter(TwoTone(), out_dir, extras={"model_licence": "CC-BY-4.0"})
+    return exporter(TwoTone(), out_dir, extras=Provenance(model_license="CC-BY-4.0"))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_glb_stands_upright_faces_the_viewer_and_carries_its_texture(exported):
     data = exported.files["glb"].read_bytes()
     (length,) = struct.unpack("<I", data[12:16])
     document = json.loads(data[20 : 20 + length])
-    assert document["asset"]["extras"] == {"generator": "zero123s", "model_licence": "CC-BY-4.0"}
+    assert document["asset"]["extras"] == {"generator": "zero123s", "model_license": "CC-BY-4.0"}
     assert document["materials"][0]["pbrMetallicRoughness"]["roughnessFactor"] == 1.0
     assert all(view["byteOffset"] % 4 == 0 for view in document["bufferViews"])
     assert len(data) == struct.unpack("<I", data[8:12])[0]

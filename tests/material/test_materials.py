@@ -31,6 +31,35 @@ def test_lambert_by_hand(shading, normal, expected):
     torch.testing.assert_close(build()(FEATURES, X, UP, normal, LIGHT, shading), expected)
 
 
+@pytest.mark.parametrize(
+    ("mode", "normal", "expected"),
+    [
+        ("diffuse", -UP, ALBEDO * torch.tensor([0.1, 0.2, 0.3])),
+        ("diffuse", UP, ALBEDO * torch.tensor([0.5, 0.7, 1.0])),  # blue is 0.3 + 0.9
+        ("textureless", UP, torch.tensor([[0.5, 0.7, 1.0]])),
+    ],
+)
+def test_own_lights_have_colours(mode, normal, expected):
+    material = build(ambient_light_color=[0.1, 0.2, 0.3], diffuse_light_color=[0.4, 0.5, 0.9])
+    torch.testing.assert_close(material(FEATURES, X, UP, normal, LIGHT, Shading(mode, None)), expected)
+
+
+def test_soft_shading_draws_the_ambient_share():
+    words = {"ambient_only_steps": 0, "diffuse_prob": 1.0}
+    soft, hard = build(soft_shading=True, **words), build(**words)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [soft.draw_shading(0, None, generator).ambient_ratio for _ in range(200)]
+    assert min(drawn) < 0.1
+    assert max(drawn) > 0.9
+    assert soft.draw_shading(0, 0.6, generator).ambient_ratio == 0.6, "a given ratio comes first, as in threestudio"
+    assert hard.draw_shading(0, None, generator).ambient_ratio is None
+
+
+def test_a_light_has_three_colours():
+    with pytest.raises(ConfigError, match=r"material\.diffuse_light_color: expected red, green and blue"):
+        build(diffuse_light_color=[1.0])
+
+
 def test_light_needs_normals():
     assert build().needs(Shading("albedo")) == {"features"}
     assert build().needs(Shading("diffuse")) == {"features", "normal"}

@@ -1,5 +1,7 @@
 """The training system: what a step does, and that every loss term has a way from its weight to the parameters."""
 
+import zipfile
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -8,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from zero123s.callbacks.health_checks import measure
 from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
+from zero123s.geometry import GEOMETRIES
+from zero123s.geometry.implicit_volume import ImplicitVolume
 from zero123s.geometry.scalar_field import NORMAL_TYPES
 from zero123s.guidance.base import BaseGuidance
 from zero123s.losses import TERMS
@@ -208,6 +212,18 @@ def test_ambient_ratio_is_drawn_between_its_least_and_one(disc_data):
     assert 0.85 < max(seen) <= 1
 
 
+def test_without_an_ambient_ratio_the_material_has_its_own_lights(disc_data):
+    material = {"ambient_only_steps": 0, "diffuse_prob": 1.0, "textureless_prob": 0.0}
+    system = build(disc_data, {"sds": 1.0}, ambient_ratio_min=None, material=material)
+    drawn = []
+    render = system.render
+    system.render = lambda cameras, needs, shading, *rest: (
+        drawn.append(shading) or render(cameras, needs, shading, *rest)
+    )
+    system.novel_losses(disc_data.batch_at(0).novel, 0)
+    assert (drawn[0].mode, drawn[0].ambient_ratio) == ("diffuse", None)
+
+
 def test_light_reaches_the_picture_once_its_steps_have_come(disc_data):
     system = build(
         disc_data, {"sds": 1.0}, material={"ambient_only_steps": 5, "diffuse_prob": 1.0, "textureless_prob": 1.0}
@@ -371,3 +387,42 @@ def test_an_untrained_distance_field_exports_its_sphere(disc_data, tmp_path):
     radii = (mesh.vertices**2).sum(axis=1) ** 0.5
     assert radii.min() > 0.44
     assert radii.max() < 0.46
+
+
+def test_3mf_carries_the_licence_of_the_guiding_model(disc_data, tmp_path):
+    exporter = {"isosurface_resolution": 24, "texture_size": 64, "formats": ["3mf"], "project_photo": False}
+    exporter |= {"cut_to_silhouette": False, "poster": False}
+    system = build(disc_data, {}, exporter=exporter, **SDF)
+    system.guidance.describe = lambda: {"path": "model.ckpt", "license": "CC BY-NC <4.0>", "sha256": None, "other": 1}
+    with zipfile.ZipFile(system.export(tmp_path)["3mf"]) as archive:
+        model = archive.read("3D/3dmodel.model").decode()
+    assert '<metadata name="LicenseTerms">CC BY-NC &lt;4.0&gt;</metadata>' in model
+
+
+# ---------------------------------------------------------------- terms of the geometry itself
+
+
+@GEOMETRIES.register("regularized-volume")
+class RegularizedVolume(ImplicitVolume):
+    """Has a term of its own: the mean square of its table."""
+
+    regularization_terms = ("table_decay",)
+
+    def regularization(self, generator=None):
+        return {"table_decay": self.encoding.table.square().mean()}
+
+
+def test_a_geometrys_own_term_counts_with_its_weight(disc_data):
+    recorder = Recorder()
+    system = build(disc_data, {"rgb": 1.0, "table_decay": [1, 0.0, 1e6, 2]}, geometry_type="regularized-volume")
+    train(system, 3, [recorder])
+    assert "loss/geometry/table_decay" not in recorder.rows[0]
+    last = recorder.rows[2]
+    assert last["loss_weighted/geometry/table_decay"] == pytest.approx(1e6 * last["loss/geometry/table_decay"])
+    expected = last["loss_weighted/geometry/table_decay"] + last["loss/reference/rgb"]
+    assert last["loss/total"] == pytest.approx(expected)
+
+
+def test_a_term_of_another_geometry_is_unknown(disc_data):
+    with pytest.raises(ConfigError, match="lambda_table_decay"):
+        build(disc_data, {"table_decay": 1.0})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zero123s.registry import Registry
-from zero123s.structures import Mesh, RadianceField, ReferenceView
+from zero123s.structures import Mesh, Provenance, RadianceField, ReferenceView
 
 Progress = Callable[[str, float], None]
 """Called with the name of the present stage and the share of the whole that is done, in [0, 1]."""
@@ -47,7 +47,7 @@ class BaseExporter:
         *,
         threshold: float | str = "auto",
         reference: ReferenceView | None = None,
-        extras: dict[str, str] | None = None,
+        extras: Provenance | None = None,
         progress: Progress | None = None,
     ) -> ExportResult:
         """Write the field's surface below `out_dir`.
@@ -55,7 +55,7 @@ class BaseExporter:
         Args:
             threshold: the geometry's own level of `field.surface_level`, or "auto".
             reference: pictures whose silhouette and colours the surface should show.
-            extras: provenance for the files (generator, model, licence).
+            extras: provenance for the files: generator, model, licence.
 
         Raises:
             MeshError: there is no surface, or a file cannot be written.

@@ -23,7 +23,7 @@ from zero123s.mesh.texture import SurfacePoints, bake
 from zero123s.mesh.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
 from zero123s.mesh.writers import WRITERS
 from zero123s.ops.compositing import composite
-from zero123s.structures import Mesh, RadianceField, ReferenceView
+from zero123s.structures import Mesh, Provenance, RadianceField, ReferenceView
 
 ENDINGS = (
     *(".glb", ".gltf", ".bin", ".obj", ".mtl", ".png", ".jpg", ".ply", ".stl", ".3mf", ".usdz"),
@@ -152,7 +152,7 @@ class MeshExporter(BaseExporter):
         *,
         threshold: float | str = "auto",
         reference: ReferenceView | None = None,
-        extras: dict[str, str] | None = None,
+        extras: Provenance | None = None,
         progress: Progress | None = None,
     ) -> ExportResult:
         """Write the mesh; see `BaseExporter`. `isosurface_threshold` of the exporter beats `threshold`."""
@@ -166,7 +166,7 @@ class MeshExporter(BaseExporter):
         is_free = beside_the_silhouette(reference) if self.cfg.cut_to_silhouette else None
         vertices, faces = find_surface(field, level, self.surface, stats, is_free)
         mesh = self._light_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
-        mesh.extras = {"generator": "zero123s", **(extras or {})}
+        mesh.extras = extras or Provenance()
         stages.begin("write", 0.95)
         files: dict[str, Path] = {}
         for name in self.cfg.formats:

@@ -49,6 +49,8 @@ class BaseGeometry(nn.Module):
     """Whether `forward` delivers a signed distance, negative inside."""
     has_gaussians = False
     """Whether the geometry is made of 3D Gaussians, which `gaussians` returns."""
+    regularization_terms: tuple[str, ...] = ()
+    """Names of the terms that `regularization` returns; each has its weight in `system.loss.lambda_<name>`."""
     n_features: int
     """Length of the feature vector; 0 = no features."""
 
@@ -110,7 +112,10 @@ class BaseGeometry(nn.Module):
         """Move schedules to global step `step`; called before the step's forward pass."""
 
     def regularization(self, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
-        """Return loss terms of the geometry itself (for example "eikonal"), named as in `losses.py`."""
+        """Return loss terms of the geometry itself, apart from any view: one value for each of `regularization_terms`.
+
+        Called once in a step in which one of their weights is not zero.
+        """
         return {}
 
 

@@ -14,11 +14,11 @@ class Shading:
     """How one pass is lit.
 
     mode: "albedo" (no light at all), "textureless" (white albedo under light) or "diffuse".
-    ambient_ratio: share of light that comes from everywhere, in [0, 1]; 1 = albedo.
+    ambient_ratio: share of light that comes from everywhere, in [0, 1]; 1 = albedo; None = the material's own lights.
     """
 
     mode: str = "albedo"
-    ambient_ratio: float = 1.0
+    ambient_ratio: float | None = 1.0
 
 
 class BaseMaterial(nn.Module):
@@ -42,7 +42,7 @@ class BaseMaterial(nn.Module):
         """Return what `forward` wants of the geometry ("features", "normal") under `shading`."""
         return frozenset({"features"})
 
-    def draw_shading(self, step: int, ambient_ratio: float, generator: torch.Generator) -> Shading:
+    def draw_shading(self, step: int, ambient_ratio: float | None, generator: torch.Generator) -> Shading:
         """Choose the lighting of a training batch of random views; unlit unless a subclass wants light."""
         return Shading("albedo", 1.0)
 

@@ -83,7 +83,7 @@ def _document(mesh: Mesh, name: str, primitive: dict[str, Any], images: list[dic
     if len(images) > 1:
         material["normalTexture"] = {"index": 1}
     document = {
-        "asset": {"version": "2.0", "generator": mesh.extras.get("generator", "zero123s"), "extras": mesh.extras},
+        "asset": {"version": "2.0", "generator": mesh.extras.generator, "extras": mesh.extras.as_dict()},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": name}],

@@ -95,7 +95,7 @@ def _tuples(array: np.ndarray) -> str:
 
 def _layer(mesh: Mesh, picture: str | None) -> str:
     """Return the text layer."""
-    doc = "; ".join(f"{k}: {v}" for k, v in mesh.extras.items()).replace('"', "'").replace("\n", " ")
+    doc = "; ".join(f"{k}: {v}" for k, v in mesh.extras.as_dict().items()).replace('"', "'").replace("\n", " ")
     points = mesh.vertices @ Z_UP_TO_Y_UP.T
     lines = [
         f"int[] faceVertexCounts = [{', '.join(['3'] * len(mesh.faces))}]",

@@ -28,7 +28,7 @@ def _write_obj(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dic
     files = {"obj": out_dir / f"{name}.obj"}
     textured = mesh.texture is not None and mesh.uvs is not None
     columns = [mesh.vertices] if textured or mesh.vertex_colors is None else [mesh.vertices, mesh.vertex_colors]
-    text = [f"# {mesh.extras.get('generator', 'zero123s')}\n"]
+    text = [f"# {mesh.extras.generator}\n"]
     parts = ["%d"]
     if textured:
         assert mesh.texture is not None
@@ -75,7 +75,7 @@ def _write_ply(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dic
     faces["n"], faces["i"] = 3, mesh.faces
     properties = "".join(f"property {'uchar' if t == 'u1' else 'float'} {n}\n" for n, t in fields)
     header = (
-        f"ply\nformat binary_little_endian 1.0\ncomment {mesh.extras.get('generator', 'zero123s')}\n"
+        f"ply\nformat binary_little_endian 1.0\ncomment {mesh.extras.generator}\n"
         f"element vertex {len(rows)}\n{properties}element face {len(faces)}\n"
         "property list uchar int vertex_indices\nend_header\n"
     )
@@ -105,10 +105,10 @@ def _write_3mf(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dic
     face_rows = "".join(f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in faces.tolist())
     metadata = "".join(
         f'<metadata name="{key}">{escape(text)}</metadata>'
-        for key, text in (("Application", mesh.extras.get("generator", "zero123s")), ("Title", name))
+        for key, text in (("Application", mesh.extras.generator), ("Title", name))
     )
-    if "model_licence" in mesh.extras:
-        metadata += f'<metadata name="LicenseTerms">{escape(mesh.extras["model_licence"])}</metadata>'
+    if mesh.extras.model_license is not None:
+        metadata += f'<metadata name="LicenseTerms">{escape(mesh.extras.model_license)}</metadata>'
     model = (
         '<?xml version="1.0" encoding="UTF-8"?><model unit="millimeter" xml:lang="en-US" '
         'xmlns="http://schemas.microsoft.com/3dmanufacturing/core/2015/02">'

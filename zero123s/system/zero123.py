@@ -22,7 +22,7 @@ from zero123s.material.base import Shading
 from zero123s.mesh.splats import write_gaussians
 from zero123s.ops.cameras import generate_rays
 from zero123s.renderer import RENDERERS
-from zero123s.structures import Batch, Cameras, ReferenceView, RenderOutput
+from zero123s.structures import Batch, Cameras, Provenance, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
 from zero123s.system.checks import check_gaussians, check_novel_sizes, check_sdf, novel_size_notes
 from zero123s.system.field import GeometryMaterialField
@@ -111,8 +111,8 @@ class Zero123System(BaseSystem):
         """Learning rate scheduler."""
         loggers: LoggersConfig = field(default_factory=LoggersConfig)
         """Extra loggers."""
-        ambient_ratio_min: float = option(0.5, low=0.0, high=1.0)
-        """Smallest share of ambient light on random views."""
+        ambient_ratio_min: float | None = option(0.5, low=0.0, high=1.0)
+        """Smallest share of ambient light on random views, drawn between it and 1; null = the material's own lights."""
         refinement: bool = False
         """Second stage: the terms against fog, orient, sparsity and opaque, are off on all passes."""
 
@@ -125,7 +125,7 @@ class Zero123System(BaseSystem):
             _, section = parse_slot(registry, getattr(cfg, f"{slot}_type"), getattr(cfg, slot), f"system.{slot}")
             setattr(cfg, slot, section)
         GUIDANCES.get(cfg.guidance_type).check(cfg.guidance)
-        cfg.loss = parse(loss_config(), cfg.loss, "system.loss")
+        cfg.loss = parse(loss_config(GEOMETRIES.get(cfg.geometry_type).regularization_terms), cfg.loss, "system.loss")
         check_sdf(cfg, LossWeights(cfg.loss))
         check_gaussians(cfg, LossWeights(cfg.loss))
         check_optimizer(cfg.optimizer)
@@ -278,6 +278,7 @@ class Zero123System(BaseSystem):
             total = total + self._weigh(self.novel_losses(batch.novel, step), "novel")
         if reference_pass:
             total = total + self._weigh(self.reference_losses(batch.reference, step), "reference")
+        total = total + self._weigh(self.geometry_losses(step), "geometry")
         self._numbers["loss/total"] = total
         self.log_numbers(self._numbers)
         self.diagnostics = replace(
@@ -300,7 +301,8 @@ class Zero123System(BaseSystem):
         assert self.guidance is not None
         generator = self.generator("render-novel")
         draw = float(torch.rand((), generator=generator))
-        ratio = self.cfg.ambient_ratio_min + (1 - self.cfg.ambient_ratio_min) * draw
+        least = self.cfg.ambient_ratio_min
+        ratio = None if least is None else least + (1 - least) * draw
         shading = self.material.draw_shading(step, ratio, generator)
         out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
         self.guidance.n_parts = self.n_parts
@@ -314,6 +316,14 @@ class Zero123System(BaseSystem):
             self.diagnostics = replace(self.diagnostics, guidance_images=images)
         terms = self.loss_weights.compute("novel", step, View(out))
         return {"sds": LossTerm(guided.loss, self.loss_weights.weight("sds", step)), **terms}
+
+    def geometry_losses(self, step: int) -> dict[str, LossTerm]:
+        """Return the terms of the geometry itself, where one of them has a weight."""
+        weights = {name: self.loss_weights.weight(name, step) for name in self.geometry.regularization_terms}
+        if not any(weights.values()):
+            return {}
+        values = self.geometry.regularization(self.generator("regularization"))
+        return {name: LossTerm(values[name], weight) for name, weight in weights.items() if weight}
 
     def _weigh(self, terms: dict[str, LossTerm], where: str) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
@@ -360,7 +370,12 @@ class Zero123System(BaseSystem):
         threshold = self.geometry.cfg.isosurface_threshold
         photos = None if self.input_view() is None else self.data_source.photos()
         result = self.exporter(
-            self.field(), out_dir, threshold=threshold, reference=photos, extras=self._extras(), progress=progress
+            self.field(),
+            out_dir,
+            threshold=threshold,
+            reference=photos,
+            extras=Provenance.of_model(self.describe()),
+            progress=progress,
         )
         self.export_stats = result.stats
         gaussians = self.field().gaussian_parameters()
@@ -375,10 +390,6 @@ class Zero123System(BaseSystem):
     def extra_loggers(self, out_dir: Path) -> list[Any]:
         """Return the loggers of system.loggers; raises MissingDependencyError."""
         return build_loggers(self.cfg.loggers, out_dir)
-
-    def _extras(self) -> dict[str, str]:
-        model = {f"model_{k}": str(v) for k, v in self.describe().items() if v is not None}
-        return {"generator": "zero123s", **model}
 
 
 def slot_names(cfg: Zero123System.Config) -> dict[str, str]:
