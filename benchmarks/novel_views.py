@@ -2,6 +2,8 @@
 
     python benchmarks/novel_views.py [CHECKPOINT] [--count 200] [--steps 50] [--scale 3] [--sheet sheet.png]
     python benchmarks/novel_views.py --meshes FOLDER    (mesh files, four pairs of views of each; see real_meshes.py)
+    python benchmarks/novel_views.py --manifest CSV --root FOLDER --split val [--renders FOLDER]    (likewise, of the
+        objects of a manifest; the renders are kept in --renders for the next time)
 
 Each object is shown once (elevation -10 to 45 degrees) and asked for once (-10 to 80, any azimuth). "copy" answers with
 the input, "mean" with the mean of all wanted pictures. The gates are the x0 error at t = 900 with wrong poses over that
@@ -13,15 +15,19 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
+from zero123s.diffusion.checkpoint.lpips_files import load_lpips
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates, sample_views
 from zero123s.images.io import write_png_atomic
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
 from zero123s.scenes.mesh_collections import mesh_objects
+from zero123s.scenes.object_manifest import manifest_objects
+from zero123s.scenes.shards import ShardFolder
 from zero123s.structures import PosedViews
 
 BATCH = 25
@@ -44,6 +50,26 @@ def mesh_pairs(folder: Path, size: int) -> PosedViews:
     return PosedViews(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
+def manifest_pairs(objects: Sequence[SceneObject], folder: Path, size: int) -> PosedViews:
+    """Render eight views of every object into `folder`, where they are missing; each two of them are a pair."""
+    render_dataset(objects, folder, RenderSettings(views=8, size=size, shard_size=100, seed=1))
+    shards = ShardFolder(folder)
+    rgba = torch.from_numpy(np.concatenate([shards.images(i) for i in range(len(shards))])).float() / 255
+    angles = (shards.elevation_deg, shards.azimuth_deg, shards.distance)
+    # Views alternate between the elevations of inputs and those of wanted views.
+    return PosedViews(rgba.unflatten(0, (-1, 2)), *(torch.from_numpy(a).float().reshape(-1, 2) for a in angles))
+
+
+def _views(args: argparse.Namespace, size: int) -> PosedViews:
+    if args.meshes:
+        return mesh_pairs(args.meshes, size)
+    if args.manifest:
+        objects = manifest_objects(args.manifest, args.root, args.split)
+        with tempfile.TemporaryDirectory() as folder:
+            return manifest_pairs(objects, args.renders or Path(folder), size)
+    return pairs_of_views(procedural_objects(args.first, args.count + 1), size)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,13 +79,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--scale", type=float, default=3.0)
     parser.add_argument("--meshes", type=Path)
+    parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--renders", type=Path)
+    parser.add_argument("--lpips", type=Path, help="folder with the weights of LPIPS (docs/meshes.md)")
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     model = load_zero123(locate_checkpoint(args.checkpoint).path, dtype="fp32")
-    if args.meshes:
-        views = mesh_pairs(args.meshes, model.image_size)
-    else:
-        views = pairs_of_views(procedural_objects(args.first, args.count + 1), model.image_size)
+    lpips = load_lpips(folder=args.lpips) if args.lpips else None
+    views = _views(args, model.image_size)
     parts = [_part(views, slice(i, i + BATCH)) for i in range(0, len(views.rgba), BATCH)]
     drawn = torch.cat([sample_views(model, part, args.steps, args.scale) for part in parts])
     truth = views.on_white()
@@ -67,7 +96,7 @@ def main() -> None:
     print("gates", {name: round(value, 3) for name, value in pose_gates(model, views).items()})
     print("lift", {name: round(value, 3) for name, value in lift_scores(model, views).items()})
     for name, rgb in answers.items():
-        print(f"{name:<8}", {key: round(value, 3) for key, value in image_scores(rgb, views).items()})
+        print(f"{name:<8}", {key: round(value, 3) for key, value in image_scores(rgb, views, lpips).items()})
     if args.sheet:
         few = slice(0, 16)
         rows = torch.cat([truth[few, 0], drawn[few], truth[few, 1]], dim=2).permute(2, 0, 3, 1).flatten(1, 2)

@@ -12,6 +12,8 @@ from zero123s.mesh.metrics import (
     fit_similarity,
     mask_iou,
     psnr,
+    relative_roughness,
+    roughness,
     sample_surface,
     silhouette_iou,
     ssim,
@@ -55,6 +57,24 @@ def test_mask_iou():
     assert mask_iou(a, b) == 1.0
     a[:2], b[1:3] = 1, 1
     assert mask_iou(a, b) == pytest.approx(1 / 3)
+
+
+def test_roughness_sees_speckle_and_no_outline(rng):
+    mask = np.zeros((16, 16))
+    mask[4:12, 4:12] = 1
+    flat = np.where(mask[..., None] > 0.5, [0.2, 0.5, 0.3], 1.0)
+    assert roughness(flat, mask) == pytest.approx(0, abs=1e-12)
+    checks = flat + 0.1 * mask[..., None] * (np.indices((16, 16)).sum(0) % 2)[..., None]
+    assert roughness(checks, mask) == pytest.approx(0.4)
+    ramp = flat + 0.01 * np.arange(16)[:, None, None]
+    assert roughness(ramp, mask) == pytest.approx(0, abs=1e-12)
+    assert roughness(checks, np.zeros((16, 16))) == 0
+
+
+def test_relative_roughness_is_one_for_equals():
+    assert relative_roughness([0.0, 0.0], [0.0, 0.0]) == 1
+    assert relative_roughness([0.1, 0.3], [0.3, 0.1]) == 1
+    assert relative_roughness([0.4], [0.2]) == pytest.approx(2, rel=0.01)
 
 
 def test_surface_samples_lie_on_the_surface_and_are_even(rng):

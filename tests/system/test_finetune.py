@@ -83,6 +83,7 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
         "psnr": pytest.approx(100),
         "ssim": pytest.approx(1),
         "mask_iou": pytest.approx(1, abs=0.1),
+        "relative_roughness": pytest.approx(1),
     }
 
 

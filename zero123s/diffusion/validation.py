@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.sampling import sample_latents
 from zero123s.diffusion.training import pairwise_poses
-from zero123s.mesh.metrics import ssim
+from zero123s.mesh.metrics import relative_roughness, roughness, ssim
 from zero123s.ops.lpips import Lpips
 from zero123s.structures import PosedViews
 
@@ -77,16 +77,22 @@ def silhouette(rgb: Float[Tensor, "B 3 H W"]) -> Bool[Tensor, "B H W"]:
 
 
 def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips | None = None) -> dict[str, float]:
-    """Return mean PSNR (dB), SSIM and, where it is given, LPIPS against view 1, and mean IoU of silhouettes with its mask."""
+    """Return mean PSNR (dB), SSIM and, where it is given, LPIPS against view 1, and mean IoU of silhouettes with its mask.
+
+    "relative_roughness" is that of `mesh.metrics`, inside the true mask where the picture shows an object, too.
+    """
     truth, mask = views.on_white()[:, 1], views.rgba[:, 1, ..., 3] > 0.5
     mse = F.mse_loss(rgb, truth, reduction="none").mean((1, 2, 3)).clamp_min(1e-10)
     shape = silhouette(rgb)
     iou = (shape & mask).sum((1, 2)) / (shape | mask).sum((1, 2)).clamp_min(1)
-    pairs = zip(rgb.movedim(1, -1).cpu().numpy(), truth.movedim(1, -1).cpu().numpy(), strict=True)
+    ours, theirs = (x.movedim(1, -1).cpu().numpy() for x in (rgb, truth))
+    both = (shape & mask).cpu().numpy()
+    rough = ([roughness(picture, inside) for picture, inside in zip(x, both, strict=True)] for x in (ours, theirs))
     scores = {
         "psnr": float((-10 * mse.log10()).mean()),
-        "ssim": float(np.mean([ssim(drawn, wanted) for drawn, wanted in pairs])),
+        "ssim": float(np.mean([ssim(drawn, wanted) for drawn, wanted in zip(ours, theirs, strict=True)])),
         "mask_iou": float(iou.mean()),
+        "relative_roughness": relative_roughness(*rough),
     }
     return scores if lpips is None else scores | {lpips.key: float(lpips(rgb, truth).mean())}
 

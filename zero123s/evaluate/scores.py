@@ -15,6 +15,8 @@ from zero123s.mesh.metrics import (
     f_score,
     mask_iou,
     psnr,
+    relative_roughness,
+    roughness,
     sample_surface,
     silhouette_iou,
     ssim,
@@ -57,14 +59,17 @@ def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None
         lpips: adds the perceptual distance under `lpips` or `lpips_vgg`.
     """
     per_view: list[Scores] = []
+    rough: list[tuple[float, float]] = []
     for ours, theirs in zip(rendered_views(mesh, reference.cameras), pictures_of(reference), strict=True):
         a, b = on_white(ours), on_white(theirs)
         per_view.append({"psnr_db": psnr(a, b), "ssim": ssim(a, b), "mask_iou": mask_iou(ours[..., 3], theirs[..., 3])})
+        rough.append((roughness(a, ours[..., 3]), roughness(b, theirs[..., 3])))
         if lpips is not None:
             per_view[-1][lpips.key] = perceptual_distance(a, b, lpips)
     means: Scores = {key: float(np.mean([s[key] for s in per_view])) for key in per_view[0]}
     worst = min(float(s["psnr_db"]) for s in per_view)
-    return {**means, "worst_psnr_db": worst, "views": len(per_view)}
+    ratio = relative_roughness(*zip(*rough, strict=True))
+    return {**means, "worst_psnr_db": worst, "relative_roughness": ratio, "views": len(per_view)}
 
 
 def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,)) -> Cameras:

@@ -1,5 +1,6 @@
 """How close two pictures, two surfaces or two solids are, and how good a texture layout is. Pure functions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -10,6 +11,9 @@ from zero123s.mesh.processing import face_normals
 from zero123s.mesh.texture import texel_fragments
 from zero123s.ops.rasterization.software import view_fragments
 from zero123s.structures import Cameras, Mesh
+
+HALF_STEP = 0.5 / 255
+"""Of an 8-bit picture."""
 
 # ---------------------------------------------------------------- pictures
 
@@ -40,6 +44,25 @@ def ssim(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> float:
     numerator = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     value = numerator / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
     return float(value[5:-5, 5:-5].mean())
+
+
+def roughness(rgb: Float[np.ndarray, "H W 3"], mask: Float[np.ndarray, "H W"]) -> float:
+    """Return the mean absolute Laplacian (four neighbours, colours in [0, 1]) inside an object, its outline left out.
+
+    Speckle raises it, blur lowers it; 0 for one flat colour, and where no pixel has four neighbours in the mask.
+    """
+    rgb, inside = np.asarray(rgb, np.float64), np.asarray(mask) > 0.5
+    laplacian = rgb[:-2, 1:-1] + rgb[2:, 1:-1] + rgb[1:-1, :-2] + rgb[1:-1, 2:] - 4 * rgb[1:-1, 1:-1]
+    whole = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:] & inside[1:-1, 1:-1]
+    return float(np.abs(laplacian[whole]).mean()) if whole.any() else 0.0
+
+
+def relative_roughness(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the mean `roughness` of views over that of the true ones; 1 = as detailed, more = mottled, less = smeared.
+
+    Half an 8-bit step is added to both: a flat object seen as a flat one has 1.
+    """
+    return (float(np.mean(ours)) + HALF_STEP) / (float(np.mean(theirs)) + HALF_STEP)
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray, threshold: float = 0.5) -> float:
