@@ -58,5 +58,5 @@ def test_latents_of_another_autoencoder_are_replaced_not_mixed(views, tmp_path):
 def test_missing_or_foreign_files_are_told(views, tmp_path):
     with pytest.raises(ImageError, match="cache-latents"):
         LatentFolder(tmp_path, views)
-    with pytest.raises(ImageError, match="zero123s render"):
+    with pytest.raises(ImageError, match="holds no shards"):
         ShardFolder(tmp_path)

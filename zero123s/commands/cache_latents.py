@@ -13,7 +13,7 @@ from zero123s.diffusion.checkpoint.weights_file import sha256_of
 from zero123s.errors import ConfigError
 from zero123s.runtime.files import user_path
 from zero123s.scenes.latents import cache_latents
-from zero123s.scenes.shards import ShardFolder
+from zero123s.scenes.renders import open_renders
 
 EPILOG = """example:
   zero123s render data/toys --procedural 0:2000
@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("views", type=user_path, help="folder of `zero123s render`")
+    parser.add_argument(
+        "views", type=user_path, help="folder of `zero123s render`, or in the original Zero123's layout"
+    )
     parser.add_argument("out", type=user_path, help="folder of latents; made if missing, continued if begun")
     parser.add_argument("--checkpoint", default="auto", help="whose autoencoder and image encoder (auto)")
     parser.add_argument(
@@ -43,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     if args.out.resolve() == args.views.resolve():
         raise ConfigError(f"{args.out}: latents need a folder of their own, beside the renders.")
     path = locate_checkpoint(args.checkpoint).path
-    views = ShardFolder(args.views)
+    views = open_renders(args.views)
     model = load_zero123(path, args.config, dtype="fp32", device=args.device, decoder=False)
 
     def encode(rgb: Tensor) -> dict[str, Tensor]:

@@ -117,7 +117,10 @@ def main(argv: Sequence[str]) -> int:
     if objects:
         with tqdm(total=len(objects), unit="object", desc="render") as bar:
             manifest = render_dataset(objects, args.out, settings, args.processes, bar.update)
-        print(f"{len(objects)} objects: {manifest}")
+        rendered = sum(len(read_shard(path).object_ids) for path in shard_files(args.out))
+        print(f"{rendered} of {len(objects)} objects rendered: {manifest}")
+        if not rendered:
+            return 1
     if args.original_layout:
         shards = (read_shard(path) for path in shard_files(args.out))
         print(write_original(shards, args.original_layout))

@@ -11,7 +11,7 @@ from zero123s.data.base import DATA, BaseData
 from zero123s.errors import ConfigError
 from zero123s.randomness import generator_for, world_size
 from zero123s.scenes.latents import LatentFolder
-from zero123s.scenes.shards import ShardFolder
+from zero123s.scenes.renders import open_renders
 from zero123s.structures import PosedViews
 
 
@@ -24,7 +24,7 @@ class RenderedViews(BaseData):
         """Settings of `rendered-views-datamodule`."""
 
         root: str = option("???", path=True)
-        """Folder of shards that `zero123s render` wrote."""
+        """Folder of shards that `zero123s render` wrote, or of renders in the original Zero123's layout."""
         latents: str = option("", path=True)
         """Folder of `zero123s cache-latents`; empty = the pictures are encoded at every step."""
         batch_size: int = option(16, low=1, high=65536)
@@ -44,7 +44,7 @@ class RenderedViews(BaseData):
     def prepare(self) -> None:
         """Open the shards; raises ImageError or ConfigError."""
         cfg = self.cfg
-        self.views = ShardFolder(cfg.root)
+        self.views = open_renders(cfg.root)
         self.latents = LatentFolder(Path(cfg.latents), self.views) if cfg.latents else None
         low, high = cfg.condition_elevation_range
         elevation = self.views.elevation_deg

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from zero123s.errors import ImageError
+from zero123s.scenes.original_layout import OriginalFolder
 from zero123s.scenes.shards import ShardFolder
 
 FORMAT = "zero123s-latents-2"
@@ -23,7 +24,11 @@ Encode = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
 def cache_latents(
-    views: ShardFolder, out_dir: Path, encode: Encode, model_sha256: str, progress: Callable[[int], object] = int
+    views: ShardFolder | OriginalFolder,
+    out_dir: Path,
+    encode: Encode,
+    model_sha256: str,
+    progress: Callable[[int], object] = int,
 ) -> None:
     """Encode every view into `out_dir`/<name of its shard>, float16; files already there are kept.
 
@@ -66,7 +71,7 @@ def _is_cache_of(path: Path, model_sha256: str) -> bool:
 
 
 class LatentFolder:
-    """Cached latents of a `ShardFolder`, read row by row.
+    """Cached latents of rendered views, read row by row.
 
     Args:
         folder: what `cache_latents` wrote.
@@ -76,7 +81,7 @@ class LatentFolder:
         ImageError: a file is missing or belongs to other renders.
     """
 
-    def __init__(self, folder: Path, views: ShardFolder) -> None:
+    def __init__(self, folder: Path, views: ShardFolder | OriginalFolder) -> None:
         self.place = views.place
         self._open = [_open_latents(folder / path.name) for path in views.paths]
         hashes = {file.metadata()["model_sha256"] for file in self._open}

@@ -6,7 +6,9 @@ along -z), and `valid_paths.json`, a list of uids; the original trains on all bu
 
 import io
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from zero123s.images.io import write_png_atomic
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.shards import Shard
 
+logger = logging.getLogger(__name__)
+
+LATENTS_PER_FILE = 200
 ORIGINAL_FOVY_DEG = 49.134
 """Lens 35 mm on a 32 mm sensor: 2 atan(16 / 35)."""
 
@@ -71,29 +76,99 @@ def read_original(root: Path, uid: str, fovy_deg: float = ORIGINAL_FOVY_DEG) -> 
 
     Raises ImageError for a missing, damaged or unequal picture or matrix, or a uid that leaves the dataset's folder.
     """
+    paths = _view_paths(root, uid)
+    if not paths:
+        raise ImageError(f"{root / uid}: has no pictures 000.png, 001.png, ...")
+    rows = (a[None].astype(np.float32) for a in (*_angles(paths), np.full(len(paths), fovy_deg)))
+    record = {"object_id": uid, "source": str(root / uid), "licence": "unknown"}
+    return Shard(_pictures(paths)[None], *rows, object_ids=(uid,), records=(record,))
+
+
+class OriginalFolder:
+    """All objects of a dataset in the original's layout, read object by object; what `ShardFolder` is for shards.
+
+    Objects without a folder, or with fewer views than most, are left out, as the original's loader skips them; of more
+    views the first are taken. The matrices of all objects are read at the start.
+
+    Args:
+        folder: where valid_paths.json lies.
+
+    Raises:
+        ImageError: no valid_paths.json, no object with pictures, or an unreadable matrix.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        listed = [(uid, _view_paths(self.folder, uid)) for uid in read_valid_paths(self.folder)]
+        counts = Counter(len(paths) for _, paths in listed if paths)
+        if not counts:
+            raise ImageError(
+                f"{self.folder}: none of the {len(listed)} objects of valid_paths.json has pictures there."
+            )
+        n_views = counts.most_common(1)[0][0]
+        self._views = [paths[:n_views] for _, paths in listed if len(paths) >= n_views]
+        if left_out := len(listed) - len(self._views):
+            logger.warning("note: %s: left out %d of %d objects with fewer than %d views.", self.folder, left_out,
+                           len(listed), n_views)  # fmt: skip
+        angles = [_angles(paths) for paths in self._views]
+        self.elevation_deg, self.azimuth_deg, self.distance = (
+            np.stack([a[i] for a in angles]).astype(np.float32) for i in range(3)
+        )
+        self.size = int(_pictures(self._views[0][:1]).shape[1])
+        self.place = [divmod(i, LATENTS_PER_FILE) for i in range(len(self._views))]
+        n_files = self.place[-1][0] + 1
+        self.paths = [self.folder / f"objects_{number:05d}.safetensors" for number in range(n_files)]
+        """Names of files of cached latents, one for every LATENTS_PER_FILE objects; nothing is written here."""
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def images(self, index: int) -> NDArray[np.uint8]:
+        """Return all views of one object, V S S 4."""
+        pictures = _pictures(self._views[index])
+        if pictures.shape[1:3] != (self.size, self.size):
+            raise ImageError(
+                f"{self._views[index][0].parent}: its pictures have {pictures.shape[2]} x {pictures.shape[1]} pixels, "
+                f"those of the first object {self.size} x {self.size}; one folder holds one size."
+            )
+        return pictures
+
+
+def _view_paths(root: Path, uid: str) -> list[Path]:
+    return sorted(_inside(root, uid).glob("[0-9][0-9][0-9].png"))
+
+
+def _pictures(paths: list[Path]) -> NDArray[np.uint8]:
+    """Return pictures of one size, V H W 4."""
     from PIL import Image
 
-    folder = _inside(root, uid)
-    pictures, positions = [], []
-    for path in sorted(folder.glob("[0-9][0-9][0-9].png")):
+    pictures = []
+    for path in paths:
         try:
             with Image.open(path, formats=("PNG",)) as image:
                 pictures.append(np.asarray(image.convert("RGBA")))
-            matrix = np.load(io.BytesIO(path.with_suffix(".npy").read_bytes()), allow_pickle=False)
         except (OSError, ValueError, SyntaxError) as error:
-            raise ImageError(f"{path}: picture or matrix cannot be read ({error}).") from error
-        if matrix.shape != (3, 4) or not np.isfinite(matrix).all() or pictures[-1].shape != pictures[0].shape:
-            raise ImageError(f"{path}: needs a finite 3x4 matrix beside it and the size of the other pictures.")
+            raise ImageError(f"{path}: the picture cannot be read ({error}).") from error
+        if pictures[-1].shape != pictures[0].shape:
+            raise ImageError(f"{path}: has not the size of the other pictures of its object.")
+    return np.stack(pictures)
+
+
+def _angles(paths: list[Path]) -> tuple[NDArray, NDArray, NDArray]:
+    """Return elevation, azimuth (degrees) and distance of the cameras, V each, from the matrices beside pictures."""
+    positions = []
+    for path in paths:
+        try:
+            matrix = np.load(io.BytesIO(path.with_suffix(".npy").read_bytes()), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{path.with_suffix('.npy')}: the matrix cannot be read ({error}).") from error
+        if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
+            raise ImageError(f"{path}: needs a finite 3x4 matrix in the .npy file beside it.")
         positions.append(-matrix[:, :3].T @ matrix[:, 3])
-    if not pictures:
-        raise ImageError(f"{folder}: has no pictures 000.png, 001.png, ...")
     at = np.stack(positions)
     distance = np.linalg.norm(at, axis=-1)
     elevation = np.rad2deg(np.arcsin(np.clip(at[:, 2] / np.maximum(distance, 1e-9), -1, 1)))
-    azimuth = np.rad2deg(np.arctan2(at[:, 1], at[:, 0])) % 360
-    rows = (a[None].astype(np.float32) for a in (elevation, azimuth, distance, np.full(len(at), fovy_deg)))
-    record = {"object_id": uid, "source": str(folder), "licence": "unknown"}
-    return Shard(np.stack(pictures)[None], *rows, object_ids=(uid,), records=(record,))
+    return elevation, np.rad2deg(np.arctan2(at[:, 1], at[:, 0])) % 360, distance
 
 
 def _inside(root: Path, uid: str) -> Path:

@@ -95,7 +95,7 @@ class ShardFolder:
         self.folder = Path(folder)
         self.paths = sorted(self.folder.glob("shard_*.safetensors"))
         if not self.paths:
-            raise ImageError(f"{self.folder}: holds no rendered views; make some with `zero123s render {self.folder}`.")
+            raise ImageError(f"{self.folder}: holds no shards of rendered views.")
         self._open = [_open_shard(path) for path in self.paths]
         shapes = [tuple(file.get_slice("images").get_shape()[1:3]) for file in self._open]
         for path, (views, size) in zip(self.paths, shapes, strict=True):
