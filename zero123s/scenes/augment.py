@@ -27,8 +27,9 @@ def augmented(scene: SceneMesh, rng: np.random.Generator, palette: Colors | None
         rng: of everything drawn.
         palette: colours of another object (`palette_of`), which some variants take over.
 
-    A grey object keeps its colours in a third of its variants, any other in half of them: else a collection of white
-    furniture teaches that things are white.
+    Of a grey object's variants a third keep its colours, the others take a palette, procedural paint or other greys: else a
+    collection of white furniture teaches that things are white. Of any other's, three in ten keep them and three in ten
+    only turn their hues.
     """
     scene = reshaped(scene, rng)
     grey = mean_chroma(scene) < FEW_COLOURS
