@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -54,7 +54,7 @@ def retry_on_oom(compute: Callable[[], T], use_less: Callable[[], str | None]) -
         logger.warning("warning: memory ran out; %s from now on.", changed)
 
 
-def recomputed(function: Callable[[], tuple[Tensor, ...]], parameters: list[Tensor]) -> tuple[Tensor, ...]:
+def recomputed(function: Callable[[], tuple[Tensor, ...]], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return `function()` without keeping its graph: the backward pass calls it again.
 
     Args:
@@ -67,7 +67,7 @@ def recomputed(function: Callable[[], tuple[Tensor, ...]], parameters: list[Tens
 
 
 def mean_over_parts(
-    terms: Callable[[slice], dict[str, Tensor]], n: int, n_parts: int, parameters: list[Tensor]
+    terms: Callable[[slice], dict[str, Tensor]], n: int, n_parts: int, parameters: Sequence[Tensor]
 ) -> dict[str, Tensor]:
     """Return the mean of `terms` over `n` items, computed in `n_parts` parts: the memory of one part, same gradients.
 

@@ -306,8 +306,9 @@ class Runner:
     @property
     def device(self) -> torch.device:
         """What this process computes on, before, during and after training."""
-        trained = self.trainer is not None
-        return self.trainer.strategy.root_device if trained else first_device(self.accelerator, self.devices)
+        if self.trainer is not None:
+            return self.trainer.strategy.root_device
+        return first_device(self.accelerator, self.devices)
 
     @property
     def on_gpu(self) -> bool:

@@ -16,7 +16,7 @@ def is_main_process() -> bool:
 _PEER_LOST = re.compile(r"connection (closed|reset) by peer|remote process exited|broken pipe", re.IGNORECASE)
 
 
-def peer_is_lost(error: RuntimeError) -> bool:
+def peer_is_lost(error: BaseException) -> bool:
     """Tell whether gloo or NCCL says that another process is gone."""
     return bool(_PEER_LOST.search(str(error)))
 

@@ -1,7 +1,7 @@
 """The start of a second stage: a signed distance field that shows the surface and the colours of a first one."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from zero123s.mesh.signed_distance import SignedDistance
 from zero123s.mesh.surface import SurfaceOptions, find_surface, surface_threshold
 
-if TYPE_CHECKING:
-    from zero123s.system.zero123 import Zero123System
+System = Any
+"""A `Zero123System`; its module imports this one."""
 
 RESOLUTION = 160
 """Cells per edge of the box around the first stage's object."""
@@ -26,7 +26,7 @@ COLOR_WEIGHT = 0.1
 """Weight of squared colour differences beside absolute distances in world units."""
 
 
-def start_from_field(system: "Zero123System", first: "Zero123System") -> dict[str, Any]:
+def start_from_field(system: System, first: System) -> dict[str, Any]:
     """Fit the geometry to the first stage's surface and colours, and take its material and background where their settings are equal.
 
     Returns:
@@ -56,7 +56,7 @@ def start_from_field(system: "Zero123System", first: "Zero123System") -> dict[st
     }
 
 
-def _fit(system: "Zero123System", first: "Zero123System", distance: SignedDistance) -> tuple[float, float]:
+def _fit(system: System, first: System, distance: SignedDistance) -> tuple[float, float]:
     """Return mean |signed distance| and mean squared colour difference on the surface, after fitting both."""
     rng = np.random.default_rng(system.seed)
     extent = float(np.ptp(distance.surface, axis=0).max())
@@ -88,13 +88,11 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
-def _sdf(system: "Zero123System", x: torch.Tensor) -> torch.Tensor:
+def _sdf(system: System, x: torch.Tensor) -> torch.Tensor:
     return -system.geometry.surface_level(x)
 
 
-def _color_mse(
-    system: "Zero123System", first: "Zero123System", distance: SignedDistance, on: np.ndarray
-) -> torch.Tensor:
+def _color_mse(system: System, first: System, distance: SignedDistance, on: np.ndarray) -> torch.Tensor:
     """Compare colours on the surface, seen from straight outside."""
     x, dirs = _tensor(distance.surface[on]), _tensor(-distance.normals[on])
     with torch.no_grad():
