@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zero123s.config.load import parse
+from zero123s.config.parse import parse
 from zero123s.errors import MeshError
 from zero123s.geometry.gaussians import Gaussians
 from zero123s.mesh.splats import SH_0, GaussianParameters, read_splats, write_splat, write_splat_ply

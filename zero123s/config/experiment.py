@@ -2,15 +2,13 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zero123s.config.interpolation import resolve
+from zero123s.config.loaded import LoadedConfig
 from zero123s.config.options import option, ordered
 from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
-
-if TYPE_CHECKING:
-    from zero123s.config.load import LoadedConfig
 
 MAX_STEPS = 1_000_000_000
 """A year of training takes 30 million steps of a second each."""
@@ -171,7 +169,7 @@ class ExperimentConfig:
     """CPU threads; 0 = one, or one per core, whichever a short measurement at the start finds faster."""
 
 
-def parse_experiment(loaded: "LoadedConfig") -> ExperimentConfig:
+def parse_experiment(loaded: LoadedConfig) -> ExperimentConfig:
     """Check the top level; the sections of data and system are checked by `zero123s.system.base.plan_experiment`."""
     try:
         experiment = parse(ExperimentConfig, resolve(loaded.cfg))

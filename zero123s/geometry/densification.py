@@ -4,8 +4,9 @@ Steps are global steps. The optimiser's moments follow their Gaussians: kept row
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,9 +15,6 @@ from torch.optim import Optimizer
 
 from zero123s.config.options import option
 from zero123s.ops.gaussian_splatting import rotation_matrices
-
-if TYPE_CHECKING:
-    from zero123s.geometry.gaussians import Gaussians
 
 SPLIT_SHRINK = 1.6
 """Factor by which the scales of a split Gaussian shrink (3DGS)."""
@@ -49,6 +47,22 @@ class DensificationConfig:
     """No more are cloned or split beyond this number."""
 
 
+class GaussianModule(Protocol):
+    """What densification needs of a geometry: parameters with a row for every Gaussian, and what they mean."""
+
+    cfg: Any
+    means: nn.Parameter
+    log_scales: nn.Parameter
+    quaternions: nn.Parameter
+    opacity_logits: nn.Parameter
+
+    @property
+    def scales(self) -> Float[Tensor, "N 3"]: ...
+    @property
+    def opacities(self) -> Float[Tensor, "N"]: ...
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+
 class Densification(nn.Module):
     """Statistics of the screen-space gradients and the rounds that use them.
 
@@ -77,7 +91,7 @@ class Densification(nn.Module):
         self.n_seen += visible.sum(0)
 
     @torch.no_grad()
-    def apply(self, geometry: "Gaussians", optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
+    def apply(self, geometry: GaussianModule, optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
         """Do the round of global step `step`, if there is one."""
         cfg = self.cfg
         if step and cfg.start_step <= step <= cfg.end_step and step % cfg.interval == 0:
@@ -87,7 +101,7 @@ class Densification(nn.Module):
             geometry.opacity_logits.data.clamp_max_(ceiling)
             _zero_moments(optimizer, geometry.opacity_logits)
 
-    def _densify(self, geometry: "Gaussians", optimizer: Optimizer, generator: torch.Generator) -> None:
+    def _densify(self, geometry: GaussianModule, optimizer: Optimizer, generator: torch.Generator) -> None:
         cfg, radius = self.cfg, geometry.cfg.radius
         largest = geometry.scales.amax(-1)
         pulled = self.grad_sum / self.n_seen.clamp_min(1) >= cfg.grad_threshold
@@ -109,7 +123,7 @@ class Densification(nn.Module):
         self.resize(len(geometry.means))
 
 
-def _draw_within(geometry: "Gaussians", index: Int[Tensor, "K"], generator: torch.Generator) -> Float[Tensor, "K 3"]:
+def _draw_within(geometry: GaussianModule, index: Int[Tensor, "K"], generator: torch.Generator) -> Float[Tensor, "K 3"]:
     """Return offsets drawn from the Gaussians themselves."""
     noise = torch.randn(len(index), 3, generator=generator).to(geometry.means)
     local = noise * geometry.scales[index]

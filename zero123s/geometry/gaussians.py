@@ -54,7 +54,10 @@ class Gaussians(BaseGeometry):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
-        start = _blob(cfg) if cfg.start == "blob" else read_splats(cfg.start, cfg.sh_degree)
+        if cfg.start == "blob":
+            start = _blob(cfg.n_points, cfg.start_radius, cfg.start_opacity, (cfg.sh_degree + 1) ** 2)
+        else:
+            start = read_splats(cfg.start, cfg.sh_degree)
         self.means = nn.Parameter(start.means)
         self.log_scales = nn.Parameter(start.log_scales)
         self.quaternions = nn.Parameter(start.quaternions)
@@ -160,16 +163,14 @@ def _falling(gradient: Float[Tensor, "N 3"], x: Float[Tensor, "N 3"]) -> Float[T
     return unit(torch.where((gradient == 0).all(-1, keepdim=True), x, -gradient))
 
 
-def _blob(cfg: "Gaussians.Config") -> GaussianParameters:
+def _blob(n: int, radius: float, opacity: float, n_harmonics: int) -> GaussianParameters:
     """Return grey Gaussians spread uniformly over a ball, each as large as the distance between them."""
-    direction = unit(torch.randn(cfg.n_points, 3))
-    means = cfg.start_radius * torch.rand(cfg.n_points, 1) ** (1 / 3) * direction
-    spacing = cfg.start_radius * (4 / 3 * torch.pi / cfg.n_points) ** (1 / 3)
-    opacity = torch.full((cfg.n_points,), cfg.start_opacity)
+    means = radius * torch.rand(n, 1) ** (1 / 3) * unit(torch.randn(n, 3))
+    spacing = radius * (4 / 3 * torch.pi / n) ** (1 / 3)
     return GaussianParameters(
         means,
-        torch.full((cfg.n_points, 3), spacing).log(),
-        torch.tensor([1.0, 0, 0, 0]).repeat(cfg.n_points, 1),
-        torch.logit(opacity),
-        torch.zeros(cfg.n_points, (cfg.sh_degree + 1) ** 2, 3),
+        torch.full((n, 3), spacing).log(),
+        torch.tensor([1.0, 0, 0, 0]).repeat(n, 1),
+        torch.logit(torch.full((n,), opacity)),
+        torch.zeros(n, n_harmonics, 3),
     )

@@ -254,6 +254,7 @@ class Zero123System(BaseSystem):
         """Move schedules and the occupancy grid to this step."""
         super().on_train_batch_start(batch, batch_idx)
         optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
         self.geometry.before_step(optimizer, self.global_step, self.generator("before-step"))
         self.renderer.update(self.field(), self.global_step, self.generator("occupancy"))
 
@@ -277,6 +278,7 @@ class Zero123System(BaseSystem):
             assert batch.novel is not None
             total = total + self._weigh(self.novel_losses(batch.novel, step), "novel")
         if reference_pass:
+            assert batch.reference is not None
             total = total + self._weigh(self.reference_losses(batch.reference, step), "reference")
         total = total + self._weigh(self.geometry_losses(step), "geometry")
         self._numbers["loss/total"] = total

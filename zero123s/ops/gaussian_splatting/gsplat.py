@@ -1,5 +1,7 @@
 """Blending of 2D Gaussians by gsplat's kernels on CUDA (Ye et al. 2024)."""
 
+# gsplat has no types, and is seldom there.
+# pyright: reportCallIssue=false
 import torch
 from gsplat import isect_offset_encode, isect_tiles, rasterize_to_pixels
 from torch import Tensor
