@@ -124,7 +124,7 @@ def _slot_config(known: Mapping[str, Field], name: str, cfg: Any) -> type | None
     chosen = _get(cfg, type_key)
     if chosen is None and known[type_key].default is not MISSING:
         chosen = known[type_key].default
-    return REGISTRIES[slot].get(chosen).Config if chosen in REGISTRIES[slot] else None
+    return REGISTRIES[slot].get(str(chosen)).Config if chosen in REGISTRIES[slot] else None
 
 
 def _get(cfg: Any, name: str) -> Any:

@@ -16,7 +16,9 @@ from zero123s.registry import Registry, nearest
 C = TypeVar("C")
 
 _IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_BOOLS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+_BOOLS: dict[str, bool] = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
 _REQUIRED = "???"
 """OmegaConf's word for a value that has no default."""
 

@@ -148,7 +148,7 @@ class Zero123System(BaseSystem):
         # Parameters start from the seed alone, whatever was drawn before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.geometry = GEOMETRIES.get(cfg.geometry_type)(cfg.geometry)
+            self.geometry = GEOMETRIES.get(cfg.geometry_type)(cfg.geometry)  # pyright: ignore[reportArgumentType]
             self.material = MATERIALS.get(cfg.material_type)(cfg.material, self.geometry.n_features)
             self.background = BACKGROUNDS.get(cfg.background_type)(cfg.background)
             self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
