@@ -16,9 +16,8 @@ from zero123s.registry import Registry, nearest
 C = TypeVar("C")
 
 _IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_BOOLS: dict[str, bool] = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
-    ("false", "no", "off", "0"), False
-)
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_BOOLS = {word: word in _TRUE for word in _TRUE + _FALSE}
 _REQUIRED = "???"
 """OmegaConf's word for a value that has no default."""
 

@@ -1,0 +1,61 @@
+"""A configuration as it was merged from files and overrides, and where each of its keys came from."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from zero123s.config.interpolation import references
+
+COMMAND_LINE = "command line"
+"""The origin of keys that were typed."""
+
+
+@dataclass
+class LoadedConfig:
+    """A merged configuration and where it came from."""
+
+    cfg: DictConfig
+    origins: dict[str, str]
+    """Full key -> the file, profile or command line that set it last."""
+    notices: list[str]
+    """Sentences that the user should see once."""
+    path: Path
+    profile: str | None
+
+    def explain(self, message: str) -> str:
+        """Return a sentence about a key with the key that the user has set, and "(set in FILE)" behind it.
+
+        A value that is `${another.key}`, or computed from it, is that key's.
+        """
+        if "(set in " in message:
+            return message
+        words = re.findall(r"'([^'\s]+)'|^(\w+)(?=[:=])|(\w+(?:\.\w+)+)", message)
+        for quoted in ("".join(found) for found in words):
+            for key in (quoted, f"system.{quoted}"):
+                origin = self.origins.get(key) or self._origin_of_section(key)
+                if origin is None:
+                    continue
+                source = self._source(key)
+                if source != key:
+                    message, origin = message.replace(quoted, source, 1), self.origins.get(source, origin)
+                return f"{message} (set in {origin})"
+        return message
+
+    def _origin_of_section(self, key: str) -> str | None:
+        """A section has no origin of its own; it came where its first entry came."""
+        return next((o for k, o in self.origins.items() if "." in key and k.startswith(f"{key}.")), None)
+
+    def _source(self, key: str) -> str:
+        """Return the key on which the value of `key` depends: the only one, or the one of the command line."""
+        for _ in range(len(self.origins)):
+            value = OmegaConf.to_container(self.cfg, resolve=False)
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            named = [k for k in references(value, key) if k in self.origins]
+            typed = [k for k in named if self.origins.get(k) == COMMAND_LINE]
+            if not named or (len(named) > 1 and not typed):
+                break
+            key = typed[0] if typed else named[0]
+        return key
