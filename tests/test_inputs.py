@@ -72,7 +72,7 @@ def test_a_photograph_becomes_a_mesh_and_the_run_goes_on_without_it(photo, tmp_p
     )
     assert (run / "input" / "steps.png").is_file()
     record = json.loads((run / "run.json").read_text())["input"]
-    assert record["source"] == str(moved)
+    assert record["source"] == moved.name
     assert record["confidence"] > 0.5
     assert "photo_rgba.png" in (run / "config.yaml").read_text()
     moved.unlink()

@@ -70,7 +70,7 @@ def _section(schema: type[C], given: Any, key: str) -> C:
             full = f"{prefix}{name}"
             raise ConfigError(f"Unknown key '{full}'.{nearest(full, _known_keys(schema, prefix))}")
     for name, f in known.items():
-        if given.get(name, _REQUIRED) == _REQUIRED and not has_default(f):
+        if given.get(name) == _REQUIRED or (name not in given and not has_default(f)):
             raise ConfigError(f"'{prefix}{name}' must be given; it has no default.")
     try:
         hints = get_type_hints(schema)

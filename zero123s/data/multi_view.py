@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ class Frame:
 
 def read_transforms(path: Path) -> list[Frame]:
     """Return the frames of a NeRF-synthetic transforms.json; raises ConfigError or ImageError naming file and entry."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise ConfigError(
             f"data.transforms_path: '{path}' is no file; it should be the transforms.json of a set of views."
         )

@@ -6,7 +6,7 @@ Steps are global steps. The optimiser's moments follow their Gaussians: kept row
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,6 +47,7 @@ class DensificationConfig:
     """No more are cloned or split beyond this number."""
 
 
+@runtime_checkable
 class GaussianModule(Protocol):
     """What densification needs of a geometry: parameters with a row for every Gaussian, and what they mean."""
 

@@ -7,7 +7,7 @@ SDS here, VSD in vsd.py. A further one is a class with one method, under `@varia
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -77,6 +77,7 @@ class DistillationConfig:
                 )
 
 
+@runtime_checkable
 class DiffusionModel(Protocol):
     """What score distillation needs of a latent diffusion model."""
 

@@ -209,7 +209,8 @@ class Plan:
 
 def plan_experiment(experiment: ExperimentConfig) -> Plan:
     """Check every section of an experiment down to the last key; raises ConfigError."""
-    data_class, experiment.data = parse_slot(DATA, experiment.data_type, experiment.data, "data")
+    # The system first: data that a second stage inherits are empty as long as its first stage is not named.
     system_class, experiment.system = parse_slot(SYSTEMS, experiment.system_type, experiment.system, "system")
+    data_class, experiment.data = parse_slot(DATA, experiment.data_type, experiment.data, "data")
     system_class.check(experiment.system)
     return Plan(experiment, data_class, system_class)
