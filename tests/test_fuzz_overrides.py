@@ -16,13 +16,13 @@ from zero123s.run.plan import plan_run
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = "system.geometry.pos_encoding_config.log2_hashmap_size=12"
-SAMPLE = Path(__file__).parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"
+SAMPLE = REPOSITORY / "load" / "images" / "multi_view_sample" / "transforms.json"
 BASES = (
     ("stable-zero123", SMALL),
     ("stable-zero123", SMALL, "system.geometry_type=implicit-sdf", "system.renderer_type=neus-volume-renderer"),
     ("stable-zero123", SMALL, "system.background_type=neural-environment-map-background", "system.loss.lambda_sds=0"),
     ("stable-zero123", "system.geometry_type=volume-grid", "system.material_type=neural-radiance-material"),
-    ("multi-view", [f"data.transforms_path={SAMPLE}", *SMALL]),
+    ("multi-view", SMALL, f"data.transforms_path={SAMPLE}"),
     ("text-to-3d", SMALL),
     ("dreamfusion", SMALL, "system.guidance.prompt=a cup"),
     ("magic123", SMALL, "system.guidance.guidances.1.settings.prompt=a cup"),
