@@ -3,7 +3,7 @@
 Kernels read and write points and features axis by axis and feature by feature (3 N, LF N), contiguous.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from zero123s.ops.hash_grid.reference import GradBuffer, Level
 
 
+@runtime_checkable
 class Kernels(Protocol):
     """What a backend computes; with `v`, the derivative of the same along `v`."""
 
