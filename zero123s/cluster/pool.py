@@ -13,6 +13,7 @@ from zero123s.errors import ConfigError, MissingDependencyError
 
 try:
     import ray
+    import ray.exceptions
 except ImportError as missing:
     raise MissingDependencyError(
         "Batches run on Ray, which is not installed: pip install -e '.[cluster]'."
@@ -202,7 +203,7 @@ class Batch:
     def _collect(self, ref: Any) -> None:
         place = self._starting.pop(ref, None)
         try:
-            value = ray.get(ref)
+            value: Any = ray.get(ref)
         except ray.exceptions.RayTaskError:
             raise  # a bug of ours: `run_item` returns whatever goes wrong with an item
         except ray.exceptions.RayError as error:  # killed, out of memory, its node gone

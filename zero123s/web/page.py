@@ -71,7 +71,7 @@ def serve(
             auth=users,
             share=share,
             max_file_size=int(1e6 * service.settings.limits.megabytes),
-            theme=gr.themes.Soft(font=FONTS, font_mono=["monospace"]),
+            theme=gr.themes.Soft(font=FONTS, font_mono=["monospace"]),  # pyright: ignore[reportPrivateImportUsage]
             css=CSS,
             ssr_mode=False,
             footer_links=[],
