@@ -19,8 +19,9 @@ from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError, UserError
 from zero123s.images.io import MIN_SIDE, read_image, write_png_atomic
 from zero123s.mesh.readers import SUFFIXES, read_mesh
-from zero123s.preprocess.intake import prepare as prepare_photo
-from zero123s.preprocess.segment import THRESHOLD
+from zero123s.preprocess.input_image import LowConfidenceMaskError, low_confidence_message
+from zero123s.preprocess.input_image import prepare as prepare_photo
+from zero123s.preprocess.mask_confidence import THRESHOLD
 from zero123s.run.folder import read_run_record
 from zero123s.run.plan import plan_run
 from zero123s.run.resume import find_checkpoint, newest_checkpoint, run_dir_for
@@ -168,10 +169,8 @@ def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str =
     prepared = prepare_photo(photo, int(size), backend, str(model))
     found = prepared.segmentation
     if found.confidence < THRESHOLD and not force:
-        raise ImageError(
-            f"The cut-out is doubtful: {found.reason or 'many pixels are undecided'} (confidence "
-            f"{found.confidence:.2f}, {THRESHOLD} needed); give a photo with a plainer background, or force=True."
-        )
+        message = low_confidence_message(found, "the photo", "force=True")
+        raise LowConfidenceMaskError(message, prepared.steps)
     return prepared.rgba
 
 

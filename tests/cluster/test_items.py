@@ -42,6 +42,8 @@ def test_a_csv_has_settings_for_each(pictures, tmp_path):
         ("a.csv", "image,elevatoin\np.png,3\n", "Did you mean 'elevation'"),
         ("a.csv", "image,seed\npictures/p0.png\n", "line 2: has not 2 fields"),
         ("a.csv", "image,overrides\npictures/p0.png,max_steps\n", "line 2: 'max_steps' is no override"),
+        ("a.csv", "image,elevation\npictures/p0.png,high\n", "line 2: data.default_elevation_deg: .*'high'"),
+        ("a.csv", "image,seed\npictures/p0.png,abc\n", "line 2: seed: expected a whole number"),
         ("a.csv", "image\nnowhere.png\n", "nowhere.png' is no file"),
         ("a.txt", "\n", "names no picture"),
     ],
@@ -50,6 +52,29 @@ def test_mistakes_in_lists_are_told_with_their_line(name, text, message, picture
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_items(tmp_path / name)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_csv_separators_of_spreadsheets_are_recognised(separator, pictures, tmp_path):
+    lines = ["image;name;elevation", "pictures/p0.png;front;12,5"]
+    (tmp_path / "a.csv").write_text("\n".join(lines).replace(";", separator))
+    (item,) = read_items(tmp_path / "a.csv")
+    assert (item.name, item.words) == ("front", ("data.default_elevation_deg=12.5",))
+
+
+def test_a_folder_names_the_files_it_leaves_out(pictures, batch_config, tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr("zero123s.cluster.items.readable_suffixes", lambda: (".png", ".jfif", ".gif"))  # no heif extra
+    for name in ("a.jfif", "b.gif"):
+        Image.open(pictures / "p0.png").convert("RGB").save(pictures / name)
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes.md"):
+        (pictures / name).write_bytes(b"x")
+    assert main([str(pictures), "--out", str(tmp_path / "o"), "--config", str(batch_config), "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("run ") == 6
+    assert "3 files left out: IMG_1.HEIC, IMG_2.heic, notes.md. 2 of them HEIC" in told.err
+    assert "pip install -e '.[heif]'" in told.err
 
 
 def test_a_dry_run_checks_the_settings_of_every_item_and_writes_nothing(pictures, batch_config, tmp_path, capsys):

@@ -63,7 +63,7 @@ def test_photos_come_to_one_height(tmp_path):
     assert left_height == pytest.approx(100, abs=2)
     assert front_width == pytest.approx(50, abs=2)
     assert left_width == pytest.approx(100, abs=2)
-    facts = data.keep(tmp_path / "input")
+    facts = data.save_inputs(tmp_path / "input")
     assert facts["left"]["method"] == "grabcut"
     assert {p.name for p in (tmp_path / "input").iterdir()} == {
         f"{n}_{what}.png" for n in ("front", "left") for what in ("rgba", "steps")

@@ -13,7 +13,7 @@ from zero123s.data.random_camera import RandomCameraConfig
 from zero123s.data.single_image import SingleImageData
 from zero123s.errors import ConfigError, ImageError
 from zero123s.ops.cameras import generate_rays, orbit_cameras
-from zero123s.preprocess.intake import CutOutConfig
+from zero123s.preprocess.input_image import CutOutConfig
 
 RADIUS = 0.5
 
@@ -187,7 +187,7 @@ def test_what_was_cut_out_is_kept_and_gone_on_with(tmp_path):
     depth = np.tile(np.linspace(0, 65535, 240), (160, 1)).astype(np.uint16)
     Image.fromarray(depth).save(tmp_path / "photo_depth.png")
     data = load(tmp_path / "photo.png", requires_depth=True)
-    facts = data.keep(tmp_path / "input")
+    facts = data.save_inputs(tmp_path / "input")
     assert (facts["method"], facts["source"]) == ("grabcut", str(tmp_path / "photo.png"))
     assert {p.name for p in (tmp_path / "input").iterdir()} == {"photo_rgba.png", "photo_depth.png", "steps.png"}
     assert data.cfg.image_path == str(tmp_path / "input" / "photo_rgba.png")
@@ -200,7 +200,7 @@ def test_what_was_cut_out_is_kept_and_gone_on_with(tmp_path):
     torch.testing.assert_close(again.reference().rgb * again.reference().mask, seen.rgb * seen.mask, atol=0.01, rtol=0)
     depths = (again.reference().depth * seen.mask, seen.depth * seen.mask)
     torch.testing.assert_close(*depths, atol=0.01, rtol=0)
-    assert again.keep(tmp_path / "input") == {}
+    assert again.save_inputs(tmp_path / "input") == {}
 
 
 def test_a_doubtful_cut_out_is_refused_unless_forced(tmp_path):
@@ -216,9 +216,10 @@ def test_an_object_off_its_place_is_told_and_mended_on_request(tmp_path, caplog)
     image = Image.new("RGBA", (200, 200), (0, 0, 0, 0))
     image.paste((0, 255, 0, 255), (10, 20, 50, 50))
     image.save(tmp_path / "corner.png")
-    load(tmp_path / "corner.png")
+    load(tmp_path / "corner.png", cut_out=CutOutConfig(frame="never"))
     assert "takes 20% of the frame, 35% off its centre" in caplog.text
-    mask = load(tmp_path / "corner.png", cut_out=CutOutConfig(frame="always")).reference().mask
+    mask = load(tmp_path / "corner.png").reference().mask
+    assert "it was centred and scaled" in caplog.text
     assert float(mask.mean()) == pytest.approx(0.78**2 * 0.75, abs=0.03)
 
 
@@ -255,7 +256,12 @@ def test_any_aspect_keeps_its_proportions(tmp_path):
     wide = Image.new("RGBA", (80, 20), (0, 0, 0, 0))
     wide.paste((0, 255, 0, 255), (30, 0, 50, 20))  # a square in the middle of a wide picture
     wide.save(tmp_path / "wide.png")
-    mask = load(tmp_path / "wide.png", height=40, width=40).reference().mask[0, ..., 0] > 0.5
+    mask = (
+        load(tmp_path / "wide.png", height=40, width=40, cut_out=CutOutConfig(frame="never"))
+        .reference()
+        .mask[0, ..., 0]
+        > 0.5
+    )
     rows, columns = mask.any(1).sum(), mask.any(0).sum()
     assert (int(rows), int(columns)) == (10, 10)
 
@@ -278,10 +284,11 @@ def test_elevation_auto_is_estimated_once_and_written_down(tmp_path):
     assert -15 <= elevation_deg <= 60
     assert data.reference().cameras.elevation_deg.tolist() == pytest.approx([elevation_deg])
     assert data.eval_cameras("test").elevation_deg.tolist() == pytest.approx([elevation_deg] * 2)
-    record = data.keep(tmp_path / "input")["elevation"]
+    record = data.save_inputs(tmp_path / "input")["elevation"]
     assert record["elevation_deg"] == elevation_deg
     assert len(record["scores"]) == len(record["candidates_deg"])
     assert not (tmp_path / "input").exists(), "the picture itself was used as it is"
-    assert load(tmp_path / "a.png", default_elevation_deg=33.0).keep(tmp_path / "input") == {}
+    facts = load(tmp_path / "a.png", default_elevation_deg=33.0).save_inputs(tmp_path / "input")
+    assert facts == {"source": str(tmp_path / "a.png"), "method": "alpha", "confidence": 0.5, "notes": facts["notes"]}
     with pytest.raises(ConfigError, match="or auto, got 'aut'"):
         load(tmp_path / "a.png", default_elevation_deg="aut")

@@ -23,7 +23,7 @@ def test_jpeg_to_framed_rgba(photo, capsys):
     left, _, right, _ = object_bounds(loaded.rgba[..., 3])
     assert right - left == pytest.approx(200, abs=2)
     assert (left + right) / 2 == pytest.approx(128, abs=1)
-    assert Image.open(photo.with_name("photo_rgba_steps.png")).size == (6 * 256 + 4 * 8, 256)
+    assert Image.open(photo.with_name("photo_rgba_steps.png")).size == (6 * 256 + 4 * 8, 256 + 24)
     told = capsys.readouterr().out
     assert "object found by grabcut, confidence" in told
     assert "degrees, estimated from the picture" in told

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from zero123s.errors import ImageError, OutputError
+from zero123s.images.formats import FORMATS
 from zero123s.images.io import (
     composite,
     fit_square,
@@ -35,14 +36,18 @@ def red_of(loaded):
     return np.rint(loaded.rgba[-1, -1, :3] * 255)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tif", "a.ppm", "a.tga"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tif", "a.ppm", "a.tga", "a.jfif", "a.jp2", "a.gif", "a.heic"]
+)
 def test_common_formats(tmp_path, name):
+    if name == "a.heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     picture(size=(64, 32)).save(tmp_path / name)
     loaded = read_image(tmp_path / name)
     assert loaded.rgba.shape == (32, 64, 4)
     assert loaded.rgba.dtype == np.float32
     assert not loaded.has_alpha
-    np.testing.assert_allclose(red_of(loaded), RED, atol=4)  # lossy formats: worst seen is 2
+    np.testing.assert_allclose(red_of(loaded), RED, atol=6)  # lossy formats
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -152,7 +157,8 @@ def test_refusals(tmp_path, monkeypatch):
     refused("", "is a folder")
     refused("empty.png", "is empty", b"")
     refused("text.png", "not a picture", b"hello, I am text " * 20)
-    refused("phone.heic", "HEIC", b"\0\0\0\x18ftypheic" + b"\0" * 50)
+    monkeypatch.setattr("zero123s.images.io.readable_formats", lambda: FORMATS)  # without the extra heif
+    refused("phone.heic", r"HEIC.*pip install -e '\.\[heif\]'", b"\0\0\0\x18ftypheic" + b"\0" * 50)
     buffer = io.BytesIO()
     Image.effect_noise((200, 200), 90).save(buffer, "JPEG")
     refused("half.jpg", "damaged or cut short", buffer.getvalue()[: len(buffer.getvalue()) // 2])

@@ -7,7 +7,9 @@ from test_framing import ellipse
 
 from zero123s.errors import ConfigError, ImageError, MissingDependencyError
 from zero123s.images.io import LoadedImage, composite
-from zero123s.preprocess.segment import THRESHOLD, fit_background, segment
+from zero123s.preprocess.grabcut import fit_background
+from zero123s.preprocess.mask_confidence import THRESHOLD
+from zero123s.preprocess.segment import segment
 
 
 def photo_of(rgba, background):

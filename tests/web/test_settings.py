@@ -122,3 +122,12 @@ def test_the_default_qualities_are_those_of_the_docs():
     text = Path("docs/web.md").read_text(encoding="utf-8")
     for name in QUALITIES:
         assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize("value", ["abc", "1.5", "nan", "inf", ""])
+def test_a_seed_that_is_no_whole_number_is_refused(value):
+    from zero123s.web.settings import read_whole_number
+
+    assert read_whole_number("seed", "7") == read_whole_number("seed", 7.0) == 7
+    with pytest.raises(ConfigError, match="seed="):
+        read_whole_number("seed", value)

@@ -8,16 +8,22 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from zero123s.config.load import read_overrides
+from zero123s.data.single_image import check_elevation
 from zero123s.errors import ConfigError
+from zero123s.images.formats import AVIF_SUFFIXES, HEIF_ADVICE, HEIF_SUFFIXES, readable_suffixes
 from zero123s.registry import nearest
 from zero123s.run.folder import shell_safe
 from zero123s.runtime.files import user_path
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 COMPANIONS = ("_depth", "_normal", "_steps")
 """Endings of files that belong to a picture and are none of their own."""
+MAX_NAMED = 8
+"""Files that are left out are named up to this number, and counted."""
 COLUMNS = ("image", "name", "elevation", "seed", "overrides")
 COLUMN_KEYS = {"elevation": "data.default_elevation_deg", "seed": "seed"}
 
@@ -49,11 +55,10 @@ def read_items(source: Path) -> list[Item]:
         ConfigError: nothing there, a picture that is missing, an unknown column, a setting that cannot be read.
     """
     if source.is_dir():
-        paths = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURES and not p.stem.endswith(COMPANIONS))
-        rows = [(p, "", ()) for p in paths]
+        rows = [(p, "", ()) for p in _files_of(source) if p.suffix.lower() in readable_suffixes()]
     elif source.suffix.lower() == ".csv":
         rows = _csv_rows(source)
-    elif source.suffix.lower() in PICTURES:
+    elif source.suffix.lower() in readable_suffixes():
         rows = [(source, "", ())]
     else:
         lines = [line.strip() for line in _text_of(source).splitlines()]
@@ -61,8 +66,34 @@ def read_items(source: Path) -> list[Item]:
     if not rows:
         raise ConfigError(
             f"'{source}' names no picture; give a folder with some, a list, or a CSV with a column 'image'."
+            f"{left_out(source)}"
         )
     return _named(source, rows)
+
+
+def left_out(source: Path) -> str:
+    """Return a line that counts and names the files of a folder which are no pictures by name; empty without any."""
+    files = _files_of(source) if source.is_dir() else []
+    others = [p for p in files if p.suffix.lower() not in readable_suffixes()]
+    if not others:
+        return ""
+    named = ", ".join(p.name for p in others[:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
+    line = f" {len(others)} file{'s' * (len(others) > 1)} left out: {named}."
+    phones = [p for p in others if p.suffix.lower() in (*HEIF_SUFFIXES, *AVIF_SUFFIXES)]
+    if phones:
+        line += f" {len(phones)} of them HEIC or AVIF: {HEIF_ADVICE}."
+    return line
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return the visible files of a folder, without those that belong to a picture."""
+    files = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return sorted(p for p in files if not p.stem.endswith(COMPANIONS))
+
+
+def _check_seed(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"seed: expected a whole number, got {value!r}.")
 
 
 def _named(source: Path, rows: Sequence[tuple[Path, str, tuple[str, ...]]]) -> list[Item]:
@@ -87,7 +118,10 @@ def _text_of(source: Path) -> str:
 
 
 def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
-    reader = csv.DictReader(io.StringIO(_text_of(source)))
+    text = _text_of(source)
+    # Spreadsheets write ; where the decimal point is a comma.
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=separator)
     columns = [c.strip() for c in reader.fieldnames or []]
     for column in columns:
         if column not in COLUMNS and "." not in column:
@@ -101,12 +135,17 @@ def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
         cells = {key.strip(): value.strip() for key, value in row.items() if value.strip()}
         if "image" not in cells:
             raise ConfigError(f"{source}, line {number}: the column 'image' is empty.")
+        if separator != "," and "elevation" in cells:
+            cells["elevation"] = cells["elevation"].replace(",", ".")
         # Quotes that are left are the text's own, not the shell's.
         cells_as_typed = {c: json.dumps(v, ensure_ascii=False) if v[0] in "\"'" else v for c, v in cells.items()}
         words = [f"{COLUMN_KEYS.get(c, c)}={v}" for c, v in cells_as_typed.items() if c in COLUMN_KEYS or "." in c]
         try:
             words += shlex.split(cells.get("overrides", ""))
-            read_overrides(words)
+            given = read_overrides(words)
+            for key, check in (("data.default_elevation_deg", check_elevation), ("seed", _check_seed)):
+                if (value := OmegaConf.select(given, key)) is not None:
+                    check(value)
         except (ConfigError, ValueError) as error:
             raise ConfigError(f"{source}, line {number}: {error}") from error
         rows.append((source.parent / user_path(cells["image"]), cells.get("name", ""), tuple(words)))

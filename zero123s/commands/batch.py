@@ -11,12 +11,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from zero123s.cluster.items import Item, read_items
+from zero123s.cluster.items import Item, left_out, read_items
 from zero123s.cluster.manifest import MANIFEST, RECORD, read_checked, whole, write_checked
 from zero123s.cluster.summary_page import write_page
 from zero123s.cluster.table import LiveTable, headline
 from zero123s.cluster.worker import Setup, folder_of
 from zero123s.config.load import load_config, read_overrides
+from zero123s.data.single_image import check_elevation
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError
 from zero123s.run.lock import locked
@@ -69,6 +70,8 @@ def main(argv: Sequence[str]) -> int:
     _check(args)
     config = find_file(args.config) or Path(args.config)
     items = read_items(args.source)
+    if line := left_out(args.source).strip():
+        print(line, file=sys.stderr)
     setup = _setup(args, config)
     _check_settings(items, setup)
     skipped = [] if not args.out.is_dir() else [r for i in items if (r := _done_before(i, setup)) is not None]
@@ -119,7 +122,9 @@ def _check_settings(items: Sequence[Item], setup: Setup) -> None:
         checked.add(keys)
         words = [*setup.words, *item.words, f"data.image_path={json.dumps(str(item.image))}"]
         try:
-            plan_run(setup.config, words, setup.profile)[1].requirements("train")
+            loaded, plan = plan_run(setup.config, words, setup.profile)
+            plan.requirements("train")
+            check_elevation(OmegaConf.select(loaded.cfg, "data.default_elevation_deg", default=0.0))
         except ConfigError as error:
             raise ConfigError(f"{item.name}: {error}") from error
 

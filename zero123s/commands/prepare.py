@@ -8,7 +8,7 @@ import numpy as np
 
 from zero123s.errors import ImageError, UserError
 from zero123s.images.io import write_png_atomic
-from zero123s.preprocess.intake import DoubtfulCutOut, Prepared, check, prepare
+from zero123s.preprocess.input_image import LowConfidenceMaskError, Prepared, check, prepare
 from zero123s.preprocess.segment import BACKENDS
 from zero123s.runtime.files import user_path
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             check(prepared, args.photo)
         write_png_atomic(out, prepared.rgba)
         words = "" if args.no_elevation else _tell_elevation(prepared, picture)
-    except DoubtfulCutOut as error:
+    except LowConfidenceMaskError as error:
         print(f"error: {error.shown_in(picture)}", file=sys.stderr)
         return 2
     except UserError as error:
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     segmentation = prepared.segmentation
     if words:
         print(words)
-    print(f"{out}: object found by {segmentation.method}, confidence {segmentation.confidence:.2f}; steps in {picture}")
+    print(f"{out}: {segmentation.caption}; steps in {picture}")
     return 0
 
 
@@ -59,5 +59,7 @@ def _tell_elevation(prepared: Prepared, picture: Path) -> str:
     from zero123s.preprocess.elevation import elevation_of, score_panel
 
     estimate = elevation_of(prepared.rgba)
-    write_png_atomic(picture, np.concatenate([prepared.steps, score_panel(estimate)], axis=1))
+    panel = score_panel(estimate)
+    panel = np.pad(panel, ((0, len(prepared.steps) - len(panel)), (0, 0), (0, 0)), constant_values=1)
+    write_png_atomic(picture, np.concatenate([prepared.steps, panel], axis=1))
     return "\n".join([*estimate.warnings, estimate.sentence()])

@@ -37,11 +37,11 @@ class BaseData:
         """Return the view(s) that condition the guidance, at full training size or sharper."""
         return self.reference()
 
-    def keep(self, folder: Path) -> dict[str, Any]:
+    def save_inputs(self, folder: Path) -> dict[str, Any]:
         """Write what was made of the input into a folder of the run, and let the configuration name it from now on.
 
         Returns:
-            What run.json says of the input; empty where it is used as it is.
+            What run.json says of the input; empty when the run goes on.
         """
         return {}
 

@@ -25,7 +25,7 @@ from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSa
 from zero123s.errors import ConfigError, ImageError
 from zero123s.images.io import read_image, resize_rgba, write_png_atomic
 from zero123s.ops.cameras import cameras_from_matrices, orbit_cameras
-from zero123s.preprocess.intake import CutOutConfig, take_in_picture
+from zero123s.preprocess.input_image import CutOutConfig, input_from_file
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
 
@@ -102,7 +102,7 @@ class MultiViewData(BaseData):
             self.frames = read_transforms(Path(cfg.transforms_path))
             # The poses belong to the whole frame: nothing is centred or scaled.
             in_place = replace(cfg.cut_out, frame="never")
-            self.pictures = [take_in_picture(str(f.path), in_place).cut_out for f in self.frames]
+            self.pictures = [input_from_file(str(f.path), in_place).cut_out for f in self.frames]
         else:
             self.named = read_named(cfg.pictures, cfg.cut_out)
             self.frames = [_named_frame(p.name, cfg.pictures, cfg.weights) for p in self.named]
@@ -134,12 +134,12 @@ class MultiViewData(BaseData):
                         f"{max(1, round(height * w / h))}, or pictures of one shape."
                     )
 
-    def keep(self, folder: Path) -> dict[str, Any]:
+    def save_inputs(self, folder: Path) -> dict[str, Any]:
         """Write the pictures that were cut out; see `BaseData`."""
         facts: dict[str, Any] = {}
-        framed_here = any(p.kept for p in self.named)
+        framed_here = any(p.saved for p in self.named)
         for picture in self.named if framed_here else []:
-            for name, steps in picture.kept.items():
+            for name, steps in picture.saved.items():
                 write_png_atomic(folder / f"{picture.name}_{name}.png", steps)
             path = write_png_atomic(folder / f"{picture.name}_rgba.png", picture.rgba)
             setattr(self.cfg.pictures, picture.name, str(path))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from zero123s.config.options import option
 from zero123s.errors import ConfigError, ImageError
 from zero123s.preprocess.framing import SHARE, Framing, apply_framing, native_size, object_bounds
-from zero123s.preprocess.intake import CutOutConfig, DoubtfulCutOut, Intake, take_in_picture
+from zero123s.preprocess.input_image import CutOutConfig, InputImage, LowConfidenceMaskError, input_from_file
 
 AZIMUTHS_DEG = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
 """Left and right are the object's own, as a person's hands are: a camera at its left sees its left side."""
@@ -60,7 +60,7 @@ class NamedPicture:
 
     name: str
     rgba: Float[np.ndarray, "S S 4"]
-    kept: Mapping[str, np.ndarray]
+    saved: Mapping[str, np.ndarray]
     """Pictures for the run folder, by file stem; empty where the file is used as it is."""
     facts: Mapping[str, Any]
 
@@ -78,15 +78,15 @@ def read_named(pictures: NamedPicturesConfig, cut_out: CutOutConfig) -> list[Nam
     given = pictures.given()
     if "front" not in given:
         raise ConfigError("data.pictures.front is missing; the other sides are told relative to the front.")
-    intakes = {name: _take_in(name, path, cut_out) for name, path in given.items()}
-    if not any(intake.framing for intake in intakes.values()):
-        return [NamedPicture(name, i.rgba, i.kept, i.facts) for name, i in intakes.items()]
-    share = _common_height([intake.cut_out[..., 3] for intake in intakes.values()])
+    inputs = {name: _input_of(name, path, cut_out) for name, path in given.items()}
+    if not any(input_image.framing for input_image in inputs.values()):
+        return [NamedPicture(name, i.rgba, i.saved, i.facts) for name, i in inputs.items()]
+    share = _common_height([input_image.cut_out[..., 3] for input_image in inputs.values()])
     return [
         NamedPicture(
-            name, at_height(i.cut_out, share), {"steps": i.kept["steps"]} if "steps" in i.kept else {}, i.facts
+            name, at_height(i.cut_out, share), {"steps": i.saved["steps"]} if "steps" in i.saved else {}, i.facts
         )
-        for name, i in intakes.items()
+        for name, i in inputs.items()
     ]
 
 
@@ -106,10 +106,10 @@ def _common_height(alphas: list[Float[np.ndarray, "H W"]]) -> float:
     return SHARE / max(widest, 1.0)
 
 
-def _take_in(name: str, path: str, cut_out: CutOutConfig) -> Intake:
+def _input_of(name: str, path: str, cut_out: CutOutConfig) -> InputImage:
     try:
-        return take_in_picture(path, cut_out)
-    except DoubtfulCutOut:
+        return input_from_file(path, cut_out)
+    except LowConfidenceMaskError:
         raise
     except ImageError as error:
         raise ImageError(f"data.pictures.{name}: {error}") from error

@@ -26,7 +26,7 @@ from zero123s.images.io import fit_square, read_image, resize_rgba, write_png_at
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.preprocess.elevation import elevation_of
 from zero123s.preprocess.framing import apply_framing
-from zero123s.preprocess.intake import CutOutConfig, take_in_picture, take_in_prompt
+from zero123s.preprocess.input_image import CutOutConfig, input_from_file, input_from_prompt
 from zero123s.preprocess.text_to_image import TextToImageConfig
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
@@ -91,7 +91,7 @@ class SingleImageData(BaseData):
         self.height = Stages(cfg.height, cfg.resolution_milestones, "data.height")
         self.width = Stages(cfg.width, cfg.resolution_milestones, "data.width")
         self.sampler = RandomCameraSampler(cfg.random_camera)
-        _check_elevation(cfg.default_elevation_deg)
+        check_elevation(cfg.default_elevation_deg)
         if self.height.values != self.width.values:
             raise ConfigError(
                 f"data.height={cfg.height}, data.width={cfg.width}: the picture is put on a square, and another shape "
@@ -126,12 +126,12 @@ class SingleImageData(BaseData):
         """Read or draw the picture, cut it out where it needs that, and read what belongs to it; raises ImageError."""
         cfg = self.cfg
         if cfg.prompt:
-            self.intake = take_in_prompt(cfg.prompt, cfg.text_to_image, cfg.cut_out, self.seed)
+            self.input = input_from_prompt(cfg.prompt, cfg.text_to_image, cfg.cut_out, self.seed)
         else:
-            self.intake = take_in_picture(cfg.image_path, cfg.cut_out)
-        for note in self.intake.notes:
+            self.input = input_from_file(cfg.image_path, cfg.cut_out)
+        for note in self.input.notes:
             logger.warning(note)
-        self.rgba = self.intake.rgba
+        self.rgba = self.input.rgba
         self._settle_elevation()
         self.depth_picture = self._companion("depth", cfg.depth_path) if cfg.requires_depth else None
         self.normal_picture = self._companion("normal", cfg.normal_path) if cfg.requires_normal else None
@@ -140,8 +140,8 @@ class SingleImageData(BaseData):
         """Return the depth or normal picture, framed as the input was."""
         if self.cfg.prompt and not given:
             raise ConfigError(f"data.requires_{kind}: a drawn picture has no {kind} picture; set its weight to 0.")
-        picture = read_companion(companion_path(self.cfg.image_path, kind, given), kind, self.intake.cut_out)
-        framing = self.intake.framing
+        picture = read_companion(companion_path(self.cfg.image_path, kind, given), kind, self.input.cut_out)
+        framing = self.input.framing
         return fit_square(picture) if framing is None else apply_framing(picture, framing)
 
     def _settle_elevation(self) -> None:
@@ -156,20 +156,21 @@ class SingleImageData(BaseData):
         if cfg.random_camera.eval_elevation_deg == AUTO:
             cfg.random_camera.eval_elevation_deg = cfg.default_elevation_deg
 
-    def keep(self, folder: Path) -> dict[str, Any]:
+    def save_inputs(self, folder: Path) -> dict[str, Any]:
         """Write the prepared picture, the steps to it and what belongs to it; see `BaseData`."""
-        if self.intake.kept:
-            cfg = self.cfg
+        cfg = self.cfg
+        if Path(cfg.image_path).parent != folder:  # a run that goes on keeps what it was begun with
+            self._facts |= self.input.facts
+        if self.input.saved:
             stem = "prompt" if cfg.prompt else Path(cfg.image_path).stem
-            for name, picture in self.intake.kept.items():
+            for name, picture in self.input.saved.items():
                 write_png_atomic(folder / f"{name}.png", picture)
             for kind, picture in (("depth", self.depth_picture), ("normal", self.normal_picture)):
                 if picture is not None:
                     setattr(cfg, f"{kind}_path", str(write_companion(folder / f"{stem}_{kind}.png", picture)))
-            self._facts |= self.intake.facts
             # From now on the run is about this picture: nothing is drawn or cut out again when it goes on.
             cfg.image_path, cfg.prompt = str(write_png_atomic(folder / f"{stem}_rgba.png", self.rgba)), ""
-            self.intake = replace(self.intake, kept={})
+            self.input = replace(self.input, saved={}, facts={})
         return self._facts
 
     def view(self, height: int, width: int) -> ReferenceView:
@@ -224,6 +225,7 @@ class SingleImageData(BaseData):
         return self.sampler.eval_cameras(split)
 
 
-def _check_elevation(value: Any) -> None:
+def check_elevation(value: Any) -> None:
+    """Raise ConfigError for a value of `default_elevation_deg` that is neither degrees nor "auto"."""
     if value != AUTO and (isinstance(value, bool) or not isinstance(value, int | float) or not -90 <= value <= 90):
         raise ConfigError(f"data.default_elevation_deg: expected degrees in [-90, 90] or auto, got {value!r}.")

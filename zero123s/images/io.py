@@ -1,6 +1,7 @@
 """Pictures in and out: whatever people have becomes straight-alpha sRGB, or one sentence says why not."""
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from zero123s.errors import ImageError
+from zero123s.images.formats import BRANDS, HEIF_ADVICE, readable_formats
 from zero123s.runtime.files import replacing, user_path
 
 MAX_PIXELS = 64_000_000
@@ -20,9 +22,6 @@ MIN_SIDE = 8
 """Pixels; there is no object to see in anything smaller."""
 OPAQUE = 0.5
 """A picture has meaningful transparency when some pixel is less opaque than this."""
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "TGA", "JPEG2000")
-"""Formats that Pillow decodes by itself (JPEG includes MPO); EPS and PDF would start other programs."""
-HEIF_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXEL
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=readable_formats())
         _check_size(path, image.size, max_pixels)
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             notes.append(f"{path.name} has {image.n_frames} frames; the first is used.")  # type: ignore[attr-defined]
@@ -61,7 +60,7 @@ def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXEL
             image = ImageOps.exif_transpose(image)
             notes.append(f"{path.name} was turned upright as its EXIF orientation says.")
     except Image.DecompressionBombError as error:
-        raise ImageError(f"'{path}' is too large to decode ({error}); make it smaller and try again.") from error
+        raise ImageError(_too_many(path, _pixels_in(str(error)), max_pixels)) from error
     except UnidentifiedImageError as error:
         raise ImageError(_not_an_image(path, content)) from error
     except ImageError:
@@ -174,20 +173,32 @@ def _read_bytes(path: Path) -> bytes:
 def _not_an_image(path: Path, content: bytes) -> str:
     if not content:
         return f"'{path}' is empty; save or download it again."
-    if content[4:12] in HEIF_BRANDS:
-        return f"'{path}' is a HEIC picture, which cannot be read here; export it as JPEG or PNG first."
+    kind = BRANDS.get(content[4:12])
+    if kind and kind not in readable_formats():
+        named = "a HEIC" if kind == "HEIF" else "an AVIF"
+        return f"'{path}' is {named} picture, which cannot be read here; {HEIF_ADVICE}."
     return f"'{path}' is not a picture that can be read; give a PNG, JPEG, WebP, AVIF, TIFF, GIF or BMP file."
 
 
 def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise ImageError(
-            f"'{path}' has {width}x{height} pixels, more than the {max_pixels / 1e6:g} million that are read; "
-            "make it smaller (2048 pixels a side is plenty)."
-        )
+        raise ImageError(_too_many(path, f"{width}x{height}", max_pixels))
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"'{path}' has only {width}x{height} pixels; give a picture of at least 64x64.")
+
+
+def _too_many(path: Path, pixels: str, max_pixels: int) -> str:
+    return (
+        f"'{path}' has {pixels} pixels, more than the {max_pixels / 1e6:g} million that are read; make it smaller (2048 "
+        "pixels a side is plenty)."
+    )
+
+
+def _pixels_in(message: str) -> str:
+    """Return the number of pixels that Pillow's own refusal names, which speaks of an attack."""
+    found = re.search(r"\((\d+) pixels\)", message)
+    return f"{int(found[1]) / 1e6:.0f} million" if found else "too many"
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, name: str, notes: list[str]) -> Float[np.ndarray, "H W 4"]:

@@ -27,7 +27,7 @@ from zero123s.callbacks.watch import Watcher
 from zero123s.errors import CheckpointError, ConfigError, PeerLostError, RunLostError, UserError
 from zero123s.images.io import write_png_atomic
 from zero123s.ops.memory import is_out_of_memory
-from zero123s.preprocess.intake import DoubtfulCutOut
+from zero123s.preprocess.input_image import LowConfidenceMaskError
 from zero123s.run.console import log_to_file
 from zero123s.run.devices import choose_devices, choose_precision, choose_threads, first_device, peak_memory_gb
 from zero123s.run.disk_space import checkpoint_bytes, require_disk_space
@@ -81,7 +81,7 @@ def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
     """
     try:
         return plan.build()
-    except DoubtfulCutOut as error:
+    except LowConfidenceMaskError as error:
         raise error.shown_in(write_png_atomic(out_dir / "input" / "steps.png", error.steps)) from error
 
 
@@ -217,7 +217,7 @@ class Runner:
         if self.starts_anew and self.experiment.overwrite:
             clear_run_dir(self.out_dir, self.experiment)
         append_command(self.out_dir)
-        if mode == "train" and (kept := self.system.data_source.keep(self.out_dir / "input")):
+        if mode == "train" and (kept := self.system.data_source.save_inputs(self.out_dir / "input")):
             self.record["input"] = kept
         if mode == "train" or not (self.out_dir / "config.yaml").exists():
             create_run_dir(self.out_dir, self.experiment)

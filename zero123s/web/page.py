@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from zero123s.errors import ConfigError, MissingDependencyError, UserError
-from zero123s.web.pictures import ADD, REMOVE, SUFFIXES, Corrections, PreparedPhoto, read_upload
+from zero123s.images.formats import readable_suffixes
+from zero123s.web.pictures import ADD, REMOVE, Corrections, PreparedPhoto, read_upload
 from zero123s.web.service import Service
-from zero123s.web.settings import Choice
+from zero123s.web.settings import Choice, read_number, read_whole_number
 from zero123s.web.watching import JobView, history_table, loss_plots
 
 try:
@@ -113,7 +114,7 @@ def _picture_column(service: Service) -> dict[str, Any]:
     c: dict[str, Any] = {}
     gr.Markdown("## 1. Picture")
     about = f"A photo of one object, up to {s.limits.megabytes:g} MB and {s.limits.megapixels:g} megapixels"
-    c["photo"] = gr.File(label=about, file_types=list(SUFFIXES), height=120, elem_id="photo")
+    c["photo"] = gr.File(label=about, file_types=list(readable_suffixes()), height=120, elem_id="photo")
     with gr.Row(visible=bool(s.draw_with)):
         c["prompt"] = gr.Textbox(label="or describe one", placeholder="a friendly dog", scale=3, elem_id="prompt")
         c["draw"] = gr.Button("Draw", scale=1)
@@ -348,10 +349,10 @@ def _api(service: Service) -> None:
         return rgba, prepared.segmentation.confidence, prepared.elevation.elevation_deg, words
 
     @raising_gradio_errors
-    def make(photo: str, elevation: float | None, model: str, quality: str, seed: float, force: bool) -> str:
+    def make(photo: str, elevation: str | None, model: str, quality: str, seed: str, force: bool) -> str:
         prepared = service.prepare(photo)
-        degrees = prepared.elevation.elevation_deg if elevation is None else elevation
-        choice = Choice(degrees, model, quality, int(seed))
+        degrees = prepared.elevation.elevation_deg if elevation in (None, "") else read_number("elevation", elevation)
+        choice = Choice(degrees, model, quality, read_whole_number("seed", seed))
         return service.make(prepared, choice, Path(photo).name, force).id
 
     @raising_gradio_errors
@@ -381,16 +382,14 @@ def _api(service: Service) -> None:
     s = service.settings
     with gr.Row(visible=False):
         photo, job_id, kind = gr.File(label="photo"), gr.Textbox(label="job_id"), gr.Textbox("glb", label="kind")
-        elevation = gr.Number(None, label="elevation")
+        # Text, read by the service: gradio answers a Number that is none with a sentence about itself.
+        elevation = gr.Textbox(None, label="elevation")
         model = gr.Dropdown(list(s.models), value=next(iter(s.models)), label="model")
         quality = gr.Dropdown(list(s.qualities), value=next(iter(s.qualities)), label="quality")
-        seed, force = gr.Number(0, precision=0, label="seed"), gr.Checkbox(False, label="force")
+        seed, force = gr.Textbox("0", label="seed"), gr.Checkbox(False, label="force")
         rgba = gr.Image(label="rgba", format="png", image_mode="RGBA")
-        confidence, estimate, words = (
-            gr.Number(label="confidence"),
-            gr.Number(label="elevation"),
-            gr.Textbox(label="words"),
-        )
+        confidence, estimate = gr.Number(label="confidence"), gr.Number(label="elevation")
+        words = gr.Textbox(label="words")
         record, word, file = gr.JSON(label="record"), gr.Textbox(label="state"), gr.File(label="file")
         button = gr.Button()
     button.click(prepare, photo, [rgba, confidence, estimate, words], api_name="prepare")

@@ -10,10 +10,10 @@ from zero123s.errors import ImageError
 from zero123s.images.io import OPAQUE, LoadedImage, fit_square, read_image, resize_rgba
 from zero123s.preprocess.elevation import ElevationEstimate, elevation_of
 from zero123s.preprocess.framing import SHARE, apply_framing, frame_object, native_size
-from zero123s.preprocess.intake import side_by_side
-from zero123s.preprocess.segment import THRESHOLD, Segmentation, segment
+from zero123s.preprocess.input_image import fills_too_little, side_by_side
+from zero123s.preprocess.mask_confidence import THRESHOLD
+from zero123s.preprocess.segment import Segmentation, segment
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".gif", ".bmp")
 MAX_SIDE = 2048
 """Pixels; a larger photo is made smaller at once: no texture would show more of it."""
 ADD, REMOVE = "#00c853", "#ff1744"
@@ -41,7 +41,7 @@ class Corrections:
     shift: tuple[float, float] = (0.0, 0.0)
     """To the right and upwards, in shares of the frame."""
     framed: bool | None = None
-    """Centre and scale the object; None = unless the picture came with transparency of its own."""
+    """Centre and scale the object; None = unless it came cut out already and fills half of the frame."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class PreparedPhoto:
         """Return what is said below the picture."""
         found, guess = self.segmentation, self.elevation
         doubt = f" Doubtful: {found.reason or 'many pixels are undecided'}." if self.is_doubtful else ""
-        method = "its own transparency" if found.method == "alpha" else found.method
-        lines = [f"Object found by {method}, confidence {found.confidence:.2f}.{doubt}"]
+        lines = [f"O{found.caption[1:]}.{doubt}"]
         lines.append(f"Elevation: about {guess.elevation_deg:.0f} degrees, confidence {guess.confidence:.2f}.")
         return "\n\n".join([*lines, *self.notes])
 
@@ -122,9 +121,12 @@ def prepare_photo(
             f"No object was found ({found.reason or 'the mask is empty'}); paint over it with the green brush, or give a "
             "photo with a plainer background."
         )
-    framed = found.method != "alpha" if corrections.framed is None else corrections.framed
+    framed = corrections.framed
+    if framed is None:
+        framed = found.method != "alpha" or fills_too_little(found.rgba[..., 3])
     rgba = _frame(found.rgba, corrections) if framed else fit_square(found.rgba)
-    return PreparedPhoto(rgba, side_by_side(loaded.rgba, found.rgba, rgba), found, elevation_of(rgba), loaded.notes)
+    steps = side_by_side(loaded.rgba, found.rgba, rgba, found.caption)
+    return PreparedPhoto(rgba, steps, found, elevation_of(rgba), (*loaded.notes, *found.notes))
 
 
 def paint(

@@ -126,6 +126,22 @@ def check_settings(settings: Settings) -> None:
                 raise ConfigError(f"quality '{name}': {error}") from error
 
 
+def read_number(name: str, value: object) -> float:
+    """Return a number that a program has sent as text or as a number; raises ConfigError."""
+    try:
+        return float(str(value))
+    except ValueError as error:
+        raise ConfigError(f"{name}={value!r} is not a number.") from error
+
+
+def read_whole_number(name: str, value: object) -> int:
+    """Return a whole number that a program has sent as text or as a number; raises ConfigError."""
+    number = read_number(name, value)
+    if not number.is_integer():  # false for NaN and the infinities as well
+        raise ConfigError(f"{name}={value!r} is not a whole number.")
+    return int(number)
+
+
 def check_choice(settings: Settings, choice: Choice) -> None:
     """Raise ConfigError where a visitor's choice is none of those offered."""
     if choice.model not in settings.models:

@@ -1,10 +1,11 @@
 """What a run is given becomes what it works on: a photo or a sentence in, a framed picture with transparency out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -13,16 +14,17 @@ from zero123s.config.options import option
 from zero123s.errors import ImageError
 from zero123s.images.io import OPAQUE, LoadedImage, composite, fit_square, read_image, resize_rgba
 from zero123s.preprocess.framing import Framing, frame_object, native_size, object_bounds
-from zero123s.preprocess.segment import BACKENDS, THRESHOLD, Segmentation, segment
+from zero123s.preprocess.mask_confidence import THRESHOLD
+from zero123s.preprocess.segment import BACKENDS, Segmentation, segment
 from zero123s.preprocess.text_to_image import TextToImageConfig, draw
 
-GAP = 8
-"""Pixels between the pictures of the side-by-side view."""
+GAP, CAPTION = 8, 24
+"""Pixels between the pictures of the side-by-side view, and below them for a line of text."""
 SMALL_SHARE, OFF_CENTRE = 0.5, 0.1
 """Shares of the frame: below the first an object is small, beyond the second it is off centre."""
 
 
-class DoubtfulCutOut(ImageError):
+class LowConfidenceMaskError(ImageError):
     """A cut-out that is not trusted.
 
     Args:
@@ -45,13 +47,13 @@ class CutOutConfig:
     """How the object of a photo is found and framed."""
 
     backend: str = option("auto", choices=BACKENDS)
-    """"auto" uses the file's transparency where there is some, else `grabcut`, which needs no weights."""
+    """"auto": the file's transparency, else `grabcut`, which needs no weights, else `rembg` where it is installed."""
     model: str = option("", path=True)
     """For `transformers` the id or folder of a segmentation model, for `rembg` a model's name."""
     force: bool = False
     """Use a doubtful cut-out."""
     frame: str = option("auto", choices=("auto", "always", "never"))
-    """"auto" centres and scales what was cut out here; pictures with transparency of their own stay as they are."""
+    """"auto" centres and scales what was cut out here, and a file's own cut-out that takes less than half the frame."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Intake:
+class InputImage:
     """The picture that a run works on, and how it came to be."""
 
     rgba: Float[np.ndarray, "S S 4"]
@@ -75,7 +77,7 @@ class Intake:
     """The same object in the frame of the file, where its depth and normal pictures belong."""
     framing: Framing | None = None
     """From the file's frame to `rgba`; None = only padded to a square."""
-    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
+    saved: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Pictures for the run folder, by file stem; empty where the file is used as it is."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What run.json says of it."""
@@ -87,7 +89,7 @@ def prepare_loaded(
 ) -> Prepared:
     """Return the object of a photo cut out, centred and scaled to the share of the frame Zero123 was trained with.
 
-    A doubtful cut-out is returned as well: `segmentation.confidence` says so, and `check` refuses it.
+    A mask of low confidence is returned as well: `segmentation.confidence` says so, and `check` refuses it.
 
     Args:
         loaded: the photo.
@@ -102,11 +104,13 @@ def prepare_loaded(
     if not (segmentation.rgba[..., 3] >= 0.5).any():
         raise ImageError(
             f"No object was found in {name} ({segmentation.reason or 'the mask is empty'}); photograph it whole "
-            "in front of a plain background of another colour, or give a picture with transparency."
+            f"in front of a plain background of another colour, {_network_advice(segmentation)}or give a picture with "
+            f"transparency.{_failures(segmentation)}"
         )
     size = size or native_size(segmentation.rgba[..., 3])
     rgba, framing = frame_object(segmentation.rgba, size)
-    return Prepared(rgba, framing, segmentation, side_by_side(loaded.rgba, segmentation.rgba, rgba), loaded.notes)
+    steps = side_by_side(loaded.rgba, segmentation.rgba, rgba, segmentation.caption)
+    return Prepared(rgba, framing, segmentation, steps, (*loaded.notes, *segmentation.notes))
 
 
 def prepare(
@@ -125,35 +129,69 @@ def prepare(
 
 
 def check(prepared: Prepared, name: str | Path, force_by: str = "--force") -> None:
-    """Raise DoubtfulCutOut when the cut-out is doubtful; `force_by` is what a user would say to use it nevertheless."""
-    segmentation = prepared.segmentation
-    if segmentation.confidence < THRESHOLD:
-        raise DoubtfulCutOut(
-            f"The cut-out of '{name}' is doubtful: {segmentation.reason or 'many pixels are undecided'} (confidence "
-            f"{segmentation.confidence:.2f}, {THRESHOLD} needed); look at '{{picture}}', then give a photo with a "
-            f"plainer background, or {force_by} to use it as it is.",
-            prepared.steps,
+    """Raise LowConfidenceMaskError below THRESHOLD; `force_by` is how a user would use the mask nevertheless."""
+    if prepared.segmentation.confidence < THRESHOLD:
+        raise LowConfidenceMaskError(
+            low_confidence_message(prepared.segmentation, f"'{name}'", force_by), prepared.steps
         )
 
 
-def take_in_picture(path: str, cfg: CutOutConfig) -> Intake:
+def low_confidence_message(found: Segmentation, name: str, force_by: str) -> str:
+    """Return why a mask is not used and every way out; {picture} stands for where the steps were drawn."""
+    ways = ["give a picture that shows the whole object larger"]
+    if found.method != "alpha":
+        ways = ["give a photo with a plainer background"]
+        ways += [advice.rstrip(", ")] if (advice := _network_advice(found)) else []
+    return (
+        f"The cut-out of {name} is doubtful: {found.reason or 'many pixels are undecided'} (confidence "
+        f"{found.confidence:.2f}, {THRESHOLD} needed); look at '{{picture}}', then {', '.join(ways)}, or {force_by} to "
+        f"use it as it is.{_failures(found)}"
+    )
+
+
+def _network_advice(found: Segmentation) -> str:
+    if found.method == "alpha" or found.network_asked:
+        return ""
+    return "install a network that finds objects anywhere (pip install -e '.[segment]'), "
+
+
+def _failures(found: Segmentation) -> str:
+    return "".join(f" {note}" for note in found.notes if found.network_asked)
+
+
+def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
     """Return the object of a file: as it is where it has transparency of its own, else cut out and framed.
 
     Raises:
-        ImageError: the file cannot be used; DoubtfulCutOut when a person should look at the cut-out first.
+        ImageError: the file cannot be used; LowConfidenceMaskError when a person should look at the cut-out first.
     """
     loaded = read_image(path)
-    as_it_is = loaded.has_alpha and cfg.backend in ("auto", "alpha")
-    if as_it_is and cfg.frame != "always":
-        return Intake(fit_square(loaded.rgba), loaded.rgba, notes=(*loaded.notes, *_framing_notes(loaded.rgba, path)))
-    return _cut_out(loaded, path, cfg)
+    if not loaded.has_alpha or cfg.backend not in ("auto", "alpha") or cfg.frame == "always":
+        return _cut_out(loaded, path, cfg)
+    found = segment(loaded, cfg.backend)
+    # Where the frame is to stay, an object may be cut by it: poses belong to the whole picture.
+    stopped = found.confidence < THRESHOLD and not cfg.force and cfg.frame != "never"
+    if stopped or (cfg.frame == "auto" and fills_too_little(found.rgba[..., 3])):
+        framed = _cut_out(loaded, path, cfg)
+        note = f"the object of {Path(path).name} takes less than half of the frame: it was centred and scaled."
+        return replace(framed, notes=(*framed.notes, note))
+    rgba = fit_square(found.rgba)
+    saved = {} if found.rgba is loaded.rgba else {"steps": side_by_side(loaded.rgba, found.rgba, rgba, found.caption)}
+    notes = (*loaded.notes, *found.notes, *_framing_notes(found.rgba, path))
+    return InputImage(rgba, found.rgba, None, saved, _facts(path, found), notes)
 
 
-def take_in_prompt(prompt: str, drawing: TextToImageConfig, cfg: CutOutConfig, seed: int) -> Intake:
+def fills_too_little(alpha: Float[np.ndarray, "H W"]) -> bool:
+    """Whether the object's longer side takes less than SMALL_SHARE of the frame."""
+    left, top, right, bottom = object_bounds(alpha)
+    return max(right - left, bottom - top) < SMALL_SHARE * max(alpha.shape)
+
+
+def input_from_prompt(prompt: str, drawing: TextToImageConfig, cfg: CutOutConfig, seed: int) -> InputImage:
     """Return the object that a sentence describes: drawn, the best candidate chosen, cut out and framed.
 
     Raises:
-        ConfigError, ImageError: see `draw` and `take_in_picture`.
+        ConfigError, ImageError: see `draw` and `input_from_file`.
     """
     drawn = draw(prompt, drawing, seed, "cuda" if torch.cuda.is_available() else "cpu")
     if all(c.score == 0 for c in drawn.candidates):
@@ -164,19 +202,29 @@ def take_in_prompt(prompt: str, drawing: TextToImageConfig, cfg: CutOutConfig, s
     rgb = drawn.candidates[drawn.chosen].rgb
     rgba = np.concatenate([rgb, np.ones_like(rgb[..., :1])], axis=-1).astype(np.float32)
     try:
-        intake = _cut_out(LoadedImage(rgba, False), f"candidate {drawn.chosen}", cfg)
-    except DoubtfulCutOut as error:
-        raise DoubtfulCutOut(error.message, _stacked(drawn.contact_sheet, error.steps)) from error
+        input_image = _cut_out(LoadedImage(rgba, False), f"candidate {drawn.chosen}", cfg)
+    except LowConfidenceMaskError as error:
+        raise LowConfidenceMaskError(error.message, _stacked(drawn.contact_sheet, error.steps)) from error
     facts = {"prompt": prompt, "model": drawing.model, "chosen": drawn.chosen}
     facts["scores"] = [round(c.score, 3) for c in drawn.candidates]
-    kept = {"candidates": drawn.contact_sheet, "drawn": rgb, **intake.kept}
-    return Intake(intake.rgba, intake.cut_out, intake.framing, kept, {**facts, **intake.facts}, intake.notes)
+    saved = {"candidates": drawn.contact_sheet, "drawn": rgb, **input_image.saved}
+    return InputImage(
+        input_image.rgba,
+        input_image.cut_out,
+        input_image.framing,
+        saved,
+        {**facts, **input_image.facts},
+        input_image.notes,
+    )
 
 
 def side_by_side(
-    photo: Float[np.ndarray, "H W 4"], cut_out: Float[np.ndarray, "H W 4"], framed: Float[np.ndarray, "S S 4"]
+    photo: Float[np.ndarray, "H W 4"],
+    cut_out: Float[np.ndarray, "H W 4"],
+    framed: Float[np.ndarray, "S S 4"],
+    caption: str,
 ) -> Float[np.ndarray, "h w 3"]:
-    """Return every step at 256 pixels; halos show over one of the three colours."""
+    """Return every step at 256 pixels above a caption; halos show over one of the three colours."""
     photo, cut_out, framed = (resize_rgba(fit_square(image), 256, 256) for image in (photo, cut_out, framed))
     white, black, green = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)
     panels = [
@@ -185,26 +233,37 @@ def side_by_side(
         composite(framed, white),
     ]
     gap = np.full((256, GAP, 3), 0.5, np.float32)
-    return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
+    row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
+    below = np.full((CAPTION, row.shape[1], 3), 255, np.uint8)
+    cv2.putText(below, caption, (8, CAPTION - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return np.concatenate([row, below.astype(np.float32) / 255])
 
 
-def _cut_out(loaded: LoadedImage, name: str, cfg: CutOutConfig) -> Intake:
+def _cut_out(loaded: LoadedImage, name: str, cfg: CutOutConfig) -> InputImage:
     prepared = prepare_loaded(loaded, f"'{name}'", None, cfg.backend, cfg.model)
     if not cfg.force:
         check(prepared, name, "data.cut_out.force=true")
     found = prepared.segmentation
-    facts: dict[str, Any] = {"source": name, "method": found.method, "confidence": round(found.confidence, 3)}
-    if found.reason:
-        facts["doubt"] = found.reason
-    kept = {"steps": prepared.steps}
+    facts = _facts(name, found)
+    saved = {"steps": prepared.steps}
     if cfg.frame == "never":
-        return Intake(fit_square(found.rgba), found.rgba, None, kept, facts, prepared.notes)
+        return InputImage(fit_square(found.rgba), found.rgba, None, saved, facts, prepared.notes)
     facts["framing"] = {
         "scale": prepared.framing.scale,
         "offset": prepared.framing.offset,
         "size": prepared.framing.size,
     }
-    return Intake(prepared.rgba, found.rgba, prepared.framing, kept, facts, prepared.notes)
+    return InputImage(prepared.rgba, found.rgba, prepared.framing, saved, facts, prepared.notes)
+
+
+def _facts(name: str, found: Segmentation) -> dict[str, Any]:
+    """Return what run.json says of the mask."""
+    facts: dict[str, Any] = {"source": name, "method": found.method, "confidence": round(found.confidence, 3)}
+    if found.reason:
+        facts["doubt"] = found.reason
+    if found.notes:
+        facts["notes"] = list(found.notes)
+    return facts
 
 
 def _framing_notes(rgba: Float[np.ndarray, "H W 4"], path: str) -> tuple[str, ...]:

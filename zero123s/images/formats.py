@@ -1,0 +1,42 @@
+"""Which picture formats are read: what Pillow decodes by itself, and HEIC with the extra `heif`."""
+
+from functools import cache
+
+from PIL import Image
+
+FORMATS = (
+    *("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "TGA", "JPEG2000"),
+    *("DIB", "ICO", "PCX", "PSD", "QOI", "SGI"),
+)
+"""Pillow's names (JPEG includes MPO); EPS and PDF, which it can read as well, would start other programs."""
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+AVIF_SUFFIXES = (".avif", ".avifs")
+BRANDS = {
+    **dict.fromkeys((b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"), "HEIF"),
+    **dict.fromkeys((b"ftypavif", b"ftypavis"), "AVIF"),
+}
+"""Bytes 4 to 12 of a file that needs a decoder which is not everywhere."""
+HEIF_ADVICE = "install `pip install -e '.[heif]'`, or export it as JPEG or PNG"
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that this installation decodes."""
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        import pillow_heif
+    except ImportError:
+        return tuple(known)
+    pillow_heif.register_heif_opener()
+    if "AVIF" not in Image.OPEN and hasattr(pillow_heif, "register_avif_opener"):
+        pillow_heif.register_avif_opener()
+        known.append("AVIF")
+    return (*known, "HEIF")
+
+
+@cache
+def readable_suffixes() -> tuple[str, ...]:
+    """Return the file name endings, in lower case and with their dot, of `readable_formats`."""
+    formats = readable_formats()
+    return tuple(sorted(s for s, name in Image.registered_extensions().items() if name in (*formats, "MPO")))

@@ -1,0 +1,97 @@
+"""How far a mask is to be trusted: one scale for masks that were found in a photo and for a file's own transparency."""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float
+
+from zero123s.preprocess.matte import disc
+
+THRESHOLD = 0.5
+"""Confidence below which a mask is not used unless forced."""
+CHROMA_WEIGHT = 0.3
+"""Of a and b beside L where edges are looked for: JPEG stores them at half the size."""
+
+
+def combine(signs: Mapping[str, float]) -> tuple[float, str]:
+    """Return the weakest sign, clipped to [0, 1], and its name where it is below THRESHOLD."""
+    reason = min(signs, key=lambda name: signs[name])
+    confidence = float(np.clip(signs[reason], 0, 1))
+    return confidence, reason if confidence < THRESHOLD else ""
+
+
+def shape_signs(mask: Bool[np.ndarray, "H W"], outlying: Bool[np.ndarray, "H W"] | None = None) -> dict[str, float]:
+    """Return what the mask alone tells, for each doubt a number that is below THRESHOLD where it is justified.
+
+    Args:
+        mask: the object.
+        outlying: what differs from the background, where that is more than the object.
+    """
+    if not mask.any():
+        return {"no object was found": 0.0}
+    outlying = mask if outlying is None else outlying
+    border = np.concatenate([outlying[0], outlying[-1], outlying[:, 0], outlying[:, -1]]).mean()
+    solid = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc(2)).sum() / mask.sum()
+    return {
+        "the object touches the edge of the picture or the background is no smooth surface": 1 - 4 * border,
+        "it is too small": mask.mean() / 0.01,
+        "only its outline was found; object and background have the same hue": 2 * solid - 0.5,
+    }
+
+
+def photo_signs(
+    rgb: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], edges: Bool[np.ndarray, "H W"] | None = None
+) -> dict[str, float]:
+    """Return what the photo's edges tell of a mask.
+
+    Args:
+        rgb: the photo.
+        mask: the object found in it.
+        edges: of brightness, where the background is expected to have none.
+    """
+    if not mask.any():
+        return {}
+    whole = mask.astype(np.uint8)
+    rim = mask & ~(cv2.erode(whole, np.ones((3, 3), np.uint8)) > 0)
+    any_edge = cv2.dilate(_edges(rgb, CHROMA_WEIGHT, 1.0).astype(np.uint8), disc(2)) > 0
+    signs = {"part of its outline runs where the photo shows no edge": 2.5 * (rim & any_edge).sum() / rim.sum() - 1.4}
+    if edges is not None:
+        # 6 pixels: JPEG's blocks carry ripples of the outline that far.
+        stray = (edges & ~(cv2.dilate(whole, disc(6)) > 0)).sum() / rim.sum()
+        signs["part of it was not found; object and background have the same hue"] = 1 - 10 * stray
+    return signs
+
+
+def luminance_edges(rgb: Float[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+    """Return where brightness steps; soft shadows and gradients, wider than about 3 pixels, do not count."""
+    return _edges(rgb, 0.0, 1.0)
+
+
+def lab(rgb: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
+    """Return sRGB in CIELAB, L from 0 to 100."""
+    return cv2.cvtColor(np.ascontiguousarray(rgb, np.float32), cv2.COLOR_RGB2LAB)
+
+
+def _edges(rgb: Float[np.ndarray, "H W 3"], chroma_weight: float, least: float) -> Bool[np.ndarray, "H W"]:
+    """Return steps of at least `least` CIELAB units per pixel that stand out from the border's noise."""
+    colour = lab(rgb) * np.array([1, chroma_weight, chroma_weight], np.float32)
+    fine = _slope(cv2.GaussianBlur(colour, (0, 0), 0.8))
+    # A step loses two thirds of its slope when it is blurred so much, a shadow's edge next to nothing.
+    coarse = _slope(cv2.GaussianBlur(colour, (0, 0), 3.0))
+    band = max(2, round(0.04 * min(rgb.shape[:2])))
+    border = np.ones(rgb.shape[:2], bool)
+    border[band:-band, band:-band] = False
+    floor = max(least, 1.5 * float(np.percentile(fine[border], 90)))
+    step = (fine > floor) & (coarse < 0.65 * fine)
+    count, part, stats, _ = cv2.connectedComponentsWithStats(step.astype(np.uint8), connectivity=8)
+    peak = np.zeros(count, np.float32)
+    np.maximum.at(peak, part.ravel(), fine.ravel())
+    line = (stats[:, cv2.CC_STAT_AREA] >= 20) & (peak > 1.5 * floor)
+    line[0] = False
+    return line[part]
+
+
+def _slope(colour: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W"]:
+    x, y = (cv2.Sobel(colour, -1, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))
+    return np.sqrt((x**2 + y**2).sum(-1))
