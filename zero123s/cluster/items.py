@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from zero123s.config.load import read_overrides
+from zero123s.config.yaml_files import parse_yaml
 from zero123s.data.single_image import check_elevation
 from zero123s.errors import ConfigError
 from zero123s.images.formats import AVIF_SUFFIXES, HEIF_ADVICE, HEIF_SUFFIXES, readable_suffixes
@@ -142,10 +141,10 @@ def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
         words = [f"{COLUMN_KEYS.get(c, c)}={v}" for c, v in cells_as_typed.items() if c in COLUMN_KEYS or "." in c]
         try:
             words += shlex.split(cells.get("overrides", ""))
-            given = read_overrides(words)
+            given = {word.key: word.text for word in read_overrides(words)}
             for key, check in (("data.default_elevation_deg", check_elevation), ("seed", _check_seed)):
-                if (value := OmegaConf.select(given, key)) is not None:
-                    check(value)
+                if key in given:
+                    check(parse_yaml(given[key], key)[0])
         except (ConfigError, ValueError) as error:
             raise ConfigError(f"{source}, line {number}: {error}") from error
         rows.append((source.parent / user_path(cells["image"]), cells.get("name", ""), tuple(words)))

@@ -30,7 +30,7 @@ def readable_formats() -> tuple[str, ...]:
         return tuple(known)
     pillow_heif.register_heif_opener()
     if "AVIF" not in Image.OPEN and hasattr(pillow_heif, "register_avif_opener"):
-        pillow_heif.register_avif_opener()
+        pillow_heif.register_avif_opener()  # pyright: ignore[reportAttributeAccessIssue]
         known.append("AVIF")
     return (*known, "HEIF")
 

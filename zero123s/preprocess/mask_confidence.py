@@ -55,7 +55,10 @@ def photo_signs(
     whole = mask.astype(np.uint8)
     rim = mask & ~(cv2.erode(whole, np.ones((3, 3), np.uint8)) > 0)
     any_edge = cv2.dilate(_edges(rgb, CHROMA_WEIGHT, 1.0).astype(np.uint8), disc(2)) > 0
-    signs = {"part of its outline runs where the photo shows no edge": 2.5 * (rim & any_edge).sum() / rim.sum() - 1.4}
+    signs = {}
+    if rim.any():  # a mask of the whole frame has no outline
+        on_edge = (rim & any_edge).sum() / rim.sum()
+        signs["part of its outline runs where the photo shows no edge"] = 2.5 * on_edge - 1.4
     if edges is not None:
         # 6 pixels: JPEG's blocks carry ripples of the outline that far.
         # Each edge pixel counts by its distance: an edge all around a missed part, not the strip that a good mask lacks.
