@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
-TINY_LIFTED = Path(__file__).parent / "tiny_lifted.yaml"
+TINY_LIFTED = Path(__file__).parent / "helpers" / "tiny_lifted.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A stop signal counts whenever it comes; the stop itself is tried on whole runs in tests/test_session.py."""
+"""A stop signal counts whenever it comes; the stop itself is tried on whole runs in tests/run/test_runner.py."""
 
 import signal
 from types import SimpleNamespace

@@ -1,16 +1,13 @@
 """Pictures and settings of tiny batches."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_batch
 from PIL import Image
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-
-import tiny_batch  # noqa: E402
+REPOSITORY = Path(__file__).parents[2]
 
 YAML = """
 data_type: tiny-picture
@@ -38,7 +35,7 @@ def pictures(tmp_path) -> Path:
 @pytest.fixture
 def batch_config(tmp_path, monkeypatch) -> Path:
     """A configuration whose runs take no time to speak of."""
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY / 'tests/helpers'}:{REPOSITORY}")
     monkeypatch.setenv(tiny_batch.LOADS, str(tmp_path / "loads.txt"))
     path = tmp_path / "tiny.yaml"
     path.write_text(YAML, encoding="utf-8")

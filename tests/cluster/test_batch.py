@@ -14,14 +14,14 @@ from zero123s.errors import ConfigError
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
 
-TESTS = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def loads(tmp_path_factory):
     """One Ray for the file, because starting it takes longer than a batch; and the file that counts loaded networks."""
     path = tmp_path_factory.mktemp("loads") / "loads.txt"
-    env = {"PYTHONPATH": f"{TESTS}:{TESTS.parent}", tiny_batch.LOADS: str(path)}
+    env = {"PYTHONPATH": f"{REPOSITORY / 'tests/helpers'}:{REPOSITORY}", tiny_batch.LOADS: str(path)}
     os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (what else runs here is not our business)
     ray.init(
         num_cpus=2,

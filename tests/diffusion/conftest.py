@@ -116,4 +116,4 @@ def models(tiny_ckpt, tiny_half_ckpt):
 def tiny_v_model():
     """A model of the bundled one's structure (v-prediction, pose lift) with random weights."""
     torch.manual_seed(0)
-    return build_model(read_model_config(Path(__file__).parents[1] / "tiny_lifted.yaml")).eval()
+    return build_model(read_model_config(Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml")).eval()

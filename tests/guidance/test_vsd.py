@@ -28,7 +28,7 @@ from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import ReferenceView
 
-TINY_LIFTED = Path(__file__).parents[1] / "tiny_lifted.yaml"
+TINY_LIFTED = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 CAMERAS = orbit_cameras(10.0, torch.tensor([0.0, 40.0, 90.0, 200.0, 300.0]))
 KINDS = {"eps": parse_model_config(SIZES), "v": read_model_config(TINY_LIFTED)}
 

@@ -20,7 +20,7 @@ from zero123s.errors import CheckpointError, ConfigError
 from zero123s.system.finetune import Zero123FinetuneSystem
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TINY = Path(__file__).parents[1] / "tiny_lifted.yaml"
+TINY = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from zero123s.ops.cameras import generate_rays
 from zero123s.run.plan import check_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TINY = Path(__file__).parents[1] / "tiny_lifted.yaml"
+TINY = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 SGD = {"name": "SGD", "args": {"lr": 0.02}}
 """Adam would blow up the last bit of a gradient near zero to a whole step."""
 EVERYTHING = {name: 1.0 for name in ("sds", *TERMS) if name != "eikonal"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-TESTS = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 TINY = {
     "system.loss.lambda_sds": 0,
     "data.height": 32,
@@ -48,7 +48,7 @@ def qualities(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _processes_find_this_package():
     before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), *([before] if before else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *([before] if before else [])])
     yield
     os.environ["PYTHONPATH"] = before
 

@@ -1,8 +1,5 @@
 """A page that asks for a name and draws pictures from sentences, in a real browser."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -13,7 +10,6 @@ MINUTES = 60_000
 @pytest.fixture(scope="module")
 def server_words(tmp_path_factory) -> list[str]:
     """An operator's choices: who may come in, and what draws."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from tiny_sdxl import save_tiny_sdxl
 
     folder = tmp_path_factory.mktemp("operator")

@@ -91,7 +91,6 @@ def test_a_photo_becomes_a_mesh_and_a_second_run_is_cancelled(service, tmp_path)
 
 
 def test_a_sentence_becomes_a_picture_in_a_job_of_its_own(tmp_path, qualities):
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from tiny_sdxl import save_tiny_sdxl
 
     drawing = [f"data.text_to_image.{word}" for word in ("steps=2", "candidates=2", "height=64", "width=64")]

@@ -17,7 +17,7 @@ from zero123s.system import refinement
 from zero123s.system.views import score_reference
 from zero123s.system.zero123 import Zero123System
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 REFINE = CONFIGS / "stable-zero123-refine.yaml"
 REFINE_MESH = CONFIGS / "stable-zero123-refine-mesh.yaml"
 WORDS = [

@@ -7,7 +7,7 @@ import yaml
 
 from zero123s.commands.launch import main
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture

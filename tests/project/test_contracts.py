@@ -36,7 +36,7 @@ def shipped(registry):
 EVERY_CLASS = [(registry, name) for registry in REGISTRIES for name in shipped(registry)]
 NEEDS = frozenset({"features", "normal", "normal_perturbed", "sdf"})
 CPU = torch.device("cpu")
-TINY_MODEL = Path(__file__).parent / "tiny_lifted.yaml"
+TINY_MODEL = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -54,7 +54,7 @@ def unit_vectors(*shape: int) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def inputs(disc_path, tiny_zero123, tiny_text_model, rendered_views, tiny_autoencoder) -> dict[str, dict[str, object]]:
     """What a class needs beyond its defaults, by name."""
-    transforms = Path(__file__).parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"
+    transforms = Path(__file__).parents[2] / "load" / "images" / "multi_view_sample" / "transforms.json"
     model = dict(word.removeprefix("system.guidance.").split("=", 1) for word in tiny_zero123)
     text = {"prompt": "a ball", "checkpoint": str(tiny_text_model)}
     return {

@@ -19,8 +19,8 @@ from zero123s.system import refinement
 from zero123s.system.base import plan_experiment
 
 # novel-views.yaml is no experiment: it holds the settings of `zero123s views`, tested in tests/diffusion.
-CONFIGS = sorted(p for p in (Path(__file__).parents[1] / "configs").glob("*.yaml") if p.stem != "novel-views")
-TINY_LIFTED = Path(__file__).parent / "tiny_lifted.yaml"
+CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").glob("*.yaml") if p.stem != "novel-views")
+TINY_LIFTED = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 SAMPLE = CONFIGS[0].parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"
 POSED = [f"data.transforms_path={SAMPLE}", "data.batch_size=2"]
 REQUIRED = {"multi-view": POSED, "multi-view-gaussians": POSED}
@@ -55,7 +55,7 @@ def training_words(rendered_views, tiny_autoencoder, tiny_zero123, tmp_path_fact
         *views,
         *few,
         tiny,
-        f"system.model_config={TINY_LIFTED.parent / 'golden/tiny_config.yaml'}",
+        f"system.model_config={TINY_LIFTED.parents[1] / 'golden/tiny_config.yaml'}",
     ]
     first = f"system.geometry_convert_from={_first_stage(tmp_path_factory, tiny_zero123)}"
     REQUIRED["stable-zero123-refine"] = [first]
@@ -88,7 +88,9 @@ def test_every_config_dry_runs_with_and_without_profiles(path, capsys, tmp_path,
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_zero123, monkeypatch):
     draw_a_disc(monkeypatch)
-    monkeypatch.setattr(refinement, "STEPS", 40)  # what taking over a first stage is worth: tests/test_refinement.py
+    monkeypatch.setattr(
+        refinement, "STEPS", 40
+    )  # what taking over a first stage is worth: tests/system/test_refinement.py
     experiment = parse_experiment(load_config(path, words_for(path, tiny_zero123)))
     fields = {"zero123-system": SMALL, "dreamfusion-system": [w.replace("data.random_camera.", "data.") for w in SMALL]}
     small = fields.get(experiment.system_type, [])

@@ -15,7 +15,7 @@ import torch
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 TWO = ("trainer.strategy=ddp", "trainer.devices=2", "data.batch_size=2")
 
 
@@ -28,13 +28,15 @@ def start(rendered_views, tiny_autoencoder, tmp_path_factory):
             sys.executable, str(REPOSITORY / "launch.py"), "--config", str(REPOSITORY / "configs/train-small-zero123.yaml"),
             "--train", f"exp_root_dir={root}", "use_timestamp=false", f"tag={tag}", "threads=1",
             "trainer.accelerator=cpu", f"data.root={rendered_views}", "data.batch_size=4", "data.held_out=4",
-            "data.n_targets=2", f"system.model={REPOSITORY / 'tests/tiny_lifted.yaml'}",
+            "data.n_targets=2", f"system.model={REPOSITORY / 'tests/helpers/tiny_lifted.yaml'}",
             f"system.autoencoder={tiny_autoencoder}", "system.ema_decay=0.5", "system.n_validation=4",
             "system.n_samples=2", "system.sample_steps=2", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1",
             "trainer.enable_progress_bar=false", "checkpoint.every_n_train_steps=2", *words,
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK")}
-        environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "tests"), environment.get("PYTHONPATH", "")])
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(REPOSITORY / "tests" / "helpers"), environment.get("PYTHONPATH", "")]
+        )
         process = subprocess.Popen(
             command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

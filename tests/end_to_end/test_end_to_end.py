@@ -18,7 +18,7 @@ from zero123s.evaluate.evaluation import evaluate
 from zero123s.mesh.readers import read_mesh
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 CONFIG = str(REPOSITORY / "configs" / "multi-view.yaml")
 RADIUS = 0.4
 QUICK = [

@@ -10,7 +10,7 @@ from zero123s.config.load import load_config
 from zero123s.errors import ConfigError
 from zero123s.run.plan import check_experiment
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 FILES = sorted((Path(__file__).parent / "threestudio").glob("*.yaml"))
 TINY = [
     "data.height=[12,16,16]",

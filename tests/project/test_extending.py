@@ -19,7 +19,7 @@ from zero123s.losses import TERMS
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.run.plugins import load_plugins
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(), flags=re.DOTALL)
 IMAGE = REPOSITORY / "load" / "images" / "hamburger_rgba.png"
 YAML = """

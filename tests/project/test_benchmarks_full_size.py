@@ -30,7 +30,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def benchmark():
-    path = Path(__file__).parents[1] / "benchmarks" / "full_size.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "full_size.py"
     spec = importlib.util.spec_from_file_location("full_size", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -14,7 +14,7 @@ from zero123s.config import load
 from zero123s.config.options import walk
 from zero123s.run.plan import plan_run
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SMALL = "system.geometry.pos_encoding_config.log2_hashmap_size=12"
 SAMPLE = REPOSITORY / "load" / "images" / "multi_view_sample" / "transforms.json"
 BASES = (

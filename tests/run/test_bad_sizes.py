@@ -25,11 +25,11 @@ from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_d
 from zero123s.system.checks import novel_size_notes
 from zero123s.system.views import save_video
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "configs"
 IMAGE = REPOSITORY / "load" / "images" / "hamburger_rgba.png"
 SCENE = REPOSITORY / "load" / "images" / "multi_view_sample"
-TINY = REPOSITORY / "tests" / "tiny_lifted.yaml"
+TINY = REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml"
 LIFT = "    pose_lift: {latent_size: 8, widths: [32, 32], volume_channels: 4, features: 4, n_samples: 12, out_channels: 8}\n"
 
 

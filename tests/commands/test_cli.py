@@ -17,7 +17,7 @@ from zero123s.config.experiment import ExperimentConfig
 from zero123s.errors import ConfigError
 from zero123s.run.console import set_up_logging
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 RECIPE = str(REPOSITORY / "configs" / "stable-zero123.yaml")
 
 

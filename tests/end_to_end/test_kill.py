@@ -1,6 +1,6 @@
 """kill -9 at any moment of a job: what stands is whole, and going on ends with the very mesh of the job that ran through.
 
-pytest tests/test_kill.py -m slow     # 50 moments, and 50 kills of moved and reused folders; by default 2 and 9
+pytest tests/end_to_end/test_kill.py -m slow     # 50 moments, and 50 kills of moved and reused folders; by default 2 and 9
 """
 
 import io
@@ -28,7 +28,7 @@ from zero123s.run.resume import newest_checkpoint
 from zero123s.scenes.nerf_synthetic import write_nerf_synthetic
 from zero123s.scenes.procedural import named
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 N_STEPS = 60
 QUICK = [
     "use_timestamp=false",

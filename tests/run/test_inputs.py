@@ -15,7 +15,7 @@ from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.procedural import named
 from zero123s.scenes.render import render_views
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 WORDS = [
     *SMALL,
     "data.height=32",

@@ -7,7 +7,7 @@ import torch
 
 from zero123s.commands.launch import main
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 IMAGE = REPOSITORY / "load" / "images" / "hamburger_rgba.png"
 
 

@@ -14,7 +14,7 @@ from zero123s.commands.launch import main
 from zero123s.errors import ConfigError
 from zero123s.run.lock import locked
 
-TESTS = Path(__file__).parent
+REPOSITORY = Path(__file__).parents[2]
 YAML = """
 name: tiny
 data_type: tiny-numbers
@@ -80,8 +80,8 @@ def test_two_signals_quit_at_once(launch, tmp_path):
     code = "import sys, tiny_system; from zero123s.commands.launch import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, *words, "system.signal_at=[3,3]", "system.seconds_per_step=0.2"],
-        cwd=TESTS,
-        env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+        cwd=REPOSITORY / "tests",
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY / 'tests/helpers'}:{REPOSITORY}"},
         capture_output=True,
         text=True,
         check=False,
