@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import tiny_batch
 
-from zero123s.commands.batch import main, read_manifest
+from zero123s.cluster.manifest import read_manifest
+from zero123s.commands.batch import main
 from zero123s.errors import ConfigError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")

@@ -1,14 +1,13 @@
 """What a batch's source may be, and the table, page and records, without Ray."""
 
-import io
 import json
 
 import pytest
 
+from zero123s.cluster.batch import summary
 from zero123s.cluster.items import read_items
 from zero123s.cluster.manifest import file_hashes, read_checked, whole, write_checked
 from zero123s.cluster.summary_page import write_page
-from zero123s.cluster.table import LiveTable, clock, headline, row
 from zero123s.commands.batch import main
 from zero123s.errors import ConfigError
 
@@ -106,30 +105,9 @@ def test_records_are_whole_only_with_every_file_as_it_was(tmp_path):
     assert read_checked(tmp_path / "item.json") is None
 
 
-def test_the_table_says_how_far_everything_is():
-    records = [{"state": "finished"}, {"state": "finished", "skipped": True}, {"state": "failed"}]
-    assert headline(6, records, 2, 60, 1) == (
-        "3 of 6, 1 failed, 2 finished, 2 running, 1:00 so far, 1:30 left, 1 workers replaced"
-    )
-    assert clock(7205) == "2:00:05"
-    line = row("mug", {"stage": "train", "step": 50, "max_steps": 100, "left": 65, "attempt": 2}, 200)
-    assert "|##########          | 50/100 1:05 attempt 2" in line
-    assert len(row("x" * 100, {}, 40)) < 40
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    screen = Terminal()
-    table = LiveTable(6, screen)
-    table.show(records, {"mug": {"stage": "train"}}, 0)
-    table.show(records, {}, 0)
-    assert "\x1b[2F" in screen.getvalue(), "draws over the two lines of before"
-    pipe = io.StringIO()
-    table = LiveTable(6, pipe)
-    for _ in range(5):
-        table.show(records, {}, 0)
-    assert pipe.getvalue().count("\n") == 1
+def test_the_summary_counts_items_and_lost_workers():
+    records = [{"state": "finished"}, {"state": "finished"}, {"state": "failed"}]
+    assert summary(6, records, 1) == "3 of 6, 1 failed, 2 finished, 1 workers replaced"
 
 
 def test_the_page_escapes_what_people_call_their_pictures(tmp_path):

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from zero123s.commands.batch import main, read_manifest
+from zero123s.cluster.manifest import read_manifest
+from zero123s.commands.batch import main
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 

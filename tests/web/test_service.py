@@ -18,7 +18,7 @@ from zero123s.web.jobs import JobQueue
 from zero123s.web.pictures import prepare_photo
 from zero123s.web.service import Service
 from zero123s.web.settings import Choice
-from zero123s.web.watching import clock, history_table, loss_plots
+from zero123s.web.watching import history_table, loss_plots
 
 SAMPLE = Path("load/images/hamburger_rgba.png")
 
@@ -172,7 +172,3 @@ def test_without_gradio_one_sentence_says_what_to_install(tmp_path, qualities, m
     with pytest.raises(MissingDependencyError, match=r"pip install -e '\.\[web\]'"):
         main(["--out", str(tmp_path / "jobs"), "--qualities", str(qualities)])
     assert not (tmp_path / "jobs").exists()
-
-
-def test_clock():
-    assert (clock(65), clock(7205), clock(-1)) == ("1:05", "2:00:05", "0:00")

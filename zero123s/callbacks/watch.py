@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 
 from zero123s.callbacks.interrupt import GracefulInterrupt
 
+SECONDS_BETWEEN_REPORTS = 0.25
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -27,6 +29,27 @@ class Progress:
     """Since training began in this process."""
     seconds_left: float | None = None
     """Of training, at the pace so far; None before the first step and outside of training."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return stage, step, max_steps, left (seconds) and losses, rounded for a line of JSON."""
+        left = None if self.seconds_left is None else round(self.seconds_left, 1)
+        losses = {name: float(f"{value:.6g}") for name, value in self.losses.items()}
+        return {"stage": self.stage, "step": self.step, "max_steps": self.max_steps, "left": left, "losses": losses}
+
+
+def throttled(write: Callable[[dict[str, Any]], object]) -> Callable[[Progress], None]:
+    """Return a report for a run: passes progress on as JSON a few times a second, at a new stage and at the last step."""
+    last, stage = 0.0, ""
+
+    def report(progress: Progress) -> None:
+        nonlocal last, stage
+        now = time.monotonic()
+        if progress.stage == stage and now - last < SECONDS_BETWEEN_REPORTS and progress.step < progress.max_steps:
+            return
+        last, stage = now, progress.stage
+        write(progress.as_json())
+
+    return report
 
 
 class Watcher(pl.Callback):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zero123s.api import Result, prepare, run_plan
-from zero123s.callbacks.watch import Progress
+from zero123s.callbacks.watch import Progress, throttled
 from zero123s.cluster.items import Item
 from zero123s.cluster.manifest import RECORD, file_hashes, read_checked, write_checked
 from zero123s.errors import UserError
@@ -39,6 +39,19 @@ class Setup:
     """Cut the object out of pictures without transparency first."""
 
 
+@dataclass(frozen=True)
+class Placement:
+    """What each worker asks the cluster for."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    """A share of a GPU lets several workers live on one."""
+    workers: int = 0
+    """0 = as many as there is room for."""
+    address: str | None = None
+    """Of a running cluster; None = this machine."""
+
+
 def folder_of(item: Item, setup: Setup) -> Path:
     """Return an item's run folder."""
     return setup.out / FOLDER / item.name
@@ -49,7 +62,7 @@ def run_item(item: Item, setup: Setup, attempt: int, tell: Callable[[dict[str, A
 
     Args:
         attempt: counted from 1, for the record.
-        tell: is called with a few words of progress, at most about twice a second.
+        tell: is called with a few words of progress, a few times a second.
     """
     started = time.time()
     folder = folder_of(item, setup)
@@ -59,7 +72,7 @@ def run_item(item: Item, setup: Setup, attempt: int, tell: Callable[[dict[str, A
     try:
         _put_aside_foreign(folder, fingerprint)
         write_checked(folder / RECORD, {**record, "state": "running"})
-        result = _train(item, setup, folder, _Teller(tell))
+        result = _train(item, setup, folder, throttled(tell))
         files = [path for path in result.files.values() if path.is_file()]
         record |= {
             "state": "finished",
@@ -79,21 +92,6 @@ def run_item(item: Item, setup: Setup, attempt: int, tell: Callable[[dict[str, A
     return record
 
 
-class _Teller:
-    """Passes a run's progress on, but not every step of it."""
-
-    def __init__(self, tell: Callable[[dict[str, Any]], Any]) -> None:
-        self.tell = tell
-        self.last = 0.0
-        self.stage = ""
-
-    def __call__(self, p: Progress) -> None:
-        if p.stage == self.stage and time.monotonic() - self.last < 0.5:
-            return
-        self.last, self.stage = time.monotonic(), p.stage
-        self.tell({"stage": p.stage, "step": p.step, "max_steps": p.max_steps, "left": p.seconds_left})
-
-
 def _put_aside_foreign(folder: Path, fingerprint: str) -> None:
     """Rename a folder that other settings or another picture have left: its checkpoint must not be gone on with."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +104,7 @@ def _put_aside_foreign(folder: Path, fingerprint: str) -> None:
         folder.mkdir()
 
 
-def _train(item: Item, setup: Setup, folder: Path, teller: _Teller) -> Result:
+def _train(item: Item, setup: Setup, folder: Path, report: Callable[[Progress], None]) -> Result:
     picture = _picture(item, setup, folder)
     places = {"data.image_path": picture, "exp_root_dir": setup.out, "name": FOLDER, "tag": item.name}
     if newest_checkpoint(folder) is not None:
@@ -117,7 +115,7 @@ def _train(item: Item, setup: Setup, folder: Path, teller: _Teller) -> Result:
     patience = time.monotonic() + SECONDS_FOR_LOCK
     while True:
         try:
-            return run_plan(plan, folder, newest_checkpoint(folder), teller)
+            return run_plan(plan, folder, newest_checkpoint(folder), report)
         except FolderInUseError:
             if time.monotonic() > patience:
                 raise

@@ -1,30 +1,19 @@
 """`zero123s batch`: many pictures to meshes, on this machine or on a Ray cluster; run again, it does what is missing."""
 
 import argparse
-import hashlib
-import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from zero123s.cluster.items import Item, left_out, read_items
-from zero123s.cluster.manifest import MANIFEST, RECORD, read_checked, whole, write_checked
-from zero123s.cluster.summary_page import write_page
-from zero123s.cluster.table import LiveTable, headline
-from zero123s.cluster.worker import Setup, folder_of
-from zero123s.config.load import load_config, read_overrides
-from zero123s.data.single_image import check_elevation
+from zero123s.cluster.batch import Batch, check_items, finished_before, make_setup
+from zero123s.cluster.items import left_out, read_items
+from zero123s.cluster.worker import Placement
+from zero123s.config.load import read_overrides
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError
 from zero123s.run.lock import locked
-from zero123s.run.plan import choose_profile, plan_run
 from zero123s.runtime.files import user_path
 
-SECONDS_BETWEEN_PAGES = 5.0
 EPILOG = """examples:
   zero123s batch photos/ --out meshes --prepare
   zero123s batch list.csv --out meshes trainer.max_steps=300
@@ -72,23 +61,21 @@ def main(argv: Sequence[str]) -> int:
     items = read_items(args.source)
     if line := left_out(args.source).strip():
         print(line, file=sys.stderr)
-    setup = _setup(args, config)
-    _check_settings(items, setup)
-    skipped = [] if not args.out.is_dir() else [r for i in items if (r := _done_before(i, setup)) is not None]
-    records = {r["name"]: r for r in skipped}
-    todo = [item for item in items if item.name not in records]
+    setup = make_setup(args.out, config, args.overrides, args.profile, args.cpus, args.prepare)
+    check_items(items, setup)
+    records = finished_before(items, setup)
+    n_before = len(records)
     if args.dry_run:
         for item in items:
             print(f"{'skip' if item.name in records else 'run ':<5}{item.name}  {item.image}  {' '.join(item.words)}")
         return 0
     with locked(args.out):
-        _run(args, setup, items, todo, records)
+        placement = Placement(args.cpus, _gpus(args), args.workers, args.address)
+        records = Batch(setup, items, records, args.retries, args.timeout).run(placement)
     failed = [r for r in records.values() if r["state"] != "finished"]
     for record in failed:
         print(f"{record['name']}: {record['state']}: {record.get('error')}", file=sys.stderr)
-    print(
-        f"{len(items) - len(failed)} of {len(items)} finished, {len(skipped)} of them before; {args.out / 'index.html'}"
-    )
+    print(f"{len(items) - len(failed)} of {len(items)} finished, {n_before} of them before; {args.out / 'index.html'}")
     return 1 if failed else 0
 
 
@@ -101,84 +88,9 @@ def _check(args: argparse.Namespace) -> None:
     read_overrides(args.overrides)
 
 
-def _setup(args: argparse.Namespace, config: Path) -> Setup:
-    words = list(args.overrides)
-    if not any(w.startswith("threads=") for w in words):
-        words.append(f"threads={max(1, int(args.cpus))}")
-    words.append("trainer.enable_progress_bar=false")
-    profile = choose_profile(args.profile, config)
-    text = OmegaConf.to_yaml(load_config(config, words, profile).cfg)
-    fingerprint = hashlib.sha256(f"{text}{args.prepare}".encode()).hexdigest()
-    return Setup(args.out.resolve(), str(config.resolve()), tuple(words), args.profile, fingerprint, args.prepare)
-
-
-def _check_settings(items: Sequence[Item], setup: Setup) -> None:
-    """Check every distinct set of overrides down to the last key before anything runs; raises ConfigError."""
-    checked: set[frozenset[str]] = set()
-    for item in items:
-        keys = frozenset(word for word in item.words if not word.startswith(("seed=", "data.default_elevation_deg=")))
-        if keys in checked:
-            continue
-        checked.add(keys)
-        words = [*setup.words, *item.words, f"data.image_path={json.dumps(str(item.image))}"]
-        try:
-            loaded, plan = plan_run(setup.config, words, setup.profile)
-            plan.requirements("train")
-            check_elevation(OmegaConf.select(loaded.cfg, "data.default_elevation_deg", default=0.0))
-        except ConfigError as error:
-            raise ConfigError(f"{item.name}: {error}") from error
-
-
-def _done_before(item: Item, setup: Setup) -> dict[str, Any] | None:
-    record = whole(folder_of(item, setup), item.fingerprint(setup.fingerprint))
-    return None if record is None else {**record, "skipped": True}
-
-
-def _run(
-    args: argparse.Namespace, setup: Setup, items: Sequence[Item], todo: list[Item], records: dict[str, Any]
-) -> None:
-    """Run what is missing; keeps manifest and page up to date on the way."""
-    table = LiveTable(len(items))
-    deaths, written = 0, 0.0
-
-    def write(summary: str) -> None:
-        listed = [records.get(i.name) or {"name": i.name, "image": str(i.image), "state": "waiting"} for i in items]
-        write_checked(args.out / MANIFEST, {"config": setup.config, "overrides": list(setup.words), "items": listed})
-        write_page(args.out, listed, summary)
-
-    def on_change(batch: Any, finished_one: bool) -> None:
-        nonlocal deaths, written
-        deaths = batch.deaths
-        records.update(batch.records)
-        running = {job.item.name: batch.progress.get(job.item.name, {}) for job in batch.running.values()}
-        table.show(list(records.values()), running, deaths)
-        if finished_one and time.monotonic() - written > SECONDS_BETWEEN_PAGES:
-            written = time.monotonic()
-            write("running")
-
-    if todo:
-        from zero123s.cluster.pool import Batch, Placement, cluster
-
-        placement = Placement(args.cpus, _gpus(args), args.workers, args.address)
-        with cluster(placement) as room:
-            Batch(setup, placement, args.retries, args.timeout, on_change).run(todo, room)
-    write(headline(len(items), list(records.values()), 0, time.monotonic() - table.started, deaths))
-
-
 def _gpus(args: argparse.Namespace) -> float:
     if args.gpus is not None:
         return float(args.gpus)
     import torch
 
     return 1.0 if torch.cuda.is_available() else 0.0
-
-
-def read_manifest(out: Path) -> dict[str, Any]:
-    """Return OUT/manifest.json; raises ConfigError when it is missing or its checksum is wrong."""
-    content = read_checked(out / MANIFEST)
-    if content is None:
-        raise ConfigError(
-            f"'{out / MANIFEST}' is missing or damaged; the same `zero123s batch` command writes it again from the "
-            f"{RECORD} of every item."
-        )
-    return content

@@ -5,9 +5,9 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from zero123s.runtime.files import replacing, write_text
 
 PROGRESS = "progress.jsonl"
 RUN = "run"
-SECONDS_BETWEEN_LINES = 0.25
 PICTURES = ("texture", "texture_normal", "normal_map")
 ZIPPED = {"obj": ("mtl", *PICTURES), "gltf": ("bin", *PICTURES)}
 """Files that mean nothing without those that they name: all are in one .zip."""
@@ -51,6 +50,7 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
         task: "config", "words" and "profile", as for `plan_run`.
     """
     from zero123s.api import run_plan
+    from zero123s.callbacks.watch import throttled
     from zero123s.evaluate.evaluation import chosen_lpips, evaluate_target
     from zero123s.run.console import set_up_logging
     from zero123s.run.plan import plan_run
@@ -58,13 +58,13 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     set_up_logging(verbose=False)
     run_dir = folder / RUN
     _, plan = plan_run(task["config"], task["words"], task["profile"])
-    tell = _Teller(folder / PROGRESS)
-    result = run_plan(plan, run_dir, None, tell)
+    tell = partial(_append, folder / PROGRESS)
+    result = run_plan(plan, run_dir, None, throttled(tell))
     downloads = {kind: path for kind, path in result.files.items() if kind not in UNREPORTED and path.is_file()}
     for kind in ZIPPED.keys() & downloads.keys():
         downloads[kind] = _zipped(folder, kind, result.files)
     if result.mesh is not None:
-        tell.stage("report")
+        tell({"stage": "report"})
         evaluate_target(run_dir, lpips=chosen_lpips(None, None))
         downloads["report"] = run_dir / "report.html"
     inside = {kind: path.resolve().relative_to(folder.resolve()).as_posix() for kind, path in downloads.items()}
@@ -83,7 +83,7 @@ def draw_picture(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     from zero123s.preprocess.text_to_image import draw
     from zero123s.run.plan import plan_run
 
-    _Teller(folder / PROGRESS).stage("draw")
+    _append(folder / PROGRESS, {"stage": "draw"})
     _, plan = plan_run(task["config"], task["words"], "none")
     settings: Any = plan.experiment.data
     drawn = draw(task["prompt"], settings.text_to_image, task["seed"], "cuda" if torch.cuda.is_available() else "cpu")
@@ -92,30 +92,9 @@ def draw_picture(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     return {"downloads": {"drawn": "drawn.png", "candidates": "candidates.png"}}
 
 
-class _Teller:
-    """Appends lines of progress to a file, a few a second."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._last = 0.0
-        self._stage = ""
-
-    def __call__(self, p: Any) -> None:
-        quiet = time.monotonic() - self._last < SECONDS_BETWEEN_LINES
-        if quiet and p.stage == self._stage and p.step < p.max_steps:
-            return
-        left = None if p.seconds_left is None else round(p.seconds_left, 1)
-        losses = {name: float(f"{value:.6g}") for name, value in p.losses.items()}
-        self._write({"stage": p.stage, "step": p.step, "max_steps": p.max_steps, "left": left, "losses": losses})
-
-    def stage(self, name: str) -> None:
-        """Tell that something other than the run itself begins."""
-        self._write({"stage": name})
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._last, self._stage = time.monotonic(), line["stage"]
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _zipped(folder: Path, kind: str, files: dict[str, Path]) -> Path:

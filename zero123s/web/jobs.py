@@ -18,6 +18,7 @@ from typing import Any
 
 from zero123s.errors import ConfigError, OutputError, UserError
 from zero123s.runtime.files import explain_os_error, write_text
+from zero123s.runtime.job_runner import JobRunner, WorkerDiedError
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +78,12 @@ class JobQueue:
         self.max_waiting = max_waiting
         self.keep_days = keep_days
         self._jobs: dict[str, Job] = {}
-        self._waiting: list[Job] = []
         self._processes: dict[str, subprocess.Popen] = {}
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._closing = False
         self._read_earlier()
         self._delete_old()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(at_once)]
-        for thread in self._threads:
-            thread.start()
+        self._runner = JobRunner(lambda: self._run, at_once, self._lost)
 
     def folder(self, job: Job) -> Path:
         """Return a job's folder."""
@@ -116,33 +114,32 @@ class JobQueue:
         Raises:
             BusyError: too many wait already.
         """
-        if self._n_waiting() >= self.max_waiting:
+        if len(self._waiting()) >= self.max_waiting:
             raise BusyError(f"{self.max_waiting} jobs are waiting already; try again later.")
         self._delete_old()
         job = Job(secrets.token_hex(8), kind, title, dict(task), created=time.time())
         self.folder(job).mkdir(parents=True)
         if fill is not None:
             job.task |= fill(self.folder(job))
-        with self._changed:
+        with self._lock:
             self._write(job)
             self._jobs[job.id] = job
-            self._waiting.append(job)
-            self._changed.notify()
+        self._runner.submit(job)
         return job
 
     def position(self, job: Job) -> int:
         """Return how many jobs are started before this one; 0 = it is next, or no longer waits."""
-        with self._changed:
-            return self._waiting.index(job) if job in self._waiting else 0
+        waiting = self._waiting()
+        return waiting.index(job) if job in waiting else 0
+
+    def _waiting(self) -> list[Job]:
+        with self._lock:
+            return [job for job in self._jobs.values() if job.state == "waiting"]
 
     def cancel(self, job: Job) -> None:
         """Stop a job: it writes a checkpoint and ends, or is killed with all its processes if it takes long."""
-        with self._changed:
+        with self._lock:
             if job.state in ENDED:
-                return
-            if job in self._waiting:
-                self._waiting.remove(job)
-                self._end(job, "cancelled")
                 return
             self._end(job, "cancelled")  # written at once: a server that dies now must not say it failed
             process = self._processes.get(job.id)
@@ -152,63 +149,53 @@ class JobQueue:
 
     def close(self) -> None:
         """Kill everything that runs and let nothing new begin."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
-            processes = list(self._processes.values())
-        for process in processes:
-            _kill(process)
-        for thread in self._threads:
-            thread.join(10)
+        self._runner.close(lambda: [_kill(process) for process in list(self._processes.values())])
 
-    # ------------------------------------------------------------ threads
+    # ------------------------------------------------------------ in the runner's threads
 
-    def _n_waiting(self) -> int:
-        with self._changed:
-            return len(self._waiting)
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if self._closing:
-                    return
-                job = self._waiting.pop(0)
-                job.state, job.started = "running", time.time()
-                self._write(job)
-                try:
-                    process = self._start(job)
-                except OSError as error:
-                    self._end(job, "failed", f"The job's process cannot be started: {explain_os_error(error)}.")
-                    continue
-                self._processes[job.id] = process
-            process.wait()
-            _kill(process)  # whatever it has started and left behind
-            with self._changed:
-                del self._processes[job.id]
+    def _run(self, job: Job, attempt: int) -> None:
+        with self._lock:
+            if job.state in ENDED or self._closing:
+                return
+            job.state, job.started = "running", time.time()
+            self._write(job)
+            process = self._processes[job.id] = self._start(job)
+        process.wait()
+        _kill(process)  # whatever it has started and left behind
+        with self._lock:
+            del self._processes[job.id]
+            if job.state != "cancelled":
                 self._end(job, *self._outcome(job, process.returncode))
+
+    def _lost(self, job: Job, attempt: int, error: WorkerDiedError) -> None:
+        with self._lock:
+            self._end(job, "failed", str(error))
 
     def _start(self, job: Job) -> subprocess.Popen:
         # The process ends itself, with all that it started, when the other end of its stdin is gone: so it cannot
         # outlive this server, however that dies.
-        with open(self.folder(job) / LOG, "ab") as log:
-            return subprocess.Popen(
-                self.command(self.folder(job)),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        try:
+            with open(self.folder(job) / LOG, "ab") as log:
+                return subprocess.Popen(
+                    self.command(self.folder(job)),
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            reason = explain_os_error(error)
+            raise WorkerDiedError(f"The job's process cannot be started: {reason}.") from error
 
     def _outcome(self, job: Job, returncode: int) -> tuple[str, str]:
-        if job.state == "cancelled":
-            return "cancelled", ""
         told = read_json(self.folder(job) / OUTCOME)
         if told.get("state") in ENDED:
             return str(told["state"]), str(told.get("error", ""))
         if self._closing:
-            return "failed", "The server was shut down."
-        return "failed", f"The job's process ended without a result (exit code {returncode}); its log says more."
+            raise WorkerDiedError("The server was shut down.")
+        raise WorkerDiedError(f"The job's process ended without a result (exit code {returncode}); its log says more.")
 
     def _end(self, job: Job, state: str, error: str = "") -> None:
         job.state, job.error, job.ended = state, error, time.time()
@@ -236,7 +223,7 @@ class JobQueue:
         if not self.keep_days:
             return
         before = time.time() - self.keep_days * SECONDS_OF_A_DAY
-        with self._changed:
+        with self._lock:
             old = [job for job in self._jobs.values() if job.state in ENDED and job.ended < before]
             for job in old:
                 del self._jobs[job.id]

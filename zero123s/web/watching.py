@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from zero123s.api import preview_views
 from zero123s.images.svg_plot import curve
@@ -96,17 +97,10 @@ def history_table(jobs: list[Job]) -> str:
     """Return a table of jobs as HTML; their titles come from visitors and are escaped."""
     rows = "".join(
         f"<tr><td>{escape(j.title)}</td><td>{j.state}</td><td>{escape(str(j.task.get('quality', '')))}</td>"
-        f"<td>{clock(j.ended - j.started) if j.started and j.ended else ''}</td></tr>"
+        f"<td>{tqdm.format_interval(j.ended - j.started) if j.started and j.ended else ''}</td></tr>"
         for j in jobs
     )
     return f"<table><tr><th>picture</th><th>state</th><th>quality</th><th>time</th></tr>{rows}</table>" if rows else ""
-
-
-def clock(seconds: float) -> str:
-    """Return "1:05", or "2:00:05" from an hour on."""
-    minutes, rest = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _sentence(queue: JobQueue, job: Job, view: JobView) -> str:
@@ -119,13 +113,13 @@ def _sentence(queue: JobQueue, job: Job, view: JobView) -> str:
         words = f"{STAGES.get(view.stage, view.stage).capitalize()}"
         if view.stage != "train":
             return f"{words}."
-        left = "" if view.seconds_left is None else f", {clock(view.seconds_left)} left, then the export"
+        left = "" if view.seconds_left is None else f", {tqdm.format_interval(view.seconds_left)} left, then the export"
         return f"{words}: step {view.step} of {view.max_steps}{left}."
     if job.state == "failed":
         return job.error or "Failed."
     at = f" at step {view.step}" if view.step and job.state == "cancelled" else ""
     scores = ", ".join(f"{name} {value:.2f}" for name, value in view.metrics.items())
-    return f"{job.state.capitalize()}{at} after {clock(job.ended - (job.started or job.ended))}." + (
+    return f"{job.state.capitalize()}{at} after {tqdm.format_interval(job.ended - (job.started or job.ended))}." + (
         f" Input view: {scores}." if scores else ""
     )
 
