@@ -34,7 +34,7 @@ class ViewsConfig:
     elevation: float = option(0.0, low=-90.0, high=90.0)
     """Elevation of the picture's camera in degrees."""
     azimuths: str = "0:360:45"
-    """Azimuths of the new views in degrees from the picture: `a,b,c` or `start:stop:step`, stop excluded."""
+    """Azimuths of the new views in degrees from the picture: "a,b,c" or "start:stop:step", stop excluded."""
     elevations: str | None = None
     """Elevations of the new views, in the same forms; None = the picture's own."""
     scale: float = option(3.0, low=0.0)
