@@ -82,11 +82,11 @@ def test_rays_of_no_pinhole_are_refused():
     rays = generate_rays(orbit_cameras(0.0, 0.0, height=4, width=4))
     bent = rays.rays_d.clone()
     bent[0, 1, 1] = -bent[0, 1, 1]
-    with pytest.raises(ConfigError, match="whole pinhole pictures"):
+    with pytest.raises(ConfigError, match="whole pinhole images"):
         pinhole(type(rays)(rays.rays_o, bent, rays.light_positions))
     moved = rays.rays_o.clone()
     moved[0, 2, 2] += 0.1
-    with pytest.raises(ConfigError, match="whole pinhole pictures"):
+    with pytest.raises(ConfigError, match="whole pinhole images"):
         pinhole(type(rays)(moved, rays.rays_d, rays.light_positions))
     with pytest.raises(ConfigError, match="2x2 or more"):
         pinhole(generate_rays(orbit_cameras(0.0, 0.0, height=1, width=4)))

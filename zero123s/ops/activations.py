@@ -27,7 +27,23 @@ class _TruncExp(torch.autograd.Function):
 
 
 def trunc_exp(x: Tensor) -> Tensor:
-    """Return exp(x) with the gradient of exp(min(x, 15)); differentiable twice."""
+    """Return exp(x) with the gradient of exp(min(x, 15)), which keeps one large input from ruining a step (Instant-
+    NGP).
+
+    Args:
+        x: any shape; pre-activations.
+
+    Returns:
+        exp(x), of the shape of `x`; differentiable twice.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.activations import trunc_exp
+        >>> x = torch.tensor([0.0, 20.0], requires_grad=True)
+        >>> trunc_exp(x).sum().backward()
+        >>> x.grad.log().tolist()
+        [0.0, 15.0]
+    """
     return _TruncExp.apply(x)  # type: ignore[return-value]
 
 
@@ -45,7 +61,26 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def get_activation(name: str | None) -> Activation:
-    """Return the activation called `name` (case-insensitive; None means "none"); raises ConfigError."""
+    """Return the activation of a name, as used in configuration files.
+
+    Args:
+        name: a key of `ACTIVATIONS` in upper or lower case; None means "none".
+
+    Returns:
+        A function that is applied element by element.
+
+    Raises:
+        ConfigError: there is no activation of this name.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.activations import get_activation
+        >>> get_activation("ReLU")(torch.tensor([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
+        >>> get_activation("relo")
+        Traceback (most recent call last):
+        zero123s.errors.ConfigError: Unknown activation 'relo'. Did you mean 'relu'? Known: none, relu, softplus, ...
+    """
     key = "none" if name is None else name.lower()
     if key not in ACTIVATIONS:
         raise ConfigError(

@@ -38,7 +38,7 @@ _logged: set[tuple[str, str, str]] = set()
 
 @functools.cache
 def _numba_works() -> bool:
-    """Tell whether numba can be imported; warn once where it cannot, because plain torch is many times slower."""
+    """Return whether numba can be imported; warn once where it cannot, because plain torch is many times slower."""
     try:
         import numba  # noqa: F401
     except Exception as error:  # a numba that does not fit the NumPy or LLVM here fails in many ways
@@ -48,13 +48,13 @@ def _numba_works() -> bool:
 
 
 def _interpreting() -> bool:
-    """Tell whether Triton kernels run in its interpreter, on CPU tensors and for tests."""
+    """Return whether Triton kernels run in its interpreter, on CPU tensors and for tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @functools.cache
 def _triton_works() -> bool:
-    """Tell whether Triton can compile for the GPU; warn once where it cannot, because plain torch is much slower."""
+    """Return whether Triton can compile for the GPU; warn once where it cannot, because plain torch is much slower."""
     try:
         if torch.version.cuda is None and torch.version.hip is None:
             raise RuntimeError("this torch is built for CPUs")
@@ -96,7 +96,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _is_usable(backend: str, device: torch.device, named: bool) -> bool:
-    """Tell whether a backend that this project brings can run on `device` in this environment."""
+    """Return whether a backend of this project runs on `device` in this environment."""
     if backend == "numba":
         return device.type == "cpu" and _numba_works()
     if backend == "triton":
@@ -114,12 +114,30 @@ def _check_vendor(op: str, package: str, device: torch.device) -> None:
 
 
 def resolve(op: str, backend: str, device: torch.device | str) -> str:
-    """Return the backend that runs `op` on `device`, and log each choice once.
+    """Return the backend that runs an operation on a device, and log each choice once.
 
-    "auto" is numba on the CPU and Triton on CUDA where they work, plain torch otherwise; a vendor's library only on CUDA
-    for an operation that has no Triton kernels.
+    "auto" is numba on the CPU and Triton on CUDA where they work, plain torch otherwise; a vendor's library only on
+    CUDA for an operation that has no Triton kernels.
 
-    Raises ConfigError for an unknown backend, MissingDependencyError for a named one that cannot run here.
+    Args:
+        op: name of the operation, a key of `IMPLEMENTED`.
+        backend: one of `BACKENDS`; "cuda" means the vendor's library of the operation.
+        device: where the operation's tensors are.
+
+    Returns:
+        One of `IMPLEMENTED[op]`.
+
+    Raises:
+        ConfigError: there is no backend of this name.
+        MissingDependencyError: a named backend cannot run on this device, or its package is missing.
+
+    Example:
+        >>> from zero123s.ops.backends import resolve
+        >>> resolve("compositing", "reference", "cpu")
+        'reference'
+        >>> resolve("compositing", "nerfacc", "cpu")
+        Traceback (most recent call last):
+        zero123s.errors.MissingDependencyError: Backend 'nerfacc' of compositing cannot be used: it needs a CUDA device...
     """
     device = torch.device(device)
     if backend not in BACKENDS:

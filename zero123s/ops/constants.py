@@ -8,7 +8,16 @@ from torch import Tensor
 
 
 def constant(values: Sequence[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Return `values` on the device of `like`, in its type unless `dtype` says otherwise; shared, so never written to."""
+    """Return a small constant tensor, made once per device and shared by all callers.
+
+    Args:
+        values: the numbers.
+        like: a tensor on the wanted device.
+        dtype: of the result; None = that of `like`.
+
+    Returns:
+        A tensor of one axis, which callers must not write to.
+    """
     return _constant(tuple(values), dtype or like.dtype, like.device)
 
 

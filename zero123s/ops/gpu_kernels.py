@@ -13,14 +13,24 @@ from torch import Tensor
 
 
 def interpreted() -> bool:
-    """Tell whether kernels that are imported now run in Triton's interpreter."""
+    """Return whether kernels that are imported now run in Triton's interpreter.
+
+    Returns:
+        True when TRITON_INTERPRET is set.
+    """
     return bool(triton.knobs.runtime.interpret)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Tensor | float, **meta: Any) -> None:
     """Run a Triton kernel on the device of its first tensor.
 
-    Multiplications and additions are not fused, so that cells and samples are those of the plain-torch twin.
+    Multiplications and additions are not fused, so that cells and samples are those of the plain-torch reference.
+
+    Args:
+        kernel: a function under `triton.jit`.
+        grid: number of blocks along up to three axes.
+        args: the kernel's arguments in order, at least one of them a tensor.
+        meta: its compile-time constants by name.
     """
     device = next(a.device for a in args if isinstance(a, Tensor))
     # Triton launches on the current device, whatever the tensors' own.
@@ -29,5 +39,13 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Tensor | float, **meta: An
 
 
 def blocks(n: int, size: int) -> int:
-    """Return how many blocks of `size` cover `n` elements."""
+    """Return how many blocks cover a number of elements.
+
+    Args:
+        n: elements.
+        size: elements per block.
+
+    Returns:
+        n / size, rounded up.
+    """
     return (n + size - 1) // size

@@ -16,10 +16,14 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def launch(kernel, *args) -> None:
-    """Run all parts of a compiled function on tensors (as contiguous arrays), arrays, tuples and numbers.
+    """Run all parts of a compiled numba function, one per torch thread.
 
-    Results are written into the arguments, which therefore must be contiguous already. Parts never write to the same
-    place, so that results do not depend on their number.
+    Results are written into the arguments, which therefore must be contiguous. Parts never write to the same place, so
+    that results do not depend on their number.
+
+    Args:
+        kernel: a compiled function of (part, n_parts, ...) that releases the GIL.
+        args: its other arguments: CPU tensors (handed over as contiguous arrays), arrays, tuples and numbers.
     """
     arrays = [a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in args]
     if not kernel.signatures:

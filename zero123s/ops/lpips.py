@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from zero123s.errors import CheckpointError
 
-# Of pictures in [-1, 1]: the mean and deviation of ImageNet in that range, as the authors rounded them.
+# Of images in [-1, 1]: the mean and deviation of ImageNet in that range, as the authors rounded them.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
@@ -41,7 +41,7 @@ class Backbone:
 
     stages: tuple[Stage, ...]
     min_size: int
-    """Pixels per side of the smallest picture that leaves anything to compare after the last stage."""
+    """Pixels per side of the smallest image that leaves anything to compare after the last stage."""
 
 
 BACKBONES = {
@@ -69,7 +69,14 @@ BACKBONES = {
 
 
 def backbone_shapes(net: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a backbone's convolutions under torchvision's names."""
+    """Return the shapes of a backbone's convolutions.
+
+    Args:
+        net: "alex" or "vgg".
+
+    Returns:
+        Shapes by torchvision's names.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for conv in (conv for stage in BACKBONES[net].stages for conv in stage.convs):
         shapes[f"features.{conv.index}.weight"] = (conv.out_channels, conv.in_channels, conv.kernel, conv.kernel)
@@ -78,7 +85,19 @@ def backbone_shapes(net: str) -> dict[str, tuple[int, ...]]:
 
 
 def linear_shapes(net: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights of every channel under the lpips package's names."""
+    """Return the shapes of the channel weights.
+
+    Args:
+        net: "alex" or "vgg".
+
+    Returns:
+        Shapes by the lpips package's names.
+
+    Example:
+        >>> from zero123s.ops.lpips import linear_shapes
+        >>> linear_shapes("alex")["lin0.model.1.weight"]
+        (1, 64, 1, 1)
+    """
     stages = BACKBONES[net].stages
     return {f"lin{i}.model.1.weight": (1, s.convs[-1].out_channels, 1, 1) for i, s in enumerate(stages)}
 
@@ -99,12 +118,35 @@ def _checked(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]
 
 
 def checked_backbone(weights: Mapping[str, Tensor], net: str) -> dict[str, Tensor]:
-    """Return a backbone's convolutions; raises CheckpointError, a fragment of a sentence: missing, wrong shape, NaN."""
+    """Return a backbone's convolutions as float32.
+
+    Args:
+        weights: tensors by torchvision's names; others are ignored.
+        net: "alex" or "vgg".
+
+    Returns:
+        The named weights.
+
+    Raises:
+        CheckpointError: the end of a sentence about a file: a tensor is missing, of another shape, or not finite.
+    """
     return _checked(weights, backbone_shapes(net))
 
 
 def checked_linear(weights: Mapping[str, Tensor], net: str) -> dict[str, Tensor]:
-    """Return the channels' weights, none below 0; raises CheckpointError, a fragment of a sentence."""
+    """Return the channel weights as float32.
+
+    Args:
+        weights: tensors by the lpips package's names; others are ignored.
+        net: "alex" or "vgg".
+
+    Returns:
+        The named weights, none below 0.
+
+    Raises:
+        CheckpointError: the end of a sentence about a file: a tensor is missing, of another shape, not finite, or
+            negative.
+    """
     found = _checked(weights, linear_shapes(net))
     for name, tensor in found.items():
         if (tensor < 0).any():  # a distance could become negative
@@ -117,20 +159,31 @@ def _unit(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of pictures: 0 = the same; it depends on their size.
+    """Perceptual distance of two images: 0 = equal; it depends on their size.
 
     Both pass through a classifier's convolutions; features of unit length over the channels are subtracted, squared,
-    weighted by channel, averaged over the picture and summed over five depths.
+    weighted by channel, averaged over the image and summed over five depths.
+
+    Args:
+        backbone: convolutions under torchvision's names (`features.0.weight`), others are ignored.
+        linear: weights of the channels under the lpips package's names (`lin0.model.1.weight`).
+        net: "alex" or "vgg".
+
+    Raises:
+        CheckpointError: weights that are missing, of another shape, or not finite.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.lpips import Lpips, backbone_shapes, linear_shapes
+        >>> fill = lambda shapes: {name: torch.full(shape, 0.01) for name, shape in shapes.items()}
+        >>> lpips = Lpips(fill(backbone_shapes("alex")), fill(linear_shapes("alex")))
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> lpips.key, lpips(image, image).tolist()
+        ('lpips', [0.0, 0.0])
     """
 
     def __init__(self, backbone: Mapping[str, Tensor], linear: Mapping[str, Tensor], net: str = "alex") -> None:
-        """Take the weights over.
-
-        Args:
-            backbone: convolutions under torchvision's names (`features.0.weight`), others are ignored.
-            linear: weights of the channels under the lpips package's names (`lin0.model.1.weight`).
-            net: "alex" or "vgg".
-        """
+        """Copy the weights; see the class."""
         super().__init__()
         self.net = net
         for name, tensor in (checked_backbone(backbone, net) | checked_linear(linear, net)).items():
@@ -157,11 +210,19 @@ class Lpips(nn.Module):
 
     @torch.no_grad()
     def forward(self, a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B"]:
-        """Return the distances of pictures in [0, 1], at least `BACKBONES[net].min_size` pixels wide and high."""
+        """Return the perceptual distance of image pairs.
+
+        Args:
+            a: B 3 H W, in [0, 1], at least `BACKBONES[net].min_size` pixels wide and high.
+            b: B 3 H W, as `a`.
+
+        Returns:
+            B, distances >= 0; without gradients.
+        """
         backbone = BACKBONES[self.net]
-        assert min(a.shape[-2:]) >= backbone.min_size, f"pictures of {tuple(a.shape[-2:])} pixels"
+        assert min(a.shape[-2:]) >= backbone.min_size, f"images of {tuple(a.shape[-2:])} pixels"
         shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
-        x, y = ((2 * picture.to(shift) - 1 - shift) / scale for picture in (a, b))
+        x, y = ((2 * image.to(shift) - 1 - shift) / scale for image in (a, b))
         distance = x.new_zeros(len(x))
         # Stage by stage, so that only one stage's features are in memory.
         for i, stage in enumerate(backbone.stages):

@@ -59,7 +59,22 @@ def _triangles() -> np.ndarray:
 
 
 def cell_tetrahedra(cells: Int[Tensor, "C 3"], resolution: int) -> Int[Tensor, "T 4"]:
-    """Return the node numbers of the six tetrahedra of each cell; a cell is named by its lowest node (i, j, k)."""
+    """Return the six tetrahedra of each cell of a grid.
+
+    Args:
+        cells: C 3, each cell's lowest node (i, j, k).
+        resolution: cells per axis of the grid.
+
+    Returns:
+        6C 4, node numbers (i (R+1) + j) (R+1) + k; every tetrahedron has positive volume.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.marching_tetrahedra import cell_tetrahedra
+        >>> tetrahedra = cell_tetrahedra(torch.tensor([[0, 0, 0]]), resolution=1)
+        >>> tetrahedra.shape, (tetrahedra == 0).any(1).all().item(), (tetrahedra == 7).any(1).all().item()
+        (torch.Size([6, 4]), True, True)
+    """
     corners = torch.from_numpy(_kuhn_corners()).to(cells.device)
     nodes = cells[:, None, None] + corners
     n = resolution + 1
@@ -69,15 +84,29 @@ def cell_tetrahedra(cells: Int[Tensor, "C 3"], resolution: int) -> Int[Tensor, "
 def marching_tetrahedra(
     positions: Float[Tensor, "N 3"], sdf: Float[Tensor, "N"], tetrahedra: Int[Tensor, "T 4"]
 ) -> tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"]]:
-    """Return vertices and faces of the surface where a distance, linear on each tetrahedron, is zero.
+    """Return the surface on which a signed distance, linear on each tetrahedron, is zero.
 
-    Differentiable in `positions` and `sdf`. Faces turn counter-clockwise seen from outside, where `sdf` >= 0. The mesh
-    is closed wherever the tetrahedra around the surface are all given.
+    Faces turn counter-clockwise seen from outside, where `sdf` >= 0. The mesh is closed wherever the tetrahedra around
+    the surface are all given. Differentiable in `positions` and `sdf`.
 
     Args:
-        positions: of the nodes.
-        sdf: at the nodes, negative inside.
-        tetrahedra: node numbers, of positive volume; see `cell_tetrahedra`.
+        positions: N 3, world positions of the nodes.
+        sdf: N, signed distance at the nodes, negative inside.
+        tetrahedra: T 4, node numbers, of positive volume; see `cell_tetrahedra`.
+
+    Returns:
+        V 3 vertices and F 3 faces.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.marching_tetrahedra import cell_tetrahedra, marching_tetrahedra
+        >>> nodes = torch.cartesian_prod(*[torch.linspace(-1, 1, 9)] * 3)
+        >>> cells = torch.cartesian_prod(*[torch.arange(8)] * 3)
+        >>> sdf = nodes.norm(dim=-1) - 0.7
+        >>> vertices, faces = marching_tetrahedra(nodes, sdf, cell_tetrahedra(cells, 8))
+        >>> edges = 3 * len(faces) // 2
+        >>> len(vertices) - edges + len(faces)  # Euler characteristic of a closed sphere
+        2
     """
     inside = sdf.detach() < 0
     case = (inside[tetrahedra] * torch.tensor([1, 2, 4, 8], device=sdf.device)).sum(-1)

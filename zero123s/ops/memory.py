@@ -19,14 +19,26 @@ _WORDS = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that memory ran out: Python's, NumPy's, CUDA's, or torch's allocator on the CPU."""
+    """Return whether an error means that memory ran out.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        True for those of Python, NumPy, CUDA, and torch's allocator on the CPU.
+
+    Example:
+        >>> from zero123s.ops.memory import is_out_of_memory
+        >>> is_out_of_memory(RuntimeError("CUDA out of memory.")), is_out_of_memory(RuntimeError("shape mismatch"))
+        (True, False)
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and bool(_WORDS.search(str(error)))
 
 
 def free_cached_memory() -> None:
-    """Give back what torch keeps of a CUDA device for later, and of a backward pass that failed."""
+    """Release what torch caches of a CUDA device's memory, and what a failed backward pass left behind."""
     with torch.enable_grad():
         x = torch.zeros((), requires_grad=True)
         torch.autograd.grad(x + 0, x)  # autograd drops what was left to do on the CPU, and its graph, at the next pass
@@ -35,12 +47,25 @@ def free_cached_memory() -> None:
 
 
 def retry_on_oom(compute: Callable[[], T], use_less: Callable[[], str | None]) -> T:
-    """Return `compute()`; as often as memory runs out, call `use_less` and compute again.
+    """Return the result of a computation; as often as memory runs out, make it need less and compute again.
 
     Args:
         compute: may be called several times; what a failed call has done must not matter to the next one.
         use_less: makes the next call need less memory and returns what changed in a few words; None = nothing can,
             and the error propagates.
+
+    Returns:
+        What the first call that succeeds returns.
+
+    Example:
+        >>> from zero123s.ops.memory import retry_on_oom
+        >>> sizes = [4, 2, 1]
+        >>> def compute():
+        ...     if sizes[0] > 1:
+        ...         raise MemoryError
+        ...     return f"batches of {sizes[0]}"
+        >>> retry_on_oom(compute, use_less=lambda: f"batches of {sizes.pop(0) // 2}")
+        'batches of 1'
     """
     while True:
         try:
@@ -55,11 +80,23 @@ def retry_on_oom(compute: Callable[[], T], use_less: Callable[[], str | None]) -
 
 
 def recomputed(function: Callable[[], tuple[Tensor, ...]], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return `function()` without keeping its graph: the backward pass calls it again.
+    """Return the results of a function without keeping its graph: the backward pass calls it again.
 
     Args:
         function: gives the same tensors whenever it is called; may differentiate inside.
-        parameters: all that its results depend on and that wants gradients.
+        parameters: all tensors that its results depend on and that need gradients.
+
+    Returns:
+        The function's tensors, differentiable once in `parameters`.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.memory import recomputed
+        >>> w = torch.tensor(3.0, requires_grad=True)
+        >>> (y,) = recomputed(lambda: (w**2,), [w])
+        >>> y.backward()
+        >>> y.item(), w.grad.item()
+        (9.0, 6.0)
     """
     if not torch.is_grad_enabled():
         return function()
@@ -69,11 +106,23 @@ def recomputed(function: Callable[[], tuple[Tensor, ...]], parameters: Sequence[
 def mean_over_parts(
     terms: Callable[[slice], dict[str, Tensor]], n: int, n_parts: int, parameters: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    """Return the mean of `terms` over `n` items, computed in `n_parts` parts: the memory of one part, same gradients.
+    """Return the mean of loss terms over items, computed part by part: the memory of one part, the same gradients.
 
     Args:
-        terms: gives the mean of every term over some of the items.
-        parameters: all that the terms depend on and that wants gradients.
+        terms: gives the mean of every term over the items of a slice.
+        n: number of items.
+        n_parts: parts that the items are split into.
+        parameters: all tensors that the terms depend on and that need gradients.
+
+    Returns:
+        The mean of every term by name.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.memory import mean_over_parts
+        >>> w, x = torch.tensor(2.0, requires_grad=True), torch.arange(10.0)
+        >>> mean_over_parts(lambda part: {"loss": (w * x[part]).mean()}, 10, 3, [w])["loss"].item()
+        9.0
     """
     size = -(-n // n_parts)
     if size >= n:

@@ -27,12 +27,30 @@ def mlp_forward(
     chunk: int = CHUNK,
     precision: str = "fp32",
 ) -> Float[Tensor, "N O"]:
-    """Apply linear layers `weights` with `activation` ("relu" or "softplus") between, none after the last.
+    """Apply a multilayer perceptron without biases, in chunks that recompute their hidden layers for the gradients.
 
-    `precision` is "fp32" (the tensors' own type) or "bf16" for the products, always accumulating gradients in the
-    weights' type. First derivatives are chunked and recomputed; a backward pass with `create_graph=True`
-    differentiates plain torch operations instead, so the result is differentiable any number of times in fp32.
-    Raises ConfigError for another activation or precision.
+    First derivatives are chunked; a backward pass with `create_graph=True` differentiates plain torch operations
+    instead, so the result is differentiable any number of times in fp32.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last: H I, H H, ..., O H.
+        activation: "relu" or "softplus", between the layers; none after the last.
+        chunk: rows of `x` computed together.
+        precision: of the products: "fp32" (the tensors' own type) or "bf16"; gradients are summed in the weights' type.
+
+    Returns:
+        N O, of the type of `x`.
+
+    Raises:
+        ConfigError: another activation or precision.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.mlp import mlp_forward
+        >>> x, weights = torch.tensor([[1.0, -2.0]]), [torch.eye(2), torch.ones(1, 2)]
+        >>> mlp_forward(x, weights).tolist()  # relu(1) + relu(-2)
+        [[1.0]]
     """
     if activation not in _GRADIENTS:
         raise ConfigError(f"The chunked MLP has no activation '{activation}'; choose {', '.join(_GRADIENTS)}.")
@@ -42,7 +60,20 @@ def mlp_forward(
 
 
 def plain_mlp(x: Float[Tensor, "N I"], weights: list[Tensor], activation: str) -> Float[Tensor, "N O"]:
-    """Apply the same layers with plain torch operations: the definition, and the twice differentiable path."""
+    """Apply the layers of `mlp_forward` with plain torch operations: its definition, differentiable any number of
+    times.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last.
+        activation: between the layers, as in `activations.get_activation`.
+
+    Returns:
+        N O.
+
+    Raises:
+        ConfigError: an unknown activation.
+    """
     function = get_activation(activation)
     for weight in weights[:-1]:
         x = function(F.linear(x, weight))
@@ -82,7 +113,7 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
 
 
 def _inputs(x: Tensor, layers: list[Tensor], activation: str) -> list[Tensor]:
-    """Return what each layer sees; ReLU overwrites, because a second copy would not stay in the cache."""
+    """Return the input of each layer; ReLU overwrites, because a second copy would not stay in the cache."""
     function = torch.relu_ if activation == "relu" else get_activation(activation)
     inputs = [x]
     for layer in layers[:-1]:
@@ -124,9 +155,25 @@ def _chunked_gradients(
 def mlp_input_gradient(
     x: Float[Tensor, "N I"], weights: list[Tensor], activation: str = "relu", chunk: int | None = None
 ) -> Float[Tensor, "N I"]:
-    """Return the gradient of the network's only output by its input, differentiable in `weights`.
+    """Return the gradient of a one-output network with respect to its input, differentiable in `weights`.
 
-    With "relu" it does not depend on `x` but for jumps; with another activation it is differentiable in `x` as well.
+    With "relu" it depends on `x` only through jumps, and is not differentiated in it; with another activation it is.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last: H I, H H, ..., 1 H.
+        activation: between the layers.
+        chunk: rows of `x` computed together; None = as many as suit the device.
+
+    Returns:
+        N I.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.mlp import mlp_input_gradient
+        >>> x, weights = torch.tensor([[1.0, -2.0]]), [torch.eye(2), torch.tensor([[3.0, 5.0]])]
+        >>> mlp_input_gradient(x, weights).tolist()  # the second unit is off
+        [[3.0, 0.0]]
     """
     if activation == "relu":
         at_once = chunk or (CHUNK if x.device.type == "cpu" else GPU_CHUNK)

@@ -32,7 +32,24 @@ class NetworkConfig:
 
 
 def build_mlp(n_in: int, n_out: int, cfg: NetworkConfig) -> "MLP":
-    """Return the network of a `NetworkConfig`; raises ConfigError for an unknown kind."""
+    """Return the network of a configuration.
+
+    Args:
+        n_in: input width.
+        n_out: output width.
+        cfg: kind, width, depth and activations.
+
+    Returns:
+        A network with random weights.
+
+    Raises:
+        ConfigError: an unknown kind.
+
+    Example:
+        >>> from zero123s.ops.networks import NetworkConfig, build_mlp
+        >>> [tuple(w.shape) for w in build_mlp(32, 4, NetworkConfig(n_neurons=64, n_hidden_layers=1)).weights]
+        [(64, 32), (4, 64)]
+    """
     if cfg.otype not in ("VanillaMLP", "FullyFusedMLP", "CutlassMLP"):
         raise ConfigError(f"mlp_network_config.otype: '{cfg.otype}' is not known; use VanillaMLP.")
     widths = [n_in, *[cfg.n_neurons] * cfg.n_hidden_layers, n_out]
@@ -61,19 +78,33 @@ class MLP(nn.Module):
         return [layer.weight for layer in self.layers]  # type: ignore[misc]
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        """Apply all layers; on a CPU in chunks that stay in the cache and are recomputed for the gradients."""
+        """Apply all layers; on a CPU in chunks that stay in the cache and are recomputed for the gradients.
+
+        Args:
+            x: N C, the input.
+
+        Returns:
+            N K, after the output activation.
+        """
         with section("networks"):
             return self.output_activation(self._raw(x))
 
     def _raw(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        # The chunks know nothing of autocast, and pay only where a cache is small.
+        # The chunks do not support autocast, and pay only where a cache is small.
         chunked = x.device.type == "cpu" and x.dim() == 2 and self.activation in CHUNKED_ACTIVATIONS
         if chunked and not torch.is_autocast_enabled("cpu"):
             return mlp_forward(x, self.weights, self.activation)
         return plain_mlp(x, self.weights, self.activation)
 
     def input_gradient(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        """Return the gradient of the only output by `x`, before the output activation; differentiable in the weights."""
+        """Return the gradient of the only output with respect to the input, before the output activation.
+
+        Args:
+            x: N C, the input.
+
+        Returns:
+            N C, differentiable in the weights.
+        """
         with section("networks, by input"):
             return mlp_input_gradient(x, self.weights, self.activation)
 
@@ -89,18 +120,32 @@ class DirectionEncodingConfig:
 
 
 def small_network() -> NetworkConfig:
-    """Return the network that threestudio puts behind encoded directions."""
+    """Return threestudio's configuration of the network after encoded directions.
+
+    Returns:
+        Two hidden layers of 16 neurons.
+    """
     return NetworkConfig(n_neurons=16, n_hidden_layers=2)
 
 
 class DirectionNetwork(nn.Module):
-    """Maps features and a unit direction to values through encoded directions and a small network.
+    """A network of features and encoded unit directions.
 
     Args:
         n_features: length of the features before the direction; 0 = directions alone.
         n_out: values per point.
-        encoding: how directions are encoded.
-        network: the network behind it.
+        encoding: of the directions.
+        network: the network after the encoding.
+
+    Raises:
+        ConfigError: an unknown encoding or degree, or kind of network.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.networks import DirectionEncodingConfig, DirectionNetwork, small_network
+        >>> network = DirectionNetwork(2, 3, DirectionEncodingConfig(degree=2), small_network())
+        >>> network(torch.rand(5, 2), torch.tensor([0.0, 0, 1]).expand(5, 3)).shape
+        torch.Size([5, 3])
     """
 
     def __init__(self, n_features: int, n_out: int, encoding: DirectionEncodingConfig, network: NetworkConfig) -> None:
@@ -113,5 +158,13 @@ class DirectionNetwork(nn.Module):
         self.network = build_mlp(n_features + n_directions, n_out, network)
 
     def forward(self, features: Float[Tensor, "N F"], dirs: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
-        """Return the network's output."""
+        """Return the network's output.
+
+        Args:
+            features: N F, features of the points.
+            dirs: N 3, unit directions.
+
+        Returns:
+            N O.
+        """
         return self.network(torch.cat([features, spherical_harmonics(dirs, self.degree).to(features)], dim=-1))

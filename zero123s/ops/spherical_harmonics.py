@@ -10,10 +10,26 @@ MAX_DEGREE = 4
 
 
 def spherical_harmonics(dirs: Float[Tensor, "*B 3"], degree: int) -> Float[Tensor, "*B D"]:
-    """Return the `degree`^2 orthonormal harmonics of the bands 0 to `degree` - 1 (1 to 4) at unit directions.
+    """Return the orthonormal real spherical harmonics of the bands 0 to degree - 1, in tiny-cuda-nn's order and signs.
 
-    Every harmonic is written as a homogeneous polynomial, so that the zero vector, which stands for "no particular
-    direction", gives the mean over all directions. Order and signs are tiny-cuda-nn's. Raises ConfigError.
+    Every harmonic is a homogeneous polynomial, so that the zero vector, which stands for "no particular direction",
+    gives the mean over all directions.
+
+    Args:
+        dirs: *B 3, unit directions.
+        degree: number of bands, 1 to 4.
+
+    Returns:
+        *B degree^2.
+
+    Raises:
+        ConfigError: `degree` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.spherical_harmonics import spherical_harmonics
+        >>> spherical_harmonics(torch.tensor([[0.0, 0.0, 1.0]]), degree=2).abs()
+        tensor([[0.2821, 0.0000, 0.4886, 0.0000]])
     """
     if not 1 <= degree <= MAX_DEGREE:
         raise ConfigError(f"dir_encoding_config.degree: must lie in 1..{MAX_DEGREE}, got {degree}.")

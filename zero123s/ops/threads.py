@@ -9,10 +9,16 @@ from zero123s.ops.mlp import mlp_forward
 
 
 def measured_threads(repeats: int = 3) -> int:
-    """Return 1 or torch's default number of threads, whichever runs a small piece of a training step sooner.
+    """Measure whether one thread or torch's default number runs a small piece of a training step sooner.
 
     All cores are not always best: while something else keeps one busy, torch's many short parallel regions wait for
     each other, and a step on two threads can take ten times as long as on one. Takes a fraction of a second.
+
+    Args:
+        repeats: measurements of each, of which the shortest counts.
+
+    Returns:
+        1 or torch's default number of threads.
     """
     default = torch.get_num_threads()
     seconds = {}
@@ -24,10 +30,14 @@ def measured_threads(repeats: int = 3) -> int:
 
 
 def sample_seconds() -> float:
-    """Return the wall time of a small piece of a training step: one network pass over many points, forward and back, and one convolution."""
+    """Measure a network pass over many points, forward and back, and one convolution.
+
+    Returns:
+        Wall time in seconds.
+    """
     x, layers = torch.rand(32768, 32), [torch.rand(n, m, requires_grad=True) for n, m in ((32, 32), (4, 32))]
-    picture, kernel = torch.rand(4, 64, 32, 32), torch.rand(64, 64, 3, 3)
+    image, kernel = torch.rand(4, 64, 32, 32), torch.rand(64, 64, 3, 3)
     started = time.perf_counter()
     mlp_forward(x, layers).sum().backward()
-    F.conv2d(picture, kernel, padding=1)
+    F.conv2d(image, kernel, padding=1)
     return time.perf_counter() - started

@@ -5,5 +5,22 @@ from torch import Tensor
 
 
 def unit(v: Float[Tensor, "*N 3"], eps: float = 1e-12) -> Float[Tensor, "*N 3"]:
-    """Return v / max(|v|, eps): `torch.nn.functional.normalize`, whose norm over three numbers is many times slower."""
+    """Return vectors scaled to unit length, v / max(|v|, eps).
+
+    `torch.nn.functional.normalize` does the same, with a norm that is many times slower over three numbers.
+
+    Args:
+        v: *N 3, vectors.
+        eps: smallest length that is divided by.
+
+    Returns:
+        *N 3; zero vectors stay zero.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.vectors import unit
+        >>> unit(torch.tensor([[3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]))
+        tensor([[0.6000, 0.0000, 0.8000],
+                [0.0000, 0.0000, 0.0000]])
+    """
     return v * v.square().sum(-1, keepdim=True).clamp_min(eps**2).rsqrt()

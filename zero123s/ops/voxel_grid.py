@@ -6,10 +6,24 @@ from torch import Tensor
 
 
 def sample_voxels(grid: Float[Tensor, "C Z Y X"], x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
-    """Return the values of `grid` at positions `x` = (x, y, z) in [0, 1], constant beyond the outermost cell centres.
+    """Interpolate a dense grid trilinearly, constant beyond the outermost cell centres.
 
-    Cell i of an axis with n cells has its centre at (i + 0.5) / n, as `grid_sample(align_corners=False,
-    padding_mode="border")`, which unlike this cannot be differentiated twice in 3D.
+    Cell i of an axis with n cells has its centre at (i + 0.5) / n, as in `grid_sample(align_corners=False,
+    padding_mode="border")`, which unlike this is not differentiable twice in 3D.
+
+    Args:
+        grid: C Z Y X, the values of the cells.
+        x: N 3, positions (x, y, z) in [0, 1].
+
+    Returns:
+        N C, differentiable any number of times in `grid` and `x`.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.voxel_grid import sample_voxels
+        >>> grid = torch.tensor([10.0, 20.0]).view(1, 1, 1, 2)
+        >>> sample_voxels(grid, torch.tensor([[0.25, 0.5, 0.5], [0.5, 0.5, 0.5], [1.0, 0.5, 0.5]])).tolist()
+        [[10.0], [15.0], [20.0]]
     """
     channels, *shape = grid.shape
     size = torch.tensor(shape[::-1], dtype=x.dtype, device=x.device)

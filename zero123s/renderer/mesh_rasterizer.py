@@ -170,7 +170,7 @@ class MeshRasterizer(BaseRenderer):
         needs: frozenset[str] = frozenset(),
         generator: torch.Generator | None = None,
     ) -> RenderOutput:
-        """Render whole pinhole pictures; raises ConfigError for other rays.
+        """Render whole pinhole images; raises ConfigError for other rays.
 
         A sample is a surface point that a pixel's centre sees, in that pixel and in the neighbours that it is blended
         into.

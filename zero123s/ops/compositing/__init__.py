@@ -23,11 +23,37 @@ def composite(
     early_stop_eps: float = 0.0,
     backend: str = "auto",
 ) -> Composited:
-    """Return weights, opacity, depth and accumulated values of rays with densities `sigmas` (Max 1995).
+    """Composite samples along rays from their densities (Max 1995).
 
-    Samples lie ray by ray; `packed_info` holds each ray's first sample and count. Depth is the weighted distance,
-    not divided by opacity. Samples whose transmittance is below `early_stop_eps` weigh nothing. Differentiable in
+    With a_i = 1 - exp(-sigma_i dt_i) and T_i = prod_{j<i} (1 - a_j), a sample's weight is T_i a_i. Differentiable in
     `sigmas` and `values`, through every output.
+
+    Args:
+        sigmas: S, densities >= 0 in 1 / world unit; the samples of one ray are consecutive.
+        t_starts: S, distance along the ray at which each sample's interval starts, in world units.
+        t_ends: S, where it ends.
+        packed_info: R 2, first sample and number of samples of every ray; see `ray_marching.pack_info`.
+        values: S C, what is accumulated: colours, normals or other features.
+        early_stop_eps: samples with T_i below it have the weight 0.
+        backend: "auto", "reference", "numba" (CPU), "triton" or "nerfacc" (CUDA).
+
+    Returns:
+        Weights S; opacity R in [0, 1]; depth R, the weighted sum of interval midpoints, not divided by opacity; and the
+        weighted sums of `values`, R C.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import math, torch
+        >>> from zero123s.ops.compositing import composite
+        >>> sigmas = torch.tensor([math.log(2.0), math.log(2.0)])  # each interval of length 1 absorbs a half
+        >>> t_starts, t_ends = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])
+        >>> values = torch.tensor([[1.0], [0.0]])
+        >>> weights, opacity, depth, rgb = composite(sigmas, t_starts, t_ends, torch.tensor([[0, 2]]), values)
+        >>> [[round(x, 4) for x in t.flatten().tolist()] for t in (weights, opacity, depth, rgb)]
+        [[0.5, 0.25], [0.75], [0.625], [0.5]]
     """
     chosen = _backend(sigmas, backend)
     if chosen in ("numba", "triton"):
@@ -50,7 +76,34 @@ def composite_alpha(
     early_stop_eps: float = 0.0,
     backend: str = "auto",
 ) -> Composited:
-    """As `composite`, from the opacity in [0, 1] of each sample (NeuS)."""
+    """Composite samples along rays from their opacities, as NeuS derives them from a signed distance.
+
+    As `composite`; differentiable in `alphas` and `values`.
+
+    Args:
+        alphas: S, opacity of each sample in [0, 1]; the samples of one ray are consecutive.
+        t_starts: S, distance along the ray at which each sample's interval starts, in world units.
+        t_ends: S, where it ends.
+        packed_info: R 2, first sample and number of samples of every ray.
+        values: S C, what is accumulated.
+        early_stop_eps: samples with a transmittance below it have the weight 0.
+        backend: "auto", "reference", "numba" (CPU), "triton" or "nerfacc" (CUDA).
+
+    Returns:
+        Weights S, opacity R, depth R and accumulated values R C, as `composite`.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.compositing import composite_alpha
+        >>> alphas, t = torch.tensor([0.5, 1.0, 1.0]), torch.arange(3.0)
+        >>> weights, opacity, *_ = composite_alpha(alphas, t, t + 1, torch.tensor([[0, 3], [3, 0]]), torch.ones(3, 1))
+        >>> weights.tolist(), opacity.tolist()  # the third sample is hidden; the second ray has no samples
+        ([0.5, 0.5, 0.0], [1.0, 0.0])
+    """
     chosen = _backend(alphas, backend)
     if chosen == "triton":
         from zero123s.ops.compositing import triton
@@ -77,10 +130,32 @@ def visible_samples(
     early_stop_eps: float = 1e-4,
     backend: str = "auto",
 ) -> Bool[Tensor, "S"]:
-    """Return which samples are at least `alpha_thre` opaque and reached by `early_stop_eps` of the light.
+    """Return which samples are at least `alpha_thre` opaque and receive at least `early_stop_eps` of the light.
 
-    `alphas_at` gives the opacity of the samples it is asked for: of all at once, or, on the CPU, front to back as
-    long as light passes, which spares most of the evaluations inside and behind an opaque object.
+    Args:
+        alphas_at: returns the opacities K of the samples at the indices K. It is called with all samples at once, or,
+            on the CPU, front to back until no light is left, which saves most evaluations inside and behind an opaque
+            object.
+        ray_indices: S, ray of every sample, ascending.
+        packed_info: R 2, first sample and number of samples of every ray.
+        alpha_thre: smallest opacity of a sample that is kept.
+        early_stop_eps: smallest transmittance before a sample that is kept.
+        backend: "auto", "reference", "numba" (CPU) or "triton" (CUDA).
+
+    Returns:
+        S, True for the samples to keep; without gradients.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.compositing import visible_samples
+        >>> alphas = torch.tensor([0.0, 1.0, 1.0])
+        >>> rays, packed_info = torch.zeros(3, dtype=torch.long), torch.tensor([[0, 3]])
+        >>> visible_samples(lambda i: alphas[i], rays, packed_info, alpha_thre=0.01)
+        tensor([False,  True, False])
     """
     if backends.resolve("compositing", backend, ray_indices.device) == "numba":
         from zero123s.ops.compositing import numba
@@ -105,7 +180,26 @@ def visibility(
     alpha_thre: float = 0.0,
     early_stop_eps: float = 1e-4,
 ) -> Bool[Tensor, "S"]:
-    """Return which samples are at least `alpha_thre` opaque and reached by `early_stop_eps` of the light."""
+    """Return which samples are visible, from their densities: opaque enough, and reached by enough of the light.
+
+    Args:
+        sigmas: S, densities >= 0 in 1 / world unit.
+        t_starts: S, start of each sample's interval in world units.
+        t_ends: S, its end.
+        packed_info: R 2, first sample and number of samples of every ray.
+        alpha_thre: smallest opacity of a visible sample.
+        early_stop_eps: smallest transmittance before a visible sample.
+
+    Returns:
+        S, True for visible samples; without gradients.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.compositing import visibility
+        >>> t = torch.arange(3.0)
+        >>> visibility(torch.tensor([0.0, 50.0, 50.0]), t, t + 1, torch.tensor([[0, 3]]), alpha_thre=0.01)
+        tensor([False,  True, False])
+    """
     transmittance, alphas = reference.from_density(sigmas * (t_ends - t_starts), packed_info)
     return (transmittance >= early_stop_eps) & (alphas >= alpha_thre)
 
@@ -118,7 +212,22 @@ def visibility_alpha(
     early_stop_eps: float = 1e-4,
     backend: str = "auto",
 ) -> Bool[Tensor, "S"]:
-    """As `visibility`, from the opacity of each sample."""
+    """Return which samples are visible, from their opacities; see `visibility`.
+
+    Args:
+        alphas: S, opacity of each sample in [0, 1].
+        packed_info: R 2, first sample and number of samples of every ray.
+        alpha_thre: smallest opacity of a visible sample.
+        early_stop_eps: smallest transmittance before a visible sample.
+        backend: "auto", "reference", "numba" (CPU), "triton" or "nerfacc" (CUDA); only "triton" has kernels of its own.
+
+    Returns:
+        S, True for visible samples; without gradients.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+    """
     if _backend(alphas, backend) == "triton":
         from zero123s.ops.compositing import triton
 

@@ -13,7 +13,7 @@ from zero123s.ops.kernels import launch
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _FIRST_BLOCK = 8
-"""Samples of each ray that are looked at first; every further look is twice as long."""
+"""Samples of each ray in the first block; every further block is twice as long."""
 
 
 @njit(cache=True, nogil=True)
@@ -38,7 +38,7 @@ def _forward(
 def _backward(
     part, n_parts, alphas, t_starts, t_ends, info, values, eps, transmittance, weights, grads, grad_alphas, grad_values
 ):
-    """Walk back along each ray; `behind` is what one unit of light that passes a sample will still earn."""
+    """Walk back along each ray; `behind` is the gradient with respect to the light that passes a sample."""
     grad_weights, grad_opacity, grad_depth, grad_summed = grads
     for r in range(part, info.shape[0], n_parts):
         behind = _ZERO
@@ -115,7 +115,7 @@ def composite_alpha(
 def visible_samples(
     alphas_at: Callable[[Tensor], Tensor], rays: Tensor, packed_info: Tensor, alpha_thre: float, early_stop_eps: float
 ) -> Tensor:
-    """Return which samples are visible, asking for the opacity only of those that light reaches."""
+    """Return which samples are visible, evaluating the opacity only where light arrives."""
     seen, index = torch.zeros(len(rays), dtype=torch.bool), torch.empty(len(rays), dtype=torch.int64)
     transmittance = torch.ones(len(packed_info))
     state = transmittance.numpy(), seen.numpy()

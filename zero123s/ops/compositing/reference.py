@@ -6,13 +6,41 @@ from torch import Tensor
 
 
 def ray_of_sample(packed_info: Int[Tensor, "R 2"], n_samples: int | None = None) -> Int[Tensor, "S"]:
-    """Return the ray index of every sample; with their number given, a GPU need not be asked for it."""
+    """Return the ray index of every sample.
+
+    Args:
+        packed_info: R 2, first sample and number of samples of every ray.
+        n_samples: their total, if known: without it, the host waits for a GPU to count them.
+
+    Returns:
+        S, ascending.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.compositing.reference import ray_of_sample
+        >>> ray_of_sample(torch.tensor([[0, 2], [2, 0], [2, 1]]))
+        tensor([0, 0, 2])
+    """
     rays = torch.arange(packed_info.shape[0], device=packed_info.device)
     return torch.repeat_interleave(rays, packed_info[:, 1], output_size=n_samples)
 
 
 def exclusive_sum(x: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2"]) -> Float[Tensor, "S"]:
-    """Return the sum of the earlier samples of the same ray."""
+    """Return the sum over the earlier samples of the same ray.
+
+    Args:
+        x: S, values of the samples, ray by ray.
+        packed_info: R 2, first sample and number of samples of every ray.
+
+    Returns:
+        S, differentiable.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.compositing.reference import exclusive_sum
+        >>> exclusive_sum(torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([[0, 3], [3, 1]]))
+        tensor([0., 1., 3., 0.])
+    """
     if x.numel() == 0:
         return x
     if x.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
@@ -29,7 +57,7 @@ def exclusive_sum(x: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2"]) -> Flo
 
 
 def _exclusive_sum_unpadded(x: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2"]) -> Float[Tensor, "S"]:
-    """The same without asking a GPU for the longest ray: double precision loses no small ray to the running sum."""
+    """The same without waiting for the longest ray; double precision keeps small addends of the running sum."""
     before = x.double()
     before = before.cumsum(0) - before
     first = packed_info[:, 0].clamp(max=len(x) - 1)  # of a ray without samples: never read
@@ -39,16 +67,32 @@ def _exclusive_sum_unpadded(x: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2
 def from_density(
     optical_depth: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2"]
 ) -> tuple[Float[Tensor, "S"], Float[Tensor, "S"]]:
-    """Return transmittance before, and opacity of, each sample of the given optical depth sigma * dt."""
+    """Return transmittance before, and opacity of, each sample.
+
+    Args:
+        optical_depth: S, sigma * dt of each sample, ray by ray.
+        packed_info: R 2, first sample and number of samples of every ray.
+
+    Returns:
+        Transmittance S and opacity S, in [0, 1].
+    """
     return torch.exp(-exclusive_sum(optical_depth, packed_info)), -torch.expm1(-optical_depth)
 
 
 def from_alpha(alphas: Float[Tensor, "S"], packed_info: Int[Tensor, "R 2"]) -> Float[Tensor, "S"]:
-    """Return the transmittance before each sample of the given opacity."""
+    """Return the transmittance before each sample.
+
+    Args:
+        alphas: S, opacity of each sample in [0, 1], ray by ray.
+        packed_info: R 2, first sample and number of samples of every ray.
+
+    Returns:
+        S, in [0, 1].
+    """
     if alphas.numel() == 0:
         return alphas
     if alphas.device.type == "cuda" and not torch.is_grad_enabled():
-        # As depths, whose sum asks a GPU for nothing; gradients would be cut where a sample is opaque.
+        # As depths, whose sum does not wait for a GPU; gradients would be cut where a sample is opaque.
         depths = -torch.log1p(-alphas.double().clamp(max=1 - 1e-12))
         return torch.exp(-exclusive_sum(depths, packed_info)).to(alphas)
     ray = ray_of_sample(packed_info, len(alphas))
@@ -67,7 +111,20 @@ def accumulate(
     values: Float[Tensor, "S C"],
     early_stop_eps: float,
 ) -> tuple[Float[Tensor, "S"], Float[Tensor, "R"], Float[Tensor, "R"], Float[Tensor, "R C"]]:
-    """Return weights, opacity, depth and accumulated values, which keep the type of the weights."""
+    """Return weights and their sums along each ray; see `zero123s.ops.compositing.composite`.
+
+    Args:
+        transmittance: S, before each sample, in [0, 1].
+        alphas: S, opacity of each sample in [0, 1].
+        t_starts: S, start of each sample's interval in world units.
+        t_ends: S, its end.
+        packed_info: R 2, first sample and number of samples of every ray.
+        values: S C, what is accumulated.
+        early_stop_eps: samples with a transmittance below it have the weight 0; 0 = all count.
+
+    Returns:
+        Weights S, opacity R, depth R and accumulated values R C, all of the type of the weights.
+    """
     weights = transmittance * alphas
     values = values.to(weights)  # under autocast colours are in half precision
     if early_stop_eps > 0.0:

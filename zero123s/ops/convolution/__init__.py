@@ -15,7 +15,22 @@ MIN_PIXELS = 32 * 32
 
 
 def gains_from_winograd(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether the numba kernels can take this convolution and are faster than torch's own."""
+    """Return whether the numba kernels can run this convolution and are faster than torch's own.
+
+    Args:
+        x: B C H W, the input.
+        weight: K C 3 3, the kernels.
+
+    Returns:
+        True for large float32 CPU inputs with H and W multiples of 4.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.convolution import gains_from_winograd
+        >>> weight, sizes = torch.zeros(128, 128, 3, 3), (32, 8)
+        >>> tuple(gains_from_winograd(torch.zeros(1, 128, n, n), weight) for n in sizes)
+        (True, False)
+    """
     height, width = x.shape[-2:]
     return (
         height * width >= MIN_PIXELS
@@ -33,10 +48,30 @@ def conv3x3(
     bias: Float[Tensor, "K"] | None = None,
     backend: str = "auto",
 ) -> Float[Tensor, "B K H W"]:
-    """Convolve with zero padding of one pixel; the `numba` backend is differentiable in `x` only.
+    """Convolve with zero padding of one pixel.
 
-    `auto` takes the numba kernels (float32, H and W multiples of 4, Winograd's F(4 x 4, 3 x 3): some 8e-6 of the largest
-    value off, where torch is 4e-6 off) for frozen weights where they are faster, else torch.
+    `auto` takes the numba kernels (float32, H and W multiples of 4, Winograd's F(4 x 4, 3 x 3): some 8e-6 of the
+    largest value off, where torch is 4e-6 off) for frozen weights where they are faster, else torch. The `numba`
+    backend is differentiable in `x` only.
+
+    Args:
+        x: B C H W, the input.
+        weight: K C 3 3, the kernels.
+        bias: K, added to the output channels.
+        backend: "auto", "reference" or "numba" (CPU).
+
+    Returns:
+        B K H W.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.convolution import conv3x3
+        >>> conv3x3(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 3, 3))[0, 0].tolist()  # counts the pixels around each
+        [[4.0, 6.0, 4.0], [4.0, 6.0, 4.0]]
     """
     if backend == "auto" and (weight.requires_grad or not gains_from_winograd(x, weight)):
         backend = "reference"

@@ -34,16 +34,18 @@ def blend(
     1e-4 of the light is left (Kerbl et al. 2023, eq. 3). Differentiable in means, conics, opacities and values.
 
     Args:
-        gaussians: as `project_gaussians` returns them.
-        opacities: in [0, 1].
-        values: what is blended, per view: colour, depth, normal.
-        height, width: of the images, in pixels.
+        gaussians: N Gaussians in B views, as `project_gaussians` returns them.
+        opacities: N, in [0, 1].
+        values: B N C, what is blended, per view: colour, depth, normal.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
         backend: "auto", "reference", "numba" (CPU) or "gsplat" (CUDA).
 
     Returns:
-        The blended values over black, and the opacity of every pixel.
+        The blended values over black, B H W C, and the opacity of every pixel, B H W 1.
 
     Raises:
+        ConfigError: an unknown backend.
         MissingDependencyError: a named backend cannot run here.
 
     Example:
@@ -54,10 +56,10 @@ def blend(
         >>> centers, matrices = pinhole(generate_rays(orbit_cameras(0.0, 0.0, height=32, width=32)))
         >>> means, scales = torch.zeros(1, 3), torch.full((1, 3), 0.1)
         >>> quaternions, opacities = torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([0.9])
-        >>> seen = project_gaussians(means, scales, quaternions, opacities, centers, matrices, 32, 32)
-        >>> image, opacity = blend(seen, opacities, torch.ones(1, 1, 3), 32, 32, backend="reference")
+        >>> projected = project_gaussians(means, scales, quaternions, opacities, centers, matrices, 32, 32)
+        >>> image, opacity = blend(projected, opacities, torch.ones(1, 1, 3), 32, 32)
         >>> image.shape, round(float(opacity.max()), 2)
-        (torch.Size([1, 32, 32, 3]), 0.89)
+        (torch.Size([1, 32, 32, 3]), 0.86)
     """
     device = opacities.device
     if len(values) == 0:

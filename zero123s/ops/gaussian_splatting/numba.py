@@ -101,7 +101,7 @@ def _forward(part, n_parts, tiles_x, tile_start, tile_ranks, packed, values, sum
 def _backward(
     part, n_parts, tiles_x, tile_start, tile_pairs, tile_ranks, packed, values, images, grads, grad_packed, grad_values
 ):
-    """Walk back along each pixel's list; `behind` is the gradient that light which passes a Gaussian still earns."""
+    """Walk back along each pixel's list; `behind` is the gradient with respect to the light that passes a Gaussian."""
     left, n_read = images
     grad_summed, grad_left = grads
     height, width, n_values = grad_summed.shape

@@ -18,7 +18,7 @@ FRUSTUM = 1.3
 
 @dataclass(frozen=True)
 class ScreenGaussians:
-    """N Gaussians as seen by B cameras."""
+    """N Gaussians projected to the screens of B cameras."""
 
     means: Float[Tensor, "B N 2"]
     """Pixel coordinates (u, v), pixel centres at +0.5, row 0 on top."""
@@ -36,7 +36,21 @@ class ScreenGaussians:
 
 
 def rotation_matrices(quaternions: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """Return rotation matrices of quaternions (w, x, y, z), which need not be of unit length."""
+    """Return the rotation matrices of quaternions.
+
+    Args:
+        quaternions: N 4, (w, x, y, z) of any length above 0.
+
+    Returns:
+        N 3 3.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.gaussian_splatting import rotation_matrices
+        >>> half_turn_about_z = torch.tensor([[0.0, 0.0, 0.0, 2.0]])
+        >>> rotation_matrices(half_turn_about_z)[0].diagonal().tolist()
+        [-1.0, -1.0, 1.0]
+    """
     w, x, y, z = torch.nn.functional.normalize(quaternions, dim=-1).unbind(-1)
     rows = [
         *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
@@ -47,7 +61,22 @@ def rotation_matrices(quaternions: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3
 
 
 def covariance_factors(scales: Float[Tensor, "N 3"], quaternions: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """Return M = R S with covariance M M^T (Kerbl et al. 2023, eq. 6)."""
+    """Return M = R S with covariance M M^T (Kerbl et al. 2023, eq. 6).
+
+    Args:
+        scales: N 3, standard deviations along the Gaussian's own axes, world units.
+        quaternions: N 4, (w, x, y, z) of any length above 0.
+
+    Returns:
+        N 3 3.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.gaussian_splatting import covariance_factors
+        >>> m = covariance_factors(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 0, 0, 0]]))
+        >>> (m @ m.mT)[0].diagonal().tolist()
+        [1.0, 4.0, 9.0]
+    """
     return rotation_matrices(quaternions) * scales[:, None, :]
 
 
@@ -67,12 +96,29 @@ def project_gaussians(
     the covariance on the screen J M M^T J^T + LOW_PASS I (Kerbl et al. 2023, eq. 5).
 
     Args:
-        means: world positions.
-        scales: standard deviations along the Gaussian's own axes, world units, above 0.
-        quaternions: (w, x, y, z), any length above 0.
-        opacities: in [0, 1]; they decide how far a Gaussian reaches.
-        centers, matrices: cameras as `ops.rasterization.pinhole` returns them.
-        height, width: of the images, in pixels.
+        means: N 3, world positions.
+        scales: N 3, standard deviations along the Gaussian's own axes, world units, above 0.
+        quaternions: N 4, (w, x, y, z) of any length above 0.
+        opacities: N, in [0, 1]; they decide how far a Gaussian reaches.
+        centers: B 3, camera positions as `ops.rasterization.pinhole` returns them.
+        matrices: B 3 3, camera matrices as `ops.rasterization.pinhole` returns them.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        The Gaussians on the screen; those behind the camera or off the screen have half extents of 0.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.cameras import generate_rays, orbit_cameras
+        >>> from zero123s.ops.gaussian_splatting import project_gaussians
+        >>> from zero123s.ops.rasterization import pinhole
+        >>> cameras = pinhole(generate_rays(orbit_cameras(0.0, 0.0, distance=3.8, height=32, width=32)))
+        >>> means = torch.tensor([[0.0, 0, 0], [9.0, 0, 0]])  # the second is behind the camera
+        >>> rest = torch.full((2, 3), 0.1), torch.eye(4)[[0, 0]], torch.full((2,), 0.9)
+        >>> screen = project_gaussians(means, *rest, *cameras, 32, 32)
+        >>> screen.means[0, 0].round().tolist(), round(screen.depths[0, 0].item(), 2), screen.visible.tolist()
+        ([16.0, 16.0], 3.8, [[True, False]])
     """
     # No matrix product over positions: mixed precision would round it to parts of pixels.
     local = ((means[None] - centers[:, None])[..., None, :] * matrices[:, None]).sum(-1)

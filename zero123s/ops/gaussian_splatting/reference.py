@@ -17,7 +17,18 @@ PAIRS_AT_ONCE = 1 << 24
 def blend(
     gaussians: ScreenGaussians, opacities: Tensor, values: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """Blend every view front to back; see `ops.gaussian_splatting.blend`."""
+    """Blend every view front to back; see `zero123s.ops.gaussian_splatting.blend`.
+
+    Args:
+        gaussians: N Gaussians in B views.
+        opacities: N, in [0, 1].
+        values: B N C, what is blended.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        The blended values over black, B H W C, and the opacity of every pixel, B H W 1.
+    """
     views = [
         _blend_view(*view, opacities, height, width)
         for view in zip(gaussians.means, gaussians.conics, gaussians.depths, gaussians.visible, values, strict=True)

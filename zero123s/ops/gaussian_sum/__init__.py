@@ -19,16 +19,21 @@ def gaussian_sum(
 ) -> tuple[Float[Tensor, "P C"], Float[Tensor, "P 3"]]:
     """Return sum_i v_i exp(-q_i / 2) and the gradient of its first column, q_i the squared Mahalanobis distance.
 
-    Gaussians count as zero where q_i > 16. Differentiable by the reference alone, which "auto" takes where a gradient is
-    wanted: the export of a trained field needs speed, and its training goes through `gaussian_splatting`.
+    Gaussians count as zero where q_i > 16. Differentiable by the reference alone, which "auto" takes where a gradient
+    is wanted: the export of a trained field needs speed, and its training goes through `gaussian_splatting`.
 
     Args:
-        x: points in the world.
-        means, factors: centres, and M with covariance M M^T as `covariance_factors` returns it; invertible.
-        values: what is summed.
+        x: P 3, points in the world.
+        means: N 3, centres.
+        factors: N 3 3, invertible M with covariance M M^T, as `covariance_factors` returns it.
+        values: N C, what is summed.
         backend: "auto", "reference" or "numba" (CPU).
 
+    Returns:
+        The sums, P C, and the gradient of the first column with respect to `x`, P 3.
+
     Raises:
+        ConfigError: an unknown backend.
         MissingDependencyError: a named backend cannot run here.
 
     Example:
@@ -36,13 +41,13 @@ def gaussian_sum(
         >>> from zero123s.ops.gaussian_sum import gaussian_sum
         >>> at = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0]])
         >>> sums, gradients = gaussian_sum(at, torch.zeros(1, 3), 0.1 * torch.eye(3)[None], torch.tensor([[2.0]]))
-        >>> [round(v, 3) for v in sums[:, 0].tolist()], [round(v, 2) for v in gradients[1].tolist()]
+        >>> [round(v, 3) for v in sums[:, 0].tolist()], [round(v, 2) + 0.0 for v in gradients[1].tolist()]
         ([2.0, 1.213], [-12.13, 0.0, 0.0])
     """
     inverse = torch.linalg.inv(factors)
     precisions = inverse.mT @ inverse
-    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, means, factors, values))
-    if backend == "auto" and (learns or x.dtype != torch.float32):
+    needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, means, factors, values))
+    if backend == "auto" and (needs_gradient or x.dtype != torch.float32):
         backend = "reference"  # the kernels are written for float32, forward only
     if backends.resolve("gaussian_sum", backend, x.device) == "numba":
         from zero123s.ops.gaussian_sum import numba

@@ -9,7 +9,17 @@ PAIRS_AT_ONCE = 1 << 22
 
 
 def gaussian_sum(x: Tensor, means: Tensor, precisions: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """See `ops.gaussian_sum.gaussian_sum`."""
+    """Sum every Gaussian at every point; see `zero123s.ops.gaussian_sum.gaussian_sum`.
+
+    Args:
+        x: P 3, points in the world.
+        means: N 3, centres.
+        precisions: N 3 3, inverse covariances.
+        values: N C, what is summed.
+
+    Returns:
+        The sums, P C, and the gradient of the first column with respect to `x`, P 3.
+    """
     step = max(1, PAIRS_AT_ONCE // max(1, len(means)))
     parts = [_sum_part(part, means, precisions, values) for part in x.split(step)]
     if not parts:

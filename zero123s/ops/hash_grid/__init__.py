@@ -18,7 +18,16 @@ __all__ = ["GradBuffer", "HashGrid", "Level", "encode", "position_gradient"]
 
 @dataclass(frozen=True)
 class HashGrid:
-    """Sizes of a multiresolution hash grid; level l has scale `base_resolution * per_level_scale**l - 1`."""
+    """Sizes of a multiresolution hash grid; level l has scale `base_resolution * per_level_scale**l - 1`.
+
+    The layout is tiny-cuda-nn's: level sizes, offsets, hashing and parameter order.
+
+    Example:
+        >>> from zero123s.ops.hash_grid import HashGrid
+        >>> grid = HashGrid(n_levels=2, log2_hashmap_size=8, base_resolution=4, per_level_scale=2.0)
+        >>> grid.resolutions, grid.offsets, grid.n_params  # the second level has 8^3 > 2^8 points: it is hashed
+        ((4, 8), (0, 64, 320), 640)
+    """
 
     n_levels: int = 16
     n_features_per_level: int = 2
@@ -80,11 +89,32 @@ def encode(
     backend: str = "auto",
     grad_buffer: GradBuffer | None = None,
 ) -> Float[Tensor, "N LF"]:
-    """Interpolate the features of every level at `x` in [0, 1]; twice differentiable in `x`, once in `table`.
+    """Interpolate the features of every level at points; twice differentiable in `x`, once in `table`.
 
     Points outside the box wrap through tiny-cuda-nn's unsigned index arithmetic: finite, but without meaning.
-    A backend that can adds the table gradient to what `grad_buffer` returns, and autograd sees none: saves a new
-    table-sized buffer per call.
+
+    Args:
+        x: N 3, points in [0, 1].
+        table: P F, the features of all levels' grid points, P = `grid.n_rows`.
+        grid: sizes of the levels.
+        backend: "auto", "reference", "numba" (CPU), "triton" or "tinycudann" (CUDA).
+        grad_buffer: returns a buffer of the table's shape, to which the kernels of this project add the table gradient
+            instead of giving it to autograd: saves a new buffer per call.
+
+    Returns:
+        N L*F, level by level.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.hash_grid import HashGrid, encode
+        >>> grid = HashGrid(n_levels=4, log2_hashmap_size=8, base_resolution=4)
+        >>> features = encode(torch.rand(10, 3), torch.ones(grid.n_rows, 2), grid)
+        >>> features.shape, round(features.mean().item(), 4)  # the interpolation weights sum to 1
+        (torch.Size([10, 8]), 1.0)
     """
     chosen = _backend(x, table, grid, backend)
     if chosen == "numba":
@@ -110,9 +140,33 @@ def position_gradient(
     backend: str = "auto",
     grad_buffer: GradBuffer | None = None,
 ) -> Float[Tensor, "N 3"]:
-    """Return the gradient of `grad . encode(x)` by `x`, differentiable in `table` and `grad` but not in `x`.
+    """Return the gradient of `grad . encode(x)` with respect to `x`, differentiable in `table` and `grad` but not in
+    `x`.
 
     What analytic normals need: they train the field, and the positions of samples are not trained.
+
+    Args:
+        x: N 3, points in [0, 1].
+        table: P F, the features of all levels' grid points.
+        grad: N L*F, gradient with respect to the features.
+        grid: sizes of the levels.
+        backend: "auto", "reference", "numba" (CPU), "triton" or "tinycudann" (CUDA).
+        grad_buffer: as in `encode`.
+
+    Returns:
+        N 3.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.hash_grid import HashGrid, position_gradient
+        >>> grid = HashGrid(n_levels=1, base_resolution=4)
+        >>> flat = torch.ones(grid.n_rows, 2)  # the same features everywhere
+        >>> position_gradient(torch.rand(5, 3), flat, torch.ones(5, 2), grid).abs().max().item() < 1e-5
+        True
     """
     chosen = _backend(x, table, grid, backend)
     if chosen == "numba":
@@ -138,7 +192,7 @@ def _backend(x: Tensor, table: Tensor, grid: HashGrid, backend: str) -> str:
 
 
 def _kernels_fit(x: Tensor, table: Tensor) -> bool:
-    """Tell whether the kernels of the device are written for these tensors, and may be used."""
+    """Return whether the kernels of the device are written for these tensors, and may be used."""
     n_features = table.shape[1]
     if x.device.type == "cpu":  # numba's, of pairs of features
         return x.dtype == table.dtype == torch.float32 and n_features % 2 == 0

@@ -14,13 +14,23 @@ from zero123s.ops.hash_grid.reference import GradBuffer, Level
 
 @runtime_checkable
 class Kernels(Protocol):
-    """What a backend computes; with `v`, the derivative of the same along `v`."""
+    """The three functions of a backend; with `v`, each returns its derivative along `v` instead."""
 
     @staticmethod
     def interpolate(
         x: Float[Tensor, "3 N"], v: Float[Tensor, "3 N"] | None, table: Float[Tensor, "P F"], levels: tuple[Level, ...]
     ) -> Float[Tensor, "LF N"]:
-        """Return the features at `x`."""
+        """Return the features at points.
+
+        Args:
+            x: 3 N, points in [0, 1].
+            v: 3 N, directions of the derivative, or None.
+            table: P F, the features of all levels' grid points.
+            levels: all levels.
+
+        Returns:
+            LF N.
+        """
         ...
 
     @staticmethod
@@ -31,7 +41,15 @@ class Kernels(Protocol):
         levels: tuple[Level, ...],
         grad_table: Float[Tensor, "P F"],
     ) -> None:
-        """Add the gradient of `grad . interpolate(x)` by the table."""
+        """Add the gradient of `grad . interpolate(x)` with respect to the table.
+
+        Args:
+            x: 3 N, points in [0, 1].
+            v: 3 N, directions of the derivative, or None.
+            grad: LF N, gradient with respect to the features.
+            levels: all levels.
+            grad_table: P F, what is added to.
+        """
         ...
 
     @staticmethod
@@ -42,21 +60,55 @@ class Kernels(Protocol):
         grad: Float[Tensor, "LF N"],
         levels: tuple[Level, ...],
     ) -> Float[Tensor, "3 N"]:
-        """Return the gradient of `grad . interpolate(x)` by `x`."""
+        """Return the gradient of `grad . interpolate(x)` with respect to `x`.
+
+        Args:
+            x: 3 N, points in [0, 1].
+            v: 3 N, directions of the derivative, or None.
+            table: P F, the features of all levels' grid points.
+            grad: LF N, gradient with respect to the features.
+            levels: all levels.
+
+        Returns:
+            3 N.
+        """
         ...
 
 
 def encode(
     kernels: type[Kernels], x: Tensor, table: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None
 ) -> Float[Tensor, "N LF"]:
-    """Encode as `reference.encode` does; twice differentiable in `x`, once in `table`."""
+    """Encode as `reference.encode` does; twice differentiable in `x`, once in `table`.
+
+    Args:
+        kernels: of the backend.
+        x: N 3, points in [0, 1].
+        table: P F, the features of all levels' grid points.
+        levels: all levels.
+        keep: returns a buffer to add the table gradient to; None = autograd gets it.
+
+    Returns:
+        N L*F, level by level.
+    """
     return _Encode.apply(x, table, kernels, levels, keep)  # type: ignore[return-value]
 
 
 def position_gradient(
     kernels: type[Kernels], x: Tensor, table: Tensor, grad: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None
 ) -> Float[Tensor, "N 3"]:
-    """Return the gradient of `grad . encode(x)` by `x`, differentiable in table and `grad`."""
+    """Return the gradient of `grad . encode(x)` with respect to `x`, differentiable in `table` and `grad`.
+
+    Args:
+        kernels: of the backend.
+        x: N 3, points in [0, 1].
+        table: P F, the features of all levels' grid points.
+        grad: N L*F, gradient with respect to the features.
+        levels: all levels.
+        keep: returns a buffer to add the table gradient to; None = autograd gets it.
+
+    Returns:
+        N 3.
+    """
     return _PositionGradient.apply(x.detach(), table, grad, kernels, levels, keep)  # type: ignore[return-value]
 
 

@@ -206,7 +206,7 @@ def _differentiate(fraction, v, second, dots, first, count, scale, out):
 
 
 class _Sizes(NamedTuple):
-    """What every kernel is told about the grid."""
+    """The grid's levels as arguments of the kernels."""
 
     scales: np.ndarray
     levels: np.ndarray

@@ -61,7 +61,15 @@ class _Scatter(torch.autograd.Function):
 
 
 def gather_rows(table: Float[Tensor, "P F"], index: Int[Tensor, "K"]) -> Float[Tensor, "K F"]:
-    """Return `table[index]`, differentiable any number of times."""
+    """Return `table[index]`, differentiable any number of times.
+
+    Args:
+        table: P F.
+        index: K, row numbers.
+
+    Returns:
+        K F.
+    """
     n_features = table.shape[1]
     if table.device.type != "cpu" or n_features % 2:
         return table.index_select(0, index)
@@ -72,9 +80,16 @@ def gather_rows(table: Float[Tensor, "P F"], index: Int[Tensor, "K"]) -> Float[T
 
 
 def corner_rows(base: Int[Tensor, "3 G N"], levels: tuple[Level, ...]) -> Int[Tensor, "G 8 N"]:
-    """Return the rows inside their levels of the corners of cells, in tiny-cuda-nn's unsigned 32-bit arithmetic.
+    """Return the table rows of the corners of cells, in tiny-cuda-nn's unsigned 32-bit arithmetic.
 
-    Corner c lies one further along z, y and x where the bits 1, 2 and 4 of c are set. All levels are hashed, or none.
+    Corner c lies one further along z, y and x where the bits 1, 2 and 4 of c are set.
+
+    Args:
+        base: 3 G N, lowest node of the cell of N points on G levels.
+        levels: the G levels, all hashed or none.
+
+    Returns:
+        G 8 N, rows counted from the start of each level.
     """
     x, y, z = torch.stack([base, base + 1], dim=2)  # each G 2 N
     x, y, z = x[:, :, None, None], y[:, None, :, None], z[:, None, None]
@@ -88,13 +103,23 @@ def corner_rows(base: Int[Tensor, "3 G N"], levels: tuple[Level, ...]) -> Int[Te
 
 
 def _of_each(levels: tuple[Level, ...], name: str, like: Tensor) -> Tensor:
-    """Return one number of each level, G 1 1 1 1."""
+    """Return one attribute of each level, G 1 1 1 1."""
     return constant([getattr(level, name) for level in levels], like)[:, None, None, None, None]
 
 
 def groups_of_levels(levels: tuple[Level, ...], n_points: int, device: torch.device) -> list[tuple[Level, ...]]:
-    """Return the levels that are encoded together: on a CPU one, which fits into its cache; on a GPU as many as memory
-    allows, because what counts there are launches. A group's levels are all hashed, of one size, or none is.
+    """Group consecutive levels that are encoded together, all hashed and of one size, or none hashed.
+
+    On a CPU a group is one level, which fits into its cache; on a GPU it is as large as memory allows, because launches
+    are what costs time there.
+
+    Args:
+        levels: all levels.
+        n_points: points that are encoded at once.
+        device: where.
+
+    Returns:
+        The levels in their order.
     """
     most = 1 if device.type == "cpu" else max(1, CORNERS_AT_ONCE // (8 * max(n_points, 1)))
     groups: list[tuple[Level, ...]] = []
@@ -105,7 +130,16 @@ def groups_of_levels(levels: tuple[Level, ...], n_points: int, device: torch.dev
 
 
 def encode(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], levels: tuple[Level, ...]) -> Float[Tensor, "N LF"]:
-    """Interpolate trilinearly on every level; features are level-major."""
+    """Interpolate trilinearly on every level; see `zero123s.ops.hash_grid.encode`.
+
+    Args:
+        x: N 3, points in [0, 1].
+        table: P F, the features of all levels' grid points.
+        levels: all levels.
+
+    Returns:
+        N L*F, level by level; differentiable any number of times.
+    """
     axes = x.t().contiguous()
     groups = groups_of_levels(levels, len(x), x.device)
     # Split once and gather once per group: every gather's gradient is a buffer as large as what it reads from.
@@ -132,7 +166,17 @@ def _interpolate(
 def position_gradient(
     x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], grad: Float[Tensor, "N LF"], levels: tuple[Level, ...]
 ) -> Float[Tensor, "N 3"]:
-    """Return the gradient of `grad . encode(x)` by `x`, differentiable in table and `grad`."""
+    """Return the gradient of `grad . encode(x)` with respect to `x`, differentiable in `table` and `grad`.
+
+    Args:
+        x: N 3, points in [0, 1].
+        table: P F, the features of all levels' grid points.
+        grad: N L*F, gradient with respect to the features.
+        levels: all levels.
+
+    Returns:
+        N 3.
+    """
     keep_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""Which cells of the scene's box may hold something (Mueller et al. 2022; buffers as nerfacc's OccGridEstimator)."""
+"""Occupancy grid: the cells of the scene's box that may hold matter (Mueller et al. 2022; nerfacc's buffers)."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,22 @@ __all__ = ["OccupancyGrid"]
 
 
 class OccupancyGrid(nn.Module):
-    """One level of occupancy values and flags over the box `aabb` (min, max), `resolution` cells per axis."""
+    """One level of occupancy values and flags over a box.
+
+    The buffers have the names and shapes of nerfacc's `OccGridEstimator`.
+
+    Args:
+        aabb: 6, the box (min, max) in world units.
+        resolution: cells per axis.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.occupancy import OccupancyGrid
+        >>> grid = OccupancyGrid([-1.0, -1, -1, 1, 1, 1], resolution=4)
+        >>> inside = lambda x: (x[:, 0] > 0).float()  # the half x > 0 is full
+        >>> grid.update(step=0, density_fn=inside), grid.binaries.shape, grid.binaries.sum().item()
+        (True, torch.Size([1, 4, 4, 4]), 32)
+    """
 
     aabbs: Float[Tensor, "1 6"]
     occs: Float[Tensor, "XYZ"]
@@ -28,12 +43,16 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def mark_all_occupied(self) -> None:
-        """Let every cell be sampled: what a renderer without pruning needs."""
+        """Mark every cell as occupied, for a renderer without pruning."""
         self.binaries.fill_(True)
 
     @torch.no_grad()
     def mark_empty(self, cells: Bool[Tensor, "X Y Z"]) -> None:
-        """Exclude `cells` for good: they are never evaluated nor sampled again (nerfacc stores -1)."""
+        """Exclude cells for good: they are never evaluated nor sampled again (their value is -1, as in nerfacc).
+
+        Args:
+            cells: X Y Z, True for the cells to exclude.
+        """
         self.occs[cells.flatten()] = -1.0
         self.binaries[0] &= ~cells
 
@@ -49,15 +68,25 @@ class OccupancyGrid(nn.Module):
         occ_thre: float = 0.01,
         chunk: int = 1 << 18,
     ) -> bool:
-        """Every `n` steps, refresh the flags from occupancy values (density * step size); return whether it did.
+        """Every `n` steps, update the occupancy values and flags from the field.
 
-        `density_fn` gets world positions. Until `warmup_steps` all cells are looked at, later a random quarter and
-        up to as many occupied ones. A cell is occupied above min(`occ_thre`, mean).
+        Args:
+            step: global step of the training.
+            density_fn: returns the occupancy (density times step size) at N 3 world positions.
+            generator: source of the random positions in the cells; None = torch's global one.
+            n: steps between updates.
+            warmup_steps: until then all cells are evaluated, later a random quarter of all and as many occupied ones.
+            ema_decay: factor of the old value, of which and the new one the larger is kept.
+            occ_thre: a cell is occupied above the smaller of this and the mean value.
+            chunk: positions evaluated at once.
+
+        Returns:
+            Whether this step updated the grid.
         """
         if step % n != 0:
             return False
         generator = generator_on(self.occs.device, generator)
-        cells = self._cells_to_look_at(step < warmup_steps, generator)
+        cells = self._cells_to_evaluate(step < warmup_steps, generator)
         for part in cells.split(chunk):
             occupancy = density_fn(self._random_points(part, generator)).reshape(-1)
             self.occs[part] = torch.maximum(self.occs[part] * ema_decay, occupancy.to(self.occs))
@@ -67,8 +96,8 @@ class OccupancyGrid(nn.Module):
         self.binaries.copy_((self.occs > threshold).view_as(self.binaries))
         return True
 
-    def _cells_to_look_at(self, all_cells: bool, generator: torch.Generator | None) -> Int[Tensor, "N"]:
-        """Return flat indices, each at most once, without the cells known to be empty."""
+    def _cells_to_evaluate(self, all_cells: bool, generator: torch.Generator | None) -> Int[Tensor, "N"]:
+        """Return flat indices, each at most once, without the excluded cells."""
         if all_cells:
             return torch.nonzero(self.occs >= 0)[:, 0]
         quarter = self.occs.numel() // 4

@@ -1,9 +1,22 @@
-"""Antialiasing at silhouettes, through which pictures of a mesh tell its vertices where to go.
+"""Antialiasing at silhouettes, which gives images of a mesh gradients with respect to its outline.
 
 The idea is nvdiffrast's (Laine et al. 2020): where two neighbouring pixels lie on the two sides of a silhouette, the
-place at which the silhouette passes between their centres says how much of the one's colour belongs to the other.
-There, the edge is looked for in the triangle that the nearer pixel sees; here among all silhouette edges of the mesh,
+place at which the silhouette passes between their centres decides how much of the one's colour belongs to the other.
+There, the edge is looked for in the triangle visible at the nearer pixel; here among all silhouette edges of the mesh,
 because a marched mesh has triangles smaller than a pixel.
+
+Example:
+    >>> import torch
+    >>> from zero123s.ops.rasterization import find_silhouettes, mesh_edges
+    >>> # A square from u = 1.2 to 3 and v = 0 to 4, before nothing, in an image of 4 x 4 pixels.
+    >>> screen = torch.tensor([[[1.2, 0, 1], [3.0, 0, 1], [3.0, 4, 1], [1.2, 4, 1]]])
+    >>> faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    >>> depth = torch.full((1, 4, 4), torch.inf)
+    >>> depth[..., 1:3] = 1.0  # the pixel centres at u = 1.5 and 2.5 are covered
+    >>> silhouettes = find_silhouettes(screen, mesh_edges(faces, 4), faces, depth)
+    >>> mask = silhouettes.antialias(torch.isfinite(depth).float()[..., None])
+    >>> mask[0, 1, :, 0]  # 1.8 pixels in all, as wide as the square
+    tensor([0.0000, 0.8000, 1.0000, 0.0000])
 """
 
 from dataclasses import dataclass
@@ -32,7 +45,22 @@ class MeshEdges:
 
 
 def mesh_edges(faces: Int[Tensor, "F 3"], n_vertices: int) -> MeshEdges:
-    """Return every edge once."""
+    """Return every edge of a mesh once.
+
+    Args:
+        faces: F 3, vertex numbers.
+        n_vertices: of the mesh.
+
+    Returns:
+        The edges, sorted by their vertex numbers.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.rasterization import mesh_edges
+        >>> edges = mesh_edges(torch.tensor([[0, 1, 2], [2, 1, 3]]), n_vertices=4)
+        >>> edges.ends.tolist(), (edges.faces >= 0).sum(1).tolist(), edges.closed
+        ([[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]], [1, 1, 2, 1, 1], False)
+    """
     ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(-1).values
     third = torch.cat([faces[:, 2], faces[:, 0], faces[:, 1]])
     face = torch.arange(len(faces), device=faces.device).repeat(3)
@@ -52,59 +80,76 @@ def mesh_edges(faces: Int[Tensor, "F 3"], n_vertices: int) -> MeshEdges:
 
 @dataclass(frozen=True)
 class Silhouettes:
-    """How much of each pixel belongs to what its four neighbours see."""
+    """How much of each pixel's area belongs to the content of its four neighbours."""
 
     shares: Float[Tensor, "4 B H W"]
     """Of the left, right, upper and lower neighbour, each in [0, 1], with a sum of at most 1; the rest is its own."""
 
     @property
     def own(self) -> Float[Tensor, "B H W"]:
-        """The share that each pixel keeps of what its centre sees."""
+        """The share that each pixel keeps of the content at its centre."""
         return 1 - self.shares.sum(0)
 
-    def antialias(self, picture: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
-        """Return any picture of the same mesh with its silhouettes blended; differentiable in the vertices."""
-        blended = self.own[..., None] * picture
+    def antialias(self, image: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
+        """Blend the silhouettes of an image of the mesh; differentiable in the image and in the vertices.
+
+        Args:
+            image: B H W C, rendered without antialiasing.
+
+        Returns:
+            B H W C.
+        """
+        blended = self.own[..., None] * image
         for direction, share in enumerate(self.shares):
-            blended = blended + share[..., None] * neighbours(picture, direction)
+            blended = blended + share[..., None] * neighbours(image, direction)
         return blended
 
 
-def neighbours(picture: Tensor, direction: int) -> Tensor:
-    """Return the picture, B H W ..., moved so that each pixel holds its left, right, upper or lower neighbour.
+def neighbours(image: Tensor, direction: int) -> Tensor:
+    """Return an image moved so that each pixel holds its left, right, upper or lower neighbour.
 
-    Pixels without one get the picture's other border; no share belongs to them.
+    Pixels without one get the image's other border; no share belongs to them.
+
+    Args:
+        image: B H W ....
+        direction: FROM_LEFT, FROM_RIGHT, FROM_ABOVE or FROM_BELOW.
+
+    Returns:
+        The moved image, of the same shape.
     """
     shift, axis = {FROM_LEFT: (1, 2), FROM_RIGHT: (-1, 2), FROM_ABOVE: (1, 1), FROM_BELOW: (-1, 1)}[direction]
-    return picture.roll(shift, axis)
+    return image.roll(shift, axis)
 
 
 def find_silhouettes(
     screen: Float[Tensor, "B V 3"], edges: MeshEdges, faces: Int[Tensor, "F 3"], depth: Float[Tensor, "B H W"]
 ) -> Silhouettes:
-    """Return the blends at all silhouettes that are seen; differentiable in `screen`.
+    """Return the blends at all visible silhouettes; differentiable in `screen`.
 
     A silhouette edge has one face, or two of which one faces away. It counts between two pixel centres where its own
-    side is seen and where the other side shows what lies further back or nothing. An edge counts between horizontal
+    side is visible and the other side shows what lies further back or nothing. An edge counts between horizontal
     neighbours if it is rather steep, between vertical ones otherwise: then the sum over the pixels is the area.
 
     Args:
-        screen: vertices as (u, v, depth along the axis).
+        screen: B V 3, vertices in screen coordinates.
         edges: of the mesh, see `mesh_edges`.
-        faces: of the mesh.
-        depth: what each pixel centre sees, along the axis; inf for nothing.
+        faces: F 3, of the mesh.
+        depth: B H W, of the visible points, along the viewing axis; inf for nothing.
+
+    Returns:
+        The share of every pixel that belongs to each of its neighbours.
     """
     incoming = []
     for swap in (False, True):
-        seen = depth.mT if swap else depth
+        depths = depth.mT if swap else depth
         at = screen[..., [1, 0, 2]] if swap else screen
-        both = [_between_columns(at[view], edges, faces, seen[view], swap) for view in range(len(screen))]
-        pair = torch.stack(both, dim=1) if both else depth.new_zeros(2, *seen.shape)
+        both = [_between_columns(at[view], edges, faces, depths[view], swap) for view in range(len(screen))]
+        pair = torch.stack(both, dim=1) if both else depth.new_zeros(2, *depths.shape)
         incoming.append(pair.mT if swap else pair)
-    given = torch.cat(incoming)
-    # Of two silhouettes in one pixel each leaves the other its part of what it keeps: exact for right angles.
-    taken = 1 - (1 - given).prod(0)
-    return Silhouettes(given * (taken / given.sum(0).clamp_min(1e-12)))
+    shares = torch.cat(incoming)
+    # Two silhouettes in one pixel are taken as crossing at right angles, for which this is exact.
+    taken = 1 - (1 - shares).prod(0)
+    return Silhouettes(shares * (taken / shares.sum(0).clamp_min(1e-12)))
 
 
 def _between_columns(
@@ -114,7 +159,7 @@ def _between_columns(
     depth: Float[Tensor, "H W"],
     equal_slopes: bool,
 ) -> Float[Tensor, "2 H W"]:
-    """Return what each pixel of one view gets of its left and of its right neighbour.
+    """Return the shares of each pixel of one view that belong to its left and its right neighbour.
 
     `equal_slopes`: whether an edge at exactly 45 degrees counts here.
     """
@@ -132,10 +177,10 @@ def _between_columns(
         inside = (left >= 0) & (left + 1 < width)
         left = left.clamp(0, width - 2)
         inner, outer = left + inner_is_right.long(), left + (~inner_is_right).long()
-        seen = inside & torch.isfinite(depth[row, inner]) & (depth[row, outer] > z)
-    # How far the surface reaches from the centre of its pixel towards the next; at a fold, the furthest edge is seen.
-    reach = torch.where(inner_is_right, inner + 0.5 - u, u - inner - 0.5)[seen]
-    row, inner, outer, inner_is_right = row[seen], inner[seen], outer[seen], inner_is_right[seen]
+        visible = inside & torch.isfinite(depth[row, inner]) & (depth[row, outer] > z)
+    # How far the surface reaches from the centre of its pixel towards the next; at a fold, the furthest edge is visible.
+    reach = torch.where(inner_is_right, inner + 0.5 - u, u - inner - 0.5)[visible]
+    row, inner, outer, inner_is_right = row[visible], inner[visible], outer[visible], inner_is_right[visible]
     best = _furthest(reach.detach(), (row * width + inner) * 2 + inner_is_right, height * width * 2)
     reach, row, inner, outer, inner_is_right = (t[best] for t in (reach, row, inner, outer, inner_is_right))
     grows = reach >= 0.5

@@ -22,9 +22,9 @@ def visible_faces(
     if len(kept) == 0:
         return torch.full((height, width), -1, device=screen.device)
     depth = screen[:, 2]
-    seen = depth[faces[kept]]
-    near, far = 0.5 * seen.min(), 2 * seen.max()
-    # Row 0 is at y = -1, as its pictures have the origin first; depth grows from -1 to 1 and is linear in 1 / depth.
+    kept_depth = depth[faces[kept]]
+    near, far = 0.5 * kept_depth.min(), 2 * kept_depth.max()
+    # Row 0 is at y = -1, as in its images; depth grows from -1 to 1 and is linear in 1 / depth.
     clip = torch.stack(
         [
             (2 * screen[:, 0] / width - 1) * depth,

@@ -11,8 +11,18 @@ MAX_TESTS = 1 << 22
 def visible_faces(
     screen: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], height: int, width: int
 ) -> Int[Tensor, "H W"]:
-    """Return the nearest face per pixel of one view; see `zero123s.ops.rasterization.visible_faces`."""
-    corners = screen.double()[faces]  # as the numba backend: at an edge rounding decides who is seen
+    """Return the nearest face per pixel of one view; see `zero123s.ops.rasterization.visible_faces`.
+
+    Args:
+        screen: V 3, vertices in screen coordinates.
+        faces: F 3, vertex numbers.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        H W, face numbers, -1 for none.
+    """
+    corners = screen.double()[faces]  # as the numba backend: at an edge rounding decides which face is visible
     size = torch.tensor([width, height], device=screen.device)
     low = (corners[..., :2].amin(1) - 0.5).ceil().clamp_min(0).minimum(size).long()
     high = (corners[..., :2].amax(1) - 0.5).floor().clamp_min(-1).minimum(size - 1).long()

@@ -13,16 +13,30 @@ MAX_ERROR = 1e-3
 
 
 def pinhole(rays: RayBundle) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3 3"]]:
-    """Return centres and matrices P of the cameras whose pixels the rays are: P (x - centre) = depth (u, v, 1).
+    """Return the pinhole cameras whose pixels the rays are: centres, and P with P (x - centre) = depth (u, v, 1).
 
     u and v are pixel coordinates (centres at +0.5, row 0 on top), depth is along the viewing axis.
 
+    Args:
+        rays: B H W rays of whole images.
+
+    Returns:
+        Centres B 3 in the world, and matrices P, B 3 3.
+
     Raises:
-        ConfigError: the rays are not those of whole pinhole pictures of at least 2 x 2 pixels.
+        ConfigError: the rays are not those of whole pinhole images of at least 2 x 2 pixels.
+
+    Example:
+        >>> from zero123s.ops.cameras import generate_rays, orbit_cameras
+        >>> from zero123s.ops.rasterization import pinhole
+        >>> centers, matrices = pinhole(generate_rays(orbit_cameras(0.0, 0.0, distance=2.0, height=8, width=8)))
+        >>> u, v, depth = (matrices[0] @ (0 - centers[0])).tolist()  # of the world's origin
+        >>> round(u / depth, 3), round(v / depth, 3), round(depth, 3)
+        (4.0, 4.0, 2.0)
     """
     batch, height, width, _ = rays.rays_d.shape
     if height < 2 or width < 2:
-        raise ConfigError(f"a mesh cannot be rasterised for pictures of {height}x{width} pixels; give 2x2 or more.")
+        raise ConfigError(f"a mesh cannot be rasterised for images of {height}x{width} pixels; give 2x2 or more.")
     if batch == 0:
         return rays.rays_d.new_zeros(0, 3), rays.rays_d.new_zeros(0, 3, 3)
     d, centers = rays.rays_d.detach().double(), rays.rays_o[:, 0, 0]
@@ -32,9 +46,7 @@ def pinhole(rays: RayBundle) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3 3
     expected = F.normalize(pixels @ plane[:, None].mT, dim=-1)
     differences = ((expected - d).abs().amax(), (rays.rays_o - centers[:, None, None]).abs().amax())
     if not max(float(x) for x in differences) <= MAX_ERROR:  # not a number is an error, too
-        raise ConfigError(
-            "a mesh can only be rasterised for the rays of whole pinhole pictures; use a volume renderer."
-        )
+        raise ConfigError("a mesh can only be rasterised for the rays of whole pinhole images; use a volume renderer.")
     return centers, torch.linalg.inv(plane).to(rays.rays_d)
 
 
@@ -55,7 +67,16 @@ def _image_plane(d: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 3"]:
 def to_screen(
     vertices: Float[Tensor, "V 3"], centers: Float[Tensor, "B 3"], matrices: Float[Tensor, "B 3 3"]
 ) -> Float[Tensor, "B V 3"]:
-    """Return pixel coordinates and depth along the viewing axis of world points in every view; see `pinhole`."""
+    """Project world points to the screens of cameras.
+
+    Args:
+        vertices: V 3, world positions.
+        centers: B 3, camera positions, as `pinhole` returns them.
+        matrices: B 3 3, as `pinhole` returns them.
+
+    Returns:
+        B V 3: pixel coordinates u and v, and depth along the viewing axis in world units; differentiable.
+    """
     # No matrix product: mixed precision would round it to parts of pixels.
     at = ((vertices - centers[:, None])[..., None, :] * matrices[:, None]).sum(-1)
     depth = at[..., 2:]

@@ -49,7 +49,7 @@ def _fill(xyz, faces, height, width, face_id, bary, depth):  # pragma: no cover 
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel sees."""
+    """The nearest face at each pixel of one view."""
 
     face_id: Int[np.ndarray, "H W"]
     """-1 = nothing."""
@@ -59,19 +59,36 @@ class Fragments:
 
     @property
     def hit(self) -> np.ndarray:
-        """Whether a pixel sees a face."""
+        """Whether a face is visible at a pixel."""
         return self.face_id >= 0
 
     def interpolate(self, values: Float[np.ndarray, "V C"], faces: Int[np.ndarray, "F 3"]) -> np.ndarray:
-        """Return per-vertex values at the pixels that see a face (row-major order of `hit`), K C."""
+        """Interpolate per-vertex values at the pixels with a face.
+
+        Args:
+            values: V C, one row per vertex.
+            faces: F 3, vertex numbers.
+
+        Returns:
+            K C, in the row-major order of `hit`.
+        """
         corners = values[faces[self.face_id[self.hit]]]
         return (corners * self.bary[self.hit][:, :, None]).sum(1)
 
 
 def rasterize(xyz: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], height: int, width: int) -> Fragments:
-    """Return the nearest face per pixel for vertices in pixel coordinates (x, y) and positive depth.
+    """Return the nearest face per pixel.
 
-    A face with a vertex at or behind the camera is left out; both sides of a face are seen.
+    A face with a vertex at or behind the camera is left out; both sides of a face are visible.
+
+    Args:
+        xyz: V 3, vertices in pixel coordinates (x, y) and depth along the viewing axis.
+        faces: F 3, vertex numbers.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        Face, barycentric coordinates in the world and depth of every pixel.
     """
     face_id = np.full((height, width), -1, np.int64)
     bary = np.zeros((height, width, 3))
@@ -89,7 +106,22 @@ def rasterize(xyz: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], heig
 
 
 def sample_image(image: Float[np.ndarray, "H W C"], xy: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N C"]:
-    """Return bilinear samples at pixel coordinates (centres at +0.5), clamped to the edge."""
+    """Interpolate an image bilinearly, clamped to the edge.
+
+    Args:
+        image: H W C.
+        xy: N 2, pixel coordinates, centres at +0.5.
+
+    Returns:
+        N C.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.ops.rasterization.software import sample_image
+        >>> image = np.array([[[0.0], [10.0]]])
+        >>> sample_image(image, np.array([[0.5, 0.5], [1.0, 0.5], [9.0, 0.5]]))[:, 0].tolist()
+        [0.0, 5.0, 10.0]
+    """
     h, w = image.shape[:2]
     x = np.clip(xy[:, 0] - 0.5, 0, w - 1)
     y = np.clip(xy[:, 1] - 0.5, 0, h - 1)
@@ -102,13 +134,29 @@ def sample_image(image: Float[np.ndarray, "H W C"], xy: Float[np.ndarray, "N 2"]
 
 
 def sample_texture(texture: Float[np.ndarray, "H W C"], uv: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N C"]:
-    """Return bilinear samples at uv, origin at the lower left."""
+    """Interpolate a texture bilinearly, clamped to the edge.
+
+    Args:
+        texture: H W C, row 0 on top.
+        uv: N 2, in [0, 1], origin at the lower left.
+
+    Returns:
+        N C.
+    """
     h, w = texture.shape[:2]
     return sample_image(texture, np.stack([uv[:, 0] * w, (1 - uv[:, 1]) * h], -1))
 
 
 def view_fragments(mesh: Mesh, camera: Cameras) -> Fragments:
-    """Return what the only view of `camera` sees of the mesh."""
+    """Rasterize a mesh in one view.
+
+    Args:
+        mesh: in world coordinates.
+        camera: exactly one.
+
+    Returns:
+        The nearest face at every pixel.
+    """
     assert len(camera) == 1
     vertices = torch.from_numpy(np.asarray(mesh.vertices, np.float32))
     return rasterize(project(vertices, camera.to("cpu"))[0].numpy(), mesh.faces, camera.height, camera.width)
@@ -130,11 +178,16 @@ def _shade(mesh: Mesh, fragments: Fragments, light: np.ndarray | None) -> np.nda
 
 
 def render_mesh(mesh: Mesh, camera: Cameras, supersample: int = 2, lit: bool = False) -> Float[np.ndarray, "H W 4"]:
-    """Return straight-alpha RGBA of the mesh in one view.
+    """Render a mesh in one view.
 
     Args:
+        mesh: in world coordinates, with a texture, vertex colours, or neither (grey).
+        camera: exactly one.
         supersample: samples per pixel and axis; edges are antialiased by averaging.
         lit: shade with a light at the camera's upper left instead of showing the bare colours; needs normals.
+
+    Returns:
+        H W 4, RGBA in [0, 1] with straight alpha.
     """
     s = supersample
     fragments = view_fragments(mesh, camera.resized(camera.height * s, camera.width * s))
@@ -151,5 +204,18 @@ def render_mesh(mesh: Mesh, camera: Cameras, supersample: int = 2, lit: bool = F
 
 
 def on_white(rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 3"]:
-    """Return the picture composited on white."""
+    """Composite an image on white.
+
+    Args:
+        rgba: H W 4, in [0, 1] with straight alpha.
+
+    Returns:
+        H W 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.ops.rasterization.software import on_white
+        >>> on_white(np.array([[[1.0, 0.0, 0.0, 0.5]]])).tolist()
+        [[[1.0, 0.5, 0.5]]]
+    """
     return rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]

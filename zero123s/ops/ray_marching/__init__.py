@@ -22,7 +22,22 @@ class Samples(NamedTuple):
     """First sample and number of samples of every ray."""
 
     def keep(self, mask: Bool[Tensor, "S"]) -> "Samples":
-        """Return the samples where `mask` is true."""
+        """Return the samples where a mask is true.
+
+        Args:
+            mask: S.
+
+        Returns:
+            The chosen samples of the same R rays.
+
+        Example:
+            >>> import torch
+            >>> from zero123s.ops.ray_marching import Samples, pack_info
+            >>> rays, t = torch.tensor([0, 0, 1]), torch.tensor([0.0, 1.0, 0.0])
+            >>> samples = Samples(rays, t, t + 1, pack_info(rays, 2))
+            >>> samples.keep(torch.tensor([False, True, True])).packed_info.tolist()
+            [[0, 1], [1, 1]]
+        """
         index = torch.nonzero(mask)[:, 0]
         rays = self.ray_indices.index_select(0, index)
         t_starts, t_ends = self.t_starts.index_select(0, index), self.t_ends.index_select(0, index)
@@ -31,7 +46,16 @@ class Samples(NamedTuple):
     def positions(
         self, rays_o: Float[Tensor, "R 3"], rays_d: Float[Tensor, "R 3"], index: Int[Tensor, "K"] | None = None
     ) -> Float[Tensor, "K 3"]:
-        """Return the middles of all samples, or of those at `index`."""
+        """Return the midpoints of samples in the world.
+
+        Args:
+            rays_o: R 3, origins of the rays.
+            rays_d: R 3, unit directions of the rays.
+            index: K, numbers of the samples; None = all of them.
+
+        Returns:
+            K 3, differentiable in `rays_o` and `rays_d`.
+        """
         rays, t_starts, t_ends = self.ray_indices, self.t_starts, self.t_ends
         plain = rays_o.dtype != torch.float32 or rays_o.requires_grad or rays_d.requires_grad
         chosen = backends.resolve("ray_marching", "reference" if plain else "auto", rays_o.device)
@@ -50,7 +74,21 @@ class Samples(NamedTuple):
 
 
 def pack_info(ray_indices: Int[Tensor, "S"], n_rays: int) -> Int[Tensor, "R 2"]:
-    """Return first sample and count of each of `n_rays` rays from ascending ray indices."""
+    """Return first sample and number of samples of every ray.
+
+    Args:
+        ray_indices: S, ray of every sample, ascending.
+        n_rays: number of rays R.
+
+    Returns:
+        R 2.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.ray_marching import pack_info
+        >>> pack_info(torch.tensor([0, 0, 2]), n_rays=3).tolist()
+        [[0, 2], [2, 0], [2, 1]]
+    """
     rays = torch.arange(n_rays + 1, device=ray_indices.device)
     first = torch.searchsorted(ray_indices, rays)  # unlike bincount it needs no answer from a GPU
     return torch.stack([first[:-1], first[1:] - first[:-1]], dim=-1)
@@ -68,10 +106,40 @@ def march(
     jitter: Float[Tensor, "R"] | None = None,
     backend: str = "auto",
 ) -> Samples:
-    """Return the intervals of length `step_size` whose midpoints lie in occupied cells of the box `aabb`.
+    """Sample rays at a uniform step inside the occupied cells of a grid.
 
-    Every ray's intervals start at `near + jitter * step_size` with `jitter` in [0, 1) (None = 0). `rays_d` are unit
-    vectors; `aabb` is (min, max). A leading axis of one level in `binaries` (nerfacc's layout) is accepted.
+    Every ray is divided into intervals of length `step_size` from `near + jitter * step_size` on; those whose midpoints
+    lie in occupied cells are returned.
+
+    Args:
+        rays_o: R 3, origins in world units.
+        rays_d: R 3, unit directions.
+        aabb: 6, the grid's box (min, max) in world units.
+        binaries: X Y Z or 1 X Y Z (nerfacc's layout), True for occupied cells.
+        step_size: length of an interval in world units.
+        near: distance along the ray at which sampling starts.
+        far: distance at which it ends.
+        jitter: R, in [0, 1), shifts the intervals of each ray; None = 0.
+        backend: "auto", "reference", "numba" (CPU), "triton" or "nerfacc" (CUDA).
+
+    Returns:
+        The intervals, ray by ray; without gradients.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.ray_marching import march
+        >>> binaries = torch.zeros(2, 1, 1, dtype=torch.bool)
+        >>> binaries[1] = True  # of the cube [-1, 1]^3, the half x > 0 is occupied
+        >>> rays_o, rays_d = torch.tensor([[-2.0, 0, 0]]), torch.tensor([[1.0, 0, 0]])
+        >>> samples = march(rays_o, rays_d, torch.tensor([-1.0, -1, -1, 1, 1, 1]), binaries, step_size=0.25)
+        >>> samples.t_starts.tolist(), samples.packed_info.tolist()
+        ([2.0, 2.25, 2.5, 2.75], [[0, 4]])
+        >>> samples.positions(rays_o, rays_d)[0].tolist()
+        [0.125, 0.0, 0.0]
     """
     if rays_o.dtype != torch.float32 and backend == "auto":
         backend = "reference"  # the kernels are written for float32

@@ -7,13 +7,30 @@ from torch import Tensor
 from zero123s.ops.constants import constant
 
 _CHUNK, _GPU_CHUNK = 1 << 20, 1 << 23
-"""Candidate intervals looked at together, about 100 bytes each: every part is a wait for a GPU."""
+"""Candidate intervals tested at once, about 100 bytes each; on a GPU every further part is a wait."""
 
 
 def intersect_box(
     rays_o: Float[Tensor, "R 3"], rays_d: Float[Tensor, "R 3"], aabb: Float[Tensor, "6"]
 ) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
-    """Return the distances at which each line enters and leaves the box; enter >= leave where it misses."""
+    """Return the distances at which each line enters and leaves a box.
+
+    Args:
+        rays_o: R 3, origins.
+        rays_d: R 3, directions; zero components are allowed.
+        aabb: 6, the box (min, max).
+
+    Returns:
+        Enter R and leave R, in lengths of the directions; enter >= leave where the line misses the box.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.ray_marching.reference import intersect_box
+        >>> rays_o = torch.tensor([[-2.0, 0, 0], [-2.0, 5, 0]])
+        >>> enter, leave = intersect_box(rays_o, torch.tensor([[1.0, 0, 0]] * 2), torch.tensor([-1.0, -1, -1, 1, 1, 1]))
+        >>> enter[0].item(), leave[0].item(), (enter < leave).tolist()
+        (1.0, 3.0, [True, False])
+    """
     # A direction of exactly zero gives +-inf, or NaN on the face itself, which counts as touching from inside.
     t0 = (aabb[:3] - rays_o) / rays_d
     t1 = (aabb[3:] - rays_o) / rays_d
@@ -31,7 +48,20 @@ def march(
     start: Float[Tensor, "R"],
     far: float,
 ) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"]]:
-    """Return ray index and start of each interval whose midpoint is in an occupied cell."""
+    """Return the intervals whose midpoints lie in occupied cells; see `zero123s.ops.ray_marching.march`.
+
+    Args:
+        rays_o: R 3, origins in world units.
+        rays_d: R 3, unit directions.
+        aabb: 6, the grid's box (min, max).
+        binaries: X Y Z, True for occupied cells.
+        step_size: length of an interval.
+        start: R, distance at which the first interval of each ray starts.
+        far: distance at which sampling ends.
+
+    Returns:
+        Ray index S and start S of each interval, ray by ray.
+    """
     enter, leave = intersect_box(rays_o, rays_d, aabb)
     enter = torch.maximum(enter, start)
     leave = leave.clamp(max=far)

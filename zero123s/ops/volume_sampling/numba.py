@@ -17,9 +17,9 @@ ZERO = np.float32(0)
 ONE = np.float32(1)
 HALF = np.float32(0.5)
 DARK = np.float32(1e-5)
-"""Transmittance below which a ray has seen all it will see; the rest of it is left out."""
+"""Transmittance below which the rest of a ray is left out."""
 CLEAR = np.float32(1e-5)
-"""Share of a ray's light below which a sample is empty: its features are not read, and nothing there learns."""
+"""Share of a ray's light below which a sample is empty: its features are not read and get no gradient."""
 
 
 @numba.njit(cache=True, inline="always")
@@ -32,7 +32,7 @@ def _cell(position, size):
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
 def _gather(volume, point, out):
-    """Write the features at one point, and tell whether it lies inside."""
+    """Write the features at one point, and return whether it lies inside."""
     depth, height, width, n_features = volume.shape
     x, fx = _cell(point[0], width)
     y, fy = _cell(point[1], height)
@@ -223,5 +223,5 @@ def sample_volume(volume: Tensor, points: Tensor) -> Tensor:
 
 
 def composite_volume(volume: Tensor, points: Tensor, medium: Medium) -> Tensor:
-    """Return what rays gather; see `zero123s.ops.volume_sampling.composite_volume`."""
+    """Return what rays accumulate; see `zero123s.ops.volume_sampling.composite_volume`."""
     return _CompositeVolume.apply(volume, points, medium)

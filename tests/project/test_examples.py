@@ -1,0 +1,103 @@
+"""Docstrings of ops/: every argument, result and error documented; every example true."""
+
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+from zero123s.ops import backends
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "zero123s"
+BACKENDS = {"numba", "triton", "nerfacc", "tcnn", "gsplat", "nvdiffrast"}
+"""Files of one backend of an operation: its public function and the plain-torch reference have the full docstring."""
+FILES = [
+    *sorted(p for p in (PACKAGE / "ops").rglob("*.py") if p.stem not in BACKENDS),
+]
+MIN_EXAMPLES = 40
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+WITH_EXAMPLES = [module_name(path) for path in FILES if ">>> " in path.read_text(encoding="utf-8")]
+
+
+def public_functions(tree: ast.Module):
+    """Yield the name and node of public functions, and of the methods of public classes, without properties."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from ((f"{node.name}.{f.name}", f) for f in node.body if isinstance(f, ast.FunctionDef))
+
+
+def is_documented_in_full(name: str, node: ast.FunctionDef) -> bool:
+    is_property = any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return not (is_property or any(part.startswith("_") for part in name.split(".")))
+
+
+def sections(docstring: str) -> dict[str, list[str]]:
+    """Return the lines of each section of a Google-style docstring, the text before them under ''."""
+    found: dict[str, list[str]] = {"": []}
+    current = ""
+    for line in docstring.splitlines():
+        if line in ("Args:", "Returns:", "Yields:", "Raises:", "Example:"):
+            current = line[:-1]
+        found.setdefault(current, []).append(line)
+    return found
+
+
+def entries(lines: list[str]) -> set[str]:
+    """Return the names that a section explains: `name: text`, indented by four."""
+    heads = [line.partition(":")[0].strip() for line in lines[1:] if line.startswith("    ") and line[4:5] != " "]
+    return {name.strip() for head in heads for name in head.split(",")}
+
+
+def parameters(node: ast.FunctionDef) -> set[str]:
+    spec = node.args
+    every = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg]
+    return {a.arg for a in every if a is not None} - {"self", "cls"}
+
+
+def errors(node: ast.FunctionDef) -> set[str]:
+    """Return the errors that a function raises itself, and those of choosing a backend by name."""
+    calls = [n.exc for n in ast.walk(node) if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call)]
+    raised = {ast.unparse(call.func) for call in calls}
+    return raised | ({"ConfigError", "MissingDependencyError"} if "backend" in parameters(node) else set())
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_public_functions_document_arguments_results_and_errors(path):
+    for name, node in public_functions(ast.parse(path.read_text(encoding="utf-8"))):
+        if not is_documented_in_full(name, node):
+            continue
+        found = sections(ast.get_docstring(node) or "")
+        missing = parameters(node) ^ entries(found.get("Args", [""]))
+        assert not missing, f"{path.name}: {name}: Args and signature differ in {sorted(missing)}"
+        returns = ast.unparse(node.returns) if node.returns else "None"
+        assert returns == "None" or found.keys() & {"Returns", "Yields"}, f"{path.name}: {name}: no Returns"
+        unexplained = errors(node) - entries(found.get("Raises", [""]))
+        assert not unexplained, f"{path.name}: {name}: Raises lacks {sorted(unexplained)}"
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_examples_of_docstrings_run(module, monkeypatch):
+    # The plain-torch references, which need no compiling; other tests compare the backends with them.
+    monkeypatch.setattr(backends, "_numba_works", lambda: False)
+    found = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
+    assert found.attempted > 0
+    assert found.failed == 0, f"python -m doctest shows what differs in {module}"
+
+
+def test_there_are_at_least_forty_examples():
+    docstrings = [
+        ast.get_docstring(node) or ""
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    assert sum("Example:" in docstring.splitlines() for docstring in docstrings) >= MIN_EXAMPLES
