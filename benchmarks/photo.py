@@ -15,7 +15,7 @@ from zero123s.evaluate.scores import view_scores
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.mesh.readers import read_mesh
 from zero123s.run.plan import read_first_stage
-from zero123s.run.runner import load_weights
+from zero123s.run.starting_weights import load_weights
 
 
 def main(runs: list[str]) -> None:

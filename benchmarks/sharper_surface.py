@@ -17,7 +17,7 @@ from zero123s.mesh.readers import read_mesh
 from zero123s.mesh.signed_distance import SignedDistance
 from zero123s.mesh.surface import surface_threshold
 from zero123s.run.plan import read_first_stage
-from zero123s.run.runner import load_weights
+from zero123s.run.starting_weights import load_weights
 
 CELLS = 96
 

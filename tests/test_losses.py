@@ -152,3 +152,48 @@ def test_terms_say_what_they_want_of_the_data():
 def test_a_bad_weight_names_its_key():
     with pytest.raises(ConfigError, match=r"system\.loss\.lambda_rgb"):
         LossWeights(loss_config()(lambda_rgb=[1, 2]))
+
+
+def settings(**values):
+    return loss_config()(**values)
+
+
+def test_mask_bce_is_binary_cross_entropy(out, reference):
+    expected = torch.nn.functional.binary_cross_entropy(out.opacity.clamp(1e-5, 1 - 1e-5), reference.mask)
+    assert value("mask_bce", View(out, reference)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_z_variance_is_that_of_the_depth_along_solid_rays(out):
+    opacity = torch.tensor([1.0, 0.4, 0.0, 0.0]).reshape(1, 2, 2, 1)
+    rays = torch.tensor([0, 0, 1, 1])
+    seen = replace(out, opacity=opacity, weights=torch.tensor([0.5, 0.5, 0.2, 0.2]), t=torch.tensor([1.0, 3, 0, 9]))
+    assert value("z_variance", View(replace(seen, ray_indices=rays))) == pytest.approx(1.0), "1 and 3 about 2"
+
+
+def test_emptiness_is_the_mean_log_of_weights(out):
+    seen = View(replace(out, weights=torch.tensor([0.0, 0.1])), settings=settings(emptiness_scale=10.0))
+    assert value("emptiness", seen) == pytest.approx(math.log(2) / 2)
+
+
+def test_convex_prefers_bulges_to_dents(out):
+    bulge = torch.zeros(1, 2, 2, 3)
+    bulge[:, :, 0], bulge[:, :, 1] = torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0])
+    view = lambda n: View(replace(out, comp_normal=n), settings=settings(convexity_resolution=2))  # noqa: E731
+    assert value("convex", view(bulge)) == pytest.approx(-1.0), "x cross y is z"
+    assert value("convex", view(bulge.flip(2))) == pytest.approx(1.0)
+
+
+def test_mesh_terms_of_a_tetrahedron(out):
+    vertices = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    faces = torch.tensor([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]])
+    view = View(replace(out, mesh_vertices=vertices, mesh_faces=faces))
+    # Normals point along the vertices, whose cosines are -1/3; the sum of (v - neighbour) is 4 v.
+    assert value("normal_consistency", view) == pytest.approx(4 / 3, rel=1e-5)
+    assert value("laplacian_smoothness", view) == pytest.approx(4 * math.sqrt(3), rel=1e-5)
+
+
+def test_shared_terms_may_look_at_random_views_alone():
+    cfg = settings(lambda_opaque=1.0, lambda_rgb=1.0)
+    assert set(LossWeights(cfg).active("reference", 0)) == {"opaque", "rgb"}
+    assert set(LossWeights(cfg, regularized="novel").active("reference", 0)) == {"rgb"}
+    assert set(LossWeights(cfg, regularized="novel").active("novel", 0)) == {"opaque"}

@@ -5,7 +5,7 @@ computed nor asked for. Formulas: threestudio's zero123 system.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from zero123s.config.options import option
 from zero123s.config.schedule import Schedule
+from zero123s.ops.triangles import edges_of, vertex_normals
 from zero123s.structures import ReferenceView, RenderOutput
 
 Scalar = Float[Tensor, ""]
@@ -26,6 +27,8 @@ class View:
 
     out: RenderOutput
     reference: ReferenceView | None = None
+    settings: Any = None
+    """The section `system.loss`, for terms with settings besides their weight."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Term:
 
 
 TERMS: dict[str, Term] = {}
+DISTILLED = {
+    "sds": "Score distillation by the guidance.",
+    "sds_img": "The same in image space, where system.guidance.image_loss is on (HiFA).",
+}
+"""What the guidance gives, by name, and its documentation."""
 
 
 def term(
@@ -50,13 +58,13 @@ def term(
     Args:
         name: YAML key without `lambda_`.
         views: "reference", "novel" or "both".
-        needs: what the renderer must deliver: "normal", "samples", "normal_perturbed", "sdf".
+        needs: what the renderer must deliver: "normal", "samples", "normal_perturbed", "sdf", "mesh".
         wants: what the reference views must carry: "depth" or "normal".
     """
 
     def decorate(fn: Callable[[View], Scalar]) -> Callable[[View], Scalar]:
         taken = TERMS.get(name)
-        if name == "sds" or (taken is not None and taken.fn.__module__ != fn.__module__):
+        if name in DISTILLED or (taken is not None and taken.fn.__module__ != fn.__module__):
             raise ValueError(f"There is already a loss term '{name}'.")
         passes = ("reference", "novel") if views == "both" else (views,)
         TERMS[name] = Term(fn, frozenset(passes), frozenset(needs), wants)
@@ -191,6 +199,72 @@ def eikonal(view: View) -> Scalar:
     return _mean_or_zero((view.out.sdf_grad.norm(dim=-1) - 1).square())
 
 
+@term("mask_bce", "reference")
+def mask_bce(view: View) -> Scalar:
+    """Binary cross-entropy of opacity and coverage, as Magic123 has it."""
+    opacity = view.out.opacity.clamp(1e-5, 1 - 1e-5)
+    mask = _reference(view).mask
+    return _view_mean(-(mask * opacity.log() + (1 - mask) * (1 - opacity).log()), _reference(view))
+
+
+@term("z_variance", "novel", needs=("samples",))
+def z_variance(view: View) -> Scalar:
+    """Variance of the depth along rays that hit something: prefers one thin surface (HiFA)."""
+    out = view.out
+    assert out.weights is not None
+    assert out.t is not None
+    assert out.ray_indices is not None
+    opacity, total = out.opacity.flatten(), torch.zeros_like(out.opacity).flatten()
+    share = out.weights / opacity.index_select(0, out.ray_indices).clamp_min(1e-6)
+    mean = total.index_add(0, out.ray_indices, share * out.t)
+    deviation = (out.t - mean.index_select(0, out.ray_indices)).square()
+    variance = total.index_add(0, out.ray_indices, share * deviation)
+    return _mean_or_zero(variance[opacity > 0.5])
+
+
+@term("emptiness", "novel", needs=("samples",))
+def emptiness(view: View) -> Scalar:
+    """Mean of log(1 + emptiness_scale * weight) over the samples: prefers few full ones (SJC)."""
+    assert view.out.weights is not None
+    return _mean_or_zero(torch.log(1 + view.settings.emptiness_scale * view.out.weights))
+
+
+@term("convex", "novel", needs=("normal",))
+def convex(view: View) -> Scalar:
+    """Minus the mean turn of neighbouring normals of a small normal image: prefers bulges to dents (SDI)."""
+    assert view.out.comp_normal is not None
+    n = F.interpolate(
+        view.out.comp_normal.permute(0, 3, 1, 2),
+        [view.settings.convexity_resolution] * 2,
+        mode="bilinear",
+        align_corners=False,
+    ).permute(0, 2, 3, 1)
+    across = torch.linalg.cross(n[:, :, :-1], n[:, :, 1:])[..., 2]
+    down = torch.linalg.cross(n[:, 1:], n[:, :-1])[..., 2]
+    return -(across.mean() + down.mean())
+
+
+@term("normal_consistency", "both", needs=("mesh",))
+def normal_consistency(view: View) -> Scalar:
+    """Mean of 1 - cosine between the vertex normals at the ends of the mesh's edges."""
+    vertices, faces = view.out.mesh_vertices, view.out.mesh_faces
+    assert vertices is not None
+    assert faces is not None
+    normals = vertex_normals(vertices, faces)[edges_of(faces)]
+    return _mean_or_zero(1 - (normals[:, 0] * normals[:, 1]).sum(-1))
+
+
+@term("laplacian_smoothness", "both", needs=("mesh",))
+def laplacian_smoothness(view: View) -> Scalar:
+    """Mean length of the uniform Laplacian: how far vertices lie from the sum of their neighbours' positions."""
+    vertices, faces = view.out.mesh_vertices, view.out.mesh_faces
+    assert vertices is not None
+    assert faces is not None
+    a, b = edges_of(faces).unbind(-1)
+    towards = vertices[b] - vertices[a]
+    return _mean_or_zero(torch.zeros_like(vertices).index_add(0, a, -towards).index_add(0, b, towards).norm(dim=-1))
+
+
 def _mean_or_zero(values: Tensor) -> Scalar:
     """The mean, or a zero that still has a graph where no ray hit anything."""
     return values.sum() / max(values.numel(), 1)
@@ -198,9 +272,19 @@ def _mean_or_zero(values: Tensor) -> Scalar:
 
 def _weight_field(name: str) -> Any:
     """A weight of 0 whose documentation is the term's own."""
-    doc = "Score distillation by the guidance." if name == "sds" else TERMS[name].fn.__doc__
+    doc = DISTILLED.get(name) or TERMS[name].fn.__doc__
     limits = option(0.0, low=0.0, schedule=True).metadata
     return field(default=0.0, metadata={**limits, "doc": f"Weight of: {doc}"})
+
+
+@dataclass
+class TermSettings:
+    """Settings of single terms besides their weights."""
+
+    emptiness_scale: float = option(10.0, above=0.0)
+    """Emptiness: how early a sample counts as full."""
+    convexity_resolution: int = option(8, low=2, high=1024)
+    """Convex: edge in pixels of the normal image that it looks at."""
 
 
 def loss_config(own_terms: tuple[str, ...] = ()) -> type:
@@ -210,9 +294,10 @@ def loss_config(own_terms: tuple[str, ...] = ()) -> type:
         own_terms: names of further terms, which a geometry returns itself; see `BaseGeometry.regularization`.
     """
     doc = "Weights of the loss terms: numbers or schedules; 0 switches a term off."
-    entries = [(f"lambda_{name}", Any, _weight_field(name)) for name in ("sds", *TERMS)]
+    entries = [(f"lambda_{name}", Any, _weight_field(name)) for name in (*DISTILLED, *TERMS)]
+    entries += [(f.name, f.type, field(default=f.default, metadata=f.metadata)) for f in fields(TermSettings)]
     for name in own_terms:
-        if name == "sds" or name in TERMS:
+        if name in DISTILLED or name in TERMS:
             raise ValueError(f"There is already a loss term '{name}'; a geometry needs another name.")
         metadata = option(0.0, low=0.0, schedule=True).metadata
         doc_of_term = f"Weight of the geometry's own term {name}."
@@ -235,11 +320,18 @@ class LossWeights:
         cfg: an instance of `loss_config()`.
         key: full configuration key, named in errors.
         skipped: terms that are off whatever their weight.
+        regularized: "both", or "novel": where the terms of both passes apply.
     """
 
-    def __init__(self, cfg: Any, key: str = "system.loss", skipped: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, cfg: Any, key: str = "system.loss", skipped: frozenset[str] = frozenset(), regularized: str = "both"
+    ) -> None:
+        self.settings = cfg
+        self.regularized = regularized
         self.schedules = {
-            f.name.removeprefix("lambda_"): Schedule(getattr(cfg, f.name), f"{key}.{f.name}") for f in fields(cfg)
+            f.name.removeprefix("lambda_"): Schedule(getattr(cfg, f.name), f"{key}.{f.name}")
+            for f in fields(cfg)
+            if f.name.startswith("lambda_")
         }
         self.schedules |= {name: Schedule(0.0) for name in skipped}
         self.halvings: dict[str, int] = {}
@@ -259,7 +351,12 @@ class LossWeights:
 
     def active(self, view: str, step: int) -> dict[str, Term]:
         """Return the terms that count on a "reference" or "novel" pass at `step`."""
-        return {n: t for n, t in TERMS.items() if view in t.views and self.weight(n, step) != 0}
+        passed_over = view == "reference" and self.regularized == "novel"
+        return {
+            n: t
+            for n, t in TERMS.items()
+            if view in t.views and not (passed_over and len(t.views) > 1) and self.weight(n, step) != 0
+        }
 
     def needs(self, view: str, step: int) -> frozenset[str]:
         """Return what the active terms need of the renderer."""
@@ -267,4 +364,5 @@ class LossWeights:
 
     def compute(self, view: str, step: int, seen: View) -> dict[str, LossTerm]:
         """Return value and weight of every active term of a pass."""
+        seen = replace(seen, settings=self.settings)
         return {name: LossTerm(t.fn(seen), self.weight(name, step)) for name, t in self.active(view, step).items()}

@@ -158,7 +158,7 @@ class FieldOutput(TensorData):
     """A radiance field at N points. What was not asked for is None."""
 
     sigma: Float[Tensor, "N"]
-    rgb: Float[Tensor, "N 3"] | None = None
+    rgb: Float[Tensor, "N K"] | None = None
     normal: Float[Tensor, "N 3"] | None = None
     """Unit outward normals."""
     normal_perturbed: Float[Tensor, "K 3"] | None = None
@@ -208,18 +208,19 @@ class BackgroundFunction(Protocol):
 
     def __call__(
         self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B H W 3"]: ...
+    ) -> Float[Tensor, "B H W K"]: ...
 
 
 @dataclass(frozen=True)
 class RenderOutput(TensorData):
     """Rendered images, and the samples behind them where a loss asked for them."""
 
-    comp_rgb: Float[Tensor, "B H W 3"]
+    comp_rgb: Float[Tensor, "B H W K"]
+    """Colours; where a field holds latents, those."""
     opacity: Float[Tensor, "B H W 1"]
     depth: Float[Tensor, "B H W 1"]
     """Opacity-weighted distance along the ray, not divided by opacity."""
-    background: Float[Tensor, "B H W 3"] | None = None
+    background: Float[Tensor, "B H W K"] | None = None
     """What the renderer put behind the object."""
     comp_normal: Float[Tensor, "B H W 3"] | None = None
     """(unit normal + 1) / 2, times opacity."""
@@ -231,6 +232,11 @@ class RenderOutput(TensorData):
     perturbed_at: Int[Tensor, "K"] | None = None
     """The samples that `normal_perturbed` belongs to; None = all."""
     sdf_grad: Float[Tensor, "N 3"] | None = None
+    t: Float[Tensor, "N"] | None = None
+    """Distances of the samples along their rays."""
+    mesh_vertices: Float[Tensor, "V 3"] | None = None
+    """The surface that was rasterised, differentiable."""
+    mesh_faces: Int[Tensor, "F 3"] | None = None
     n_samples: int = 0
     """Samples that took part, for logs and budgets."""
 
@@ -243,6 +249,8 @@ class GuidanceOutput(TensorData):
     """Its gradient with respect to the images is the guidance; its value is not meaningful for SDS."""
     grad_norm: Float[Tensor, ""]
     timesteps: Int[Tensor, "B"]
+    image_loss: Float[Tensor, ""] | None = None
+    """The same in image space (HiFA), weighted by `lambda_sds_img`; None where the guidance has none."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from zero123s.errors import ConfigError
 from zero123s.run.plan import check_experiment
 
 REPOSITORY = Path(__file__).parents[2]
-FILES = sorted((Path(__file__).parent / "threestudio").glob("*.yaml"))
+FILES = [Path(__file__).parent / "threestudio" / f"{name}.yaml" for name in ("stable-zero123", "zero123")]
 TINY = [
     "data.height=[12,16,16]",
     "data.width=[12,16,16]",

@@ -3,8 +3,9 @@ import torch
 
 from zero123s.errors import ConfigError
 from zero123s.material.base import Shading
-from zero123s.material.diffuse import DiffuseMaterial, NoMaterial
+from zero123s.material.diffuse import DiffuseMaterial
 from zero123s.material.neural_radiance import NeuralRadianceMaterial
+from zero123s.material.plain import NoMaterial
 from zero123s.ops.networks import DirectionEncodingConfig
 
 X = torch.zeros(1, 3)

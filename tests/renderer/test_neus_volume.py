@@ -8,7 +8,7 @@ from zero123s.errors import ConfigError
 from zero123s.geometry.encoding import EncodingConfig
 from zero123s.geometry.implicit_sdf import ImplicitSDF
 from zero123s.losses import TERMS, View
-from zero123s.material.diffuse import NoMaterial
+from zero123s.material.plain import NoMaterial
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.ops.networks import NetworkConfig
 from zero123s.renderer.neus_volume import NeusVolumeRenderer, volsdf_density

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zero123s.config.options import option
 from zero123s.registry import Registry
 
 
@@ -14,7 +15,10 @@ class BaseBackground(nn.Module):
 
     @dataclass
     class Config:
-        """A background without settings."""
+        """Settings common to all backgrounds."""
+
+        n_output_dims: int = option(3, low=3, high=4)
+        """Colours: 3, or 4 latent channels."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -22,8 +26,8 @@ class BaseBackground(nn.Module):
 
     def forward(
         self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B H W 3"]:
-        """Return sRGB colour in [0, 1] for unit ray directions; `generator` draws augmentations in training."""
+    ) -> Float[Tensor, "B H W K"]:
+        """Return sRGB colour in [0, 1], or latents, for unit ray directions; `generator` draws augmentations in training."""
         raise NotImplementedError(f"{type(self).__name__} must define forward().")
 
     def on_step(self, step: int) -> None:

@@ -38,19 +38,20 @@ class NeuralEnvironmentMapBackground(BaseBackground):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
-        if cfg.eval_color is not None and (len(cfg.eval_color) != 3 or not all(0 <= c <= 1 for c in cfg.eval_color)):
-            raise ConfigError(f"background.eval_color: expected three numbers in [0, 1], got {cfg.eval_color}.")
-        self.network = DirectionNetwork(0, 3, cfg.dir_encoding_config, cfg.mlp_network_config)
+        n, shown = cfg.n_output_dims, cfg.eval_color
+        if shown is not None and (len(shown) != n or not all(0 <= c <= 1 for c in shown)):
+            raise ConfigError(f"background.eval_color: expected {n} numbers in [0, 1], got {shown}.")
+        self.network = DirectionNetwork(0, n, cfg.dir_encoding_config, cfg.mlp_network_config)
         self.color_activation = get_activation(cfg.color_activation)
 
     def forward(
         self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B H W 3"]:
+    ) -> Float[Tensor, "B H W K"]:
         """Return the environment's colour in every direction."""
         if not self.training and self.cfg.eval_color is not None:
-            return dirs.new_tensor(self.cfg.eval_color).expand_as(dirs)
+            return dirs.new_tensor(self.cfg.eval_color).expand(*dirs.shape[:-1], -1)
         flat = dirs.reshape(-1, 3)
-        color = self.color_activation(self.network(flat[:, :0], flat)).reshape(dirs.shape)
+        color = self.color_activation(self.network(flat[:, :0], flat)).reshape(*dirs.shape[:-1], -1)
         if self.training and self.cfg.random_aug:
             return replace_by_random_color(color, self.cfg.random_aug_prob, generator)
         return color

@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 def replace_by_random_color(
-    color: Float[Tensor, "B H W 3"], probability: float, generator: torch.Generator | None
-) -> Float[Tensor, "B H W 3"]:
+    color: Float[Tensor, "B H W K"], probability: float, generator: torch.Generator | None
+) -> Float[Tensor, "B H W K"]:
     """Return one uniformly random colour per view instead of `color`, with `probability` for the whole batch."""
     if generator is None:
         return color
     chance = torch.rand((), generator=generator)
-    drawn = torch.rand(color.shape[0], 1, 1, 3, generator=generator).to(color)
+    drawn = torch.rand(color.shape[0], 1, 1, color.shape[-1], generator=generator).to(color)
     return drawn.expand_as(color) if chance < probability else color

@@ -32,8 +32,9 @@ class SolidColorBackground(BaseBackground):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
-        if len(cfg.color) != 3 or not all(0 <= c <= 1 for c in cfg.color):
-            raise ConfigError(f"background.color: expected three numbers in [0, 1], got {cfg.color}.")
+        n, in_range = cfg.n_output_dims, all(0 <= c <= 1 for c in cfg.color)
+        if len(cfg.color) != n or not in_range:
+            raise ConfigError(f"background.color: expected {n} numbers in [0, 1], got {cfg.color}.")
         color = torch.tensor(cfg.color)
         self.color: Tensor
         if cfg.learned:
@@ -43,9 +44,9 @@ class SolidColorBackground(BaseBackground):
 
     def forward(
         self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B H W 3"]:
+    ) -> Float[Tensor, "B H W K"]:
         """Return the colour for every direction; in training with `random_aug`, sometimes one random colour per view."""
-        color = self.color.to(dirs).expand_as(dirs)
+        color = self.color.to(dirs).expand(*dirs.shape[:-1], -1)
         if self.training and self.cfg.random_aug:
             return replace_by_random_color(color, self.cfg.random_aug_prob, generator)
         return color

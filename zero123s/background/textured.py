@@ -35,12 +35,12 @@ class TexturedBackground(BaseBackground):
         super().__init__(cfg)
         if cfg.height < 1 or cfg.width < 1:
             raise ConfigError(f"background: height and width must be at least 1, got {cfg.height} and {cfg.width}.")
-        self.texture = nn.Parameter(torch.randn(1, 3, cfg.height, cfg.width))
+        self.texture = nn.Parameter(torch.randn(1, cfg.n_output_dims, cfg.height, cfg.width))
         self.color_activation = get_activation(cfg.color_activation)
 
     def forward(
         self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B H W 3"]:
+    ) -> Float[Tensor, "B H W K"]:
         """Return the texture's colour in every direction."""
         x, y, z = dirs.unbind(-1)
         azimuth = torch.atan2(y, x) / (2 * math.pi) + 0.5
@@ -51,4 +51,4 @@ class TexturedBackground(BaseBackground):
         u = 2 * (azimuth * width + 1) / (width + 2) - 1
         grid = torch.stack([u, 2 * polar - 1], dim=-1).reshape(1, -1, 1, 2)
         values = F.grid_sample(texture.to(dirs), grid, padding_mode="border", align_corners=False)
-        return self.color_activation(values[0, :, :, 0].T.reshape(dirs.shape))
+        return self.color_activation(values[0, :, :, 0].T.reshape(*dirs.shape[:-1], -1))

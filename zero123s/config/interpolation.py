@@ -83,6 +83,8 @@ def resolve(cfg: DictConfig) -> DictConfig:
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
+        if missing := re.search(r"[Mm]issing mandatory value: ([\w.\[\]]+)", str(error)):
+            raise ConfigError(f"'{missing[1]}' must be given; it has no default.") from error
         raise ConfigError(f"{getattr(error, 'full_key', None) or 'config'}: {_reason(error)}") from error
     except (ConfigError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ConfigError(f"A ${{...}} expression cannot be computed: {_reason(error)}") from error

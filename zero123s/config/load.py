@@ -4,9 +4,10 @@ Order of precedence, lowest first: `base:` files, the file itself, the chosen en
 the command line. Nothing is written to disk here and no section is accepted that no dataclass describes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from zero123s.config import threestudio
 from zero123s.config.experiment import ExperimentConfig
 from zero123s.config.interpolation import check_resolvers, register_resolvers
 from zero123s.config.loaded import COMMAND_LINE, LoadedConfig
-from zero123s.config.overrides import Override, is_text, keep_text, read_overrides, type_at, value_of
+from zero123s.config.overrides import Override, keep_text, read_overrides, type_at, value_of
 from zero123s.config.yaml_files import read_yaml
 from zero123s.errors import ConfigError
 from zero123s.registry import nearest
@@ -188,19 +189,21 @@ def load_config(
     if below is not None:
         layers.insert(0, _Layer(below[0], OmegaConf.to_container(below[1], resolve=False)))  # type: ignore[arg-type]
 
+    if threestudio.is_recipe(_types_chosen(layers, words)):
+        return _load_recipe(layers, words, path, profile)
     chosen = _types_chosen(layers, words)
-    takes_prompt = is_text(type_at(ExperimentConfig, ("system", "guidance", "prompt"), chosen))
-    words, notices = _translated(words, takes_prompt)
+    known = partial(_is_known, chosen)
+    words, notices = _translated(words, known)
     for layer in layers:
-        notices += threestudio.translate(layer.content, takes_prompt)
+        notices += threestudio.translate(layer.content, known)
         if layer.written is not None:
-            threestudio.translate(layer.written, takes_prompt)
+            threestudio.translate(layer.written, known)
         layer.content = keep_text(layer.content, layer.written, ExperimentConfig, chosen)
 
     values = [value_of(w.text, type_at(ExperimentConfig, w.parts, chosen)) for w in words]
     given = list(zip(words, values, strict=True))
     typed = _Layer(COMMAND_LINE, _nested([(w, v) for w, v in given if not _is_indexed(w, chosen)]))
-    notices += threestudio.translate(typed.content, takes_prompt)
+    notices += threestudio.translate(typed.content, known)
 
     merged: dict[Any, Any] = {}
     origins: dict[str, str] = {}
@@ -211,8 +214,19 @@ def load_config(
         if _is_indexed(word, chosen):
             merged = _set_entry(merged, word.parts, value)
             origins |= dict.fromkeys((word.key, word.key.rpartition(".")[0]), COMMAND_LINE)
+    return _loaded(merged, origins, notices, path, profile)
+
+
+def _loaded(
+    merged: dict[Any, Any],
+    origins: dict[str, str],
+    notices: list[str],
+    path: Path,
+    profile: str | None,
+    is_complete: bool = False,
+) -> LoadedConfig:
     try:
-        return LoadedConfig(OmegaConf.create(merged), origins, notices, path, profile)
+        return LoadedConfig(OmegaConf.create(merged), origins, notices, path, profile, is_complete)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
         raise ConfigError(f"{path}: {key}: {' '.join(str(error).split())}") from error
@@ -229,11 +243,100 @@ def _types_chosen(layers: Sequence[_Layer], words: Sequence[Override]) -> dict[A
     return chosen
 
 
-def _translated(words: Sequence[Override], takes_prompt: bool) -> tuple[list[Override], list[str]]:
+def _is_known(chosen: dict[Any, Any], key: str) -> bool:
+    return type_at(ExperimentConfig, tuple(key.split(".")), chosen) is not None
+
+
+def _translated(words: Sequence[Override], known: Callable[[str], bool]) -> tuple[list[Override], list[str]]:
     """Return the words with threestudio's keys renamed, and a notice for each that was."""
-    keys = [threestudio.new_key(w.key, takes_prompt) for w in words]
+    keys = [threestudio.new_key(w.key, known) for w in words]
     notices = [threestudio.renamed_notice(w.key, k) for w, k in zip(words, keys, strict=True) if k != w.key]
     return [w._replace(parts=tuple(k.split("."))) for w, k in zip(words, keys, strict=True)], notices
+
+
+# ---------------------------------------------------------------- threestudio's own files
+
+
+def _load_recipe(layers: Sequence[_Layer], words: Sequence[Override], path: Path, profile: str | None) -> LoadedConfig:
+    """Merge a file of threestudio's and overrides in its words or in this project's, and translate the whole.
+
+    It is complete: threestudio's second stages inherit no settings of their first.
+    """
+    merged: dict[Any, Any] = {}
+    for layer in layers:
+        content = keep_text(layer.content, layer.written, ExperimentConfig, {})
+        merged = _overlaid(merged, _texts_as_written(content, layer.written))
+    native = deepcopy(merged)
+    if not words:
+        notices = threestudio.to_native(native)
+        return _loaded(native, dict.fromkeys(_leaf_keys(native), str(path)), notices, path, profile, is_complete=True)
+    before = _without_complaint(native)
+    for word in words:
+        kind = str if word.parts[-1] in TEXT_KEYS else type_at(ExperimentConfig, word.parts, before)
+        merged = _without_key(merged, threestudio.other_name(word.key))
+        merged = _set_entry(merged, word.parts, value_of(word.text, kind))
+    notices = threestudio.to_native(merged)
+    old = dict(_leaves(before))
+    origins = {k: str(path) if k in old and old[k] == v else COMMAND_LINE for k, v in _leaves(merged)}
+    return _loaded(merged, origins, notices, path, profile, is_complete=True)
+
+
+TEXT_KEYS = {
+    *("prompt", "negative_prompt", "prompt_front", "prompt_side", "prompt_back", "prompt_overhead"),
+    *("pretrained_model_name_or_path", "pretrained_model_name_or_path_lora", "image_path", "cond_image_path"),
+}
+"""Keys of threestudio's sections whose values are text, whatever they look like."""
+
+
+def _without_complaint(content: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the translation of a file as it stands; where only overrides make it translatable, the file itself."""
+    try:
+        translated = deepcopy(content)
+        threestudio.to_native(translated)
+    except ConfigError:
+        return content
+    return translated
+
+
+def _overlaid(below: dict[Any, Any], above: dict[Any, Any]) -> dict[Any, Any]:
+    """Return `above` over `below`, as threestudio merges: sections of other types are kept."""
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        both = isinstance(old, dict) and _is_section(old) and _is_section(value)
+        out[key] = _overlaid(old, value) if both else value  # type: ignore[arg-type]
+    return out
+
+
+def _texts_as_written(content: Any, written: Any) -> Any:
+    """Return content in which every value of TEXT_KEYS is the text that was written."""
+    if not isinstance(content, dict) or not isinstance(written, dict):
+        return content
+    out = {}
+    for key, value in content.items():
+        text = written.get(str(key))
+        is_number = str(key) in TEXT_KEYS and isinstance(value, bool | int | float) and isinstance(text, str)
+        out[key] = text if is_number else _texts_as_written(value, text)
+    return out
+
+
+def _without_key(content: dict[Any, Any], key: str | None) -> dict[Any, Any]:
+    """Return a copy of content without a key, which may not be there."""
+    if key is None:
+        return content
+    name, _, rest = key.partition(".")
+    if not isinstance(content, dict) or name not in content:
+        return content
+    if not rest:
+        return {k: v for k, v in content.items() if k != name}
+    return {**content, name: _without_key(content[name], rest)}
+
+
+def _leaves(content: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if _is_section(content) and content:
+        found = [_leaves(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in content.items()]
+        return [leaf for leaves in found for leaf in leaves]
+    return [(prefix, content)]
 
 
 def _layers_with_profile(path: Path, profile: str | None) -> list[_Layer]:

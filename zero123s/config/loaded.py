@@ -23,6 +23,8 @@ class LoadedConfig:
     """Sentences that the user should see once."""
     path: Path
     profile: str | None
+    is_complete: bool = False
+    """Whether a second stage inherits no settings of its first: a file of threestudio's."""
 
     def explain(self, message: str) -> str:
         """Return a sentence about a key with the key that the user has set, and "(set in FILE)" behind it.

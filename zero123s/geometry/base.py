@@ -1,5 +1,6 @@
 """What a geometry is: density, optional signed distance, and features at points in a cube."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,10 @@ class BaseGeometry(nn.Module):
 
     def before_step(self, optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
         """Add or remove primitives before the forward pass of global step `step`; their moments follow them."""
+
+    def start_from_distance(self, distance: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]) -> bool:
+        """Take over a signed distance at once, where the geometry can; False = it has to be fitted to it."""
+        return False
 
     def on_step(self, step: int) -> None:
         """Move schedules to global step `step`; called before the step's forward pass."""

@@ -22,7 +22,7 @@ class PartConfig:
     type: str = "???"
     """Registered guidance."""
     weight: Any = option(1.0, low=0.0, schedule=True)
-    """Factor on its loss; number or schedule. At 0 it is not computed."""
+    """Factor on its loss (not on an image loss, see lambda_sds_img); number or schedule. At 0 it is not computed."""
     settings: Any = field(default_factory=dict, metadata={SLOT: ("guidance", "type")})
     """Its settings, as they would stand under system.guidance."""
 
@@ -88,7 +88,8 @@ class CombinedGuidance(BaseGuidance):
             return GuidanceOutput(zero, zero.detach(), torch.zeros(len(cameras), dtype=torch.long))
         loss = torch.stack([w * out.loss for w, out in outputs]).sum()
         norm = torch.stack([w * out.grad_norm for w, out in outputs]).norm()
-        return GuidanceOutput(loss, norm, outputs[0][1].timesteps)
+        images = [out.image_loss for _, out in outputs if out.image_loss is not None]
+        return GuidanceOutput(loss, norm, outputs[0][1].timesteps, torch.stack(images).sum() if images else None)
 
     def evaluate(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator

@@ -2,7 +2,7 @@
 
 `ScoreDistillation` is the loop that all guidances by a latent diffusion model share; guidance/zero123.py and
 guidance/stable_diffusion.py say how their model encodes and conditions. What the gradient is made of is a `Variant`:
-SDS here, VSD in vsd.py. A further one is a class with one method, under `@variant`.
+SDS here, VSD, SJC and SDI in files of their own. A further one is a class with one method, under `@variant`.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zero123s.config.options import option
 from zero123s.config.schedule import Schedule
+from zero123s.diffusion.conditioning import fit_image
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import BaseGuidance
 from zero123s.guidance.sds import (
@@ -52,13 +53,24 @@ class DistillationConfig:
     """Largest absolute latent gradient; number, schedule, or None."""
     micro_batch: int = option(0, low=0)
     """Views that go through the networks at once, to save memory; same gradients; 0 = the whole batch."""
+    image_loss: bool = False
+    """Also compare the rendered image with the decoded one-step denoised latents (HiFA, eq. 9); weighted by
+    system.loss.lambda_sds_img; SDS and VSD only."""
     variant: str = "sds"
     """"sds": compare the predicted noise with the added noise; "vsd": with the prediction of a low-rank copy of the denoiser
-    that is trained on the present renderings (ProlificDreamer)."""
+    that learns the present renderings (ProlificDreamer); "sjc": Score Jacobian Chaining; "sdi": noise by DDIM inversion."""
     lora_rank: int = option(4, low=1, high=1024)
     """VSD: rank of that copy's adapters."""
     lora_lr: float = option(1e-4, above=0.0)
     """VSD: its learning rate."""
+    variance_reduction: bool = True
+    """SJC: subtract the added noise from the predicted one, which leaves the expected gradient as it is."""
+    inversion_steps: int = option(10, low=1, high=1000)
+    """SDI: DDIM steps over the whole noise schedule; only those below the drawn level are done."""
+    inversion_guidance_scale: float = -7.5
+    """SDI: classifier-free guidance scale of the inversion."""
+    inversion_eta: float = option(0.3, low=0.0)
+    """SDI: share of DDPM's noise that each inversion step adds."""
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -67,6 +79,8 @@ class DistillationConfig:
                 f"system.guidance.variant: '{self.variant}' is not known.{nearest(self.variant, known)} Known: "
                 f"{', '.join(known)}."
             )
+        if self.image_loss and self.variant not in ("sds", "vsd"):
+            raise ConfigError(f"system.guidance.image_loss is defined for SDS and VSD, not for variant {self.variant}.")
         low = Schedule(self.min_step_percent, "system.guidance.min_step_percent")
         high = Schedule(self.max_step_percent, "system.guidance.max_step_percent")
         # Both are straight between their points, so a crossing shows at one of them.
@@ -119,6 +133,15 @@ class NoisedViews:
     """These views as a share of the batch."""
 
 
+class _Guided(NamedTuple):
+    """Latents with their graph and the gradient with respect to them; with `image_loss` the same of the images."""
+
+    latents: Float[Tensor, "B C h w"]
+    grad: Float[Tensor, "B C h w"]
+    image: Any = None
+    image_grad: Any = None
+
+
 class Variant:
     """How score distillation turns noise predictions into a gradient; the base class of all variants.
 
@@ -144,6 +167,10 @@ class Variant:
     def residual(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
         """Return the latents' gradient before its weight w(t); called without autograd."""
         raise NotImplementedError(f"{type(self).__name__} must define residual().")
+
+    def rendered_latents(self, views: NoisedViews) -> Float[Tensor, "B C h w"] | None:
+        """Return latents that an image loss has in the place of the render's; None = the render itself."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """Return what was learned, for the checkpoint."""
@@ -235,20 +262,27 @@ class ScoreDistillation(BaseGuidance):
         extra = self.variant.draw(tuple(draws.noise.shape), generator)
         size = min(self.cfg.micro_batch or batch, -(-batch // self.n_parts))
         if size >= batch:
-            latents, grad = self._gradient(comp_rgb, cameras, draws, extra, step, 1.0)
-            return GuidanceOutput(loss=sds_loss(latents, grad), grad_norm=grad.norm(), timesteps=draws.t)
-        image_grads, norms = [], []
+            guided = self._gradient(comp_rgb, cameras, draws, extra, step, 1.0)
+            image_loss = None if guided.image is None else sds_loss(guided.image, guided.image_grad)
+            return GuidanceOutput(sds_loss(guided.latents, guided.grad), guided.grad.norm(), draws.t, image_loss)
+        grads, image_grads, norms, image_norms = [], [], [], []
         for start in range(0, batch, size):
             part = slice(start, start + size)
             rgb = comp_rgb[part].detach().requires_grad_()
             drawn, more = Draws(*(x[part] for x in draws)), tuple(x[part] for x in extra)
             with torch.enable_grad():
-                latents, grad = self._gradient(rgb, cameras.select(part), drawn, more, step, len(rgb) / batch)
-            image_grads.append(torch.autograd.grad(latents, rgb, grad / batch)[0])
-            norms.append(grad.norm())
-        norm = torch.stack(norms).norm()
-        loss = loss_with_gradient(comp_rgb, torch.cat(image_grads), 0.5 * norm.square() / batch)
-        return GuidanceOutput(loss=loss, grad_norm=norm, timesteps=draws.t)
+                guided = self._gradient(rgb, cameras.select(part), drawn, more, step, len(rgb) / batch)
+            if guided.image is not None:
+                image_grads.append(torch.autograd.grad(guided.image, rgb, guided.image_grad / batch)[0])
+                image_norms.append(guided.image_grad.norm())
+            grads.append(torch.autograd.grad(guided.latents, rgb, guided.grad / batch)[0])
+            norms.append(guided.grad.norm())
+        losses = [
+            loss_with_gradient(comp_rgb, torch.cat(g), 0.5 * torch.stack(n).square().sum() / batch)
+            for g, n in ((grads, norms), (image_grads, image_norms))
+            if g
+        ]
+        return GuidanceOutput(losses[0], torch.stack(norms).norm(), draws.t, losses[1] if image_grads else None)
 
     def draw(self, batch: int, step: int, generator: torch.Generator) -> Draws:
         """Return the random numbers of global step `step`."""
@@ -272,10 +306,10 @@ class ScoreDistillation(BaseGuidance):
         extra: tuple[Tensor, ...],
         step: int,
         share: float,
-    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
-        """Return the views' latents, with their graph, and the gradient with respect to them."""
+    ) -> "_Guided":
+        """Return the views' latents, with their graph, and the gradient with respect to them; the same of the images."""
         with section("guidance: encode"):
-            latents = self.encode(comp_rgb, draws.posterior_noise)
+            latents = self.latents_of(comp_rgb, draws.posterior_noise)
         noise = draws.noise.to(latents)
         with torch.no_grad(), section("guidance: network"):
             noised = self.model.add_noise(latents, noise, draws.t)
@@ -284,7 +318,34 @@ class ScoreDistillation(BaseGuidance):
             residual = self.variant.residual(views)
         clip = None if self.grad_clip is None else self.grad_clip(step)
         alphas = self.model.alphas_cumprod[draws.t].to(latents)
-        return latents, weighted_gradient(residual, alphas, self.cfg.weighting, self.cfg.grad_normalize, clip)
+        settings = (alphas, self.cfg.weighting, self.cfg.grad_normalize, clip)
+        grad = weighted_gradient(residual, *settings)
+        if not self.cfg.image_loss:
+            return _Guided(latents, grad)
+        with torch.no_grad(), section("guidance: decode"):
+            difference = self._image_difference(comp_rgb, views, residual)
+        return _Guided(latents, grad, self._channels_first(comp_rgb), weighted_gradient(difference, *settings))
+
+    def _channels_first(self, comp_rgb: Float[Tensor, "B H W K"]) -> Float[Tensor, "B K S S"]:
+        return fit_image(comp_rgb.permute(0, 3, 1, 2), self.image_size or comp_rgb.shape[1])
+
+    def _image_difference(
+        self, comp_rgb: Float[Tensor, "B H W 3"], views: NoisedViews, residual: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Return (render - decoded denoised latents) sqrt(a_t) / sqrt(1 - a_t), at the decoder's size (HiFA)."""
+        a = self.model.alphas_cumprod[views.t].to(residual)[:, None, None, None]
+        ratio = a.sqrt() / (1 - a).sqrt()
+        rendered = self.variant.rendered_latents(views)
+        denoised = self.decode((views.latents if rendered is None else rendered) - residual / ratio)
+        return ((self._channels_first(comp_rgb) if rendered is None else self.decode(rendered)) - denoised) * ratio
+
+    def latents_of(
+        self, rendered: Float[Tensor, "B H W K"], posterior_noise: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B C h w"]:
+        """Return the scaled latents of rendered views: those of an image, or a render of latents itself, resized."""
+        if rendered.shape[-1] == 3:
+            return self.encode(rendered, posterior_noise)
+        return fit_image(rendered.permute(0, 3, 1, 2), self.model.latent_size)
 
     def predict(
         self, noised: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition
@@ -294,15 +355,23 @@ class ScoreDistillation(BaseGuidance):
         uncond, cond = self.model.predict_noise(noised.repeat(2, 1, 1, 1), t.repeat(2), *both).chunk(2)
         return uncond, cond
 
+    def denoiser_condition(self, condition: Condition) -> Condition:
+        """Return what of a condition the network's conditional branch takes."""
+        return condition
+
     def guided_noise(
-        self, noised: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition
+        self,
+        noised: Float[Tensor, "B C h w"],
+        t: Int[Tensor, "B"],
+        condition: Condition,
+        scale: float | None = None,
     ) -> Float[Tensor, "B C h w"]:
-        """Return the prediction under classifier-free guidance, eps_u + scale (eps_c - eps_u)."""
-        scale = self.cfg.guidance_scale
-        if scale == 1:
+        """Return the prediction under classifier-free guidance, eps_u + scale (eps_c - eps_u); None = `guidance_scale`."""
+        factor: float = self.cfg.guidance_scale if scale is None else scale
+        if factor == 1:
             return self.model.predict_noise(noised, t, *condition)
         uncond, cond = self.predict(noised, t, condition)
-        return uncond + scale * (cond - uncond)
+        return uncond + factor * (cond - uncond)
 
     # ------------------------------------------------------------ images and state
 
@@ -313,7 +382,7 @@ class ScoreDistillation(BaseGuidance):
         """Return the rendered, noised and one-step denoised views as the network sees them."""
         cameras = cameras.to(self.device)
         posterior_noise, t, noise = self.draw(len(cameras), step, generator)
-        latents = self.encode(comp_rgb, posterior_noise)
+        latents = self.latents_of(comp_rgb, posterior_noise)
         noised = self.model.add_noise(latents, noise.to(latents), t)
         noise_pred = self.guided_noise(noised, t, self.condition(cameras))
         alpha = self.model.alphas_cumprod[t].to(latents)[:, None, None, None]

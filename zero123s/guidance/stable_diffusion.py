@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from zero123s.config.options import option
@@ -14,10 +14,17 @@ from zero123s.diffusion.text_model import TextModel, check_text_model, load_text
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.distillation import VARIANTS, Condition, DistillationConfig, ScoreDistillation
+from zero123s.guidance.view_prompts import (
+    PerpNegCondition,
+    PromptConfig,
+    perp_neg_condition,
+    perp_neg_noise,
+    prompts_of_views,
+    views_of,
+)
 from zero123s.structures import Cameras, ReferenceView
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-VIEWS = ("front", "side", "back", "overhead")
 
 
 @GUIDANCES.register("stable-diffusion-guidance")
@@ -25,27 +32,21 @@ class StableDiffusionGuidance(ScoreDistillation):
     """Score distillation with a prompt and a Stable Diffusion of diffusers."""
 
     @dataclass
-    class Config(BaseGuidance.Config, DistillationConfig):
+    class Config(BaseGuidance.Config, DistillationConfig, PromptConfig):
         """Settings of `stable-diffusion-guidance`."""
 
-        prompt: str = ""
-        """What the object is."""
-        negative_prompt: str = ""
-        """What it is not."""
         checkpoint: str = option("stable-diffusion-v1-5/stable-diffusion-v1-5", path=True)
         """Folder of the diffusers layout, or hub id."""
         guidance_scale: float = option(100.0, low=0.0)
         """Classifier-free guidance scale; 7.5 with VSD."""
-        view_dependent_prompting: bool = True
-        """Say from where the object is seen."""
-        front_threshold: float = option(45.0, low=0.0, high=180.0)
-        """Degrees of azimuth from the front that count as front."""
-        back_threshold: float = option(45.0, low=0.0, high=180.0)
-        """Degrees of azimuth from behind that count as back."""
-        overhead_threshold: float = option(60.0, low=0.0, high=90.0)
-        """Degrees of elevation above which a view counts as overhead."""
+        scale_from: str = option("unconditional", choices=("unconditional", "conditional"))
+        """Where guidance_scale starts: u + s (c - u) as in diffusers, or c + s (c - u) as in DreamFusion's code base."""
         dtype: str = option("auto", choices=("auto", "fp32", "fp16", "bf16"))
         """Precision of the networks; "auto" = fp16 on CUDA, else fp32."""
+
+        def __post_init__(self) -> None:
+            DistillationConfig.__post_init__(self)
+            PromptConfig.__post_init__(self)
 
     cfg: Config
     model: TextModel
@@ -64,8 +65,7 @@ class StableDiffusionGuidance(ScoreDistillation):
     def __init__(self, cfg: Config, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
         super().__init__(cfg, reference, device)
         self.image_size = self.model.image_size
-        ending = [f", {view} view" for view in VIEWS] if cfg.view_dependent_prompting else [""] * len(VIEWS)
-        self.positive = self.model.embed([cfg.prompt + end for end in ending])
+        self.positive = self.model.embed(prompts_of_views(cfg))
         self.negative = self.model.embed([cfg.negative_prompt])
 
     def load_model(self) -> TextModel:
@@ -74,22 +74,39 @@ class StableDiffusionGuidance(ScoreDistillation):
         dtype = DTYPES[self.cfg.dtype if self.cfg.dtype != "auto" else "fp16" if on_gpu else "fp32"]
         return shared(("text", name, dtype, str(self.device)), lambda: load_text_model(name, dtype, self.device))
 
-    def view_of(self, cameras: Cameras) -> Tensor:
-        """Return the index into VIEWS of every camera; azimuth 0 is the front."""
-        azimuth = (cameras.azimuth_deg + 180) % 360 - 180
-        view = torch.ones_like(azimuth, dtype=torch.long)
-        view[azimuth.abs() <= self.cfg.front_threshold] = 0
-        view[azimuth.abs() >= 180 - self.cfg.back_threshold] = 2
-        view[cameras.elevation_deg > self.cfg.overhead_threshold] = 3
-        return view
-
     def condition(self, cameras: Cameras) -> Condition:
-        """Return (context B N C,): the prompt of the side that each camera sees."""
-        return (self.positive[self.view_of(cameras).to(self.positive.device)],)
+        """Return (context B N C,) of the side that each camera sees; with `perp_neg` the contexts of other sides, too."""
+        if self.cfg.perp_neg:
+            return perp_neg_condition(self.cfg, self.positive, self.negative, cameras)
+        return (self.positive[views_of(self.cfg, cameras).to(self.positive.device)],)
+
+    def denoiser_condition(self, condition: Condition) -> Condition:
+        """Return the view's own context."""
+        return condition[:1]
 
     def unconditional(self, condition: Condition) -> Condition:
         """Return the negative prompt's context for every view."""
         return (self.negative.expand_as(condition[0]),)
+
+    def guided_noise(
+        self,
+        noised: Float[Tensor, "B C h w"],
+        t: Int[Tensor, "B"],
+        condition: Condition,
+        scale: float | None = None,
+    ) -> Float[Tensor, "B C h w"]:
+        """Return the guided prediction, by `scale_from` or by Perp-Neg."""
+        scale = self.cfg.guidance_scale if scale is None else scale
+        own = self.denoiser_condition(condition)
+        if not self.cfg.perp_neg:
+            return super().guided_noise(noised, t, own, scale + (self.cfg.scale_from == "conditional"))
+
+        def predict(contexts: Tensor) -> Tensor:
+            rounds = len(contexts) // len(noised)
+            return self.model.predict_noise(noised.repeat(rounds, 1, 1, 1), t.repeat(rounds), contexts)
+
+        (negative,) = self.unconditional(own)
+        return perp_neg_noise(predict, PerpNegCondition(*condition), negative, scale)
 
     def encode(
         self, comp_rgb: Float[Tensor, "B H W 3"], posterior_noise: Float[Tensor, "B 4 h w"]

@@ -167,10 +167,18 @@ class VSD(Variant):
     def residual(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
         """Return eps_guided(x_t) - eps_LoRA(x_t), and let the adapters learn from these views."""
         guided = self.guidance.guided_noise(views.noised, views.t, views.condition)
+        condition = self.guidance.denoiser_condition(views.condition)
         with section("guidance: LoRA"):
-            baseline = self.score.predict(views.noised, views.t, *views.condition).to(views.latents)
-            self.score.accumulate(views.latents, views.condition, *views.extra, share=views.share)
+            baseline = self.score.predict(views.noised, views.t, *condition).to(views.latents)
+            self.score.accumulate(views.latents, condition, *views.extra, share=views.share)
         return guided.to(views.latents) - baseline
+
+    def rendered_latents(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
+        """Return the renderings as the adapters denoise them."""
+        condition = self.guidance.denoiser_condition(views.condition)
+        predicted = self.score.predict(views.noised, views.t, *condition).to(views.latents)
+        a = self.guidance.model.alphas_cumprod[views.t].to(views.latents)[:, None, None, None]
+        return (views.noised - (1 - a).sqrt() * predicted) / a.sqrt()
 
     def state(self) -> dict[str, Any]:
         """Return what the adapters have learned."""

@@ -54,8 +54,8 @@ class BaseMaterial(nn.Module):
         normal: Float[Tensor, "N 3"] | None,
         light_positions: Float[Tensor, "N 3"] | None,
         shading: Shading,
-    ) -> Float[Tensor, "N 3"]:
-        """Return sRGB colour in [0, 1]; `dirs` are unit viewing directions from the camera to the point."""
+    ) -> Float[Tensor, "N K"]:
+        """Return sRGB colour in [0, 1], or latents; `dirs` are unit viewing directions from the camera to the point."""
         raise NotImplementedError(f"{type(self).__name__} must define forward().")
 
     def on_step(self, step: int) -> None:

@@ -88,33 +88,3 @@ class DiffuseMaterial(BaseMaterial):
         else:
             light = shading.ambient_ratio + (1 - shading.ambient_ratio) * cosine
         return (light.expand_as(albedo) if shading.mode == "textureless" else albedo * light).clamp(0, 1)
-
-
-@MATERIALS.register("no-material")
-class NoMaterial(BaseMaterial):
-    """The features are the colour."""
-
-    @dataclass
-    class Config(BaseMaterial.Config):
-        """Settings of `no-material`."""
-
-        color_activation: str = "sigmoid"
-        """Turns features into colour."""
-
-    cfg: Config
-
-    def __init__(self, cfg: Config, n_features: int) -> None:
-        super().__init__(cfg, n_features)
-        self.color_activation = get_activation(cfg.color_activation)
-
-    def forward(
-        self,
-        features: Float[Tensor, "N C"],
-        x: Float[Tensor, "N 3"],
-        dirs: Float[Tensor, "N 3"],
-        normal: Float[Tensor, "N 3"] | None,
-        light_positions: Float[Tensor, "N 3"] | None,
-        shading: Shading,
-    ) -> Float[Tensor, "N 3"]:
-        """Return the activated features, whatever the light."""
-        return self.color_activation(features[:, :3])

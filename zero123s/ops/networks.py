@@ -1,5 +1,6 @@
 """Small networks in threestudio's words, shared by geometries, materials and backgrounds."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -114,9 +115,13 @@ class DirectionEncodingConfig:
     """An encoding of unit directions."""
 
     otype: str = "SphericalHarmonics"
-    """"SphericalHarmonics"."""
+    """"SphericalHarmonics", or "ProgressiveBandFrequency": sines and cosines of (direction + 1) / 2."""
     degree: int = 3
-    """Bands, 1 to 4; the encoding has degree^2 values."""
+    """Spherical harmonics: bands, 1 to 4; the encoding has degree^2 values."""
+    n_frequencies: int = option(6, low=1, high=16)
+    """Frequencies: octaves."""
+    n_masking_step: int = option(0, low=0)
+    """Frequencies: steps over which the octaves come in, low ones first; 0 = all from the start."""
 
 
 def small_network() -> NetworkConfig:
@@ -150,12 +155,25 @@ class DirectionNetwork(nn.Module):
 
     def __init__(self, n_features: int, n_out: int, encoding: DirectionEncodingConfig, network: NetworkConfig) -> None:
         super().__init__()
-        if encoding.otype != "SphericalHarmonics":
-            raise ConfigError(f"dir_encoding_config.otype: '{encoding.otype}' is not known; use SphericalHarmonics.")
-        self.degree = encoding.degree
+        known = ("SphericalHarmonics", "ProgressiveBandFrequency")
+        if encoding.otype not in known:
+            raise ConfigError(f"dir_encoding_config.otype: '{encoding.otype}' is neither {known[0]} nor {known[1]}.")
+        self.encoding = encoding
+        self.octave_weights = octave_weights(encoding, 0)
         # Raises for a degree that does not exist, before anything is sized by it.
-        n_directions = spherical_harmonics(torch.zeros(1, 3), self.degree).shape[-1]
-        self.network = build_mlp(n_features + n_directions, n_out, network)
+        self.network = build_mlp(n_features + self.encode(torch.zeros(1, 3)).shape[-1], n_out, network)
+
+    def on_step(self, step: int) -> None:
+        """Let octaves come in."""
+        self.octave_weights = octave_weights(self.encoding, step)
+
+    def encode(self, dirs: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
+        """Return the encoded directions."""
+        if self.encoding.otype == "SphericalHarmonics":
+            return spherical_harmonics(dirs, self.encoding.degree)
+        x = (dirs + 1) / 2
+        waves = [w * f(2**k * x) for k, w in enumerate(self.octave_weights) for f in (torch.sin, torch.cos)]
+        return torch.cat(waves, dim=-1)
 
     def forward(self, features: Float[Tensor, "N F"], dirs: Float[Tensor, "N 3"]) -> Float[Tensor, "N O"]:
         """Return the network's output.
@@ -167,4 +185,12 @@ class DirectionNetwork(nn.Module):
         Returns:
             N O.
         """
-        return self.network(torch.cat([features, spherical_harmonics(dirs, self.degree).to(features)], dim=-1))
+        return self.network(torch.cat([features, self.encode(dirs).to(features)], dim=-1))
+
+
+def octave_weights(cfg: DirectionEncodingConfig, step: int) -> list[float]:
+    """Return what every octave is multiplied with: (1 - cos(pi clamp(step / n n_masking_step - k, 0, 1))) / 2 (BARF)."""
+    if not cfg.n_masking_step:
+        return [1.0] * cfg.n_frequencies
+    reached = step / cfg.n_masking_step * cfg.n_frequencies
+    return [(1 - math.cos(math.pi * min(max(reached - k, 0.0), 1.0))) / 2 for k in range(cfg.n_frequencies)]

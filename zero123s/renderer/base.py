@@ -32,6 +32,8 @@ class BaseRenderer(nn.Module):
     """Whether the field must be made of 3D Gaussians."""
     has_samples = True
     """Whether "samples", "normal_perturbed" and "sdf" can be asked for."""
+    has_mesh = False
+    """Whether "mesh" can be asked for: the triangles that were rendered."""
     backend_of: str | None = None
     """The operation of `ops/backends.py` whose implementation the setting `backend` names, where there is one."""
 
@@ -48,7 +50,7 @@ class BaseRenderer(nn.Module):
         needs: frozenset[str] = frozenset(),
         generator: torch.Generator | None = None,
     ) -> RenderOutput:
-        """Render all rays; `needs` may name "normal", "samples", "normal_perturbed", "sdf".
+        """Render all rays; `needs` may name "normal", "samples", "normal_perturbed", "sdf", "mesh".
 
         In training mode sampling is stratified by `generator`; in eval mode it is fixed and done in chunks.
         """

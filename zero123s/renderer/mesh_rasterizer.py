@@ -65,6 +65,7 @@ class MeshRasterizer(BaseRenderer):
 
     cfg: Config
     needs_sdf = True
+    has_mesh = True
     backend_of = "rasterization"
 
     def __init__(self, cfg: Config, bound: float) -> None:
@@ -195,7 +196,10 @@ class MeshRasterizer(BaseRenderer):
             seen = self._query(field, points.detach(), dirs, wanted, lights)
         along = ((points - rays_o) * dirs).sum(-1)
         behind = background(rays.rays_d, generator)
-        return _composite(fragments, silhouettes, seen, along, dirs, behind, wanted)
+        out = _composite(fragments, silhouettes, seen, along, dirs, behind, wanted)
+        if "mesh" in wanted:
+            out = replace(out, mesh_vertices=surface.vertices, mesh_faces=surface.faces)
+        return out
 
     def _rasterize(
         self, surface: _Surface, centers: Float[Tensor, "B 3"], matrices: Float[Tensor, "B 3 3"], size: tuple[int, int]
@@ -253,10 +257,11 @@ def _composite(
     values = torch.cat(columns, dim=-1)
     summed = values.new_zeros(behind[..., 0].numel(), values.shape[-1])
     summed = summed.index_add(0, pixels, weights[:, None] * values[source]).reshape(*shape, values.shape[-1])
-    opacity, depth, rgb = summed[..., :1], summed[..., 1:2], summed[..., 2:5]
+    n = 2 + seen.rgb.shape[-1]
+    opacity, depth, rgb = summed[..., :1], summed[..., 1:2], summed[..., 2:n]
     out = RenderOutput(rgb + (1 - opacity) * behind, opacity, depth, behind, n_samples=len(along))
     if "normal" in needs:
-        out = replace(out, comp_normal=0.5 * (unit(summed[..., 5:]) + 1) * opacity)
+        out = replace(out, comp_normal=0.5 * (unit(summed[..., n:]) + 1) * opacity)
     if "samples" not in needs:
         return out
     # `perturbed_at` counts the surface points, which are the first of the samples, in the same order.
@@ -268,6 +273,7 @@ def _composite(
         weights=weights,
         dirs=dirs[source],
         ray_indices=pixels,
+        t=along[source],
         normal=None if seen.normal is None else seen.normal[source],
         normal_perturbed=perturbed,
         perturbed_at=seen.perturbed_at,

@@ -189,13 +189,15 @@ class VolumeRenderer(BaseRenderer):
         values = out.rgb if out.normal is None else torch.cat([out.rgb, out.normal], dim=-1)
         with section("composite"):
             weights, opacity, depth, summed = self.composite(out, dirs, samples, values)
-        normal = summed[:, 3:] if out.normal is not None else torch.zeros_like(rays_o)
+        n = out.rgb.shape[-1]
+        normal = summed[:, n:] if out.normal is not None else torch.zeros_like(rays_o)
         extra = {}
         if "samples" in needs:
             extra = {"weights": weights, "dirs": dirs, "ray_indices": samples.ray_indices}
+            extra |= {"t": 0.5 * (samples.t_starts + samples.t_ends)}
             extra |= {"normal": out.normal, "sdf_grad": out.sdf_grad}
             extra |= {"normal_perturbed": out.normal_perturbed, "perturbed_at": out.perturbed_at}
-        return _Flat(summed[:, :3], opacity, depth, normal, samples.ray_indices.shape[0], extra)
+        return _Flat(summed[:, :n], opacity, depth, normal, samples.ray_indices.shape[0], extra)
 
     def _prune(self, field: RadianceField, rays_o: Tensor, rays_d: Tensor, samples: Samples) -> Samples:
         """Return the samples that are opaque enough and not hidden; evaluated without gradients."""
@@ -213,7 +215,7 @@ class VolumeRenderer(BaseRenderer):
 class _Flat:
     """Composited rays before they become pictures."""
 
-    rgb: Float[Tensor, "R 3"]
+    rgb: Float[Tensor, "R K"]
     opacity: Float[Tensor, "R"]
     depth: Float[Tensor, "R"]
     normal: Float[Tensor, "R 3"]
@@ -224,11 +226,11 @@ class _Flat:
         return self.rgb, self.opacity, self.depth, self.normal
 
 
-def _as_images(flat: _Flat, behind: Float[Tensor, "B H W 3"], needs: frozenset[str], training: bool) -> RenderOutput:
+def _as_images(flat: _Flat, behind: Float[Tensor, "B H W K"], needs: frozenset[str], training: bool) -> RenderOutput:
     shape = behind.shape[:3]
     opacity = flat.opacity.reshape(*shape, 1)
     out = RenderOutput(
-        comp_rgb=flat.rgb.reshape(*shape, 3) + (1 - opacity) * behind,
+        comp_rgb=flat.rgb.reshape(*shape, flat.rgb.shape[-1]) + (1 - opacity) * behind,
         opacity=opacity,
         depth=flat.depth.reshape(*shape, 1),
         background=behind,

@@ -1,7 +1,7 @@
 """From a YAML file and overrides to a checked plan; the one way in for the command line, the API, batches and the web."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from zero123s.run.plugins import load_plugins
 from zero123s.run.resume import checkpoint_at, find_checkpoint, run_dir_around, run_dir_of
 from zero123s.runtime.processes import print_rank_zero
 from zero123s.system.base import BaseSystem, Plan, plan_experiment
-from zero123s.system.zero123 import SLOTS
+from zero123s.system.field_config import SLOTS
 
 FIRST_STAGE = "system.geometry_convert_from"
 STAGED = ("height", "width", "batch_size")
+THREESTUDIO_CONFIG = Path("configs", "parsed.yaml")
+"""Where threestudio keeps a run's settings in its folder."""
 OWN = ("resume", "trial_dir", "overwrite", "description")
 """Keys of the top level that belong to one run alone."""
 
@@ -76,9 +78,9 @@ def check_experiment(loaded: LoadedConfig) -> Plan:
     return plan
 
 
-def plan_of_finished_run(config: str | Path) -> Plan:
+def plan_of_finished_run(config: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """Return the plan that a run has written down in its config.yaml, plugins imported; raises ConfigError."""
-    loaded = load_config(config)
+    loaded = load_config(config, overrides)
     experiment = parse_experiment(loaded)
     load_plugins(experiment.imports)
     return plan_experiment(experiment)
@@ -123,7 +125,7 @@ def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile:
         ConfigError: no such run, or its config.yaml is missing.
     """
     wanted = OmegaConf.select(loaded.cfg, FIRST_STAGE, throw_on_missing=False)
-    if not isinstance(wanted, str):
+    if not isinstance(wanted, str) or loaded.is_complete:
         return loaded
     checkpoint, own = _find_first_stage(wanted)
     first = load_config(own)
@@ -133,21 +135,29 @@ def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile:
     return load_config(loaded.path, words, profile, below=(str(own), below))
 
 
-def read_first_stage(path: str) -> tuple[BaseSystem, Path]:
+def read_first_stage(path: str, override: Mapping[str, Any] | None = None) -> tuple[BaseSystem, Path]:
     """Return the system of a first stage, without its networks and its data, and the checkpoint to load into it.
+
+    Args:
+        path: its run folder or checkpoint.
+        override: settings that replace its geometry's own.
 
     Raises:
         ConfigError: the run's config.yaml is missing or of another version.
     """
     checkpoint, own = _find_first_stage(path)
-    return plan_of_finished_run(own).build(prepare=False), checkpoint
+    words = [f"system.geometry.{key}={json.dumps(value)}" for key, value in (override or {}).items()]
+    return plan_of_finished_run(own, words).build(prepare=False), checkpoint
 
 
 def _find_first_stage(path: str) -> tuple[Path, Path]:
     checkpoint = checkpoint_at(path)
     if checkpoint is None:
         raise ConfigError(f"{FIRST_STAGE}={path}: no such checkpoint or run folder; name the first stage's.")
-    own = (run_dir_around(checkpoint) or checkpoint.parent) / "config.yaml"
+    folder = run_dir_around(checkpoint) or checkpoint.parent
+    own = next(
+        (p for p in (folder / "config.yaml", folder / THREESTUDIO_CONFIG) if p.is_file()), folder / "config.yaml"
+    )
     if not own.is_file():
         raise ConfigError(
             f"{FIRST_STAGE}={path}: the first stage's settings, {own}, are missing; keep the run folder whole."

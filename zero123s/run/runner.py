@@ -15,7 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
-from zero123s.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
+from zero123s.callbacks.checkpoints import Checkpoints, RandomStates
 from zero123s.callbacks.guidance_views import GuidanceViews
 from zero123s.callbacks.health import Health
 from zero123s.callbacks.interrupt import GracefulInterrupt
@@ -24,7 +24,7 @@ from zero123s.callbacks.progress import StageProgress, StepProgress
 from zero123s.callbacks.step_profile import StepProfile
 from zero123s.callbacks.viewer import Viewer
 from zero123s.callbacks.watch import Watcher
-from zero123s.errors import CheckpointError, ConfigError, PeerLostError, RunLostError, UserError
+from zero123s.errors import ConfigError, PeerLostError, RunLostError, UserError
 from zero123s.images.io import write_png_atomic
 from zero123s.ops.memory import is_out_of_memory
 from zero123s.preprocess.input_image import LowConfidenceMaskError
@@ -38,7 +38,6 @@ from zero123s.run.folder import (
     write_run_record,
 )
 from zero123s.run.lock import locked
-from zero123s.run.plan import read_first_stage
 from zero123s.run.resume import (
     CHECKPOINTS,
     clear_run_dir,
@@ -47,7 +46,8 @@ from zero123s.run.resume import (
     remember_as_last,
     starts_anew,
 )
-from zero123s.runtime.processes import is_main_process, peer_is_lost, print_rank_zero
+from zero123s.run.starting_weights import RunCheckpointIO, load_weights, start_from_first_stage, start_from_weights
+from zero123s.runtime.processes import is_main_process, peer_is_lost
 from zero123s.system.base import BaseSystem, Plan, step_modules
 
 ENDLESS = 2**31
@@ -83,35 +83,6 @@ def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
         return plan.build()
     except LowConfidenceMaskError as error:
         raise error.shown_in(write_png_atomic(out_dir / "input" / "steps.png", error.steps)) from error
-
-
-def load_weights(system: BaseSystem, checkpoint: Path) -> int:
-    """Load a run's weights and return the step they belong to; raises CheckpointError when they do not fit."""
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
-    try:
-        system.load_state_dict(state["state_dict"])
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())
-        raise CheckpointError(
-            f"'{checkpoint}' belongs to another configuration; use the one beside it "
-            f"(--config {checkpoint.parent.parent / 'config.yaml'}). First difference: {detail[:300]}"
-        ) from error
-    return int(state["global_step"])
-
-
-def start_from_first_stage(system: BaseSystem, path: str) -> dict[str, Any]:
-    """Bring a new system to what an earlier run has learned; returns what run.json says of it.
-
-    Raises:
-        UserError: the earlier run is not there, not whole, or has nothing to start from.
-    """
-    print_rank_zero(f"starting from the surface of {path}")
-    first, checkpoint = read_first_stage(path)
-    step = load_weights(first, checkpoint)
-    first.to(system.device)
-    step_modules(first, step)
-    started = system.start_from(first)
-    return {"checkpoint": str(checkpoint), "step": step, **started}
 
 
 class Runner:
@@ -175,7 +146,9 @@ class Runner:
         self.system.to(self.device)
         if mode == "train":
             self.system.load_networks(self.device)
-            if self.checkpoint is None and self.system.first_stage is not None:
+            if self.checkpoint is None and self.system.weights_from is not None:
+                self.record["weights"] = start_from_weights(self.system, self.system.weights_from)
+            elif self.checkpoint is None and self.system.first_stage is not None:
                 self.record["first_stage"] = start_from_first_stage(self.system, self.system.first_stage)
         if not is_main_process():
             return self._run_nonzero_rank(mode)
@@ -344,7 +317,7 @@ class Runner:
             "profiler": t.profiler,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "plugins": [AtomicCheckpointIO()],
+            "plugins": [RunCheckpointIO(self.system)],
             "callbacks": self._callbacks(),
             "logger": [*loggers, *self.system.extra_loggers(self.out_dir)],
         }

@@ -76,9 +76,24 @@ class BaseSystem(pl.LightningModule):
         return {}
 
     @property
+    def weights_from(self) -> str | None:
+        """The checkpoint whose weights a new run starts from; None = none."""
+        return None
+
+    @property
+    def weights_ignored(self) -> list[str]:
+        """Modules that do not start from `weights_from`."""
+        return []
+
+    @property
     def first_stage(self) -> str | None:
         """The checkpoint of an earlier run that this one refines; None = there is none."""
         return None
+
+    @property
+    def first_stage_override(self) -> Mapping[str, Any]:
+        """Settings that replace those of the first stage's geometry."""
+        return {}
 
     def start_from(self, first: "BaseSystem") -> dict[str, Any]:
         """Bring the parameters of a new run to what an earlier system has learned; only called with a `first_stage`.

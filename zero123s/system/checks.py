@@ -47,6 +47,33 @@ def check_gaussians(cfg: Any, weights: LossWeights) -> None:
                 )
 
 
+def check_surface_terms(cfg: Any, weights: LossWeights) -> None:
+    """Refuse losses of a mesh where the renderer has none; raises ConfigError."""
+    if RENDERERS.get(cfg.renderer_type).has_mesh:
+        return
+    for name, term in TERMS.items():
+        if weights.ever(name) and "mesh" in term.needs:
+            raise ConfigError(
+                f"system.loss.lambda_{name} is a loss of the mesh that a mesh-rasterizer renders, and "
+                f"system.renderer_type is {cfg.renderer_type}; set it to 0."
+            )
+
+
+def check_colors(cfg: Any) -> None:
+    """Refuse colours that are not as many as background and guidance need; raises ConfigError."""
+    channels = getattr(cfg.material, "n_output_dims", 3)
+    behind = getattr(cfg.background, "n_output_dims", 3)
+    if channels != behind:
+        raise ConfigError(
+            f"system.material has {channels} colours and system.background {behind}; give both the same n_output_dims."
+        )
+    if cfg.guidance_input == "latents" and channels != 4:
+        raise ConfigError(
+            f"system.guidance_input: latents have 4 channels, and the material delivers {channels}; set n_output_dims of "
+            "material and background, and system.geometry.n_feature_dims, to 4."
+        )
+
+
 def check_novel_sizes(data: BaseData, sees_squares: bool) -> None:
     """Refuse views that a guidance would squeeze to a square; raises ConfigError."""
     for height, width in data.novel_sizes():

@@ -10,6 +10,7 @@ from torch import Tensor
 from zero123s.geometry.base import BaseGeometry
 from zero123s.material.base import BaseMaterial, Shading
 from zero123s.mesh.splats import SH_0, GaussianParameters
+from zero123s.ops.latent_colors import latents_to_rgb
 from zero123s.ops.memory import recomputed
 from zero123s.ops.vectors import unit
 from zero123s.structures import FieldOutput, GaussianViews
@@ -148,3 +149,29 @@ class GeometryMaterialField:
     def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return a function that grows towards the inside."""
         return self.geometry.surface_level(x.to(self.device))
+
+
+class LatentColors:
+    """A field whose colours are latents, as one of sRGB colours, for exporters.
+
+    Args:
+        field: whose `rgb` has four latent channels.
+    """
+
+    def __init__(self, field: GeometryMaterialField) -> None:
+        self._field = field
+        self.bound = field.bound
+        self.density = field.density
+        self.gaussians = field.gaussians
+        self.surface_level = field.surface_level
+
+    def query(
+        self,
+        x: Float[Tensor, "N 3"],
+        dirs: Float[Tensor, "N 3"],
+        needs: frozenset[str],
+        light_positions: Float[Tensor, "N 3"] | None = None,
+    ) -> FieldOutput:
+        """Evaluate what `needs` names; see `RadianceField`."""
+        out = self._field.query(x, dirs, needs, light_positions)
+        return out if out.rgb is None else replace(out, rgb=latents_to_rgb(out.rgb))

@@ -9,19 +9,21 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
+from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.registry import nearest
+from zero123s.system.adan import Adan
 from zero123s.system.muon import MuonAdamW
 
-OWN = {"MuonAdamW": MuonAdamW}
+OWN = {"Adan": Adan, "MuonAdamW": MuonAdamW}
 
 
 @dataclass
 class OptimizerConfig:
-    """Any optimiser of torch.optim, in its own words, or MuonAdamW."""
+    """Any optimiser of torch.optim, in its own words, or MuonAdamW or Adan."""
 
     name: str = "Adam"
-    """Class name in torch.optim, or MuonAdamW (`zero123s/system/muon.py`), for networks of matrices and kernels."""
+    """Class name in torch.optim, or MuonAdamW (`zero123s/system/muon.py`), for networks of matrices and kernels, or Adan."""
     args: dict[str, Any] = field(default_factory=dict)
     """Its keyword arguments; checked against its signature."""
     params: dict[str, Any] = field(default_factory=dict)
@@ -40,6 +42,8 @@ class SchedulerConfig:
     """Its keyword arguments."""
     milestones: list[int] = field(default_factory=list)
     """For SequentialLR: steps at which the next scheduler takes over."""
+    warmup_steps: int = option(0, low=0)
+    """Without effect by itself: a number for the `${system.scheduler.warmup_steps}` of other settings."""
     schedulers: list[Any] = field(default_factory=list)
     """For SequentialLR and ChainedScheduler: the inner schedulers, each with name and args."""
 

@@ -40,13 +40,22 @@ def start_from_field(system: System, first: System) -> dict[str, Any]:
     for name in ("material", "background"):
         if getattr(system.cfg, name) == getattr(first.cfg, name):
             getattr(system, name).load_state_dict(getattr(first, name).state_dict())
+    inherits = system.cfg.geometry_convert_inherit_texture
+    if _take_over_nodes(system.geometry, first.geometry):
+        if inherits:
+            _take_over_colors(system.geometry, first.geometry)
+        return {"nodes": "those of the first stage", "seconds": round(time.perf_counter() - started, 1)}
     stats: dict[str, Any] = {}
     field = first.field()
     level = surface_threshold(field, first.geometry.cfg.isosurface_threshold, system.input_view(), stats)
     distance = SignedDistance(*find_surface(field, level, SurfaceOptions(RESOLUTION), stats))
+    has_surface = system.geometry.start_from_distance(_NearDistance(distance, system.geometry.cfg.radius))
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(system.seed)
-        error, color_mse = _fit(system, first, distance)
+        # A network that the surface is fitted with shares its encoding with the colours.
+        has_colors = has_surface and inherits and _take_over_colors(system.geometry, first.geometry)
+        fits_colors = inherits and not has_colors and system.geometry.n_features > 0
+        error, color_mse = _fit(system, first, distance, not has_surface, fits_colors)
     return {
         "threshold": level,
         "faces": stats["faces_before_simplification"],
@@ -56,32 +65,100 @@ def start_from_field(system: System, first: System) -> dict[str, Any]:
     }
 
 
-def _fit(system: System, first: System, distance: SignedDistance) -> tuple[float, float]:
-    """Return mean |signed distance| and mean squared colour difference on the surface, after fitting both."""
+def _take_over_colors(geometry: Any, first: Any) -> bool:
+    """Copy encoding and feature network where both stages have the same ones; returns whether they do."""
+    for name in ("encoding", "feature_network"):
+        mine, theirs = getattr(geometry, name, None), getattr(first, name, None)
+        if mine is None or theirs is None or _shapes(mine) != _shapes(theirs):
+            return False
+    for name in ("encoding", "feature_network"):
+        getattr(geometry, name).load_state_dict(getattr(first, name).state_dict())
+    return True
+
+
+def _take_over_nodes(geometry: Any, first: Any) -> bool:
+    """Copy distances kept at the nodes of one grid; returns whether both stages keep them so."""
+    if type(geometry) is not type(first) or geometry.cfg.radius != first.cfg.radius:
+        return False
+    mine, theirs = geometry.state_dict(), first.state_dict()
+    if "sdf" not in mine or mine["sdf"].shape != theirs["sdf"].shape:
+        return False
+    for name in ("sdf", "deformation"):
+        if name in mine and name in theirs:
+            mine[name].copy_(theirs[name])
+    return True
+
+
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in module.state_dict().items()}
+
+
+class _NearDistance:
+    """A signed distance at many points: exact near the surface, interpolated from a coarse grid elsewhere.
+
+    Args:
+        distance: exact, and slow far from the surface.
+        bound: half edge of the cube that the points lie in.
+    """
+
+    CELLS = 32
+
+    def __init__(self, distance: SignedDistance, bound: float) -> None:
+        self.distance, self.bound = distance, bound
+        axis = torch.linspace(-bound, bound, self.CELLS + 1)
+        points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+        self.coarse = _tensor(distance(points.numpy())).reshape(1, 1, *[self.CELLS + 1] * 3)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        at = (x.cpu() / self.bound).flip(-1)[None, None, None]
+        rough = F.grid_sample(self.coarse, at, padding_mode="border", align_corners=True).flatten()
+        near = rough.abs() < 4 * self.bound / self.CELLS
+        if near.any():
+            rough[near] = _tensor(self.distance(x.cpu()[near].numpy()))
+        return rough.to(x.device)
+
+
+def _fit(system: System, first: System, distance: SignedDistance, surface: bool, colors: bool) -> tuple[float, float]:
+    """Return mean |signed distance| and mean squared colour difference on the surface, after fitting one, both or none."""
     rng = np.random.default_rng(system.seed)
-    extent = float(np.ptp(distance.surface, axis=0).max())
     bound = system.geometry.cfg.radius
+    if not surface and not colors:
+        return _errors(system, first, distance, rng.integers(len(distance.surface), size=BATCH))
     optimizer = torch.optim.Adam(
         [*system.geometry.parameters(), *system.material.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.99)
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, STEPS)
-    near = distance.surface[rng.integers(len(distance.surface), size=NEAR_POOL)]
-    near = near + rng.normal(0, NEAR * extent, near.shape)
-    points = np.concatenate([near, rng.uniform(-bound, bound, (FAR_POOL, 3))]).clip(-bound, bound)
-    targets = _tensor(distance(points)).to(system.device)
+    points, targets = _targets(distance, bound, rng) if surface else (np.empty(0), torch.empty(0))
+    targets = targets.to(system.device)
     for _ in range(STEPS):
         drawn = np.concatenate([rng.integers(NEAR_POOL, size=BATCH // 2), rng.integers(-FAR_POOL, 0, size=BATCH // 4)])
-        loss = (_sdf(system, _tensor(points[drawn])) - targets[torch.from_numpy(drawn)]).abs().mean()
-        colors = rng.integers(len(distance.surface), size=BATCH // 4)
-        loss = loss + COLOR_WEIGHT * _color_mse(system, first, distance, colors)
+        on_surface = rng.integers(len(distance.surface), size=BATCH // 4)
+        terms = []
+        if surface:
+            terms.append((_sdf(system, _tensor(points[drawn])) - targets[torch.from_numpy(drawn)]).abs().mean())
+        if colors:
+            terms.append(COLOR_WEIGHT * _color_mse(system, first, distance, on_surface))
+        loss = torch.stack(terms).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         decay.step()
-    check = rng.integers(len(distance.surface), size=BATCH)
-    with torch.no_grad():
-        error = float(_sdf(system, _tensor(distance.surface[check])).abs().mean())
-        return error, float(_color_mse(system, first, distance, check))
+    return _errors(system, first, distance, rng.integers(len(distance.surface), size=BATCH))
+
+
+def _targets(distance: SignedDistance, bound: float, rng: np.random.Generator) -> tuple[np.ndarray, torch.Tensor]:
+    """Return points near the surface, then some anywhere in the cube, and their signed distances."""
+    extent = float(np.ptp(distance.surface, axis=0).max())
+    near = distance.surface[rng.integers(len(distance.surface), size=NEAR_POOL)]
+    near = near + rng.normal(0, NEAR * extent, near.shape)
+    points = np.concatenate([near, rng.uniform(-bound, bound, (FAR_POOL, 3))]).clip(-bound, bound)
+    return points, _tensor(distance(points))
+
+
+@torch.no_grad()
+def _errors(system: System, first: System, distance: SignedDistance, on: np.ndarray) -> tuple[float, float]:
+    error = float(_sdf(system, _tensor(distance.surface[on])).abs().mean())
+    return error, float(_color_mse(system, first, distance, on))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -100,4 +177,4 @@ def _color_mse(system: System, first: System, distance: SignedDistance, on: np.n
     got = system.field().query(x, dirs, frozenset({"rgb"})).rgb
     assert wanted is not None
     assert got is not None
-    return F.mse_loss(got, wanted)
+    return F.mse_loss(got[:, :3], wanted[:, :3])

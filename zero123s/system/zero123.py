@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zero123s.background import BACKGROUNDS
-from zero123s.config.options import option
 from zero123s.config.parse import parse, parse_slot
 from zero123s.data.base import BaseData
 from zero123s.errors import ConfigError
@@ -21,15 +20,22 @@ from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
 from zero123s.mesh.splats import write_gaussians
 from zero123s.ops.cameras import generate_rays
+from zero123s.ops.latent_colors import latents_to_rgb
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, Provenance, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
-from zero123s.system.checks import check_gaussians, check_novel_sizes, check_sdf, novel_size_notes
-from zero123s.system.field import GeometryMaterialField
-from zero123s.system.loggers import LoggersConfig, build_loggers, check_loggers
+from zero123s.system.checks import (
+    check_colors,
+    check_gaussians,
+    check_novel_sizes,
+    check_sdf,
+    check_surface_terms,
+    novel_size_notes,
+)
+from zero123s.system.field import GeometryMaterialField, LatentColors
+from zero123s.system.field_config import SLOTS, FieldSystemConfig, slot_names
+from zero123s.system.loggers import build_loggers, check_loggers
 from zero123s.system.optimizers import (
-    OptimizerConfig,
-    SchedulerConfig,
     build_optimizer,
     build_scheduler,
     check_optimizer,
@@ -41,29 +47,7 @@ from zero123s.system.views import render_orbit, save_strip, save_video, score_re
 
 logger = logging.getLogger(__name__)
 
-SLOTS = {
-    "geometry": GEOMETRIES,
-    "material": MATERIALS,
-    "background": BACKGROUNDS,
-    "renderer": RENDERERS,
-    "guidance": GUIDANCES,
-    "exporter": EXPORTERS,
-}
 FOG_TERMS = frozenset({"orient", "sparsity", "opaque"})
-
-
-@dataclass
-class FreqConfig:
-    """How often what happens, in steps."""
-
-    ref_only_steps: int = option(0, low=0)
-    """Steps at the start that only look at the reference view."""
-    guidance_eval: int = option(0, low=0)
-    """Steps between pictures of what the guidance sees; 0 = never."""
-    ref_or_zero123: str = option("accumulate", choices=("accumulate", "alternate"))
-    """"accumulate": every step does both; "alternate": one or the other."""
-    n_ref: int = option(2, low=1)
-    """With "alternate": every n-th step looks at the reference view."""
 
 
 @SYSTEMS.register("zero123-system")
@@ -71,50 +55,8 @@ class Zero123System(BaseSystem):
     """Optimises a radiance field under reference losses and score distillation."""
 
     @dataclass
-    class Config(BaseSystem.Config):
+    class Config(BaseSystem.Config, FieldSystemConfig):
         """Settings of `zero123-system`."""
-
-        geometry_type: str = "implicit-volume"
-        """Registered geometry."""
-        geometry: Any = field(default_factory=dict)
-        """Its settings."""
-        geometry_convert_from: str | None = option(None, path=True)
-        """Run folder or checkpoint of a first stage: this run inherits its settings, and its geometry (which needs a
-        signed distance: implicit-sdf) starts from that one's surface and colours."""
-        material_type: str = "diffuse-with-point-light-material"
-        """Registered material."""
-        material: Any = field(default_factory=dict)
-        """Its settings."""
-        background_type: str = "solid-color-background"
-        """Registered background."""
-        background: Any = field(default_factory=dict)
-        """Its settings."""
-        renderer_type: str = "nerf-volume-renderer"
-        """Registered renderer."""
-        renderer: Any = field(default_factory=dict)
-        """Its settings."""
-        guidance_type: str = "stable-zero123-guidance"
-        """Registered guidance; only built when lambda_sds is ever above zero."""
-        guidance: Any = field(default_factory=dict)
-        """Its settings."""
-        exporter_type: str = "mesh-exporter"
-        """Registered exporter."""
-        exporter: Any = field(default_factory=dict)
-        """Its settings."""
-        freq: FreqConfig = field(default_factory=FreqConfig)
-        """Frequencies."""
-        loss: Any = field(default_factory=dict)
-        """Weights of the loss terms, lambda_<name>."""
-        optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-        """Optimiser."""
-        scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-        """Learning rate scheduler."""
-        loggers: LoggersConfig = field(default_factory=LoggersConfig)
-        """Extra loggers."""
-        ambient_ratio_min: float | None = option(0.5, low=0.0, high=1.0)
-        """Smallest share of ambient light on random views, drawn between it and 1; null = the material's own lights."""
-        refinement: bool = False
-        """Second stage: the terms against fog, orient, sparsity and opaque, are off on all passes."""
 
     cfg: Config
 
@@ -128,6 +70,8 @@ class Zero123System(BaseSystem):
         cfg.loss = parse(loss_config(GEOMETRIES.get(cfg.geometry_type).regularization_terms), cfg.loss, "system.loss")
         check_sdf(cfg, LossWeights(cfg.loss))
         check_gaussians(cfg, LossWeights(cfg.loss))
+        check_surface_terms(cfg, LossWeights(cfg.loss))
+        check_colors(cfg)
         check_optimizer(cfg.optimizer)
         check_scheduler(cfg.scheduler)
 
@@ -153,7 +97,9 @@ class Zero123System(BaseSystem):
             self.background = BACKGROUNDS.get(cfg.background_type)(cfg.background)
             self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
         self.exporter = EXPORTERS.get(cfg.exporter_type)(cfg.exporter)
-        self.loss_weights = LossWeights(cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset())
+        self.loss_weights = LossWeights(
+            cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset(), regularized=cfg.regularized_views
+        )
         for name, wanted in self.loss_weights.wanted().items():
             if wanted not in data.delivers():
                 raise ConfigError(
@@ -176,9 +122,24 @@ class Zero123System(BaseSystem):
         return self._guidance[0] if self._guidance else None
 
     @property
+    def weights_from(self) -> str | None:
+        """The checkpoint named by weights."""
+        return self.cfg.weights
+
+    @property
+    def weights_ignored(self) -> list[str]:
+        """What weights_ignore_modules says."""
+        return self.cfg.weights_ignore_modules
+
+    @property
     def first_stage(self) -> str | None:
         """The checkpoint named by geometry_convert_from."""
         return self.cfg.geometry_convert_from
+
+    @property
+    def first_stage_override(self) -> Mapping[str, Any]:
+        """What geometry_convert_override says."""
+        return self.cfg.geometry_convert_override
 
     def start_from(self, first: BaseSystem) -> dict[str, Any]:
         """Take over the surface and the colours of a first stage; see `BaseSystem`."""
@@ -217,7 +178,10 @@ class Zero123System(BaseSystem):
     ) -> RenderOutput:
         """Render whole images of the current scene."""
         rays = generate_rays(cameras.to(self.device))
-        return self.renderer(rays, self.field(shading, generator), self.background, needs, generator)
+        out = self.renderer(rays, self.field(shading, generator), self.background, needs, generator)
+        if self.training or self.cfg.guidance_input != "latents":
+            return out
+        return replace(out, comp_rgb=latents_to_rgb(out.comp_rgb))
 
     # ------------------------------------------------------------ training
 
@@ -265,7 +229,7 @@ class Zero123System(BaseSystem):
         if step < freq.ref_only_steps or not novel:
             return True, False
         if freq.ref_or_zero123 == "accumulate":
-            return True, True
+            return bool(self.loss_weights.active("reference", step)), True
         return (True, False) if step % freq.n_ref == 0 else (False, True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -306,18 +270,27 @@ class Zero123System(BaseSystem):
         least = self.cfg.ambient_ratio_min
         ratio = None if least is None else least + (1 - least) * draw
         shading = self.material.draw_shading(step, ratio, generator)
-        out = self.render(cameras, self.loss_weights.needs("novel", step), shading, generator)
+        needs = self.loss_weights.needs("novel", step)
+        judges_normals = self.cfg.guidance_input == "normal"
+        out = self.render(cameras, needs | {"normal"} if judges_normals else needs, shading, generator)
+        judged = out.comp_normal if judges_normals else out.comp_rgb
+        assert judged is not None
+        if self.cfg.guidance_input == "rgb":
+            judged = judged[..., :3]
         self.guidance.n_parts = self.n_parts
-        guided = self.guidance(out.comp_rgb, cameras, step, self.generator("guidance"))
+        guided = self.guidance(judged, cameras, step, self.generator("guidance"))
         self._numbers["guidance/grad_norm"] = guided.grad_norm
         self.diagnostics = replace(self.diagnostics, guidance_grad_norm=guided.grad_norm.detach())
         self._numbers["samples/novel"] = torch.tensor(float(out.n_samples))
         every = self.cfg.freq.guidance_eval
         if every and step % every == 0:
-            images = self.guidance.evaluate(out.comp_rgb.detach(), cameras, step, self.generator("guidance-eval"))
+            images = self.guidance.evaluate(judged.detach(), cameras, step, self.generator("guidance-eval"))
             self.diagnostics = replace(self.diagnostics, guidance_images=images)
         terms = self.loss_weights.compute("novel", step, View(out))
-        return {"sds": LossTerm(guided.loss, self.loss_weights.weight("sds", step)), **terms}
+        distilled = {"sds": LossTerm(guided.loss, self.loss_weights.weight("sds", step))}
+        if guided.image_loss is not None:
+            distilled["sds_img"] = LossTerm(guided.image_loss, self.loss_weights.weight("sds_img", step))
+        return {**distilled, **terms}
 
     def geometry_losses(self, step: int) -> dict[str, LossTerm]:
         """Return the terms of the geometry itself, where one of them has a weight."""
@@ -372,7 +345,7 @@ class Zero123System(BaseSystem):
         threshold = self.geometry.cfg.isosurface_threshold
         photos = None if self.input_view() is None else self.data_source.photos()
         result = self.exporter(
-            self.field(),
+            LatentColors(self.field()) if self.cfg.guidance_input == "latents" else self.field(),
             out_dir,
             threshold=threshold,
             reference=photos,
@@ -392,8 +365,3 @@ class Zero123System(BaseSystem):
     def extra_loggers(self, out_dir: Path) -> list[Any]:
         """Return the loggers of system.loggers; raises MissingDependencyError."""
         return build_loggers(self.cfg.loggers, out_dir)
-
-
-def slot_names(cfg: Zero123System.Config) -> dict[str, str]:
-    """Return slot -> registered name, for summaries."""
-    return {f.name.removesuffix("_type"): getattr(cfg, f.name) for f in fields(cfg) if f.name.endswith("_type")}

@@ -1,11 +1,16 @@
 """threestudio's YAML words that mean something else here, or nothing, and this project's former ones: their files load unchanged.
 
-Every entry produces one notice. A key that is in no table and in no dataclass stays an error.
+Every entry produces one notice. A key that a slot here knows by itself is left alone; one that is in no table and in no
+dataclass stays an error.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from zero123s.errors import ConfigError
+
+Known = Callable[[str], bool]
+"""Tells whether a full key is one of this project's own, given the types that a configuration chooses."""
 
 RENAMED = {
     "system.guidance.pretrained_model_name_or_path": "system.guidance.checkpoint",
@@ -40,6 +45,16 @@ DROPPED = {
     "system.renderer.context_type": "no OpenGL context is needed",
     "system.cleanup_after_validation_step": "memory is freed by itself",
     "system.cleanup_after_test_step": "memory is freed by itself",
+    "system.renderer.near_plane": "rays begin where they enter the geometry's cube",
+    "system.renderer.far_plane": "rays end where they leave the geometry's cube",
+    "system.geometry.isosurface": "any geometry can be exported",
+    "system.material.requires_normal": "losses and materials ask for the normals that they need",
+    "system.material.ambient_only_on_test": "pictures outside training show the albedo",
+    "system.exporter.save_video": "the turntable is drawn by --test, and after training",
+    "data.rays_d_normalize": "directions have length one",
+    "data.random_camera.rays_d_normalize": "directions have length one",
+    "data.eval_batch_size": "views are evaluated one by one",
+    "data.n_test_views_per_batch": "views are evaluated one by one",
     "data.use_random_camera": "a weight of zero for the guidance turns random views off",
     "data.random_camera.eval_batch_size": "views are evaluated one by one",
     "data.random_camera.n_test_views_per_batch": "views are evaluated one by one",
@@ -48,6 +63,9 @@ DROPPED = {
     "trainer.limit_test_batches": "data.random_camera.n_test_views decides",
     "trainer.inference_mode": "views are drawn without gradients in any case",
     "system.loggers.wandb.name": "the run folder's name is used",
+    "exp_dir": "it follows from exp_root_dir and name",
+    "trial_name": "it follows from tag and use_timestamp",
+    "n_gpus": "--gpu says which GPUs are used",
     "timestamp": "the run folder's name has the time, see use_timestamp",
 }
 
@@ -57,38 +75,53 @@ FORMER = {
 """Keys of earlier versions, which their run folders still hold with the default; a notice only where a value was set."""
 
 
-def new_key(key: str, takes_prompt: bool) -> str:
+def new_key(key: str, known: Known) -> str:
     """Return this project's name of a key of threestudio's, any other as it is."""
-    return {**RENAMED, **(PROMPTS if takes_prompt else {})}.get(key, key)
+    if known(key):
+        return key
+    prompt = PROMPTS.get(key)
+    return prompt if prompt and known(prompt) else RENAMED.get(key, key)
 
 
-def translate(content: dict[Any, Any], takes_prompt: bool = False) -> list[str]:
+def other_name(key: str) -> str | None:
+    """Return threestudio's name of a key of this project's, or the other way round; None where both call it the same."""
+    back = {new: old for old, new in RENAMED.items()}
+    return RENAMED.get(key) or back.get(key)
+
+
+def translate(content: dict[Any, Any], known: Known) -> list[str]:
     """Rename and drop threestudio's keys of one file or command line, in place; return the notices.
 
     Args:
         content: nested plain values, not yet merged with others: a later layer replaces an earlier one by either name.
-        takes_prompt: whether the guidance has a prompt.
+        known: see `Known`.
 
     Raises:
         ConfigError: a key and the one that replaces it are both given.
     """
     notices = []
     for old in (*RENAMED, *PROMPTS):
-        new = new_key(old, takes_prompt)
-        if new == old or not _has(content, old):
+        new = new_key(old, known)
+        if new == old or not has(content, old):
             continue
-        if _has(content, new):
+        if has(content, new):
             raise ConfigError(f"'{old}' is threestudio's name for '{new}'; give only one of them.")
-        _put(content, new, _remove(content, old))
+        put(content, new, remove(content, old))
         notices.append(renamed_notice(old, new))
+    takes_prompt = known("system.guidance.prompt")
     reason = "the guidance reads the prompt itself" if takes_prompt else "Zero123 takes no prompt"
     for key, why in {**dict.fromkeys(PROMPT_PROCESSOR, reason), **DROPPED}.items():
-        if _has(content, key) and _remove(content, key) != {}:
-            notices.append(f"{key} is not needed: {why}.")
+        if has(content, key) and not known(key) and remove(content, key) != {}:
+            notices.append(dropped_notice(key, why))
     for key, why in FORMER.items():
-        if _has(content, key) and _remove(content, key) not in (None, "", "null"):
+        if has(content, key) and remove(content, key) not in (None, "", "null"):
             notices.append(f"{key} no longer exists: {why}.")
     return notices
+
+
+def dropped_notice(key: str, why: str) -> str:
+    """Return the sentence that tells why a key has no effect."""
+    return f"{key} is not needed: {why}."
 
 
 def renamed_notice(old: str, new: str) -> str:
@@ -103,16 +136,19 @@ def _section(content: Any, key: str) -> Any:
     return content
 
 
-def _has(content: dict[Any, Any], key: str) -> bool:
+def has(content: dict[Any, Any], key: str) -> bool:
+    """Tell whether a key is given."""
     section = _section(content, key)
     return isinstance(section, dict) and key.rpartition(".")[2] in section
 
 
-def _remove(content: dict[Any, Any], key: str) -> Any:
+def remove(content: dict[Any, Any], key: str) -> Any:
+    """Take a given key out and return its value."""
     return _section(content, key).pop(key.rpartition(".")[2])
 
 
-def _put(content: dict[Any, Any], key: str, value: Any) -> None:
+def put(content: dict[Any, Any], key: str, value: Any) -> None:
+    """Set a key, making the sections above it."""
     *sections, name = key.split(".")
     for part in sections:
         if not isinstance(content.get(part), dict):
