@@ -2,19 +2,24 @@
 
 import io
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_system
+import torch
+from omegaconf import OmegaConf
 from PIL import Image
-from test_configs import SMALL
+from tiny_run import SMALL
 
 import zero123s
 from zero123s import image_to_mesh, novel_views, prepare, read_result
-from zero123s.api import RunInterrupted, override_words, rgba_of
+from zero123s.api import RunInterrupted, override_words
 from zero123s.commands.evaluate import main as evaluate
 from zero123s.errors import ConfigError, ImageError
+from zero123s.images.pixels import rgba_of
+from zero123s.run.plan import plan_run
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = [
@@ -98,7 +103,7 @@ def test_prepare_takes_files_and_arrays_and_novel_views_takes_what_it_returns(tm
         prepare(noise)
     with pytest.raises(ImageError, match="no picture"):
         prepare(np.zeros((4, 4)))
-    with pytest.raises(ImageError, match="floats in"):
+    with pytest.raises(ImageError, match="floats from 0 to 1"):
         prepare(7.0 * np.ones((64, 64, 3)))
 
 
@@ -156,9 +161,11 @@ def test_the_notebook_runs(tmp_path, tiny_zero123, disc_path, monkeypatch, capsy
 
 def test_natural_values_of_overrides_are_understood():
     natural = {"exp_root_dir": Path("o"), "trainer.max_steps": np.int64(2), "a": {"b": np.float32(0.5)}, "c": {"x"},
-               "d": (1, np.arange(2)), "e": None}  # fmt: skip
+               "d": (1, np.arange(2)), "e": None, "f": {0: 1.0, 100: 0.5}, "g": range(2), "h": OmegaConf.create([3]),
+               "i": Fraction(1, 2)}  # fmt: skip
     assert override_words(natural) == [
-        'exp_root_dir="o"', "trainer.max_steps=2", "a.b=0.5", 'c=["x"]', "d=[1, [0, 1]]", "e=null"
+        'exp_root_dir="o"', "trainer.max_steps=2", "a.b=0.5", 'c=["x"]', "d=[1, [0, 1]]", "e=!!null",
+        'f={"0": 1.0, "100": 0.5}', "g=[0, 1]", "h=[3]", "i=0.5",
     ]  # fmt: skip
 
 
@@ -178,6 +185,10 @@ def test_natural_values_of_overrides_are_understood():
         ({"image": np.zeros((3, 3, 4), np.uint8)}, "image: 3 x 3 pixels"),
         ({"image": 7}, "image: a int is no picture"),
         ({"image": b""}, "the given bytes"),
+        ({"image": " "}, "path of the picture is empty"),
+        ({"image": "https://example.com/a.png"}, "'https://example.com/a.png' is an address"),
+        ({"image": np.zeros((32, 32, 4), np.uint8)}, "image: the picture is fully transparent"),
+        ({"image": np.ones((32, 32, 4), bool)}, "image: an array of bool should hold"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence_that_names_it(arguments, message, monkeypatch):
@@ -185,6 +196,26 @@ def test_what_cannot_be_meant_is_one_sentence_that_names_it(arguments, message, 
     with pytest.raises((ConfigError, ImageError), match=message) as told:
         image_to_mesh(**arguments)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"tag": None}, "tag: expected text, got null"),
+        ({"system.exporter.formats": None}, "system.exporter.formats: expected a list"),
+        ({"trainer.max_steps": {"a": 2}}, r"trainer.max_steps: .*\(set in command line\)"),
+    ],
+)
+def test_none_and_mappings_where_there_can_be_none(overrides, message, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(ConfigError, match=message):
+        image_to_mesh(overrides=overrides)
+
+
+def test_none_is_null_where_a_text_key_may_be_null(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    _, plan = plan_run("configs/stable-zero123.yaml", override_words({"resume": None, "trainer.max_time": None}))
+    assert (plan.experiment.resume, plan.experiment.trainer.max_time) == (None, None)
 
 
 @pytest.mark.parametrize("size", [512.0, (256, 256), 0, -1, True, "big", 10_000, None])
@@ -204,6 +235,9 @@ def test_pictures_come_as_bytes_and_open_files_too(tmp_path):
     with open(path, "rb") as file:
         file.read(10)
         assert np.array_equal(prepare(file, size=64), expected)
+    with_gradient = torch.tensor(photo / 255, dtype=torch.float32, requires_grad=True)
+    for same in (photo.astype(np.int64), torch.from_numpy(photo), with_gradient):
+        assert np.array_equal(prepare(same, size=64)[..., 3] > 0.5, expected[..., 3] > 0.5)
     with open(path, encoding="latin-1") as file, pytest.raises(ImageError, match="mode 'rb'"):
         prepare(file)
 

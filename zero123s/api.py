@@ -3,21 +3,23 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from os import PathLike, fspath
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from jaxtyping import Float
-from PIL import Image
 
 from zero123s.callbacks.checkpoints import read_head
 from zero123s.callbacks.viewer import require_viewer
 from zero123s.callbacks.watch import Progress, StepReport
+from zero123s.config.overrides import NULL
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError, UserError
-from zero123s.images.io import MIN_SIDE, read_image, write_png_atomic
+from zero123s.images.io import read_image, write_png_atomic
+from zero123s.images.pixels import Picture, rgba_of
 from zero123s.mesh.readers import SUFFIXES, read_mesh
 from zero123s.preprocess.input_image import LowConfidenceMaskError, low_confidence_message
 from zero123s.preprocess.input_image import prepare as prepare_photo
@@ -26,13 +28,12 @@ from zero123s.run.folder import read_run_record
 from zero123s.run.plan import plan_run
 from zero123s.run.resume import find_checkpoint, newest_checkpoint, run_dir_for
 from zero123s.run.runner import Runner
+from zero123s.runtime.files import user_path
 from zero123s.structures import Mesh
 
 if TYPE_CHECKING:
     from zero123s.system.base import Plan
 
-Picture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
-"""A file's path, its bytes, an open file, a PIL picture, or an array H W 4 (floats in [0, 1] or 8-bit)."""
 KINDS = ("color", "normal", "depth", "opacity")
 """What a preview shows side by side."""
 UNSAVED = "picture.png"
@@ -125,7 +126,7 @@ def _gpu_flag(gpu: str | int | Sequence[int] | None) -> str | None:
     """Return what `--gpu` would say; raises ConfigError."""
     if gpu is None or isinstance(gpu, str):
         return gpu
-    indices: list[Any] = list(gpu) if isinstance(gpu, list | tuple) else [gpu]
+    indices: list[Any] = list(gpu) if isinstance(gpu, Iterable) else [gpu]
     if not indices or not all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in indices):
         raise ConfigError(f"gpu={gpu!r}: give an index such as 0, several such as [0, 1], or None.")
     return ",".join(str(int(i)) for i in indices)
@@ -133,7 +134,7 @@ def _gpu_flag(gpu: str | int | Sequence[int] | None) -> str | None:
 
 def read_result(run_dir: str | Path) -> Result:
     """Read back what a run of the past has made; raises ConfigError for a folder that is none."""
-    run_dir = Path(run_dir)
+    run_dir = user_path(run_dir)
     record = read_run_record(run_dir)
     if not record:
         raise ConfigError(f"'{run_dir}' is no folder of a run; it has no run.json.")
@@ -174,25 +175,6 @@ def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str =
     return prepared.rgba
 
 
-def rgba_of(picture: Picture, name: str = "image") -> Float[np.ndarray, "H W 4"]:
-    """Return any picture as straight-alpha floats in [0, 1]; raises ImageError that names the argument."""
-    if isinstance(picture, str | Path | bytes | bytearray | memoryview) or hasattr(picture, "read"):
-        return read_image(picture).rgba  # type: ignore[arg-type]
-    if not isinstance(picture, Image.Image | np.ndarray) and not hasattr(picture, "__array__"):
-        raise ImageError(
-            f"{name}: a {type(picture).__name__} is no picture; give a path, bytes, an open file, a PIL image or an array."
-        )
-    pixels = np.asarray(picture.convert("RGBA") if isinstance(picture, Image.Image) else picture)
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype.kind not in "uf" or not pixels.size:
-        raise ImageError(f"{name}: an array {pixels.shape} of {pixels.dtype} is no picture; give H W 3 or H W 4.")
-    if min(pixels.shape[:2]) < MIN_SIDE:
-        raise ImageError(f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels are too few to see an object in.")
-    rgba = pixels.astype(np.float32) / (255 if pixels.dtype.kind == "u" else 1)
-    if not np.isfinite(rgba).all() or rgba.min() < 0 or rgba.max() > 1:
-        raise ImageError(f"{name}: the values of a picture must be 8-bit, or floats in [0, 1].")
-    return rgba if rgba.shape[2] == 4 else np.concatenate([rgba, np.ones_like(rgba[..., :1])], axis=-1)
-
-
 def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
     """Return overrides as words of a command line; a mapping may be nested or dotted."""
     if not isinstance(overrides, Mapping):
@@ -204,10 +186,11 @@ def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
         return words
     words = []
     for key, value in overrides.items():
-        if isinstance(value, Mapping):
+        is_schedule = isinstance(value, Mapping) and value and all(str(step).isdigit() for step in value)
+        if isinstance(value, Mapping) and not is_schedule:
             words += [f"{key}.{word}" for word in override_words(value)]
         else:
-            words.append(f"{key}={json.dumps(_yaml_value(str(key), value))}")
+            words.append(f"{key}={NULL if value is None else json.dumps(_yaml_value(str(key), value))}")
     return words
 
 
@@ -219,9 +202,11 @@ def _yaml_value(key: str, value: Any) -> Any:
         return fspath(value)
     if hasattr(value, "tolist"):  # numbers and arrays of NumPy, tensors
         return _yaml_value(key, value.tolist())
+    if isinstance(value, Real):  # fractions and their like
+        return float(value)
     if isinstance(value, set | frozenset):
         value = sorted(value, key=str)
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_yaml_value(key, entry) for entry in value]
     if isinstance(value, Mapping):
         return {str(k): _yaml_value(key, entry) for k, entry in value.items()}

@@ -41,8 +41,8 @@ def test_a_csv_has_settings_for_each(pictures, tmp_path):
         ("a.csv", "image,elevatoin\np.png,3\n", "Did you mean 'elevation'"),
         ("a.csv", "image,seed\npictures/p0.png\n", "line 2: has not 2 fields"),
         ("a.csv", "image,overrides\npictures/p0.png,max_steps\n", "line 2: 'max_steps' is no override"),
-        ("a.csv", "image,elevation\npictures/p0.png,high\n", "line 2: data.default_elevation_deg: .*'high'"),
-        ("a.csv", "image,seed\npictures/p0.png,abc\n", "line 2: seed: expected a whole number"),
+        ("a.csv", "image,elevation\npictures/p0.png,high\n", "line 2: column .elevation.: .*'high'"),
+        ("a.csv", "image,seed\npictures/p0.png,abc\n", "line 2: column .seed.: expected a whole number"),
         ("a.csv", "image\nnowhere.png\n", "nowhere.png' is no file"),
         ("a.txt", "\n", "names no picture"),
     ],
@@ -53,12 +53,48 @@ def test_mistakes_in_lists_are_told_with_their_line(name, text, message, picture
         read_items(tmp_path / name)
 
 
-@pytest.mark.parametrize("separator", [";", "\t"])
-def test_csv_separators_of_spreadsheets_are_recognised(separator, pictures, tmp_path):
-    lines = ["image;name;elevation", "pictures/p0.png;front;12,5"]
-    (tmp_path / "a.csv").write_text("\n".join(lines).replace(";", separator))
-    (item,) = read_items(tmp_path / "a.csv")
+@pytest.mark.parametrize(
+    ("name", "separator", "encoding", "above"),
+    [
+        ("a.csv", ";", "utf-8", ""),
+        ("a.csv", "\t", "utf-16", ""),
+        ("a.tsv", "\t", "utf-8", ""),
+        ("a.csv", ";", "utf-8-sig", "sep=;\n"),
+        ("a.csv", "|", "utf-8", ""),
+    ],
+)
+def test_csv_dialects_of_spreadsheets_are_recognised(name, separator, encoding, above, pictures, tmp_path):
+    lines = "Image;Name;elevation\npictures/p0.png;front;12,5\n"
+    (tmp_path / name).write_bytes((above + lines.replace(";", separator)).encode(encoding))
+    (item,) = read_items(tmp_path / name)
     assert (item.name, item.words) == ("front", ("data.default_elevation_deg=12.5",))
+
+
+def test_a_list_in_another_encoding_is_told(tmp_path):
+    (tmp_path / "a.csv").write_bytes("image\nü.png\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="no text in UTF-8; save the list as CSV"):
+        read_items(tmp_path / "a.csv")
+
+
+def test_folders_and_pictures_called_like_companions_are_not_lost(pictures, tmp_path, batch_config, capsys):
+    (pictures / "stone_normal.png").write_bytes((pictures / "p0.png").read_bytes())  # there is no stone.png
+    (pictures / "p0_steps.png").write_bytes(b"")
+    (pictures / "more").mkdir()
+    (pictures / "more" / "a.png").write_bytes((pictures / "p0.png").read_bytes())
+    assert [i.name for i in read_items(pictures)] == ["p0", "p1", "p2", "p3", "stone_normal"]
+    assert main([str(pictures), "--out", str(tmp_path / "o"), "--config", str(batch_config), "--dry-run"]) == 0
+    assert "1 folder left out: more." in capsys.readouterr().err
+
+
+def test_a_dry_run_reads_every_picture(pictures, tmp_path, batch_config, capsys):
+    (pictures / "p1.png").write_bytes(b"")
+    (pictures / "page.jpg").write_text("<html>")
+    assert main([str(pictures), "--out", str(tmp_path / "o"), "--config", str(batch_config), "--dry-run"]) == 1
+    told = capsys.readouterr()
+    assert told.out.count("run  ") == 3
+    assert "p1.png' is empty" in told.err
+    assert "page.jpg' is not a picture" in told.err
+    assert "2 of 5 pictures cannot be read" in told.err
 
 
 def test_a_folder_names_the_files_it_leaves_out(pictures, batch_config, tmp_path, capsys, monkeypatch):
@@ -84,6 +120,16 @@ def test_a_dry_run_checks_the_settings_of_every_item_and_writes_nothing(pictures
     (tmp_path / "a.csv").write_text("image,system.fial_at\npictures/p1.png,3\n")
     with pytest.raises(ConfigError, match=r"p1: Unknown key 'system.fial_at'. Did you mean 'system.fail_at'"):
         main([str(tmp_path / "a.csv"), *words])
+    (tmp_path / "a.csv").write_text("image,seed\npictures/p1.png,1\npictures/p1.png,99999999999999999999\n")
+    with pytest.raises(ConfigError, match="line 3: column 'seed': a number of 20 digits is out of range"):
+        main([str(tmp_path / "a.csv"), *words])
+    (tmp_path / "a.csv").write_text("image,trainer.max_steps\npictures/p1.png,five\n")
+    with pytest.raises(ConfigError, match=r"got 'five'. \(set in .*a.csv\)"):
+        main([str(tmp_path / "a.csv"), *words])
+    with pytest.raises(ConfigError, match=r"without dashes: trainer\.max_steps=5"):
+        main([str(pictures), *words, "--trainer.max_steps=5"])
+    with pytest.raises(ConfigError, match=r"a.csv: is a file"):
+        main([str(pictures), *words, "--out", str(tmp_path / "a.csv")])
     with pytest.raises(ConfigError, match="--retries"):
         main([str(pictures), *words, "--retries", "-1"])
     with pytest.raises(ConfigError, match="does not exist"):

@@ -48,7 +48,7 @@ def launch(tmp_path, capsys, monkeypatch):
             ["data.random_camera.elevation_range=[80,-10]", "system.loss.lambda_sds=0"],
             "data.random_camera.elevation_range",
         ),
-        (["data.resolution_milestones=[300,200]", "system.loss.lambda_sds=0"], "data.height"),
+        (["data.resolution_milestones=[300,200]", "system.loss.lambda_sds=0"], "data.resolution_milestones"),
         (["system.guidance.min_step_percent=[1.0,2.0]"], "system.guidance.min_step_percent"),
         (["system.guidance.max_step_percent=2"], "system.guidance.max_step_percent: 2 is out of range"),
         (["system.guidance.min_step_percent=0.99"], "min_step_percent is 0.99 at step 0, above max_step_percent 0.98"),

@@ -48,6 +48,20 @@ def test_quotes_around_the_whole_and_null_keep_their_meaning(dry_run):
         ("--trainer.max_steps=5", "without dashes: trainer.max_steps=5"),
         ("trainer/max_steps=5", "(set in command line)"),
         ("data.image_path=nothing.png", "'nothing.png' does not exist"),
+        ("data.image_path=https://a.com/b.png", "'https://a.com/b.png' is an address"),
+        ("data.image_path=" + "x" * 300, "cannot be the path of a file: it is too long"),
+        ("system.geometry_convert_from=" + "x" * 3000, "cannot be the path of a file: it is too long"),
+        ("data.image_path=${HOME}/a.png", "${HOME} stands for the key 'HOME' of this configuration, and there is none"),
+        ("data.image_path=", "data.image_path: is missing"),
+        ("exporter.context_type=gl", "(set in command line)"),
+        ("system.loss.lambda_sds={a: 1}", "(set in command line)"),
+        ("system.background.color=[255,255,255]", "system.background.color: expected three numbers"),
+        ("data.resolution_milestones=[100,50]", "data.resolution_milestones: expected increasing steps"),
+        (
+            "data.resolution_milestones=[1,2,3]",
+            "3 data.resolution_milestones; give 4 or one number. (set in command line)",
+        ),
+        ("system.exporter.formats.7=obj", "system.exporter.formats is a list of 2"),
         ("system.background.color=#ffffff", "expected a list such as [1.0, 1.0, 1.0], got '#ffffff'"),
     ],
 )
@@ -55,6 +69,11 @@ def test_the_sentence_names_what_was_typed(dry_run, word, message):
     code, error = dry_run(word, config="stable-zero123")
     assert code == 2
     assert message in error
+
+
+def test_formats_may_be_separated_by_commas_or_set_one_by_one(dry_run):
+    assert dry_run("system.exporter.formats=glb,obj")[1]["system"]["exporter"]["formats"] == ["glb", "obj"]
+    assert dry_run("system.exporter.formats.1=ply")[1]["system"]["exporter"]["formats"] == ["glb", "ply"]
 
 
 def test_an_entry_of_a_list_is_set_by_its_index(dry_run):

@@ -224,7 +224,7 @@ def test_an_object_off_its_place_is_told_and_mended_on_request(tmp_path, caplog)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [({"prompt": "a duck"}, "and a prompt"), ({"image_path": ""}, "both empty")]
+    ("words", "message"), [({"prompt": "a duck"}, "and a prompt"), ({"image_path": ""}, "data.image_path: is missing")]
 )
 def test_exactly_one_of_picture_and_prompt(words, message):
     with pytest.raises(ConfigError, match=message):

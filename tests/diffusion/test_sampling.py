@@ -111,7 +111,7 @@ def test_views_command_writes_sheet_files_and_video(photo, capsys):
     assert out.with_suffix(".mp4").stat().st_size > 0
     assert "100 %" in capsys.readouterr().err  # the progress bar
     for words, said in (
-        (["none.png", *known], "none.png does not exist"),
+        (["none.png", *known], "'none.png' does not exist"),
         ([str(photo), *known, "--sampler", "dimm"], "Did you mean 'ddim'"),
         ([str(photo), *known, "--out", "views.txt"], "must end in .png"),
     ):
@@ -146,10 +146,16 @@ def test_angles_and_pictures(tmp_path):
     for wrong in ("x", "0:10", "0:10:0", "10:0:5", "0:1:1e-9"):
         with pytest.raises(ConfigError, match=r"Angles"):
             parse_angles(wrong)
-    Image.new("RGBA", (20, 10)).save(tmp_path / "clear.png")
-    picture = read_picture(tmp_path / "clear.png")
+    half = Image.new("RGBA", (20, 10))
+    half.paste((255, 0, 0, 255), (0, 0, 10, 10))
+    half.save(tmp_path / "half.png")
+    picture = read_picture(tmp_path / "half.png")
     assert picture.shape == (1, 3, 20, 20)
-    assert bool((picture == 1).all())
+    assert picture[0, :, 7, 3].tolist() == [1, 0, 0]
+    assert bool((picture[..., 10:] == 1).all())
+    assert bool((picture[..., :5, :] == 1).all())
+    for same in (half, np.asarray(half), (tmp_path / "half.png").read_bytes()):
+        assert torch.equal(read_picture(same), picture)
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ImageError, match="Cannot read"):
+    with pytest.raises(ImageError, match="not a picture that can be read"):
         read_picture(tmp_path / "text.png")

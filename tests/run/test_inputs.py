@@ -81,6 +81,13 @@ def test_a_photograph_becomes_a_mesh_and_the_run_goes_on_without_it(photo, tmp_p
     assert json.loads((run / "run.json").read_text())["input"] == record
 
 
+def test_a_missing_picture_is_told_before_anything_else(tmp_path, capsys, tiny_zero123):
+    code, _ = launch(tmp_path / "out", "stable-zero123.yaml", "data.image_path=nothing.png", *tiny_zero123)
+    told = capsys.readouterr()
+    assert code == 2
+    assert "guided by" not in told.out + told.err
+
+
 def test_a_doubtful_photo_stops_the_launch_and_shows_why(tmp_path, capsys, tiny_zero123):
     photo = Image.new("RGB", (240, 160), (225, 225, 215))
     photo.paste((200, 40, 10), (0, 0, 200, 150))  # touches two edges: it may be cut off, or the background itself

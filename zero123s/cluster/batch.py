@@ -17,6 +17,7 @@ from zero123s.cluster.manifest import MANIFEST, whole, write_checked
 from zero123s.cluster.summary_page import write_page
 from zero123s.cluster.worker import Placement, Setup, folder_of
 from zero123s.config.load import load_config
+from zero123s.config.loaded import COMMAND_LINE
 from zero123s.data.single_image import check_elevation
 from zero123s.errors import ConfigError
 from zero123s.run.plan import choose_profile, plan_run
@@ -36,8 +37,13 @@ def make_setup(out: Path, config: Path, words: Sequence[str], profile: str, cpus
     return Setup(out.resolve(), str(config.resolve()), tuple(words), profile, fingerprint, cut_out)
 
 
-def check_items(items: Sequence[Item], setup: Setup) -> None:
-    """Check every distinct set of overrides down to the last key before anything runs; raises ConfigError."""
+def check_items(items: Sequence[Item], setup: Setup, source: Path) -> None:
+    """Check every distinct set of overrides down to the last key before anything runs; raises ConfigError.
+
+    Args:
+        items, setup: what is to run.
+        source: where the items' own overrides come from, named in errors.
+    """
     checked: set[frozenset[str]] = set()
     for item in items:
         keys = frozenset(word for word in item.words if not word.startswith(("seed=", "data.default_elevation_deg=")))
@@ -50,7 +56,9 @@ def check_items(items: Sequence[Item], setup: Setup) -> None:
             plan.requirements("train")
             check_elevation(OmegaConf.select(loaded.cfg, "data.default_elevation_deg", default=0.0))
         except ConfigError as error:
-            raise ConfigError(f"{item.name}: {error}") from error
+            is_own = any(word.partition("=")[0] in str(error) for word in item.words)
+            message = str(error).replace(f"(set in {COMMAND_LINE})", f"(set in {source})") if is_own else error
+            raise ConfigError(f"{item.name}: {message}") from error
 
 
 def finished_before(items: Sequence[Item], setup: Setup) -> dict[str, dict[str, Any]]:

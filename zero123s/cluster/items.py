@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zero123s.config.load import read_overrides
+from zero123s.config.options import LARGEST
 from zero123s.config.yaml_files import parse_yaml
 from zero123s.data.single_image import check_elevation
 from zero123s.errors import ConfigError
@@ -20,7 +21,8 @@ from zero123s.run.folder import shell_safe
 from zero123s.runtime.files import user_path
 
 COMPANIONS = ("_depth", "_normal", "_steps")
-"""Endings of files that belong to a picture and are none of their own."""
+"""Endings of files beside a picture X or X_rgba that belong to it and are none of their own."""
+SEPARATORS = ",;\t|"
 MAX_NAMED = 8
 """Files that are left out are named up to this number, and counted."""
 COLUMNS = ("image", "name", "elevation", "seed", "overrides")
@@ -55,7 +57,7 @@ def read_items(source: Path) -> list[Item]:
     """
     if source.is_dir():
         rows = [(p, "", ()) for p in _files_of(source) if p.suffix.lower() in readable_suffixes()]
-    elif source.suffix.lower() == ".csv":
+    elif source.suffix.lower() in (".csv", ".tsv"):
         rows = _csv_rows(source)
     elif source.suffix.lower() in readable_suffixes():
         rows = [(source, "", ())]
@@ -71,13 +73,20 @@ def read_items(source: Path) -> list[Item]:
 
 
 def left_out(source: Path) -> str:
-    """Return a line that counts and names the files of a folder which are no pictures by name; empty without any."""
-    files = _files_of(source) if source.is_dir() else []
-    others = [p for p in files if p.suffix.lower() not in readable_suffixes()]
-    if not others:
+    """Return a line that counts and names what is in a folder and is not taken; empty when there is nothing.
+
+    That is: files that are no pictures by name, and folders that hold pictures.
+    """
+    if not source.is_dir():
         return ""
-    named = ", ".join(p.name for p in others[:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
-    line = f" {len(others)} file{'s' * (len(others) > 1)} left out: {named}."
+    others = [p for p in _files_of(source) if p.suffix.lower() not in readable_suffixes()]
+    folders = [p for p in sorted(source.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    folders = [p for p in folders if any(f.suffix.lower() in readable_suffixes() for f in _files_of(p))]
+    line = ""
+    for kind, paths in (("file", others), ("folder", folders)):
+        if paths:
+            named = ", ".join(p.name for p in paths[:MAX_NAMED]) + (", ..." if len(paths) > MAX_NAMED else "")
+            line += f" {len(paths)} {kind}{'s' * (len(paths) > 1)} left out: {named}."
     phones = [p for p in others if p.suffix.lower() in (*HEIF_SUFFIXES, *AVIF_SUFFIXES)]
     if phones:
         line += f" {len(phones)} of them HEIC or AVIF: {HEIF_ADVICE}."
@@ -86,13 +95,19 @@ def left_out(source: Path) -> str:
 
 def _files_of(folder: Path) -> list[Path]:
     """Return the visible files of a folder, without those that belong to a picture."""
-    files = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return sorted(p for p in files if not p.stem.endswith(COMPANIONS))
+    files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    stems = {p.stem for p in files}
+    belonging = {
+        f"{stem.removesuffix(tail)}{ending}" for stem in stems for tail in ("", "_rgba") for ending in COMPANIONS
+    }
+    return sorted(p for p in files if p.stem not in belonging)
 
 
 def _check_seed(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"seed: expected a whole number, got {value!r}.")
+    if abs(value) > LARGEST:
+        raise ConfigError(f"seed: a number of {len(str(abs(value)))} digits is out of range.")
 
 
 def _named(source: Path, rows: Sequence[tuple[Path, str, tuple[str, ...]]]) -> list[Item]:
@@ -111,27 +126,35 @@ def _named(source: Path, rows: Sequence[tuple[Path, str, tuple[str, ...]]]) -> l
 
 def _text_of(source: Path) -> str:
     try:
-        return source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = source.read_bytes()
+        is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # what spreadsheets call Unicode text
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"'{source}' is no text in UTF-8; save the list as CSV (UTF-8).") from error
+    except OSError as error:
         raise ConfigError(f"'{source}' cannot be read as a list of pictures ({error}).") from error
 
 
 def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
     text = _text_of(source)
+    n_above = 2
+    if text.startswith("sep="):  # a line for Excel
+        text, n_above = text.partition("\n")[2], 3
     # Spreadsheets write ; where the decimal point is a comma.
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text), delimiter=separator)
-    columns = [c.strip() for c in reader.fieldnames or []]
+    columns = [c.strip() if "." in c else c.strip().lower() for c in reader.fieldnames or []]
+    reader.fieldnames = columns
     for column in columns:
         if column not in COLUMNS and "." not in column:
             raise ConfigError(f"{source}: unknown column '{column}'.{nearest(column, list(COLUMNS))}")
     if "image" not in columns:
         raise ConfigError(f"{source}: there is no column 'image' in its first line.")
     rows = []
-    for number, row in enumerate(reader, start=2):
+    for number, row in enumerate(reader, start=n_above):
         if None in row or None in row.values():
             raise ConfigError(f"{source}, line {number}: has not {len(columns)} fields as the first line has.")
-        cells = {key.strip(): value.strip() for key, value in row.items() if value.strip()}
+        cells = {key: value.strip() for key, value in row.items() if value.strip()}
         if "image" not in cells:
             raise ConfigError(f"{source}, line {number}: the column 'image' is empty.")
         if separator != "," and "elevation" in cells:
@@ -146,6 +169,9 @@ def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
                 if key in given:
                     check(parse_yaml(given[key], key)[0])
         except (ConfigError, ValueError) as error:
-            raise ConfigError(f"{source}, line {number}: {error}") from error
+            message = str(error)
+            for column, key in COLUMN_KEYS.items():
+                message = message.replace(f"{key}:", f"column '{column}':", 1) if column in cells else message
+            raise ConfigError(f"{source}, line {number}: {message}") from error
         rows.append((source.parent / user_path(cells["image"]), cells.get("name", ""), tuple(words)))
     return rows

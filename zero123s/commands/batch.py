@@ -2,15 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from zero123s.cluster.batch import Batch, check_items, finished_before, make_setup
-from zero123s.cluster.items import left_out, read_items
+from zero123s.cluster.items import Item, left_out, read_items
 from zero123s.cluster.worker import Placement
+from zero123s.commands.launch import refuse_flags
 from zero123s.config.load import read_overrides
 from zero123s.diffusion.checkpoint.locate import find_file
-from zero123s.errors import ConfigError
+from zero123s.errors import ConfigError, ImageError
+from zero123s.images.io import read_image
 from zero123s.run.lock import locked
 from zero123s.runtime.files import user_path
 
@@ -55,20 +57,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run `zero123s batch`; 0 when every item is finished, 1 when some are not."""
-    args = _parser().parse_intermixed_args(list(argv))
+    parser = _parser()
+    args, unknown = parser.parse_known_intermixed_args(list(argv))
+    refuse_flags(unknown, parser)
     _check(args)
     config = find_file(args.config) or Path(args.config)
     items = read_items(args.source)
     if line := left_out(args.source).strip():
         print(line, file=sys.stderr)
     setup = make_setup(args.out, config, args.overrides, args.profile, args.cpus, args.prepare)
-    check_items(items, setup)
+    check_items(items, setup, args.source)
     records = finished_before(items, setup)
     n_before = len(records)
     if args.dry_run:
-        for item in items:
-            print(f"{'skip' if item.name in records else 'run ':<5}{item.name}  {item.image}  {' '.join(item.words)}")
-        return 0
+        return _print_dry_run(items, skipped=records)
     with locked(args.out):
         placement = Placement(args.cpus, _gpus(args), args.workers, args.address)
         records = Batch(setup, items, records, args.retries, args.timeout).run(placement)
@@ -79,12 +81,31 @@ def main(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def _print_dry_run(items: Sequence[Item], skipped: Collection[str]) -> int:
+    """List what would run; read every picture of it. Returns 1 when one cannot be read."""
+    n_bad = 0
+    for item in items:
+        state = "skip" if item.name in skipped else "run"
+        try:
+            if state == "run":
+                read_image(item.image)
+        except ImageError as error:
+            state, n_bad = "bad", n_bad + 1
+            print(f"{item.name}: {error}", file=sys.stderr)
+        print(f"{state:<5}{item.name}  {item.image}  {' '.join(item.words)}")
+    if n_bad:
+        print(f"{n_bad} of {len(items)} pictures cannot be read; the others would run.", file=sys.stderr)
+    return 1 if n_bad else 0
+
+
 def _check(args: argparse.Namespace) -> None:
     for name in ("workers", "retries", "timeout", "cpus"):
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name} {getattr(args, name):g} must be 0 or more.")
     if not args.source.exists():
         raise ConfigError(f"'{args.source}' does not exist; give a folder of pictures, a .csv or a .txt.")
+    if args.out.exists() and not args.out.is_dir():
+        raise ConfigError(f"--out {args.out}: is a file; give a folder.")
     read_overrides(args.overrides)
 
 

@@ -75,14 +75,19 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     """Return flags and overrides; raises ConfigError for an unknown flag, with the nearest known one."""
     parser = build_parser()
     args, rest = parser.parse_known_args(list(argv))
-    flags = [option for action in parser._actions for option in action.option_strings]
-    for word in rest:
-        if word.startswith("-"):
-            raise ConfigError(f"Unknown flag '{word}'.{_without_dashes(word) or nearest(word, flags)}")
+    refuse_flags(rest, parser)
     args.mode = next((m for m in MODES if getattr(args, m)), None)
     if args.mode is None and not args.explain:
         raise ConfigError("Exactly one of --train, --validate, --test and --export is needed. See --help.")
     return args, rest
+
+
+def refuse_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Raise ConfigError for the first flag among words that a parser does not know, with what was meant instead."""
+    flags = [option for action in parser._actions for option in action.option_strings]
+    for word in words:
+        if word.startswith("-"):
+            raise ConfigError(f"Unknown flag '{word}'.{_without_dashes(word) or nearest(word, flags)}")
 
 
 def _without_dashes(word: str) -> str:
@@ -159,11 +164,10 @@ def _run_mode(args: argparse.Namespace, plan: "Plan", checkpoint: Path | None, r
     from zero123s.run.summary import model_words, print_summary
     from zero123s.runtime.processes import is_main_process, print_rank_zero
 
-    guided = model_words(requirements.get("model", {}))
-    if guided:
-        print_rank_zero(f"guided by {guided}")
     with run_dir_for(checkpoint, plan.experiment) as out_dir:
         runner = Runner(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
+        if guided := model_words(requirements.get("model", {})):
+            print_rank_zero(f"guided by {guided}")
         state = runner.run(args.mode)
     if is_main_process():
         print_summary(runner.record, out_dir, state, args.mode)

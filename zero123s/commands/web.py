@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from zero123s.commands.launch import refuse_flags
 from zero123s.config.load import read_overrides
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError
@@ -60,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run `zero123s web` until it is interrupted."""
-    args = _parser().parse_intermixed_args(list(argv))
+    parser = _parser()
+    args, unknown = parser.parse_known_intermixed_args(list(argv))
+    refuse_flags(unknown, parser)
     settings = read_settings(args)
     users = read_users(args.users) if args.users else None
     if args.share and users is None:

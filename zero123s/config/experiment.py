@@ -165,7 +165,7 @@ class ExperimentConfig:
     """Write the mesh when training ends."""
     imports: list[str] = field(default_factory=list)
     """Python packages to import first; they register their own classes."""
-    threads: int = option(0, low=0)
+    threads: int = option(0, low=0, high=1024)
     """CPU threads; 0 = one, or one per core, whichever a short measurement at the start finds faster."""
 
 

@@ -93,6 +93,8 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
 def _reason(error: Exception) -> str:
     first = str(error).split("\n", 1)[0].strip()
+    if missing := re.search(r"Interpolation key '([^']*)' not found", first):
+        return f"${{{missing[1]}}} stands for the key '{missing[1]}' of this configuration, and there is none."
     return re.sub(r"^\w+ raised while resolving interpolation: ", "", first)
 
 

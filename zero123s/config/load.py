@@ -209,7 +209,10 @@ def load_config(
     origins: dict[str, str] = {}
     for layer in (*layers, typed):
         merged = _merged(merged, layer, notices)
-        origins.update(dict.fromkeys(_leaf_keys(layer.content), layer.origin))
+        for key in _leaf_keys(layer.content):
+            origins[key] = layer.origin
+            while key := key.rpartition(".")[0]:
+                origins.pop(key, None)  # a value in a lower layer, a section now
     for word, value in given:
         if _is_indexed(word, chosen):
             merged = _set_entry(merged, word.parts, value)

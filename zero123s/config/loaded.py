@@ -33,21 +33,31 @@ class LoadedConfig:
         """
         if "(set in " in message:
             return message
-        words = re.findall(r"'([^'\s]+)'|^(\w+)(?=[:=])|(\w+(?:\.\w+)+)", message)
-        for quoted in ("".join(found) for found in words):
+        words = re.findall(r"'([^'\s]+)'|^(\w+)(?=[:=])|(\w+(?:\.\w+)+)", message.partition(" Did you mean ")[0])
+        found = []
+        for quoted in ("".join(groups) for groups in words):
             for key in (quoted, f"system.{quoted}"):
-                origin = self.origins.get(key) or self._origin_of_section(key)
-                if origin is None:
-                    continue
-                source = self._source(key)
-                if source != key:
-                    message, origin = message.replace(quoted, source, 1), self.origins.get(source, origin)
-                return f"{message} (set in {origin})"
-        return message
+                if origin := self.origins.get(key) or self._origin_of_section(key):
+                    found.append((quoted, key, origin))
+                    break
+        if not found:
+            return message
+        # Of several keys that do not go together, the user can best change the one that was typed.
+        quoted, key, origin = next((entry for entry in found if entry[2] == COMMAND_LINE), found[0])
+        source = self._source(key)
+        if source != key:
+            message, origin = message.replace(quoted, source, 1), self.origins.get(source, origin)
+        elif key != quoted:
+            message = message.replace(quoted, key, 1)
+        return f"{message} (set in {origin})"
 
     def _origin_of_section(self, key: str) -> str | None:
-        """A section has no origin of its own; it came where its first entry came."""
-        return next((o for k, o in self.origins.items() if "." in key and k.startswith(f"{key}.")), None)
+        """Return where the first entry of a section came from, which has no origin of its own.
+
+        A word without a dot may be plain English; it is a section only where all of it came from one place.
+        """
+        origins = [o for k, o in self.origins.items() if k.startswith(f"{key}.")]
+        return origins[0] if origins and ("." in key or len(set(origins)) == 1) else None
 
     def _source(self, key: str) -> str:
         """Return the key on which the value of `key` depends: the only one, or the one of the command line."""

@@ -53,7 +53,7 @@ def value_of(text: str, kind: Any) -> Any:
         return None if is_null else _without_quotes(text)
     if is_list_of_text(kind):
         entries = _yaml(text, as_text=True)
-        return entries if isinstance(entries, list) else [_without_quotes(text)] if text else []
+        return entries if isinstance(entries, list) else None if text == NULL else _without_quotes(text) or []
     return _yaml(text) if text else ""
 
 

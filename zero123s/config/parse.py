@@ -103,19 +103,32 @@ def _value(kind: Any, value: Any, key: str, f: Field | None = None) -> Any:
 
 
 def _container(kind: Any, value: Any, key: str, f: Field | None) -> Any:
-    """Return a list or a mapping with every entry converted; one text is a list of it."""
+    """Return a list or a mapping with every entry converted; one text is a list of what its commas separate."""
     options = get_args(kind)
     if get_origin(kind) is dict:
         if value not in (None, "") and not isinstance(value, Mapping):
             raise ConfigError(f"{key}: expected a section with keys, got {_shown(value)}.")
         return {k: _value(options[1], v, f"{key}.{k}") for k, v in (value or {}).items()}
+    default = default_of(f) if f and has_default(f) else None
     if is_list_of_text(kind) and isinstance(value, str) and value:
-        value = [value]
+        value = [word.strip() for word in value.split(",")]
+    if isinstance(value, Mapping) and value and isinstance(default, list) and all(str(k).isdigit() for k in value):
+        value = _with_entries(default, value, key)
     if not isinstance(value, list | tuple):
-        default = default_of(f) if f and has_default(f) else None
         example = f" such as {_shown(default)}" if default else ""
         raise ConfigError(f"{key}: expected a list{example}, got {_shown(value)}.")
     return [_value(options[0], v, f"{key}.{i}") for i, v in enumerate(value)]
+
+
+def _with_entries(default: list[Any], entries: Mapping[Any, Any], key: str) -> list[Any]:
+    """Return a default list with the entries replaced that `key.0=value` names; raises ConfigError."""
+    value = list(default)
+    for index, entry in entries.items():
+        if int(index) >= len(value):
+            known = f"its entries are {key}.0 to {key}.{len(value) - 1}" if value else "it is empty"
+            raise ConfigError(f"{key}.{index}: {key} is a list of {len(value)}; {known}.")
+        value[int(index)] = entry
+    return value
 
 
 def _scalar(kind: type, value: Any, key: str) -> Any:

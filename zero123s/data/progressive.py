@@ -23,11 +23,14 @@ class Stages:
     def __init__(self, value: Any, milestones: Sequence[int], key: str) -> None:
         steps = list(milestones)
         if any(a >= b for a, b in pairwise(steps)) or any(s < 1 for s in steps):
-            raise ConfigError(f"{key}: resolution_milestones must be increasing steps >= 1, got {steps}.")
+            raise ConfigError(
+                f"{key.rpartition('.')[0]}.resolution_milestones: expected increasing steps >= 1, got {steps}."
+            )
         values = list(value) if isinstance(value, list | tuple) else [value] * (len(steps) + 1)
         if len(values) != len(steps) + 1:
             raise ConfigError(
-                f"{key}: {len(values)} values for {len(steps)} resolution_milestones; give {len(steps) + 1} or one number."
+                f"{key}: {len(values)} values for {len(steps)} {key.rpartition('.')[0]}.resolution_milestones; give "
+                f"{len(steps) + 1} or one number."
             )
         if not all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= MAX_VALUE for v in values):
             raise ConfigError(

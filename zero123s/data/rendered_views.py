@@ -60,6 +60,10 @@ class RenderedViews(BaseData):
         self.validation = torch.from_numpy(usable[len(usable) - cfg.held_out :])
         self._order: tuple[tuple[int, int], torch.Tensor] = ((-1, 0), self.train)
 
+    def check_files(self) -> None:
+        """Open the shards and the cached latents; see `BaseData`."""
+        self.prepare()  # reads their heads only
+
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> PosedViews:  # type: ignore[override]
         """Return the views of global step `step`."""
         batch, n, world = self.cfg.batch_size, len(self.train), world_size()

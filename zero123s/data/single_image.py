@@ -98,8 +98,10 @@ class SingleImageData(BaseData):
                 "would squeeze it; give both the same."
             )
         if bool(cfg.image_path) == bool(cfg.prompt):
-            both = f"'{cfg.image_path}' and a prompt are given" if cfg.prompt else "and data.prompt are both empty"
-            raise ConfigError(f"data.image_path: {both}; give one of the two (the other as '').")
+            what = f"'{cfg.image_path}' and a prompt are given; leave one of them empty" if cfg.prompt else "is missing"
+            raise ConfigError(
+                f"data.image_path: {what}; give a picture (data.image_path=photo.jpg), or a sentence (data.prompt=...)."
+            )
         check_conventions(cfg.depth_bright_is, cfg.normal_convention)
         self._views: dict[tuple[int, int], ReferenceView] = {}
         self._facts: dict[str, Any] = {}

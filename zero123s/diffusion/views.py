@@ -10,7 +10,7 @@ import imageio.v2 as imageio
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from zero123s.config.options import option
@@ -19,8 +19,9 @@ from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.model import PerView, Zero123Model
 from zero123s.diffusion.sampling import SAMPLERS, Progress
 from zero123s.diffusion.speed import speed_up
-from zero123s.errors import ConfigError, ImageError
-from zero123s.runtime.files import user_path
+from zero123s.errors import ConfigError
+from zero123s.images.io import composite, fit_square
+from zero123s.images.pixels import Picture, rgba_of
 
 logger = logging.getLogger(__name__)
 FRAMES_PER_SECOND = 8
@@ -113,7 +114,7 @@ def sample_views(
 
 
 def novel_views(
-    image: str | Path | Image.Image | np.ndarray,
+    image: Picture,
     elevation_deg: PerView,
     azimuth_deg: PerView,
     cond_elevation_deg: float = 0.0,
@@ -167,29 +168,13 @@ def parse_angles(text: str) -> list[float]:
     return [start + i * step for i in range(n)]
 
 
-def read_picture(image: str | Path | Image.Image | np.ndarray) -> Float[Tensor, "1 3 S S"]:
+def read_picture(image: Picture) -> Float[Tensor, "1 3 S S"]:
     """Read a picture as a square on white, its transparency composited; raises ImageError.
 
-    An array is H W 3 or H W 4, 8-bit or floats in [0, 1].
+    An array is H W 3 or H W 4, 8-bit or floats in [0, 1]; for everything else see `rgba_of`.
     """
-    try:
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image if image.dtype == np.uint8 else (255 * image + 0.5).astype(np.uint8))
-        if isinstance(image, Image.Image):
-            picture = image.convert("RGBA")
-        else:
-            with Image.open(user_path(image)) as opened:
-                picture = opened.convert("RGBA")
-    except FileNotFoundError as error:
-        raise ImageError(f"The picture {image} does not exist.") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError) as error:
-        image = "the array" if isinstance(image, np.ndarray) else image
-        raise ImageError(f"Cannot read {image} as a picture: {error}.") from error
-    edge = max(picture.size)
-    square = Image.new("RGBA", (edge, edge), "white")
-    square.alpha_composite(picture, ((edge - picture.width) // 2, (edge - picture.height) // 2))
-    pixels = torch.from_numpy(np.array(square.convert("RGB"))).float() / 255
-    return pixels.permute(2, 0, 1)[None].contiguous()
+    rgb = composite(fit_square(rgba_of(image)), (1.0, 1.0, 1.0))
+    return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None].contiguous()
 
 
 def write_views(

@@ -6,13 +6,14 @@ from PIL import Image
 
 FORMATS = (
     *("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "TGA", "JPEG2000"),
-    *("DIB", "ICO", "PCX", "PSD", "QOI", "SGI"),
+    *("BLP", "DDS", "DIB", "ICNS", "ICO", "IM", "MSP", "PCX", "PSD", "QOI", "SGI", "SUN", "XBM", "XPM"),
 )
 """Pillow's names (JPEG includes MPO); EPS and PDF, which it can read as well, would start other programs."""
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 AVIF_SUFFIXES = (".avif", ".avifs")
 BRANDS = {
-    **dict.fromkeys((b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"), "HEIF"),
+    **dict.fromkeys((b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftyphevc", b"ftyphevx"), "HEIF"),
+    **dict.fromkeys((b"ftypmif1", b"ftypmsf1"), "HEIF"),
     **dict.fromkeys((b"ftypavif", b"ftypavis"), "AVIF"),
 }
 """Bytes 4 to 12 of a file that needs a decoder which is not everywhere."""

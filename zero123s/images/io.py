@@ -78,6 +78,8 @@ def _named_content(source: str | Path | bytes | IO[bytes]) -> tuple[Path, bytes]
     if isinstance(source, bytes | bytearray | memoryview):
         return Path("the given bytes"), bytes(source)
     if isinstance(source, str | Path):
+        if not str(source).strip():
+            raise ImageError("The path of the picture is empty.")
         return user_path(source), _read_bytes(user_path(source))
     if source.seekable():
         source.seek(0)
@@ -161,6 +163,8 @@ def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise ImageError(f"'{path}' is a folder; name one picture in it.")
     if not path.exists():
+        if address := re.match(r"([a-z][a-z0-9+]+):/+(.*)", str(path)):  # pathlib has made one slash of two
+            raise ImageError(f"'{address[1]}://{address[2]}' is an address; download the picture and name its file.")
         raise ImageError(f"'{path}' does not exist; check the path of the picture.")
     if not path.is_file():
         raise ImageError(f"'{path}' is no regular file; give a picture such as a PNG or JPEG.")
@@ -174,7 +178,9 @@ def _not_an_image(path: Path, content: bytes) -> str:
     if not content:
         return f"'{path}' is empty; save or download it again."
     kind = BRANDS.get(content[4:12])
-    if kind and kind not in readable_formats():
+    if kind in readable_formats():
+        return f"'{path}' is damaged or cut short; save or download it again."
+    if kind:
         named = "a HEIC" if kind == "HEIF" else "an AVIF"
         return f"'{path}' is {named} picture, which cannot be read here; {HEIF_ADVICE}."
     return f"'{path}' is not a picture that can be read; give a PNG, JPEG, WebP, AVIF, TIFF, GIF or BMP file."

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from zero123s.errors import OutputError
+from zero123s.errors import ConfigError, OutputError
 
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -23,9 +23,24 @@ def explain_os_error(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4095, 255
+"""What Linux and macOS take; every question about a longer path is an OSError."""
+
+
 def user_path(text: str | Path) -> Path:
-    """Return a path as a person wrote it with `~` and `~user` replaced; a shell does so only in some places."""
-    return Path(os.path.expanduser(text))
+    """Return a path as a person wrote it with `~` and `~user` replaced; a shell does so only in some places.
+
+    Raises:
+        ConfigError: no file system has a file of such a name.
+    """
+    path = Path(os.path.expanduser(text))
+    is_long = len(os.fsencode(path)) > MAX_PATH_BYTES or any(len(os.fsencode(p)) > MAX_NAME_BYTES for p in path.parts)
+    if is_long or "\0" in str(path):
+        shown = repr(str(path)) if len(str(path)) <= 80 else f"'{str(path)[:77]}...'"
+        raise ConfigError(
+            f"{shown} cannot be the path of a file: {'it is too long' if is_long else 'it has a zero byte'}."
+        )
+    return path
 
 
 _QUOTED_PATH = re.compile(r"'(?:/|[A-Za-z]:\\)[^'\n]*'")
