@@ -18,6 +18,7 @@ COMMANDS = {
     "cache-latents": ("zero123s.commands.cache_latents", "encode rendered views once, for quick training"),
     "batch": ("zero123s.commands.batch", "turn many pictures into meshes, here or on a Ray cluster"),
     "web": ("zero123s.commands.web", "open a web page to make meshes on"),
+    "migrate": ("zero123s.commands.migrate", "show what an extension for threestudio has to change"),
     "launch": ("zero123s.commands.launch", "train, validate, test or export as a YAML file says (same as launch.py)"),
 }
 

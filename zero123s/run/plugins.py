@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -36,6 +37,8 @@ def load_plugins(imports: Sequence[str] = (), folder: Path = FOLDER) -> list[str
     for path in sorted(p for p in folder.glob("*.py") if not p.name.startswith(("test_", "_"))):
         _import_file(path)
         loaded.append(str(path))
+    for path in sorted(folder.glob("*/__init__.py")):
+        _refuse_threestudio(path.parent)
     for name in imports:
         _import_named(name)
         loaded.append(name)
@@ -43,6 +46,24 @@ def load_plugins(imports: Sequence[str] = (), folder: Path = FOLDER) -> list[str
         logger.log(logging.DEBUG if name in _TOLD else logging.INFO, "plugin %s", name)
     _TOLD.update(loaded)
     return loaded
+
+
+_OF_THREESTUDIO = re.compile(r"^\s*(import threestudio\b|from threestudio\b)", re.M)
+
+
+def _refuse_threestudio(folder: Path) -> None:
+    """Raise ConfigError for a folder of code that imports threestudio; other folders are for `imports:`."""
+    for path in sorted(folder.rglob("*.py")):
+        if _OF_THREESTUDIO.search(path.read_text(encoding="utf-8", errors="replace")):
+            raise ConfigError(_for_threestudio(path, folder))
+
+
+def _for_threestudio(path: Path, whole: Path) -> str:
+    return (
+        f"{path} was written for threestudio, which it imports: classes register with the slot's registry here, take their "
+        "settings in __init__ and have typed signatures (docs/from-threestudio.md). See what to change, line by line, with "
+        f"`zero123s migrate {whole}`; `--write` changes the files."
+    )
 
 
 def _import_file(path: Path) -> None:
@@ -56,8 +77,10 @@ def _import_file(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] == "threestudio":
+            raise ConfigError(_for_threestudio(path, path)) from error
         raise
 
 
