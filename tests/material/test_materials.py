@@ -5,7 +5,7 @@ from zero123s.errors import ConfigError
 from zero123s.material.base import Shading
 from zero123s.material.diffuse import DiffuseMaterial
 from zero123s.material.neural_radiance import NeuralRadianceMaterial
-from zero123s.material.plain import NoMaterial
+from zero123s.material.plain import HybridRGBLatentMaterial, LatentAdapterMaterial, NoMaterial
 from zero123s.ops.networks import DirectionEncodingConfig
 
 X = torch.zeros(1, 3)
@@ -123,3 +123,23 @@ def test_radiance_learns_a_highlight():
 def test_wrong_settings_are_told(changes, message):
     with pytest.raises(ConfigError, match=message):
         radiance(**changes)
+
+
+def test_hybrid_colours_keep_their_latents_as_they_are():
+    features = torch.tensor([[0.0, 0.0, 0.0, 7.0]])
+    cfg = HybridRGBLatentMaterial.Config(n_output_dims=4)
+    out = HybridRGBLatentMaterial(cfg, 4)(features, features[:, :3], features[:, :3], None, None, Shading())
+    assert out.tolist() == [[0.5, 0.5, 0.5, 7.0]]
+
+
+def test_adapter_maps_latents_to_colours():
+    features = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9.0]])
+    material = LatentAdapterMaterial(LatentAdapterMaterial.Config(), 4)
+    out = material(features, features[:, :3], features[:, :3], None, None, Shading())
+    torch.testing.assert_close(out, torch.tensor([[0.649, 0.6035, 0.604], [0.0, 0.0, 0.0]]))
+    assert material.adapter.requires_grad
+
+
+def test_too_few_features_for_latents_are_told():
+    with pytest.raises(ConfigError, match="n_feature_dims=4"):
+        NoMaterial(NoMaterial.Config(n_output_dims=4), 3)

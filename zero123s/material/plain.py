@@ -13,13 +13,12 @@ from zero123s.ops.activations import Activation, get_activation
 from zero123s.ops.latent_colors import LATENT_TO_RGB, latents_to_rgb
 
 
-@MATERIALS.register("no-material")
-class NoMaterial(BaseMaterial):
-    """The features are the colour."""
+class FeatureColors(BaseMaterial):
+    """Base of materials whose colours are features of the geometry."""
 
     @dataclass
     class Config(BaseMaterial.Config):
-        """Settings of `no-material`."""
+        """Settings of `no-material` and `hybrid-rgb-latent-material`."""
 
         color_activation: str = "sigmoid"
         """Turns features into colour."""
@@ -28,8 +27,6 @@ class NoMaterial(BaseMaterial):
 
     cfg: Config
 
-    color_activation: Activation
-
     def __init__(self, cfg: Config, n_features: int) -> None:
         super().__init__(cfg, n_features)
         if 0 < n_features < cfg.n_output_dims:
@@ -37,7 +34,12 @@ class NoMaterial(BaseMaterial):
                 f"system.material.n_output_dims: {cfg.n_output_dims} colours need as many features; set "
                 f"system.geometry.n_feature_dims={cfg.n_output_dims}."
             )
-        self.color_activation = get_activation(cfg.color_activation)
+        self.color_activation: Activation = get_activation(cfg.color_activation)
+
+
+@MATERIALS.register("no-material")
+class NoMaterial(FeatureColors):
+    """The features are the colour."""
 
     def forward(
         self,
@@ -55,14 +57,8 @@ class NoMaterial(BaseMaterial):
 
 
 @MATERIALS.register("hybrid-rgb-latent-material")
-class HybridRGBLatentMaterial(NoMaterial):
+class HybridRGBLatentMaterial(FeatureColors):
     """Three colours, and behind them channels without activation, which pictures do not show."""
-
-    @dataclass
-    class Config(NoMaterial.Config):
-        """Settings of `hybrid-rgb-latent-material`."""
-
-    cfg: Config
 
     def forward(
         self,
