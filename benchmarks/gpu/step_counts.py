@@ -1,16 +1,18 @@
 """What one training step asks of a GPU: launches, bytes, waits of the host; counted without a GPU, by tests/pretend.
 
     python benchmarks/gpu/step_counts.py            # the cpu profile of the main recipe
+    python benchmarks/gpu/step_counts.py --triton
     python benchmarks/gpu/step_counts.py --profile none data.random_camera.batch_size=1
 
 Needs g++ and a torch without CUDA. A launch is an ATen call that writes memory, a wait is a read of a number, a result
 whose size depends on numbers, or a copy that is not `non_blocking`. The guidance is left out, also of its backward pass:
-a stand-in takes its place whose loss is that of a constant gradient. Field operations run in plain torch, the fallback:
-Triton's kernels, one launch each, need a CUDA torch.
+a stand-in takes its place whose loss is that of a constant gradient. Field operations run in plain torch, the fallback,
+or with --triton as Triton's kernels, the default on CUDA: interpreted, at tiny pictures, each start counted as a launch.
 """
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -21,10 +23,12 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 from pretend import hooks  # noqa: E402
 
 hooks.load()
+os.environ["TRITON_INTERPRET"] = "1"  # is read when a kernel's module is imported; changes nothing for plain torch
 
 import pytorch_lightning as pl  # noqa: E402
 from pretend.counts import Counts  # noqa: E402
 from pretend.cuda import pretend_cuda  # noqa: E402
+from pretend.triton_kernels import interpreted_triton  # noqa: E402
 from torch import Generator, Tensor  # noqa: E402
 
 from zero123s.callbacks.watch import Watcher  # noqa: E402
@@ -34,6 +38,12 @@ from zero123s.run.runner import Runner  # noqa: E402
 from zero123s.structures import Cameras, GuidanceOutput  # noqa: E402
 
 WORDS = ["trainer.val_check_interval=0", "threads=1", "trainer.enable_progress_bar=false", "export_after_train=false"]
+SMALL_PICTURES = [
+    "data.height=6", "data.width=6", "data.random_camera.height=4", "data.random_camera.width=4",
+    "data.resolution_milestones=[]", "data.random_camera.resolution_milestones=[]",
+    "data.random_camera.batch_size=2", "system.renderer.num_samples_per_ray=16",
+]  # fmt: skip
+"""Launches do not depend on the number of points, and interpreted kernels take milliseconds per 128 points."""
 
 
 @GUIDANCES.register("no-guidance")
@@ -60,15 +70,18 @@ class Counted(Exception):
 class CountStep(Watcher):
     """Counts from the beginning of one step to that of the next, so that optimiser, logs and checks are in it."""
 
-    def __init__(self, counts: Counts, step: int) -> None:
+    def __init__(self, counts: Counts, step: int, kernels: contextlib.AbstractContextManager[None]) -> None:
         self.counts = counts
         self.step = step
+        self.kernels = kernels
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: object) -> None:
         """Begin, or report and end the run."""
         if trainer.global_step == self.step:
+            self.kernels.__enter__()
             self.counts.clear()
         elif trainer.global_step > self.step:
+            self.kernels.__exit__(None, None, None)
             samples = {k: int(v) for k, v in trainer.callback_metrics.items() if k.startswith("samples")}
             print(f"step {self.step}, {samples}")
             self.counts.report(sys.stdout, top=40)
@@ -79,13 +92,18 @@ def main() -> None:
     """Count step 3, in which the occupancy grid is not refreshed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="cpu", help="overlay of configs/stable-zero123.yaml, or none")
+    parser.add_argument("--triton", action="store_true", help="with Triton's kernels, interpreted")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     config = REPOSITORY / "configs" / "stable-zero123.yaml"
-    with tempfile.TemporaryDirectory() as folder, pretend_cuda() as counts:
+    with contextlib.ExitStack() as stack:
+        counts = stack.enter_context(pretend_cuda())
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         words = [*WORDS, "system.guidance_type=no-guidance", "system.guidance={}", *args.overrides]
+        words += SMALL_PICTURES if args.triton else []
+        kernels = interpreted_triton() if args.triton else contextlib.nullcontext()
         _, plan = plan_run(config, words, args.profile)
-        runner = Runner(plan, Path(folder) / "run", None, gpu="0", watchers=[CountStep(counts, 3)])
+        runner = Runner(plan, Path(folder) / "run", None, gpu="0", watchers=[CountStep(counts, 3, kernels)])
         with contextlib.suppress(Counted):
             runner.run("train")
 

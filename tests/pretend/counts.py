@@ -1,6 +1,7 @@
 """What was done on the pretended device, and by which line of the package."""
 
 import collections
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -74,10 +75,15 @@ def place() -> str:
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name.startswith(PACKAGE):
-            file = Path(frame.f_code.co_filename)
-            parts = file.parts[len(file.parts) - file.parts[::-1].index(PACKAGE) :]
-            return f"{'/'.join(parts)}:{frame.f_lineno}"
+            return f"{_inside_package(frame.f_code.co_filename)}:{frame.f_lineno}"
         if not outside and not name.startswith(("torch", OWN, "__main__")):
             outside = f"({name}:{frame.f_lineno})"
         frame = frame.f_back
     return outside or "(backward)"
+
+
+@functools.cache
+def _inside_package(file: str) -> str:
+    """Return a file's path inside the package."""
+    parts = Path(file).parts
+    return "/".join(parts[len(parts) - parts[::-1].index(PACKAGE) :])

@@ -6,12 +6,12 @@ the device on which numbers are drawn, and, under torch.use_deterministic_algori
 
 import collections
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pretend import rules
 from pretend.counts import Counts, place
@@ -103,7 +103,7 @@ class PretendMode(TorchDispatchMode):
 def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one ATen operation, on the pretended device or on the CPU."""
     name, wanted = func.name(), kwargs.get("device")
-    operands, _ = tree_flatten((args, kwargs))
+    operands = _tensors((args, kwargs))
     if not any(isinstance(t, PretendTensor) for t in operands) and not _is_cuda(wanted):
         result = func(*args, **kwargs)
         if name.startswith(rules.RANDOM) and isinstance(result, torch.Tensor):
@@ -124,25 +124,47 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _compute(func, args, kwargs, where, to_cuda)
 
 
+def _map(function: Callable[[Any], Any], arguments: Any) -> Any:
+    """Apply a function to every leaf; an operation nests its arguments in tuples and lists, and dicts only by name."""
+    if isinstance(arguments, tuple | list):
+        return type(arguments)([_map(function, a) for a in arguments])
+    if isinstance(arguments, dict):
+        return {name: _map(function, a) for name, a in arguments.items()}
+    return function(arguments)
+
+
+def _tensors(arguments: Any) -> list[torch.Tensor]:
+    """Return the tensors among the leaves."""
+    found: list[torch.Tensor] = []
+    _map(lambda a: found.append(a) if isinstance(a, torch.Tensor) else None, arguments)
+    return found
+
+
 def _compute(func: Any, args: Any, kwargs: Any, where: str, to_cuda: bool) -> Any:
     """Compute on the CPU, count, and wrap what comes out."""
-    outer, spec = tree_flatten((args, kwargs))
-    inner = [t._inner if isinstance(t, PretendTensor) else t for t in outer]
-    inner_args, inner_kwargs = tree_unflatten(inner, spec)
+    outer: dict[int, PretendTensor] = {}
+
+    def unwrap(t: Any) -> Any:
+        if not isinstance(t, PretendTensor):
+            return t
+        outer[id(t._inner)] = t
+        return t._inner
+
+    inner_args, inner_kwargs = _map(unwrap, args), _map(unwrap, kwargs)
+    inner = _tensors((inner_args, inner_kwargs))
     if kwargs.get("device") is not None:
         inner_kwargs["device"] = torch.device("cpu")
     if inner_kwargs.get("non_blocking") and "copy_" not in func.name().split("::")[1].split("."):
         inner_kwargs["non_blocking"] = False
-    in_half = any(isinstance(t, torch.Tensor) and t.dtype in rules.HALVES for t in inner)
+    in_half = any(t.dtype in rules.HALVES for t in inner)
     compute = _in_float32 if in_half and func.name() in rules.SUMS_IN_FLOAT32 else _as_it_is
     with _cpu_generator(inner_kwargs):
         result = compute(func, inner_args, inner_kwargs)
     if not _is_view(func):
-        tensors = [t for t in [*inner, *tree_flatten(result)[0]] if isinstance(t, torch.Tensor)]
         counts.launches[where] += 1
         counts.ops[func.name()] += 1
-        counts.bytes_moved[where] += sum(t.numel() * t.element_size() for t in tensors)
-    return _wrapped(func, result, zip(inner, outer, strict=True), to_cuda)
+        counts.bytes_moved[where] += sum(t.numel() * t.element_size() for t in [*inner, *_tensors(result)])
+    return _wrapped(func, result, outer, to_cuda)
 
 
 @contextlib.contextmanager
@@ -158,21 +180,20 @@ def _cpu_generator(kwargs: dict[str, Any]) -> Iterator[None]:
     generator.set_state(kwargs["generator"].get_state())
 
 
-def _wrapped(func: Any, result: Any, operands: Any, to_cuda: bool) -> Any:
-    """Give an operation's results back: the very operands it wrote to, wrappers for all else."""
-    written = {id(i): o for i, o in operands if isinstance(o, PretendTensor)}
+def _wrapped(func: Any, result: Any, operands: dict[int, PretendTensor], to_cuda: bool) -> Any:
+    """Give an operation's results back: the very operands it wrote to (by what they wrap), wrappers for all else."""
 
     def wrap(t: Any) -> Any:
         if not isinstance(t, torch.Tensor):
             return t
-        if id(t) in written:
-            outer = written[id(t)]
+        if id(t) in operands:
+            outer = operands[id(t)]
             if outer.shape != t.shape or outer.stride() != t.stride():
                 raise NotImplementedError(f"{func.name()} changed the shape of a pretended tensor in place")
             return outer
         return PretendTensor(t) if to_cuda and t.device.type == "cpu" else t
 
-    return tree_map(wrap, result)
+    return _map(wrap, result)
 
 
 def _as_it_is(func: Any, args: Any, kwargs: Any) -> Any:
@@ -181,9 +202,7 @@ def _as_it_is(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _in_float32(func: Any, args: Any, kwargs: Any) -> Any:
     """Compute in float32 and round to the operands' half precision."""
-    halves = [
-        t.dtype for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor) and t.dtype in rules.HALVES
-    ]
+    halves = [t.dtype for t in _tensors((args, kwargs)) if t.dtype in rules.HALVES]
 
     def widen(t: Any) -> Any:
         return t.float() if isinstance(t, torch.Tensor) and t.dtype in rules.HALVES else t
@@ -191,10 +210,10 @@ def _in_float32(func: Any, args: Any, kwargs: Any) -> Any:
     def narrow(t: Any) -> Any:
         return t.to(halves[0]) if isinstance(t, torch.Tensor) and t.dtype == torch.float32 else t
 
-    args, kwargs = tree_map(widen, (args, kwargs))
+    args, kwargs = _map(widen, (args, kwargs))
     if func.name() == "aten::_softmax_backward_data":
         args = (*args[:3], torch.float32)
-    return tree_map(narrow, func(*args, **kwargs))
+    return _map(narrow, func(*args, **kwargs))
 
 
 # ---------------------------------------------------------------- rules
@@ -204,6 +223,7 @@ def _is_cuda(device: Any) -> bool:
     return device is not None and torch.device(device).type == "cuda"
 
 
+@functools.cache
 def _is_view(func: Any) -> bool:
     returns = func._schema.returns
     aliases = bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
@@ -229,10 +249,10 @@ def _check_copy(name: str, args: Any, kwargs: Any, where: str) -> bool:
     return to_cuda
 
 
-def _check(func: Any, operands: list[Any], wanted: Any) -> bool:
+def _check(func: Any, operands: list[torch.Tensor], wanted: Any) -> bool:
     """Raise OtherDeviceError where an operand is on the CPU that may not be; return whether results are on the device."""
-    on_cpu = [t for t in operands if isinstance(t, torch.Tensor) and not isinstance(t, PretendTensor)]
-    on_cuda = any(isinstance(t, PretendTensor) for t in operands)
+    on_cpu = [t for t in operands if not isinstance(t, PretendTensor)]
+    on_cuda = len(on_cpu) < len(operands)
     if on_cuda and (torch.Tag.pointwise in func.tags or func.name() in rules.CPU_SCALAR_ALLOWED):
         on_cpu = [t for t in on_cpu if t.dim() > 0]
     if func.name() in rules.CPU_INDEX_ALLOWED and isinstance(operands[0], PretendTensor):

@@ -1,6 +1,7 @@
 """Runs the tests of on_device/ on the pretended CUDA device, each file in a process of its own: its hooks precede torch."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,14 @@ def test_file_passes_on_the_pretended_device(name):
 @pytest.mark.parametrize("name", FILES)
 def test_rest_of_the_file_passes_on_the_pretended_device(name):
     run_on_device(name, "slow")
+
+
+@pytest.mark.slow
+def test_a_step_with_triton_takes_at_most_1500_launches():
+    script = REPOSITORY / "benchmarks" / "gpu" / "step_counts.py"
+    done = subprocess.run([sys.executable, script, "--triton"], capture_output=True, text=True, check=True)
+    found = re.search(r"^(\d+) launches, .* (\d+) waits of the host$", done.stdout, re.MULTILINE)
+    assert found, done.stdout
+    launches, waits = map(int, found.groups())
+    assert launches <= 1500
+    assert waits <= 10
