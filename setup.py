@@ -65,7 +65,7 @@ setup(
         "rasterizer": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast.git"],
         "lora": ["peft>=0.13"],  # system.lora_rank, system.guidance.variant=vsd
         "segment": ["rembg", "onnxruntime"],  # data.cut_out.backend=rembg, which auto asks where GrabCut is not sure
-        "heif": ["pillow-heif"],  # HEIC pictures, and AVIF where Pillow has no decoder for it
+        "heif": ["pillow-heif"],  # HEIC images, and AVIF where Pillow has no decoder for it
         "cluster": ["ray>=2.40"],  # zero123s batch
         "web": ["gradio>=6,<7"],  # zero123s web; gradio 6 takes Pillow 8 to 12
         "viewer": ["viser>=1.1"],  # launch.py --viewer

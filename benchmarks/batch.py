@@ -1,6 +1,6 @@
-"""`zero123s batch` against one `launch.py` per picture: seconds for the same pictures at the same settings.
+"""`zero123s batch` against one `launch.py` per picture: seconds for the same images at the same settings.
 
-python benchmarks/batch.py OUT                     # 24 pictures of 6 small steps, two kills on the way
+python benchmarks/batch.py OUT                     # 24 images of 6 small steps, two kills on the way
 python benchmarks/batch.py OUT --nodes 2           # the same on a Ray cluster of two nodes, started here
 
 Processes have one thread. The single launches run one after another; the batch has one worker unless --workers or --nodes
@@ -49,7 +49,7 @@ SETTINGS = [
 
 
 def write_pictures(folder: Path, n: int) -> list[Path]:
-    """Write the sample pictures, mirrored and tinted so that no two are alike."""
+    """Write the sample images, mirrored and tinted so that no two are alike."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i in range(n):
@@ -62,7 +62,7 @@ def write_pictures(folder: Path, n: int) -> list[Path]:
 
 
 def launch(picture: Path, out: Path, words: list[str]) -> float:
-    """Run launch.py for one picture; returns seconds."""
+    """Run launch.py for one image; returns seconds."""
     started = time.perf_counter()
     command = [sys.executable, "launch.py", "--config", "configs/stable-zero123.yaml", "--train"]
     subprocess.run(

@@ -1,10 +1,10 @@
-"""How well the elevation of a picture is told, on renders of known elevation that no training saw.
+"""How well the elevation of an image is told, on renders of known elevation that no training saw.
 
     python benchmarks/elevation.py [--count 200] [--first 9300000] [--zero123 40]
 
 Beside the network that `data.default_elevation_deg: auto` asks stand constants, and with --zero123 N, on the first N
-objects, what the bundled Zero123 itself gives away: for each candidate elevation its denoising error of the picture under
-its own pose, the error of the picture predicted back from a predicted view, and how much the vertical profile of the
+objects, what the bundled Zero123 itself gives away: for each candidate elevation its denoising error of the image under
+its own pose, the error of the image predicted back from a predicted view, and how much the vertical profile of the
 lifted solid jumps (level faces).
 """
 
@@ -30,7 +30,7 @@ NOISES = 4
 
 
 def picture_of(seed: int) -> tuple[np.ndarray, float]:
-    """Return one framed picture of a generated object and the elevation it was rendered from."""
+    """Return one framed image of a generated object and the elevation it was rendered from."""
     rng = np.random.default_rng(seed)
     scene = generate(seed)
     elevation, azimuth = float(rng.uniform(LOW, HIGH)), float(rng.uniform(0, 360))
@@ -117,7 +117,7 @@ def main() -> None:
     estimates = [elevation_of(picture) for picture in pictures]
     guess = np.array([e.elevation_deg for e in estimates])
     sure = np.array([e.confidence >= TRUSTED for e in estimates])
-    print("| | median error | mean error | within 10 degrees | pictures |\n|---|---|---|---|---|")
+    print("| | median error | mean error | within 10 degrees | images |\n|---|---|---|---|---|")
     print(row("auto", guess, truth))
     if 0 < sure.sum() < len(sure):
         print(row("auto, confidence at least 0.5", guess[sure], truth[sure]))
@@ -130,7 +130,7 @@ def main() -> None:
         for name in scored[0]:
             best = np.array([CANDIDATES[int(np.argmin(s[name]))] for s in scored])
             print(row(f"Zero123: {name}", best, truth[: args.zero123]))
-        print(row("always 22.5, the same pictures", np.full(args.zero123, 22.5), truth[: args.zero123]))
+        print(row("always 22.5, the same images", np.full(args.zero123, 22.5), truth[: args.zero123]))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def bumpy_field() -> GeometryMaterialField:
 
 
 def photo_of(mesh: Mesh) -> ReferenceView:
-    """Return a picture of the mesh's front, so that the projection has something to do."""
+    """Return an image of the mesh's front, so that the projection has something to do."""
     camera = orbit_cameras(5.0, 0.0, height=512, width=512)
     rgba = torch.from_numpy(render_mesh(mesh, camera)).float()[None]
     return ReferenceView(camera, rgba[..., :3], rgba[..., 3:])

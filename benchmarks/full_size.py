@@ -160,7 +160,7 @@ def measure_load(path: Path, dtype: str) -> dict[str, Any]:
 
 
 def make_guidance(path: Path, dtype: str) -> tuple[StableZero123Guidance, ReferenceView]:
-    """Return the project's guidance on a random picture."""
+    """Return the project's guidance on a random image."""
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(1, 256, 256, 3, generator=generator)
     reference = ReferenceView(orbit_cameras(5.0, 0.0), picture, torch.ones(1, 256, 256, 1))

@@ -2,7 +2,7 @@
 
     python benchmarks/image_to_mesh.py OUT [--count 10] [--first 9000000] [--blind] [--refine [CONFIG]] [OVERRIDES...]
 
-Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same picture.
+Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same image.
 `--blind` also runs the job with every pose told as the input's own: what is gained without knowing the pose.
 `--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
 can be named several times.
@@ -41,7 +41,7 @@ def novel_views(azimuth: float, size: int = 96) -> Cameras:
 
 
 def baselines(rgba: np.ndarray, azimuth: float) -> dict[str, Mesh]:
-    """Return solids made from the picture alone: ball, extrusion and lathe of its silhouette, painted from the front."""
+    """Return solids made from the image alone: ball, extrusion and lathe of its silhouette, painted from the front."""
     camera = orbit_cameras(ELEVATION, azimuth, 3.8, 20.0, *rgba.shape[:2])
     axis = (np.arange(CELLS) + 0.5) / CELLS * 2 * BOUND - BOUND
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
@@ -93,14 +93,14 @@ def scores(mesh: Mesh, scene: SceneMesh, truth: np.ndarray, cameras: Cameras) ->
 
 
 def run_job(picture: Path, out_dir: Path, azimuth: float, words: list[str]) -> Mesh:
-    """Run launch.py on one picture and return the exported mesh, z up."""
+    """Run launch.py on one image and return the exported mesh, z up."""
     angles = [f"data.default_elevation_deg={ELEVATION}", f"data.default_azimuth_deg={azimuth}"]
     job = [f"data.image_path={picture}", *angles, "system.exporter.formats=[obj]", "trainer.val_check_interval=0"]
     return _launched("stable-zero123.yaml", out_dir / "run" / picture.stem, [*job, *words])
 
 
 def run_refinement(picture: Path, out_dir: Path, config: str) -> Mesh:
-    """Train a second stage on a picture's run and return its mesh; all settings are inherited."""
+    """Train a second stage on an image's run and return its mesh; all settings are inherited."""
     first = f"system.geometry_convert_from={out_dir / 'run' / picture.stem}"
     return _launched(config, out_dir / Path(config).stem / picture.stem, [first])
 

@@ -27,7 +27,7 @@ OBJECTS, VIEWS = 16, 3
 
 
 def step(lift: PoseLift, latents: torch.Tensor, poses: torch.Tensor, half: bool) -> None:
-    """Compute the lift's own loss on random pictures, and its gradients."""
+    """Compute the lift's own loss on random images, and its gradients."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         seen = lift.look(lift.volume(latents, poses[:, 0, 3]), poses)
         pictures = torch.rand(OBJECTS * VIEWS, 4, 64, 64)

@@ -2,7 +2,7 @@
 
     python benchmarks/multi_view.py OUT [OVERRIDES...] [--only burger car]
 
-Per scene 40 posed pictures of 128 x 128 are made, a mesh is reconstructed from them and exported, and 17 other views
+Per scene 40 posed images of 128 x 128 are made, a mesh is reconstructed from them and exported, and 17 other views
 and the true mesh judge the written glb. Prints a table and writes OUT/results.json.
 """
 

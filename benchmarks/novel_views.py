@@ -6,7 +6,7 @@
         objects of a manifest; the renders are kept in --renders for the next time)
 
 Each object is shown once (elevation -10 to 45 degrees) and asked for once (-10 to 80, any azimuth). "copy" answers with
-the input, "mean" with the mean of all wanted pictures. The gates are the x0 error at t = 900 with wrong poses over that
+the input, "mean" with the mean of all wanted images. The gates are the x0 error at t = 900 with wrong poses over that
 with the right one.
 """
 

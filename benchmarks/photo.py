@@ -1,7 +1,7 @@
 """What projecting the photo is worth: `python benchmarks/photo.py RUN...`
 
 Exports finished single-image runs with and without `project_photo` (1024 texels, the run's own settings otherwise) and
-compares the written glb with the picture at the picture's own size.
+compares the written glb with the image at the image's own size.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Is dual contouring better than marching cubes here? `python benchmarks/sharper_surface.py [RUN TRUTH.ply]`
 
 On exact signed distances of a turned box and a ball, where the answer is known; and, when a run and its true mesh are
-given, on what was learned from pictures. Distances are means over points of the extracted surface, in cells.
+given, on what was learned from images. Distances are means over points of the extracted surface, in cells.
 """
 
 import sys

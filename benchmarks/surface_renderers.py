@@ -49,7 +49,7 @@ def step(renderer: BaseRenderer, field: GeometryMaterialField, rays: RayBundle) 
 
 
 def main() -> None:
-    """Print a row per picture size."""
+    """Print a row per image size."""
     args = compare.arguments(__doc__)
     results: dict[str, dict] = {}
     torch.manual_seed(0)

@@ -3,7 +3,7 @@
     git clone https://github.com/threestudio-project/threestudio
     python benchmarks/threestudio_configs.py threestudio > table.md
 
-Every file runs unchanged but for sizes, a picture and small models of random weights, all given as overrides. Files of
+Every file runs unchanged but for sizes, an image and small models of random weights, all given as overrides. Files of
 `configs/debugging` are left out: they hold a guidance alone, for a notebook.
 """
 

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py bundled DATA      (DATA: of `zero123s render`) Lightning, data, averages, logs against
                                                       a bare torch loop over the same networks and batches
     python benchmarks/train_step.py cached            full-size networks with random weights, one pair of 256 x 256:
-                                                      the step from pictures against the step from cached latents
+                                                      the step from images against the step from cached latents
     python benchmarks/train_step.py cached --lora     the same with LoRA adapters of rank 4
 
 Process CPU seconds on one thread.
@@ -90,7 +90,7 @@ class FullSize(Zero123FinetuneSystem):
 
 
 def cached(lora: bool, repeats: int) -> None:
-    """Print forward and backward pass of one pair from pictures and from latents; the optimiser is left out of both."""
+    """Print forward and backward pass of one pair from images and from latents; the optimiser is left out of both."""
     cfg = FullSize.Config(checkpoint="random", lora_rank=4 if lora else 0, gradient_checkpointing=False)
     system = FullSize(cfg, BaseData(BaseData.Config(), 0))
     angle = torch.tensor([[10.0, 30.0]])
@@ -106,7 +106,7 @@ def cached(lora: bool, repeats: int) -> None:
 
     seconds = compare.medians({"pictures": lambda: step(pictures), "latents": lambda: step(kept)}, repeats, False)
     ratio = seconds["pictures"] / seconds["latents"]
-    print(f"from pictures {seconds['pictures']:.1f} s, from latents {seconds['latents']:.1f} s, ratio {ratio:.2f}")
+    print(f"from images {seconds['pictures']:.1f} s, from latents {seconds['latents']:.1f} s, ratio {ratio:.2f}")
 
 
 def main() -> None:

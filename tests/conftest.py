@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the tiny Zero123 model that the golden tensors were recorded from, and a tiny picture."""
+"""Fixtures for all tests: the tiny Zero123 model that the golden tensors were recorded from, and a tiny image."""
 
 import os
 from collections import OrderedDict
@@ -92,7 +92,7 @@ def tiny_text_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def disc_path(tmp_path_factory) -> Path:
-    """A red disc on transparent ground, with a depth and a normal picture of a ball beside it."""
+    """A red disc on transparent ground, with a depth and a normal image of a ball beside it."""
     folder = tmp_path_factory.mktemp("disc")
     y, x = np.mgrid[-1:1:33j, -1:1:33j]
     r2 = (x**2 + y**2) / 0.6**2

@@ -48,7 +48,7 @@ def test_a_picture_becomes_mesh_images_and_metrics(disc_path, words):
         ("color", "normal", "depth", "opacity"), (2, 16, 16, 3)
     )
     opacity = result.images["opacity"]
-    assert np.array_equal(opacity[..., 0], opacity[..., 1]), "a grey picture, so the strip was cut at the right places"
+    assert np.array_equal(opacity[..., 0], opacity[..., 1]), "a grey image, so the strip was cut at the right places"
     assert result.files["glb"].is_file()
     assert result.files["turntable"].is_file()
     assert [p.step for p in seen if p.stage == "train"] == [1, 2, 3]
@@ -101,7 +101,7 @@ def test_prepare_takes_files_and_arrays_and_novel_views_takes_what_it_returns(tm
     noise = np.random.default_rng(0).random((64, 64, 3))
     with pytest.raises(ImageError, match=r"force=True|No object"):
         prepare(noise)
-    with pytest.raises(ImageError, match="no picture"):
+    with pytest.raises(ImageError, match="no image"):
         prepare(np.zeros((4, 4)))
     with pytest.raises(ImageError, match="floats from 0 to 1"):
         prepare(7.0 * np.ones((64, 64, 3)))
@@ -183,11 +183,11 @@ def test_natural_values_of_overrides_are_understood():
         ({"image": np.zeros((0, 0, 4), np.uint8)}, r"image: an array \(0, 0, 4\)"),
         ({"image": np.zeros((8, 8, 4), "S1")}, "image: an array"),
         ({"image": np.zeros((3, 3, 4), np.uint8)}, "image: 3 x 3 pixels"),
-        ({"image": 7}, "image: a int is no picture"),
+        ({"image": 7}, "image: a int is no image"),
         ({"image": b""}, "the given bytes"),
-        ({"image": " "}, "path of the picture is empty"),
+        ({"image": " "}, "path of the image is empty"),
         ({"image": "https://example.com/a.png"}, "'https://example.com/a.png' is an address"),
-        ({"image": np.zeros((32, 32, 4), np.uint8)}, "image: the picture is fully transparent"),
+        ({"image": np.zeros((32, 32, 4), np.uint8)}, "image: the image is fully transparent"),
         ({"image": np.ones((32, 32, 4), bool)}, "image: an array of bool should hold"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The main job as Python functions: pictures in, objects out, every option that a YAML file has."""
+"""The main job as Python functions: images in, objects out, every option that a YAML file has."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,7 +68,7 @@ def image_to_mesh(
     profile: str = "auto",
     gpu: str | int | Sequence[int] | None = None,
 ) -> Result:
-    """Turn a picture with transparent background into a mesh, as `launch.py --train` does.
+    """Turn an image with transparent background into a mesh, as `launch.py --train` does.
 
     Args:
         image: the object on transparent ground, as `prepare` makes it; None = what the config names.
@@ -156,7 +156,7 @@ def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str =
     """Return the object of a photo, cut out and framed as Zero123 expects: float32 S S 4 in [0, 1].
 
     Args:
-        photo: any picture of one object.
+        photo: any image of one object.
         size: side of the result in pixels.
         backend, model: how the object is found; see `zero123s.preprocess.segment.segment`.
         force: return a doubtful cut-out as well.

@@ -17,7 +17,7 @@ class ConfigError(UserError):
 
 
 class ImageError(UserError):
-    """A picture that cannot be read or cannot be used as it is."""
+    """An image that cannot be read or cannot be used as it is."""
 
 
 class CheckpointError(UserError):

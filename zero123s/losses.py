@@ -88,7 +88,7 @@ def _reference(view: View) -> ReferenceView:
 
 @term("rgb", "reference")
 def rgb(view: View) -> Scalar:
-    """MSE over all pixels between the rendering and the picture over the renderer's background."""
+    """MSE over all pixels between the rendering and the image over the renderer's background."""
     reference = _reference(view)
     background = torch.ones_like(reference.rgb) if view.out.background is None else view.out.background
     target = reference.rgb * reference.mask + background * (1 - reference.mask)
@@ -117,7 +117,7 @@ def depth(view: View) -> Scalar:
     with torch.no_grad():
         a = given - _mean_or_zero(given)
         b = rendered - _mean_or_zero(rendered)
-        # A flat picture has no scale to find: its best fit is the mean.
+        # A flat image has no scale to find: its best fit is the mean.
         target = _mean_or_zero(rendered) + a * (a * b).sum() / a.square().sum().clamp_min(1e-12)
     return _mean_or_zero((rendered - target).square())
 

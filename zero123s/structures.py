@@ -86,7 +86,7 @@ class RayBundle(TensorData):
 
 @dataclass(frozen=True)
 class ReferenceView(TensorData):
-    """Pictures that the result has to show: the input image, or several posed ones."""
+    """Images that the result has to show: the input image, or several posed ones."""
 
     cameras: Cameras
     rgb: Float[Tensor, "B H W 3"]
@@ -98,7 +98,7 @@ class ReferenceView(TensorData):
     normal: Float[Tensor, "B H W 3"] | None = None
     """World-space unit normals."""
     weights: Float[Tensor, "B"] | None = None
-    """How much each view counts, 1 on average over all pictures of a data source; None = all alike."""
+    """How much each view counts, 1 on average over all images of a data source; None = all alike."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ class Batch(TensorData):
     """What one training step sees."""
 
     reference: ReferenceView | None
-    """None = there is no picture to look like."""
+    """None = there is no image to look like."""
     novel: Cameras | None
     """Views that only the guidance judges; None = a step without guidance."""
 
 
 @dataclass(frozen=True)
 class PosedViews(TensorData):
-    """V rendered views each of B objects, view 0 first: the picture that a Zero123 is given. What it is trained on."""
+    """V rendered views each of B objects, view 0 first: the image that a Zero123 is given. What it is trained on."""
 
     rgba: Float[Tensor, "B V H W 4"]
     """Straight alpha, in [0, 1]."""
@@ -121,16 +121,16 @@ class PosedViews(TensorData):
     azimuth_deg: Float[Tensor, "B V"]
     distance: Float[Tensor, "B V"]
     latents: Float[Tensor, "B V C h w"] | None = None
-    """Unscaled latents from a cache; None = encode the pictures."""
+    """Unscaled latents from a cache; None = encode the images."""
     embedding: Float[Tensor, "B N D"] | None = None
-    """Image embedding of view 0 from a cache; None = embed the picture."""
+    """Image embedding of view 0 from a cache; None = embed the image."""
 
     def select(self, index: slice) -> "PosedViews":
         """Return the objects at `index`."""
         return _map_tensors(self, lambda t: t[index])
 
     def on_white(self) -> Float[Tensor, "B V 3 H W"]:
-        """Return the pictures over white, channels first."""
+        """Return the images over white, channels first."""
         alpha = self.rgba[..., 3:]
         return (self.rgba[..., :3] * alpha + (1 - alpha)).movedim(-1, 2)
 

@@ -83,7 +83,7 @@ class Check:
         return words
 
     def square(self, size: int) -> list[str]:
-        """Return the words for one stage of small pictures."""
+        """Return the words for one stage of small images."""
         camera = "data.random_camera."
         sizes = [f"{where}{side}={size}" for where in ("data.", camera) for side in ("height", "width")]
         sizes += [f"{camera}eval_height={size}", f"{camera}eval_width={size}", f"{camera}batch_size=2"]

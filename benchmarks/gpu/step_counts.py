@@ -7,7 +7,7 @@
 Needs g++ and a torch without CUDA. A launch is an ATen call that writes memory, a wait is a read of a number, a result
 whose size depends on numbers, or a copy that is not `non_blocking`. The guidance is left out, also of its backward pass:
 a stand-in takes its place whose loss is that of a constant gradient. Field operations run in plain torch, the fallback,
-or with --triton as Triton's kernels, the default on CUDA: interpreted, at tiny pictures, each start counted as a launch.
+or with --triton as Triton's kernels, the default on CUDA: interpreted, at tiny images, each start counted as a launch.
 """
 
 import argparse
@@ -48,7 +48,7 @@ SMALL_PICTURES = [
 
 @GUIDANCES.register("no-guidance")
 class NoGuidance(BaseGuidance):
-    """Asks for nothing but brighter pictures, in three launches."""
+    """Asks for nothing but brighter images, in three launches."""
 
     image_size = 64
 

@@ -1,4 +1,4 @@
-"""The live viewer without a browser: cameras, pictures, its share of the time, and that training does not notice it."""
+"""The live viewer without a browser: cameras, images, its share of the time, and that training does not notice it."""
 
 import logging
 import sys
@@ -61,7 +61,7 @@ def test_the_budget_keeps_its_share_of_the_time():
     drawn = 0.0
     for _ in range(10_000):
         if budget.is_free:
-            now[0] += 0.3  # a picture
+            now[0] += 0.3  # an image
             drawn += 0.3
             budget.spent(0.3)
         now[0] += 0.01  # a training step

@@ -1,4 +1,4 @@
-"""Pictures and settings of tiny batches."""
+"""Images and settings of tiny batches."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ checkpoint: {every_n_train_steps: 2}
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    """Four grey pictures, transparent on the left, darker to brighter."""
+    """Four grey images, transparent on the left, darker to brighter."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i in range(4):

@@ -85,7 +85,7 @@ def test_every_picture_gets_a_result_a_record_and_a_row(pictures, batch_config, 
 def test_killed_workers_lose_nothing(pictures, batch_config, tmp_path):
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
     assert batch(pictures, calm, batch_config, "--workers", "2") == 0
-    # The two brightest pictures kill their workers in step 5; the last checkpoint is that of step 4.
+    # The two brightest images kill their workers in step 5; the last checkpoint is that of step 4.
     assert batch(pictures, stormy, batch_config, "--workers", "2", "system.kill_above=0.5") == 0
     items = {i["name"]: i for i in read_manifest(stormy)["items"]}
     assert {name: i["attempts"] for name, i in items.items()} == {"p0": 1, "p1": 1, "p2": 2, "p3": 2}
@@ -96,12 +96,12 @@ def test_killed_workers_lose_nothing(pictures, batch_config, tmp_path):
 
 @pytest.mark.slow
 def test_bugs_are_retried_and_mistakes_are_not(pictures, batch_config, tmp_path, capsys):
-    (pictures / "bad.png").write_bytes(b"no picture")
+    (pictures / "bad.png").write_bytes(b"no image")
     out = tmp_path / "out"
     assert batch(pictures, out, batch_config, "system.fail_at=3", "--retries", "1", "--workers", "1") == 1
     items = {i["name"]: i for i in read_manifest(out)["items"]}
     assert Counter((i["state"], i["attempts"]) for i in items.values()) == {("finished", 2): 4, ("failed", 1): 1}
-    assert "is not a picture that can be read" in items["bad"]["error"]
+    assert "is not an image that can be read" in items["bad"]["error"]
     assert "bad: failed: " in capsys.readouterr().err
     none = tmp_path / "none"
     assert batch(pictures / "p1.png", none, batch_config, "system.fail_at=3", "--retries", "0") == 1

@@ -14,7 +14,7 @@ from zero123s.errors import ConfigError
 
 def test_folders_and_lists_name_pictures_in_order(pictures, tmp_path):
     (pictures / "p0_depth.png").write_bytes((pictures / "p0.png").read_bytes())
-    (pictures / "notes.md").write_text("no picture")
+    (pictures / "notes.md").write_text("no image")
     assert [i.name for i in read_items(pictures)] == ["p0", "p1", "p2", "p3"]
     (tmp_path / "list.txt").write_text("# mine\npictures/p2.png\n\npictures/p1.png\npictures/p2.png\n")
     assert [i.name for i in read_items(tmp_path / "list.txt")] == ["p2", "p1", "p2-2"]
@@ -36,7 +36,7 @@ def test_a_csv_has_settings_for_each(pictures, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "picture\np.png\n", "unknown column 'picture'"),
+        ("a.csv", "photo\np.png\n", "unknown column 'photo'"),
         ("a.csv", "name\nx\n", "no column 'image'"),
         ("a.csv", "image,elevatoin\np.png,3\n", "Did you mean 'elevation'"),
         ("a.csv", "image,seed\npictures/p0.png\n", "line 2: has not 2 fields"),
@@ -44,7 +44,7 @@ def test_a_csv_has_settings_for_each(pictures, tmp_path):
         ("a.csv", "image,elevation\npictures/p0.png,high\n", "line 2: column .elevation.: .*'high'"),
         ("a.csv", "image,seed\npictures/p0.png,abc\n", "line 2: column .seed.: expected a whole number"),
         ("a.csv", "image\nnowhere.png\n", "nowhere.png' is no file"),
-        ("a.txt", "\n", "names no picture"),
+        ("a.txt", "\n", "names no image"),
     ],
 )
 def test_mistakes_in_lists_are_told_with_their_line(name, text, message, pictures, tmp_path):
@@ -93,8 +93,8 @@ def test_a_dry_run_reads_every_picture(pictures, tmp_path, batch_config, capsys)
     told = capsys.readouterr()
     assert told.out.count("run  ") == 3
     assert "p1.png' is empty" in told.err
-    assert "page.jpg' is not a picture" in told.err
-    assert "2 of 5 pictures cannot be read" in told.err
+    assert "page.jpg' is not an image" in told.err
+    assert "2 of 5 images cannot be read" in told.err
 
 
 def test_a_folder_names_the_files_it_leaves_out(pictures, batch_config, tmp_path, capsys, monkeypatch):

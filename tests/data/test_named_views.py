@@ -1,4 +1,4 @@
-"""Pictures told apart by name, with weights, and a guidance that looks from the nearest."""
+"""Images told apart by name, with weights, and a guidance that looks from the nearest."""
 
 import json
 
@@ -17,7 +17,7 @@ from zero123s.scenes.procedural import named
 
 
 def block(path, width, height, place, color, mode="RGBA"):
-    """A rectangle at some place of a picture of 200 x 160."""
+    """A rectangle at some place of an image of 200 x 160."""
     ground = (0, 0, 0, 0) if mode == "RGBA" else (225, 225, 215)
     image = Image.new(mode, (200, 160), ground)
     image.paste(color, (*place, place[0] + width, place[1] + height))
@@ -127,7 +127,7 @@ def test_mistakes(tmp_path):
         load({"back": front})
     with pytest.raises(ImageError, match=r"data\.pictures\.back: .*nothing\.png' does not exist"):
         load({"front": front, "back": str(tmp_path / "nothing.png")})
-    with pytest.raises(ConfigError, match=r"either a transforms\.json or pictures by name"):
+    with pytest.raises(ConfigError, match=r"either a transforms\.json or images by name"):
         MultiViewData(MultiViewData.Config())
-    with pytest.raises(ConfigError, match=r"either a transforms\.json or pictures by name"):
+    with pytest.raises(ConfigError, match=r"either a transforms\.json or images by name"):
         load({"front": front}, transforms_path="transforms.json")

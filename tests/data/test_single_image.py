@@ -1,4 +1,4 @@
-"""The input picture and the depth and normal pictures beside it, in every shape that people have them in."""
+"""The input image and the depth and normal images beside it, in every shape that people have them in."""
 
 import io
 import struct
@@ -84,12 +84,12 @@ def test_other_conventions_and_places(pictures):
 def test_smaller_sizes_do_not_mix_in_what_lies_outside(pictures):
     view = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).view(12, 12)
     covered = view.mask[0, ..., 0] > 0.1
-    assert view.depth[0, ..., 0][covered].min() > 0.1  # outside the ball the picture is 0
+    assert view.depth[0, ..., 0][covered].min() > 0.1  # outside the ball the image is 0
     assert (view.normal[0][covered].norm(dim=-1) - 1).abs().max() < 1e-5
 
 
 def test_a_picture_that_is_not_asked_for_is_not_read(pictures):
-    (pictures / "ball_depth.png").write_text("no picture")
+    (pictures / "ball_depth.png").write_text("no image")
     view = load(pictures / "ball_rgba.png").reference()
     assert view.depth is None
     assert view.normal is None
@@ -136,7 +136,7 @@ def bomb() -> bytes:
 
 
 BAD = {
-    "text": (b"hello, I am text " * 20, "not a picture"),
+    "text": (b"hello, I am text " * 20, "not an image"),
     "empty": (b"", "is empty"),
     "truncated": (png_bytes(cut_out(size=(300, 300)))[:300], "damaged or cut short"),
     "one_pixel": (png_bytes(Image.new("RGBA", (1, 1))), "only 1x1 pixels"),
@@ -191,7 +191,7 @@ def test_what_was_cut_out_is_kept_and_gone_on_with(tmp_path):
     assert (facts["method"], facts["source"]) == ("grabcut", str(tmp_path / "photo.png"))
     assert {p.name for p in (tmp_path / "input").iterdir()} == {"photo_rgba.png", "photo_depth.png", "steps.png"}
     assert data.cfg.image_path == str(tmp_path / "input" / "photo_rgba.png")
-    # The depth picture was framed with the object: its left side is where the object's left side was in the photo.
+    # The depth image was framed with the object: its left side is where the object's left side was in the photo.
     seen = data.reference()
     inside = seen.depth[0, ..., 0][seen.mask[0, ..., 0] > 0.5]
     assert float(inside.min()) == pytest.approx(31 / 240, abs=0.01)
@@ -254,7 +254,7 @@ def test_palette_and_animation_and_rotation_are_read(tmp_path, caplog):
 
 def test_any_aspect_keeps_its_proportions(tmp_path):
     wide = Image.new("RGBA", (80, 20), (0, 0, 0, 0))
-    wide.paste((0, 255, 0, 255), (30, 0, 50, 20))  # a square in the middle of a wide picture
+    wide.paste((0, 255, 0, 255), (30, 0, 50, 20))  # a square in the middle of a wide image
     wide.save(tmp_path / "wide.png")
     mask = (
         load(tmp_path / "wide.png", height=40, width=40, cut_out=CutOutConfig(frame="never"))
@@ -287,7 +287,7 @@ def test_elevation_auto_is_estimated_once_and_written_down(tmp_path):
     record = data.save_inputs(tmp_path / "input")["elevation"]
     assert record["elevation_deg"] == elevation_deg
     assert len(record["scores"]) == len(record["candidates_deg"])
-    assert not (tmp_path / "input").exists(), "the picture itself was used as it is"
+    assert not (tmp_path / "input").exists(), "the image itself was used as it is"
     facts = load(tmp_path / "a.png", default_elevation_deg=33.0).save_inputs(tmp_path / "input")
     assert facts == {"source": str(tmp_path / "a.png"), "method": "alpha", "confidence": 0.5, "notes": facts["notes"]}
     with pytest.raises(ConfigError, match="or auto, got 'aut'"):

@@ -29,7 +29,7 @@ def golden() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def image(golden) -> torch.Tensor:
-    """The two recorded input pictures in [0, 1]."""
+    """The two recorded input images in [0, 1]."""
     return golden["in/image_u8"].float() / 255
 
 

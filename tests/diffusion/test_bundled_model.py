@@ -39,7 +39,7 @@ def test_it_is_small_and_says_what_it_is():
 def test_it_knows_where_the_camera_went(unseen_views):
     model = load_zero123(locate_checkpoint("auto").path, dtype="fp32")
     gates = pose_gates(model, unseen_views)
-    # Measured 2.75 and 1.73, in pictures 3.26 and 1.96, with 48 pairs; the gates are 2.0 and 1.6. The weights before had
+    # Measured 2.75 and 1.73, in images 3.26 and 1.96, with 48 pairs; the gates are 2.0 and 1.6. The weights before had
     # 2.04 and 1.37, 2.37 and 1.50.
     assert gates["shuffled_ratio"] > 2.4
     assert gates["mirrored_ratio"] > 1.6

@@ -93,7 +93,7 @@ def test_wrong_sampling_is_a_sentence(change, said, small_model):
 
 @pytest.fixture
 def photo(small_model, tmp_path):
-    """A picture, and the checkpoint beside it."""
+    """An image, and the checkpoint beside it."""
     save_zero123(small_model, tmp_path / "stable_zero123.safetensors")
     picture = Image.new("RGBA", (40, 60))
     picture.paste((200, 30, 30, 255), (10, 20, 30, 40))
@@ -156,6 +156,6 @@ def test_angles_and_pictures(tmp_path):
     assert bool((picture[..., :5, :] == 1).all())
     for same in (half, np.asarray(half), (tmp_path / "half.png").read_bytes()):
         assert torch.equal(read_picture(same), picture)
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ImageError, match="not a picture that can be read"):
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ImageError, match="not an image that can be read"):
         read_picture(tmp_path / "text.png")

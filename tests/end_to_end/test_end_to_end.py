@@ -1,4 +1,4 @@
-"""The command line from pictures to a mesh, on a scene whose truth is known in closed form."""
+"""The command line from images to a mesh, on a scene whose truth is known in closed form."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """A ball, red in front (x > 0) and blue behind, as 16 RGBA pictures with poses."""
+    """A ball, red in front (x > 0) and blue behind, as 16 RGBA images with poses."""
     folder = tmp_path_factory.mktemp("ball")
     azimuth = torch.arange(16) * 22.5
     cameras = orbit_cameras(torch.tensor([-10.0, 20.0, 50.0, 80.0]).repeat(4), azimuth, height=64, width=64)
@@ -140,7 +140,7 @@ def test_export_and_test_from_a_checkpoint(scene, run, capsys):
 
 
 def test_going_on_keeps_the_runs_own_settings_whatever_the_file_says(run, tmp_path, capsys):
-    """The export of a run on my own picture must not take the sample picture that the file names."""
+    """The export of a run on my own image must not take the sample image that the file names."""
     words = ["--config", CONFIG, "--export", f"resume={run}", "system.exporter.max_faces=2000"]
     assert main(words) == 0, "transforms_path and sizes are those of the run"
     assert f"going on with the run's own settings, {run / 'config.yaml'}" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Files from strangers: whatever is in them, an answer or one sentence, in bounded time and memory.
 
-pytest tests/hostile -m slow          # 10,000 pictures, 3,000 meshes
+pytest tests/hostile -m slow          # 10,000 images, 3,000 meshes
 python tests/hostile/fuzz.py yaml     # coverage-guided, see there
 """
 
@@ -53,7 +53,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 
 
 def pictures() -> dict[str, bytes]:
-    """A small picture in every format that is read."""
+    """A small image in every format that is read."""
     rgba = np.random.default_rng(0).integers(0, 255, (24, 20, 4), dtype=np.uint8)
     image = Image.fromarray(rgba)
     found = {}
@@ -282,7 +282,7 @@ def test_three_thousand_mutated_meshes(tmp_path):
 
 
 def test_a_texture_bomb_in_a_mesh_is_refused(tmp_path):
-    """A glb of 400 kB with a picture of 64 million pixels and more."""
+    """A glb of 400 kB with an image of 64 million pixels and more."""
     buffer = io.BytesIO()
     Image.new("1", (9000, 9000)).save(buffer, format="PNG")
     mesh = trimesh.creation.box()

@@ -204,7 +204,7 @@ def pictures(tmp_path, monkeypatch):
 
 
 def scores_of(run, pictures, *words):
-    """Evaluate the ball beside the pictures; the scores, and the exit code if that is not 0."""
+    """Evaluate the ball beside the images; the scores, and the exit code if that is not 0."""
     given = ["--image", str(pictures / "0.png"), "--elevation", "10", "--gt", str(pictures / "transforms.json")]
     code = main(["evaluate", str(run / "export" / "model.glb"), *given, "--out", str(pictures / "out"), *words])
     return code or json.loads((pictures / "out" / "metrics.json").read_text())
@@ -235,7 +235,7 @@ def test_lpips_takes_part_unasked_where_its_weights_are_found_and_is_an_error_wh
     assert scores_of(run, pictures)["input_view"]["lpips"] > 0
     mesh = str(run / "export" / "model.glb")
     assert main(["evaluate", mesh, "--out", str(pictures / "out"), "--lpips", str(hub)]) == 0
-    assert "note: LPIPS compares pictures, and there are none" in capsys.readouterr().err
+    assert "note: LPIPS compares images, and there are none" in capsys.readouterr().err
     (hub / "alexnet-owt-7be5be79.pth").write_bytes(b"half a download")
     assert "lpips" not in scores_of(run, pictures)["input_view"]
     assert "note: LPIPS is left out: Cannot use" in capsys.readouterr().err

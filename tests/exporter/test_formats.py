@@ -45,7 +45,7 @@ def by_assimp(path):
 
 
 def picture_of(path):
-    """Return the base colour picture that a glTF or Wavefront file names, read without any mesh library."""
+    """Return the base colour image that a glTF or Wavefront file names, read without any mesh library."""
     if path.suffix == ".obj":
         (name,) = re.findall(r"map_Kd (\S+)", path.with_suffix(".mtl").read_text())
         data = (path.parent / name).read_bytes()

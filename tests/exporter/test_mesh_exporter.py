@@ -223,7 +223,7 @@ def test_what_stands_out_of_the_only_picture_is_cut_off(tmp_path):
     assert mask_iou(silhouette(reference), mask.numpy()) > 0.96
     whole = silhouette(reference, cut_to_silhouette=False)
     assert mask_iou(whole, mask.numpy()) < 0.75
-    # Several pictures need not agree on where things are.
+    # Several images need not agree on where things are.
     twice = ReferenceView(
         orbit_cameras(torch.tensor([10.0, 10.0]), torch.tensor([30.0, 30.0]), height=200, width=200),
         reference.rgb.expand(2, -1, -1, -1),
@@ -233,7 +233,7 @@ def test_what_stands_out_of_the_only_picture_is_cut_off(tmp_path):
 
 
 def test_nothing_is_cut_beside_the_frame(tmp_path):
-    """A picture that shows the middle of the ball alone says nothing of the rest."""
+    """An image that shows the middle of the ball alone says nothing of the rest."""
     camera = orbit_cameras(10.0, 30.0, height=64, width=64, fovy_deg=4.0)
     filled = ReferenceView(camera, torch.full((1, 64, 64, 3), 0.5), torch.ones(1, 64, 64, 1))
     exporter = MeshExporter(MeshExporter.Config(formats=["stl"], **SMALL))

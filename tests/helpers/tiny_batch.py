@@ -1,4 +1,4 @@
-"""A system that looks at one picture for as long as it is told to, to test batches without the price of a field."""
+"""A system that looks at one image for as long as it is told to, to test batches without the price of a field."""
 
 import os
 import random
@@ -21,14 +21,14 @@ LOADS = "network-loads"
 
 @DATA.register("tiny-picture")
 class Picture(BaseData):
-    """One number: the mean of a picture."""
+    """One number: the mean of an image."""
 
     @dataclass
     class Config(BaseData.Config):
         """Settings of `tiny-picture`."""
 
         image_path: str = "???"
-        """The picture."""
+        """The image."""
         default_elevation_deg: float = 0.0
         """Counts a little."""
 
@@ -41,7 +41,7 @@ class Picture(BaseData):
 
 @SYSTEMS.register("tiny-batch-system")
 class TinyBatchSystem(BaseSystem):
-    """Walks its parameter towards the picture's mean by random steps, and exports where it is as text."""
+    """Walks its parameter towards the image's mean by random steps, and exports where it is as text."""
 
     @dataclass
     class Config(BaseSystem.Config):
@@ -52,7 +52,7 @@ class TinyBatchSystem(BaseSystem):
         fail_at: int = -1
         """Step at which training raises, once: the second attempt goes through."""
         kill_above: float = 2.0
-        """A picture whose mean is above this kills its process in step 5, in the first attempt."""
+        """An image whose mean is above this kills its process in step 5, in the first attempt."""
 
     def __init__(self, cfg, data, seed=0):
         super().__init__(cfg, data, seed)

@@ -1,4 +1,4 @@
-"""Overrides that make a run of any config with pictures last seconds; what a test needs otherwise comes after them."""
+"""Overrides that make a run of any config with images last seconds; what a test needs otherwise comes after them."""
 
 SMALL = [
     "data.height=16",

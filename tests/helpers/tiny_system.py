@@ -30,7 +30,7 @@ class Numbers(BaseData):
 
 @SYSTEMS.register("tiny-system")
 class TinySystem(BaseSystem):
-    """Walks its parameter about by random numbers of every global generator; has no pictures, scores or files."""
+    """Walks its parameter about by random numbers of every global generator; has no images, scores or files."""
 
     @dataclass
     class Config(BaseSystem.Config):

@@ -9,7 +9,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
 def save_tiny_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
-    """Write vae, unet, text_encoder, tokenizer and scheduler; pictures are 16 pixels, latents 8."""
+    """Write vae, unet, text_encoder, tokenizer and scheduler; images are 16 pixels, latents 8."""
     torch.manual_seed(0)
     letters = [chr(i) for i in range(33, 127)]
     vocabulary = letters + [c + "</w>" for c in letters] + ["<|startoftext|>", "<|endoftext|>"]

@@ -19,7 +19,7 @@ def tiny_words(content: dict[str, Any], text_model: Any, zero123: list[str], ima
         content: the file, read as plain YAML.
         text_model: folder of a small Stable Diffusion.
         zero123: words for a small Zero123, `system.guidance.checkpoint=...` and `system.guidance.config=...`.
-        image: picture of an object.
+        image: image of an object.
         first_stage: run folder for `system.geometry_convert_from`.
     """
     system, words = content.get("system", {}), list(ALWAYS)

@@ -1,4 +1,4 @@
-"""Every kind of picture people have is read as they would expect, or refused in one sentence."""
+"""Every kind of image people have is read as they would expect, or refused in one sentence."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ RED = (200, 40, 10)
 
 
 def picture(mode="RGB", size=(24, 16), colour=RED):
-    """A plain picture whose top left quarter is black, so that turning it shows."""
+    """A plain image whose top left quarter is black, so that turning it shows."""
     image = Image.new("RGB", size, colour)
     image.paste((0, 0, 0), (0, 0, size[0] // 2, size[1] // 2))
     return image.convert(mode)
@@ -156,7 +156,7 @@ def test_refusals(tmp_path, monkeypatch):
     refused("missing.png", "does not exist")
     refused("", "is a folder")
     refused("empty.png", "is empty", b"")
-    refused("text.png", "not a picture", b"hello, I am text " * 20)
+    refused("text.png", "not an image", b"hello, I am text " * 20)
     monkeypatch.setattr("zero123s.images.io.readable_formats", lambda: FORMATS)  # without the extra heif
     refused("phone.heic", r"HEIC.*pip install -e '\.\[heif\]'", b"\0\0\0\x18ftypheic" + b"\0" * 50)
     buffer = io.BytesIO()

@@ -31,7 +31,7 @@ def test_photo_gives_back_the_colours_it_was_made_of(ball):
     seen, trust = Photos(ball, photo(ball)).sample(ball.vertices, ball.normals)
     trusted = trust > 0.5
     assert 0.25 < trusted.mean() < 0.5
-    # Worst measured difference: 0.03, bilinear samples of a 128-pixel picture.
+    # Worst measured difference: 0.03, bilinear samples of a 128-pixel image.
     assert np.abs(seen - ball.vertex_colors)[trusted].max() < 0.05
     assert trust[ball.vertices[:, 0] < -0.1].max() == 0, "the back is not seen"
 

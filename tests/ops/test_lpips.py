@@ -1,4 +1,4 @@
-"""LPIPS: recorded distances of the original code, and what any distance between pictures must do."""
+"""LPIPS: recorded distances of the original code, and what any distance between images must do."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def random_weights(net, seed=0):
 
 
 def two_pictures(height=64, width=48, seed=1):
-    """Two batches of two soft pictures in [0, 1]."""
+    """Two batches of two soft images in [0, 1]."""
     random = np.random.RandomState(seed)
     noise = gaussian_filter(random.uniform(0, 1, (2, 2, 3, height, width)), (0, 0, 0, 2, 2))
     low, high = noise.min(), noise.max()

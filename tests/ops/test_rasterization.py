@@ -212,7 +212,7 @@ def test_the_coverage_of_a_disc_moves_as_its_area_does(radius):
     torch.testing.assert_close(covered, torch.full_like(covered, math.pi * radius**2), rtol=0.02, atol=0)
     by_scale, by_shift = torch.autograd.grad(covered.mean(), (scale, shift))
     assert by_scale.item() == pytest.approx(2 * math.pi * radius, rel=0.03)
-    assert by_shift.abs().max() < 0.1 * radius, "all of it is in the picture: a shift covers nothing more"
+    assert by_shift.abs().max() < 0.1 * radius, "all of it is in the image: a shift covers nothing more"
 
 
 @pytest.mark.parametrize(("axis", "center"), [(0, (0.3, 10.1)), (1, (10.1, 0.3))])

@@ -211,7 +211,7 @@ def test_visible_samples_are_the_references(device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_rasterised_faces_are_the_references(device):
     screen = drawn(14, 3) * torch.tensor([30.0, 20, 2]) - torch.tensor([3.0, 3, -0.1])
-    screen[0, 2], screen[1, 0] = -1.0, 1e12  # behind the camera; far outside the picture
+    screen[0, 2], screen[1, 0] = -1.0, 1e12  # behind the camera; far outside the image
     faces = torch.cat(
         [torch.randint(14, (20, 3), generator=torch.Generator().manual_seed(1)), torch.tensor([[2, 2, 5]])]
     )

@@ -26,7 +26,7 @@ def test_jpeg_to_framed_rgba(photo, capsys):
     assert Image.open(photo.with_name("photo_rgba_steps.png")).size == (6 * 256 + 4 * 8, 256 + 24)
     told = capsys.readouterr().out
     assert "object found by grabcut, confidence" in told
-    assert "degrees, estimated from the picture" in told
+    assert "degrees, estimated from the image" in told
 
 
 def test_doubtful_photo_stops_but_shows_why(tmp_path, capsys):

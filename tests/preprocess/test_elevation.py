@@ -1,4 +1,4 @@
-"""The elevation of a picture; benchmarks/elevation.py measures how well it is told."""
+"""The elevation of an image; benchmarks/elevation.py measures how well it is told."""
 
 import numpy as np
 import pytest

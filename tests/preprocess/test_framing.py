@@ -1,4 +1,4 @@
-"""An object at any place and size gives the same framed picture, and the way back is known."""
+"""An object at any place and size gives the same framed image, and the way back is known."""
 
 import numpy as np
 import pytest

@@ -518,7 +518,7 @@ def test_data_is_a_function_of_the_step(name, config):
     batch = first.batch_at(7)
     if isinstance(batch, Batch) and batch.reference is None:
         check_cameras(batch.novel)
-        with pytest.raises(ConfigError, match="no picture"):
+        with pytest.raises(ConfigError, match="no image"):
             first.reference()
     elif isinstance(batch, Batch):
         check_views(batch.reference)

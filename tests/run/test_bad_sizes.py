@@ -81,7 +81,7 @@ def test_pictures_that_the_autoencoder_cannot_halve(refused, views):
 
 
 @pytest.mark.parametrize(
-    ("crop", "message"), [(18, "18 pixels; .*needs a multiple of 4"), (64, "64, but the pictures have 32x32 pixels")]
+    ("crop", "message"), [(18, "18 pixels; .*needs a multiple of 4"), (64, "64, but the images have 32x32 pixels")]
 )
 def test_crops_that_do_not_fit(refused, rendered_views, crop, message):
     assert re.search(f"system.crop_size: {message}", refused(*autoencoder(rendered_views, f"system.crop_size={crop}")))
@@ -128,7 +128,7 @@ def test_a_model_too_small_to_be_scored(refused, rendered_views, tiny_autoencode
     text = TINY.read_text().replace(LIFT, "").replace("in_channels: 16", "in_channels: 8")
     (tmp_path / "model.yaml").write_text(text.replace("image_size: 8", "image_size: 2"))
     words = (f"system.model={tmp_path / 'model.yaml'}", "system.components=[unet]", "system.lambda_lift=0")
-    assert "pictures have 8 pixels (unet_config's image_size 2 times 4)" in refused(
+    assert "images have 8 pixels (unet_config's image_size 2 times 4)" in refused(
         *finetune(rendered_views, tiny_autoencoder, *words)
     )
 
@@ -156,7 +156,7 @@ def test_latents_of_the_right_size_and_the_wrong_model(refused, rendered_views, 
     latents = f"data.latents={tmp_path / 'latents'}"
     error = refused(*finetune(rendered_views, tmp_path / "other.safetensors", latents))
     assert "cached latents are not this model's" in error
-    assert "% off from what it makes of the same picture" in error
+    assert "% off from what it makes of the same image" in error
     error = refused(*finetune(rendered_views, tiny_autoencoder, latents, "system.components=[unet]", "seed=5"))
     assert "cached embeddings are not this model's" in error
 
@@ -164,16 +164,16 @@ def test_latents_of_the_right_size_and_the_wrong_model(refused, rendered_views, 
 def test_pictures_smaller_than_the_model_sees_are_told(views, tiny_autoencoder, caplog):
     config, *words = finetune(views(16), tiny_autoencoder)
     check_experiment(load_config(str(CONFIGS / config), words)).build().load_networks(torch.device("cpu"))
-    assert "note: the pictures have 16 pixels, and are enlarged to the 32 of the model." in caplog.text
+    assert "note: the images have 16 pixels, and are enlarged to the 32 of the model." in caplog.text
 
 
-# ---------------------------------------------------------------- pictures and views of a run
+# ---------------------------------------------------------------- images and views of a run
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data.width=24"], "data.height=16, data.width=24: the picture is put on a square"),
+        (["data.width=24"], "data.height=16, data.width=24: the image is put on a square"),
         (
             ["data.random_camera.height=8"],
             "views of 16x8 pixels would be squeezed to the square that the guidance sees",
@@ -187,7 +187,7 @@ def test_shapes_that_would_squeeze_or_break(refused, tiny_zero123, words, messag
 
 @pytest.fixture
 def wide_scene(tmp_path):
-    """A scene whose pictures have 80 x 60 pixels."""
+    """A scene whose images have 80 x 60 pixels."""
     scene = json.loads((SCENE / "transforms.json").read_text())
     scene["frames"] = scene["frames"][:4]
     for frame in scene["frames"]:
@@ -215,7 +215,7 @@ def test_wide_pictures_do_not_condition_a_model_that_sees_squares(refused, wide_
         "data.novel_views=true",
     ]
     guided = ["system.guidance_type=stable-zero123-guidance", "system.loss.lambda_sds=0.1", *tiny_zero123]
-    assert "pictures of 21x16 pixels would be squeezed to the square that Zero123 sees" in refused(
+    assert "images of 21x16 pixels would be squeezed to the square that Zero123 sees" in refused(
         "multi-view.yaml", *words, *guided
     )
 
@@ -239,9 +239,7 @@ def test_views_far_smaller_or_larger_than_the_model_sees_are_told(disc_data, siz
 def test_a_picture_smaller_than_the_model_sees_is_told(tiny_zero123, disc_data, caplog):
     checkpoint, config = (word.split("=", 1)[1] for word in tiny_zero123)
     StableZero123Guidance(StableZero123Guidance.Config(checkpoint=checkpoint, config=config), disc_data.reference())
-    assert (
-        "note: the model sees 256 pixels, and its input picture has 16; a larger data.height may help." in caplog.text
-    )
+    assert "note: the model sees 256 pixels, and its input image has 16; a larger data.height may help." in caplog.text
 
 
 def test_every_pixel_of_a_large_view_is_judged(tiny_zero123, disc_data):

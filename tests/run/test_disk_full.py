@@ -1,4 +1,4 @@
-"""A full disk during checkpoint, picture, video, log or export: one sentence, exit code 2, no half file taken for whole."""
+"""A full disk during checkpoint, image, video, log or export: one sentence, exit code 2, no half file taken for whole."""
 
 import errno
 import json

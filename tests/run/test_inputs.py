@@ -1,4 +1,4 @@
-"""From what people have to a mesh, in one launch: a photograph, a sentence, pictures by name."""
+"""From what people have to a mesh, in one launch: a photograph, a sentence, images by name."""
 
 import json
 from pathlib import Path
@@ -145,5 +145,5 @@ def test_a_sentence_that_shows_nothing_is_told_before_anything_is_written(tmp_pa
     words = [*drawing, "data.text_to_image.height=64", "data.text_to_image.width=64", *tiny_zero123]
     code, run = launch(tmp_path, "text-to-3d.yaml", *words)
     assert code == 2
-    assert "None of the 1 pictures drawn" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "None of the 1 images drawn" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not run.exists()

@@ -23,7 +23,7 @@ FLAT = Light(ambient=1.0, sky=0.0, diffuse=0.0)
 
 
 def quads(textured=False):
-    """Two squares across x at heights 0 and 1: the lower twice as large and red, the upper green or with a picture."""
+    """Two squares across x at heights 0 and 1: the lower twice as large and red, the upper green or with an image."""
     square = np.array([[0, -1, 0], [0, 1, 0], [0, 1, 2], [0, -1, 2]], np.float32)
     vertices = np.concatenate([2 * square - [0, 0, 4], square]).astype(np.float32)
     scene = SceneMesh(

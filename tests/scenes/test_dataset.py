@@ -170,7 +170,7 @@ def test_the_command_renders_checks_and_shows(tmp_path, capsys):
     out = str(tmp_path / "data")
     arguments = [out, "--procedural", "3:5", "--views", "2", "--size", "32", "--sheet", str(tmp_path / "sheet.png")]
     assert main([*arguments, "--check", "--original-layout", str(tmp_path / "views")]) == 0
-    assert "0 broken pictures" in capsys.readouterr().out
+    assert "0 broken images" in capsys.readouterr().out
     assert (tmp_path / "sheet.png").stat().st_size > 500
     assert len(read_valid_paths(tmp_path / "views")) == 2
 

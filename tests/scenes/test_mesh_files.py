@@ -42,7 +42,7 @@ def test_up_and_front_follow_the_format(tmp_path):
 
 
 def textured(material):
-    """A square facing +z (glTF's front), a picture of red, green / blue, white on it."""
+    """A square facing +z (glTF's front), an image of red, green / blue, white on it."""
     vertices = [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0], [0, 0, -1]]
     mesh = trimesh.Trimesh(vertices, [[0, 1, 2], [0, 2, 3], [0, 4, 1]], process=False)
     uv = [[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0.5]]

@@ -62,7 +62,7 @@ def test_a_picture_of_another_size_is_named(both):
     uid = json.loads((root / "valid_paths.json").read_text())[2]
     for path in (root / uid).glob("*.png"):
         Image.new("RGBA", (8, 8)).save(path)
-    with pytest.raises(ImageError, match=rf"{uid}: its pictures have 8 x 8 pixels, those of the first object 16 x 16"):
+    with pytest.raises(ImageError, match=rf"{uid}: its images have 8 x 8 pixels, those of the first object 16 x 16"):
         open_renders(root).images(2)
 
 

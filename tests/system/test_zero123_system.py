@@ -160,7 +160,7 @@ def test_a_loss_without_its_picture_is_told(disc_data):
     disc_data.cfg.requires_depth = disc_data.cfg.requires_normal = False
     disc_data.prepare()
     for name, kind in (("depth", "depth"), ("depth_rel", "depth"), ("normal", "normal")):
-        with pytest.raises(ConfigError, match=rf"lambda_{name} needs a {kind} picture.*data\.requires_{kind}=true"):
+        with pytest.raises(ConfigError, match=rf"lambda_{name} needs a {kind} image.*data\.requires_{kind}=true"):
             build(disc_data, {name: [0, 0.0, 0.1, 100]})
 
 
@@ -335,7 +335,7 @@ def test_two_steps_in_bf16_stay_close_to_those_in_fp32(disc_data):
     assert values["bf16-mixed"] != values["32-true"]
 
 
-# ---------------------------------------------------------------- pictures of the guidance
+# ---------------------------------------------------------------- images of the guidance
 
 
 def test_guidance_pictures_are_written_by_name_every_so_many_steps(disc_data, tmp_path):
@@ -383,7 +383,7 @@ def test_an_untrained_distance_field_exports_its_sphere(disc_data, tmp_path):
     import trimesh
 
     exporter = {"isosurface_resolution": 40, "texture_size": 64, "formats": ["ply"], "project_photo": False}
-    exporter["cut_to_silhouette"] = False  # the picture shows another object
+    exporter["cut_to_silhouette"] = False  # the image shows another object
     system = build(disc_data, {}, geometry={"sdf_bias_params": 0.45}, exporter=exporter, **SDF)
     mesh = trimesh.load(system.export(tmp_path)["ply"], force="mesh")
     assert mesh.is_watertight

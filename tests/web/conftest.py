@@ -35,7 +35,7 @@ def qualities(tmp_path_factory) -> Path:
     """Two qualities: one of 30 short steps, one that would never end."""
     path = tmp_path_factory.mktemp("qualities") / "qualities.yaml"
     quick = {"steps": 0.1, "about": "for a look", "overrides": TINY}
-    if os.environ.get("ZERO123S_SCREENSHOTS"):  # pictures for the docs shall show more than a blob
+    if os.environ.get("ZERO123S_SCREENSHOTS"):  # images for the docs shall show more than a blob
         finer = {"data.height": 64, "data.width": 64, "data.random_camera.eval_height": 128}
         finer |= {"data.random_camera.eval_width": 128, "system.exporter.isosurface_resolution": 96}
         finer |= {"system.geometry.pos_encoding_config.n_levels": 8, "system.exporter.texture_size": 512}

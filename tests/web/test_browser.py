@@ -54,7 +54,7 @@ def upload_sample(page) -> None:
 
 
 def source(page, block: str) -> str:
-    """Return the address of a picture of the page; empty where there is none."""
+    """Return the address of an image of the page; empty where there is none."""
     image = page.locator(f"{block} img")
     return image.first.get_attribute("src") or "" if image.count() else ""
 
@@ -138,7 +138,7 @@ def test_a_run_is_cancelled_and_the_next_one_waits_for_it(page, web_server):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("page.png", b"<html><script>document.title = 'taken'</script></html>", "'page.png' is not a picture"),
+        ("page.png", b"<html><script>document.title = 'taken'</script></html>", "'page.png' is not an image"),
         ("empty.jpg", b"", "empty"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_hostile_file_is_told_in_one_sentence(page, tmp_path, name, content, s
     (tmp_path / name).write_bytes(content)
     upload(page, tmp_path / name)
     sync_api.expect(page.get_by_text(re.compile(sentence)).first).to_be_visible()
-    # The toast comes before the page's own answer, in which the picture before it goes.
+    # The toast comes before the page's own answer, in which the image before it goes.
     sync_api.expect(page.locator("#steps img")).to_have_count(0)
     assert page.title().startswith("zero123s")
 

@@ -1,4 +1,4 @@
-"""A page that asks for a name and draws pictures from sentences, in a real browser."""
+"""A page that asks for a name and draws images from sentences, in a real browser."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_a_sentence_is_drawn_and_becomes_the_picture(page, web_server):
     page.wait_for_selector("#run")
     page.locator("#prompt textarea, #prompt input").first.fill("a round duck")
     page.get_by_role("button", name="Draw").click()
-    # A pipeline of random weights draws noise: it becomes the picture, and the page tells what it finds in it.
+    # A pipeline of random weights draws noise: it becomes the image, and the page tells what it finds in it.
     sync_api.expect(page.locator("#photo")).to_contain_text("drawn", timeout=3 * MINUTES)
     sync_api.expect(page.locator("#found")).not_to_be_empty(timeout=MINUTES)
     assert len(list(web_server[1].glob("*/drawn.png"))) == 1

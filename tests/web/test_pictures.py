@@ -111,8 +111,8 @@ def truncated() -> bytes:
     ("content", "sentence"),
     [
         (b"", "is empty"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
         (bomb(2000, 2000), "more than the 1 million"),
         (bomb(50000, 50000), "2500 million pixels, more than the 1 million"),
         (truncated(), "damaged or cut short"),

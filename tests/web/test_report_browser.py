@@ -59,7 +59,7 @@ def seen(page) -> np.ndarray:
 
 
 def share(picture: np.ndarray, color: tuple[float, float, float]) -> float:
-    """Return which share of a picture has about this colour."""
+    """Return which share of an image has about this colour."""
     return float((np.abs(picture - color).max(axis=2) < 0.15).mean())
 
 

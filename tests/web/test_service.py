@@ -110,7 +110,7 @@ def test_a_sentence_becomes_a_picture_in_a_job_of_its_own(tmp_path, qualities):
 
 def test_a_doubtful_cut_out_needs_somebody_who_has_looked(service, tmp_path):
     photo = np.full((96, 96, 3), 200, np.uint8)
-    photo[20:, :60] = (200, 30, 30)  # cut by the edges of the picture
+    photo[20:, :60] = (200, 30, 30)  # cut by the edges of the image
     Image.fromarray(photo).save(tmp_path / "cut.png")
     prepared = service.prepare(tmp_path / "cut.png")
     assert prepared.is_doubtful
@@ -126,7 +126,7 @@ def test_choices_outside_the_offer_start_nothing(service):
 
 
 def test_an_upload_is_needed(service):
-    with pytest.raises(ImageError, match="Upload a picture first"):
+    with pytest.raises(ImageError, match="Upload an image first"):
         service.prepare(None)
 
 

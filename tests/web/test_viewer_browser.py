@@ -97,7 +97,7 @@ def test_the_page_shows_the_field_and_moves_with_the_camera(browser, watched):
     before = step_of(page)
     drag(page)
     moved = seen(page)
-    assert np.abs(moved - first).mean() > 2, "the picture does not follow the camera"
+    assert np.abs(moved - first).mean() > 2, "the image does not follow the camera"
     page.wait_for_timeout(2000)
     assert step_of(page) > before, "training does not go on"
     page.close()
@@ -136,7 +136,7 @@ def test_training_goes_on_when_the_browser_leaves_and_ends_when_it_is_asked_to(b
         page = browser.new_page()
         page.goto(address)
         page.wait_for_timeout(500)
-        page.close()  # in the middle of the first picture
+        page.close()  # in the middle of the first image
     page = open_page(browser, address)
     before = step_of(page)
     page.wait_for_timeout(3000)

@@ -48,8 +48,8 @@ def test_a_job_is_cancelled(client):
     ("name", "content", "sentence"),
     [
         ("empty.png", b"", "is empty"),
-        ("page.png", b"<html><script>alert(1)</script></html>", "not a picture"),
-        ("notes.txt", b"notes", "not a picture"),
+        ("page.png", b"<html><script>alert(1)</script></html>", "not an image"),
+        ("notes.txt", b"notes", "not an image"),
     ],
 )
 def test_hostile_uploads_are_one_sentence(client, tmp_path, name, content, sentence):

@@ -1,1 +1,1 @@
-"""What happens beside training: checkpoints, signals, progress, pictures."""
+"""What happens beside training: checkpoints, signals, progress, images."""

@@ -10,7 +10,7 @@ from zero123s.images.io import write_png_atomic
 
 
 class GuidanceViews(pl.Callback):
-    """Writes save/it{step}-guidance-{name}.png for each named picture, the views of the batch side by side.
+    """Writes save/it{step}-guidance-{name}.png for each named image, the views of the batch side by side.
 
     Args:
         out_dir: the run folder.

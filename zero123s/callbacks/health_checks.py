@@ -99,7 +99,7 @@ class HealthMonitor:
             return []
         if opacity < self.cfg.min_opacity:
             sentence = (
-                f"nothing is to be seen where the picture shows the object: opacity {opacity:.2g} (health.min_opacity="
+                f"nothing is to be seen where the image shows the object: opacity {opacity:.2g} (health.min_opacity="
                 f"{self.cfg.min_opacity:g}); raise system.loss.lambda_mask or lower system.loss.lambda_sparsity."
             )
             return [Finding("opacity", sentence, fatal=True)]
@@ -116,7 +116,7 @@ class HealthMonitor:
         if iou is None or iou >= cfg.min_silhouette_iou or iou - self.last_iou >= cfg.min_silhouette_gain:
             return []
         sentence = (
-            f"the silhouette does not come to fit the picture: IoU {iou:.2g}, {self.last_iou:.2g} one look before "
+            f"the silhouette does not come to fit the image: IoU {iou:.2g}, {self.last_iou:.2g} one look before "
             f"(health.min_silhouette_iou={cfg.min_silhouette_iou:g}); raise system.loss.lambda_mask and check "
             "data.default_elevation_deg, default_fovy_deg and default_camera_distance."
         )
@@ -170,7 +170,7 @@ def _elevation(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
     if elevation_deg is None or low <= elevation_deg <= high:
         return []
     sentence = (
-        f"data.default_elevation_deg={elevation_deg:g} is implausible: pictures are mostly taken from {low:g} to "
+        f"data.default_elevation_deg={elevation_deg:g} is implausible: images are mostly taken from {low:g} to "
         f"{high:g} degrees above the horizon (health.elevation_range), and Zero123 knows no others; positive is above."
     )
     return [Finding("elevation", sentence)]

@@ -89,7 +89,7 @@ class Viewer(pl.Callback):
         self._close()
 
     def _safely(self, function: Any, *args: Any) -> None:
-        """Do something; a viewer that fails is closed, because a run of hours must not end for the sake of a picture."""
+        """Do something; a viewer that fails is closed, because a run of hours must not end for the sake of an image."""
         try:
             function(*args)
         except Exception as error:
@@ -124,7 +124,7 @@ class Viewer(pl.Callback):
         print_rank_zero(f"viewer: http://{self.cfg.host}:{self.server.get_port()}")
 
     def _start_at(self, cameras: Cameras) -> None:
-        """Let a new visitor stand a little behind the first picture's camera."""
+        """Let a new visitor stand a little behind the first image's camera."""
         _, position = pose_of(cameras, 0)
         start = self.server.initial_camera
         start.position, start.look_at = 1.4 * position + np.array([0.0, 1.2, 0.5]), np.zeros(3)

@@ -1,4 +1,4 @@
-"""What a viewer shows, without any viewer: cameras from its poses, pictures of the field, and the share of time for both."""
+"""What a viewer shows, without any viewer: cameras from its poses, images of the field, and the share of time for both."""
 
 import time
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def pose_of(cameras: Cameras, index: int) -> tuple[Float[np.ndarray, "4"], Float
 
 @torch.no_grad()
 def picture_of(system: Any, camera: Cameras, kind: str) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-    """Return a picture of the field as it is, in [0, 1], and the distance of its surface along the viewing axis.
+    """Return an image of the field as it is, in [0, 1], and the distance of its surface along the viewing axis.
 
     Draws no random number and leaves the system as it was, so that training goes on as without it.
 
@@ -66,7 +66,7 @@ def picture_of(system: Any, camera: Cameras, kind: str) -> tuple[Float[np.ndarra
 
 
 def reference_picture(reference: ReferenceView, index: int, side: int = 128) -> Float[np.ndarray, "h w 3"]:
-    """Return an input picture over white, small."""
+    """Return an input image over white, small."""
     mask = reference.mask[index : index + 1]
     on_white = (reference.rgb[index : index + 1] * mask + (1 - mask)).movedim(-1, 1)
     scale = min(1.0, side / max(on_white.shape[2:]))

@@ -1,1 +1,1 @@
-"""Many pictures to meshes on Ray: `zero123s batch`."""
+"""Many images to meshes on Ray: `zero123s batch`."""

@@ -1,4 +1,4 @@
-"""What a batch consists of: a folder of pictures, a list of them, or a CSV with settings for each."""
+"""What a batch consists of: a folder of images, a list of them, or a CSV with settings for each."""
 
 import csv
 import hashlib
@@ -21,7 +21,7 @@ from zero123s.run.folder import shell_safe
 from zero123s.runtime.files import user_path
 
 COMPANIONS = ("_depth", "_normal", "_steps")
-"""Endings of files beside a picture X or X_rgba that belong to it and are none of their own."""
+"""Endings of files beside an image X or X_rgba that belong to it and are none of their own."""
 SEPARATORS = ",;\t|"
 MAX_NAMED = 8
 """Files that are left out are named up to this number, and counted."""
@@ -31,7 +31,7 @@ COLUMN_KEYS = {"elevation": "data.default_elevation_deg", "seed": "seed"}
 
 @dataclass(frozen=True)
 class Item:
-    """One picture and what is special about its run."""
+    """One image and what is special about its run."""
 
     name: str
     """Its folder below OUT/items; unique in a batch."""
@@ -41,19 +41,19 @@ class Item:
     """Overrides of this item alone."""
 
     def fingerprint(self, settings: str) -> str:
-        """Return a hash of all that the result depends on: settings of the batch, this item's own, the picture."""
+        """Return a hash of all that the result depends on: settings of the batch, this item's own, the image."""
         picture = hashlib.sha256(self.image.read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps([settings, sorted(self.words), picture]).encode()).hexdigest()
 
 
 def read_items(source: Path) -> list[Item]:
-    """Return the items that a folder, a list (.txt, one picture a line) or a .csv names, in order.
+    """Return the items that a folder, a list (.txt, one image a line) or a .csv names, in order.
 
     A CSV has a header: `image`, and if wanted `name`, `elevation` (degrees), `seed`, `overrides` (words as on a command
-    line) and any key of the YAML file that has a dot. Pictures are found relative to the file that names them.
+    line) and any key of the YAML file that has a dot. Images are found relative to the file that names them.
 
     Raises:
-        ConfigError: nothing there, a picture that is missing, an unknown column, a setting that cannot be read.
+        ConfigError: nothing there, an image that is missing, an unknown column, a setting that cannot be read.
     """
     if source.is_dir():
         rows = [(p, "", ()) for p in _files_of(source) if p.suffix.lower() in readable_suffixes()]
@@ -66,7 +66,7 @@ def read_items(source: Path) -> list[Item]:
         rows = [(source.parent / user_path(line), "", ()) for line in lines if line and not line.startswith("#")]
     if not rows:
         raise ConfigError(
-            f"'{source}' names no picture; give a folder with some, a list, or a CSV with a column 'image'."
+            f"'{source}' names no image; give a folder with some, a list, or a CSV with a column 'image'."
             f"{left_out(source)}"
         )
     return _named(source, rows)
@@ -75,7 +75,7 @@ def read_items(source: Path) -> list[Item]:
 def left_out(source: Path) -> str:
     """Return a line that counts and names what is in a folder and is not taken; empty when there is nothing.
 
-    That is: files that are no pictures by name, and folders that hold pictures.
+    That is: files that are no images by name, and folders that hold images.
     """
     if not source.is_dir():
         return ""
@@ -94,7 +94,7 @@ def left_out(source: Path) -> str:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Return the visible files of a folder, without those that belong to a picture."""
+    """Return the visible files of a folder, without those that belong to an image."""
     files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
     stems = {p.stem for p in files}
     belonging = {
@@ -132,7 +132,7 @@ def _text_of(source: Path) -> str:
     except UnicodeDecodeError as error:
         raise ConfigError(f"'{source}' is no text in UTF-8; save the list as CSV (UTF-8).") from error
     except OSError as error:
-        raise ConfigError(f"'{source}' cannot be read as a list of pictures ({error}).") from error
+        raise ConfigError(f"'{source}' cannot be read as a list of images ({error}).") from error
 
 
 def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:

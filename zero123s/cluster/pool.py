@@ -20,7 +20,7 @@ except ImportError as missing:
     ) from missing
 
 OBJECT_STORE_BYTES = 100_000_000
-"""Only small records travel through Ray; pictures and meshes go through the file system."""
+"""Only small records travel through Ray; images and meshes go through the file system."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""OUT/index.html: what a batch made, with pictures and numbers, in one page that links to the rest."""
+"""OUT/index.html: what a batch made, with images and numbers, in one page that links to the rest."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

@@ -36,7 +36,7 @@ class Setup:
     profile: str
     fingerprint: str
     cut_out: bool
-    """Cut the object out of pictures without transparency first."""
+    """Cut the object out of images without transparency first."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run_item(item: Item, setup: Setup, attempt: int, tell: Callable[[dict[str, A
 
 
 def _put_aside_foreign(folder: Path, fingerprint: str) -> None:
-    """Rename a folder that other settings or another picture have left: its checkpoint must not be gone on with."""
+    """Rename a folder that other settings or another image have left: its checkpoint must not be gone on with."""
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):
         return
@@ -123,7 +123,7 @@ def _train(item: Item, setup: Setup, folder: Path, report: Callable[[Progress], 
 
 
 def _picture(item: Item, setup: Setup, folder: Path) -> Path:
-    """Return the picture that training reads, and leave a small one for the summary."""
+    """Return the image that training reads, and leave a small one for the summary."""
     loaded = read_image(item.image)
     rgba, path = loaded.rgba, item.image
     if setup.cut_out and not loaded.has_alpha:

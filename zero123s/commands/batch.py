@@ -1,4 +1,4 @@
-"""`zero123s batch`: many pictures to meshes, on this machine or on a Ray cluster; run again, it does what is missing."""
+"""`zero123s batch`: many images to meshes, on this machine or on a Ray cluster; run again, it does what is missing."""
 
 import argparse
 import sys
@@ -28,13 +28,13 @@ The same command again skips what is whole and goes on with the rest. See docs/b
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         "zero123s batch",
-        description="Turn many pictures into meshes on Ray.",
+        description="Turn many images into meshes on Ray.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = p.add_argument
-    add("source", type=user_path, help="a folder of pictures, a .csv, or a .txt with one picture a line")
+    add("source", type=user_path, help="a folder of images, a .csv, or a .txt with one image a line")
     add("--out", type=user_path, required=True, help="folder for results; on a cluster every node must see it")
     add(
         "--config",
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         help="YAML file (default configs/stable-zero123.yaml)",
     )
     add("--profile", default="auto", help="overlay of the YAML file, as for launch.py (default auto)")
-    add("--prepare", action="store_true", help="first cut the object out of pictures without transparency")
+    add("--prepare", action="store_true", help="first cut the object out of images without transparency")
     add("--address", help="of a running Ray cluster, or auto; default: this machine")
     add("--workers", type=int, default=0, help="processes (default: as many as fit)")
     add("--cpus", type=float, default=1.0, help="CPU cores of a worker (default 1)")
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print_dry_run(items: Sequence[Item], skipped: Collection[str]) -> int:
-    """List what would run; read every picture of it. Returns 1 when one cannot be read."""
+    """List what would run; read every image of it. Returns 1 when one cannot be read."""
     n_bad = 0
     for item in items:
         state = "skip" if item.name in skipped else "run"
@@ -94,7 +94,7 @@ def _print_dry_run(items: Sequence[Item], skipped: Collection[str]) -> int:
             print(f"{item.name}: {error}", file=sys.stderr)
         print(f"{state:<5}{item.name}  {item.image}  {' '.join(item.words)}")
     if n_bad:
-        print(f"{n_bad} of {len(items)} pictures cannot be read; the others would run.", file=sys.stderr)
+        print(f"{n_bad} of {len(items)} images cannot be read; the others would run.", file=sys.stderr)
     return 1 if n_bad else 0
 
 
@@ -103,7 +103,7 @@ def _check(args: argparse.Namespace) -> None:
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name} {getattr(args, name):g} must be 0 or more.")
     if not args.source.exists():
-        raise ConfigError(f"'{args.source}' does not exist; give a folder of pictures, a .csv or a .txt.")
+        raise ConfigError(f"'{args.source}' does not exist; give a folder of images, a .csv or a .txt.")
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"--out {args.out}: is a file; give a folder.")
     read_overrides(args.overrides)

@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         "--gt", type=user_path, nargs="+", default=[], metavar="FILE", help="true mesh and/or transforms.json"
     )
     p.add_argument("--align", action="store_true", help="fit position, turn and scale to the true mesh first")
-    p.add_argument("--image", type=user_path, help="RGBA picture to compare with, when the target is a mesh")
+    p.add_argument("--image", type=user_path, help="RGBA image to compare with, when the target is a mesh")
     p.add_argument("--elevation", type=float, default=5.0, help="degrees from which --image was taken (5)")
     p.add_argument("--embed", metavar="CHECKPOINT", help="also compare image embeddings of this Zero123 checkpoint")
     p.add_argument(
@@ -54,6 +54,6 @@ def main(argv: Sequence[str]) -> int:
         args.target, args.image, args.elevation, args.gt, args.align, lpips, args.embed, args.out
     )
     if (args.lpips or args.lpips_net) and not {"input_view", "novel_views"} & set(sections):
-        print("note: LPIPS compares pictures, and there are none: give --image or a transforms.json.", file=sys.stderr)
+        print("note: LPIPS compares images, and there are none: give --image or a transforms.json.", file=sys.stderr)
     print(f"{table(sections)}\n{folder / 'metrics.json'}\n{folder / 'report.html'}")
     return 0

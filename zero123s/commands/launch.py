@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `launch.py`."""
     parser = _Parser(
         prog="launch.py",
-        description="Turn pictures into a mesh, as a YAML file says.",
+        description="Turn images into a mesh, as a YAML file says.",
         epilog=EPILOG,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

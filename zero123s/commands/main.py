@@ -10,13 +10,13 @@ from zero123s.run.console import limit_openmp_spin, run_command
 
 COMMANDS = {
     "prepare": ("zero123s.commands.prepare", "cut the object out of a photo and frame it as Zero123 expects"),
-    "views": ("zero123s.commands.views", "draw novel views of one picture with a Zero123 checkpoint"),
+    "views": ("zero123s.commands.views", "draw novel views of one image with a Zero123 checkpoint"),
     "convert": ("zero123s.commands.convert", "rewrite a checkpoint in another layout or precision"),
     "download": ("zero123s.commands.download", "fetch published Zero123 weights, with their licence"),
     "evaluate": ("zero123s.commands.evaluate", "score a run or a mesh, and write a report to look at"),
     "render": ("zero123s.commands.render", "render meshes or generated objects into training views"),
     "cache-latents": ("zero123s.commands.cache_latents", "encode rendered views once, for quick training"),
-    "batch": ("zero123s.commands.batch", "turn many pictures into meshes, here or on a Ray cluster"),
+    "batch": ("zero123s.commands.batch", "turn many images into meshes, here or on a Ray cluster"),
     "web": ("zero123s.commands.web", "open a web page to make meshes on"),
     "migrate": ("zero123s.commands.migrate", "show what an extension for threestudio has to change"),
     "launch": ("zero123s.commands.launch", "train, validate, test or export as a YAML file says (same as launch.py)"),

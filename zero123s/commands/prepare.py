@@ -1,4 +1,4 @@
-"""`zero123s prepare`: any photo becomes the centred, transparent picture that the main job wants."""
+"""`zero123s prepare`: any photo becomes the centred, transparent image that the main job wants."""
 
 import argparse
 import sys

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--processes", type=int, default=1, help="worker processes (1)")
     p.add_argument("--original-layout", type=user_path, metavar="ROOT",
                    help="also write <uid>/000.png, 000.npy and valid_paths.json as the original Zero123 reads")  # fmt: skip
-    p.add_argument("--check", action="store_true", help="report empty, cut, one-coloured pictures; exit 1 if any")
+    p.add_argument("--check", action="store_true", help="report empty, cut, one-coloured images; exit 1 if any")
     p.add_argument("--sheet", type=user_path, metavar="PNG", help="write a contact sheet of objects from all shards")
     return p
 
@@ -109,7 +109,7 @@ def _settings(args: argparse.Namespace) -> RenderSettings:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `zero123s render`; 1 where --check finds broken pictures."""
+    """Run `zero123s render`; 1 where --check finds broken images."""
     args = _parser().parse_args(list(argv))
     objects, settings = _objects(args), _settings(args)
     if not objects and not (args.check or args.sheet or args.original_layout):
@@ -135,5 +135,5 @@ def _report(folder: Path) -> int:
         for view in views:
             print(f"{path.name}: {view.object_id} view {view.view}: {view.reason}", file=sys.stderr)
         broken += len(views)
-    print(f"{broken} broken pictures")
+    print(f"{broken} broken images")
     return 1 if broken else 0

@@ -1,4 +1,4 @@
-"""`zero123s views photo.png`: novel views of one picture as single files, a contact sheet and a video."""
+"""`zero123s views photo.png`: novel views of one image as single files, a contact sheet and a video."""
 
 import argparse
 import sys
@@ -23,9 +23,9 @@ from zero123s.errors import UserError
 from zero123s.runtime.files import user_path
 
 _HELP = {
-    "elevation": "elevation of the picture's camera, degrees",
-    "azimuths": "degrees from the picture: a,b,c or start:stop:step",
-    "elevations": "elevations of the new views; default: the picture's own",
+    "elevation": "elevation of the image's camera, degrees",
+    "azimuths": "degrees from the image: a,b,c or start:stop:step",
+    "elevations": "elevations of the new views; default: the image's own",
     "scale": "classifier-free guidance",
     "steps": "network evaluations per view",
     "sampler": "ddim, euler, dpm-solver, or original (the released code's own timesteps)",
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(image: str, cfg: ViewsConfig) -> None:
-    """Sample every asked view, write the pictures and print where they are; raises UserError."""
+    """Sample every asked view, write the images and print where they are; raises UserError."""
     azimuths = parse_angles(cfg.azimuths)
     elevations = [cfg.elevation] if cfg.elevations is None else parse_angles(cfg.elevations)
     cameras = [(elevation, azimuth) for elevation in elevations for azimuth in azimuths]
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zero123s views", description=__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False
     )
-    parser.add_argument("image", help="a picture of one object, transparent or white around it")
+    parser.add_argument("image", help="an image of one object, transparent or white around it")
     parser.add_argument(
         "--config", type=user_path, help="a YAML of these settings; configs/novel-views.yaml lists the defaults"
     )

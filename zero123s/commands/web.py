@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--draw-with", default="", metavar="MODEL", help="text-to-image pipeline (id or folder); allows prompts")
     add("--max-megabytes", type=float, default=20.0, help="of an upload (default 20)")
-    add("--max-megapixels", type=float, default=24.0, help="of a picture (default 24)")
+    add("--max-megapixels", type=float, default=24.0, help="of an image (default 24)")
     add("--config", default="configs/stable-zero123.yaml", help="YAML file (default configs/stable-zero123.yaml)")
     add("--profile", default="auto", help="overlay of the YAML file, as for launch.py (default auto)")
     add("overrides", nargs="*", metavar="key=value", help="for all runs, as for launch.py")

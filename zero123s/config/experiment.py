@@ -83,13 +83,13 @@ class HealthConfig:
     max_occupied: float = option(0.9, low=0.0, high=1.0)
     """Share of the occupancy grid above which the scene is full of fog."""
     min_opacity: float = option(0.1, low=0.0, high=1.0)
-    """Mean opacity inside the picture's silhouette below which nothing is to be seen."""
+    """Mean opacity inside the image's silhouette below which nothing is to be seen."""
     max_opacity_drop: float = option(0.5, low=0.0, high=1.0)
     """Share of its best value that the opacity inside the silhouette may lose."""
     max_components: int = option(12, low=1)
     """Separate pieces of occupied space, each of at least two cells, above which there are floaters."""
     min_silhouette_iou: float = option(0.6, low=0.0, high=1.0)
-    """Overlap with the picture's silhouette that must be reached, unless it still rises."""
+    """Overlap with the image's silhouette that must be reached, unless it still rises."""
     min_silhouette_gain: float = option(0.01, low=0.0, high=1.0)
     """What counts as rising, between two looks."""
     lost_silhouette_iou: float = option(0.1, low=0.0, high=1.0)
@@ -97,7 +97,7 @@ class HealthConfig:
     min_guidance_gradient: float = option(1e-6, low=0.0)
     """Norm of the guidance's gradient below which it says nothing."""
     elevation_range: list[float] = option([-15.0, 70.0], low=-90.0, high=90.0)
-    """Degrees of data.default_elevation_deg that are plausible: Zero123 was trained on pictures from above."""
+    """Degrees of data.default_elevation_deg that are plausible: Zero123 was trained on images from above."""
 
     def __post_init__(self) -> None:
         ordered(self.elevation_range, "health.elevation_range", -90, 90)
@@ -118,7 +118,7 @@ class ViewerConfig:
     port: int = option(7007, low=1, high=65535)
     """Port; the next free one where it is taken."""
     height: int = option(128, low=16, high=1024)
-    """Pixels of the picture; a control of the page changes it."""
+    """Pixels of the image; a control of the page changes it."""
     max_share: float = option(0.25, above=0.0, high=1.0)
     """Most of the time that may go to drawing instead of training."""
 

@@ -1,4 +1,4 @@
-"""Depth and normal pictures that belong to an input picture."""
+"""Depth and normal images that belong to an input image."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from zero123s.images.io import read_image, resize_rgba, write_png_atomic
 from zero123s.runtime.files import replacing
 
 NORMAL_CONVENTIONS = {"opengl": (1.0, 1.0, 1.0), "opencv": (1.0, -1.0, -1.0), "world": (1.0, 1.0, 1.0)}
-"""Factors that turn a picture's axes into OpenGL camera axes; world normals stay as they are."""
+"""Factors that turn an image's axes into OpenGL camera axes; world normals stay as they are."""
 ASPECT_TOLERANCE = 0.02
 
 
 def companion_path(image_path: str, kind: str, given: str | None) -> Path:
-    """Return `given`, or the picture beside the input: X_rgba.png and X.png have X_depth.png ("depth"), and so on."""
+    """Return `given`, or the image beside the input: X_rgba.png and X.png have X_depth.png ("depth"), and so on."""
     if given:
         return Path(given)
     image = Path(image_path)
@@ -28,7 +28,7 @@ def companion_path(image_path: str, kind: str, given: str | None) -> Path:
 
 
 def read_companion(path: Path, kind: str, rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 4"]:
-    """Return a depth or normal picture at the input's size, with the input's transparency.
+    """Return a depth or normal image at the input's size, with the input's transparency.
 
     Raises:
         ImageError: it cannot be read, or has another aspect ratio than the input.
@@ -37,14 +37,14 @@ def read_companion(path: Path, kind: str, rgba: Float[np.ndarray, "H W 4"]) -> F
         picture = read_image(path).rgba[..., :3]
     except ImageError as error:
         raise ImageError(
-            f"{error} data.requires_{kind} wants a {kind} picture beside the input; data.{kind}_path names another."
+            f"{error} data.requires_{kind} wants a {kind} image beside the input; data.{kind}_path names another."
         ) from error
     height, width = rgba.shape[:2]
     aspect, wanted = picture.shape[1] / picture.shape[0], width / height
     if abs(aspect / wanted - 1) > ASPECT_TOLERANCE:
         raise ImageError(
             f"'{path}' has {picture.shape[1]}x{picture.shape[0]} pixels, another shape than the input's "
-            f"{width}x{height}; the {kind} picture must show the same frame."
+            f"{width}x{height}; the {kind} image must show the same frame."
         )
     if picture.shape[:2] != (height, width):
         shrinks = picture.shape[0] > height
@@ -54,7 +54,7 @@ def read_companion(path: Path, kind: str, rgba: Float[np.ndarray, "H W 4"]) -> F
 
 
 def write_companion(path: Path, picture: Float[np.ndarray, "S S 4"]) -> Path:
-    """Write a depth or normal picture so that `read_companion` finds it again, with 16 bits a channel where it is gray.
+    """Write a depth or normal image so that `read_companion` finds it again, with 16 bits a channel where it is gray.
 
     Raises:
         OutputError: it cannot be written.
@@ -78,7 +78,7 @@ def decode_depth(
 def decode_normal(
     picture: Float[np.ndarray, "h w 4"], height: int, width: int, convention: str, c2w: Float[Tensor, "4 4"]
 ) -> Float[Tensor, "1 H W 3"]:
-    """Return unit world normals of a picture of (n + 1) / 2 in the given axes."""
+    """Return unit world normals of an image of (n + 1) / 2 in the given axes."""
     encoded = torch.from_numpy(resize_rgba(picture, height, width)[..., :3])
     normal = F.normalize(2 * encoded - 1, dim=-1) * torch.tensor(NORMAL_CONVENTIONS[convention])
     return (normal if convention == "world" else normal @ c2w[:3, :3].T)[None]

@@ -1,4 +1,4 @@
-"""Several posed pictures of an object: in the NeRF-synthetic form, or from the front, the back and the sides."""
+"""Several posed images of an object: in the NeRF-synthetic form, or from the front, the back and the sides."""
 
 import json
 import math
@@ -34,7 +34,7 @@ MAX_TRANSFORMS_BYTES = 50_000_000
 
 @DATA.register("multi-view-datamodule")
 class MultiViewData(BaseData):
-    """Supervises every step by a few of many posed pictures; novel views are drawn only where a guidance wants them."""
+    """Supervises every step by a few of many posed images; novel views are drawn only where a guidance wants them."""
 
     @dataclass
     class Config(BaseData.Config):
@@ -42,13 +42,13 @@ class MultiViewData(BaseData):
 
         transforms_path: str = option("", path=True)
         """transforms.json of NeRF-synthetic: camera_angle_x and frames with file_path, transform_matrix and, where
-        pictures should not count alike, weight."""
+        images should not count alike, weight."""
         pictures: NamedPicturesConfig = field(default_factory=NamedPicturesConfig)
-        """Pictures by name, in place of transforms_path."""
+        """Images by name, in place of transforms_path."""
         weights: NamedWeightsConfig = field(default_factory=NamedWeightsConfig)
-        """Weights of the pictures by name."""
+        """Weights of the images by name."""
         cut_out: CutOutConfig = field(default_factory=CutOutConfig)
-        """How the object is found in pictures without transparency."""
+        """How the object is found in images without transparency."""
         height: Any = 64
         """Training size; a number, or one per stage."""
         width: Any = 64
@@ -58,7 +58,7 @@ class MultiViewData(BaseData):
         resolution_milestones: list[int] = field(default_factory=list)
         """Global steps at which the next stage begins."""
         holdout_every: int = option(0, low=0)
-        """Keep every n-th picture away from training and score it at validation; 0 = train on all."""
+        """Keep every n-th image away from training and score it at validation; 0 = train on all."""
         camera_scale: float = option(1.0, above=0.0)
         """Factor on camera positions, to fit a scene into the geometry's cube."""
         novel_views: bool = False
@@ -76,17 +76,17 @@ class MultiViewData(BaseData):
         self.batch_size = Stages(cfg.batch_size, stages, "data.batch_size")
         self.sampler = RandomCameraSampler(cfg.random_camera)
         if cfg.random_camera.eval_elevation_deg == AUTO:
-            raise ConfigError("data.random_camera.eval_elevation_deg: posed pictures estimate none; give a number.")
+            raise ConfigError("data.random_camera.eval_elevation_deg: posed images estimate none; give a number.")
         self.named: list[NamedPicture] = []
         if bool(cfg.transforms_path) == bool(cfg.pictures.given()):
             raise ConfigError(
-                "data.transforms_path: give either a transforms.json or pictures by name "
+                "data.transforms_path: give either a transforms.json or images by name "
                 "(data.pictures.front=front.png data.pictures.back=back.png ...)."
             )
         self._sizes: dict[tuple[int, int], ReferenceView] = {}
 
     def check_files(self) -> None:
-        """Read poses and pictures, and keep nothing; see `BaseData`."""
+        """Read poses and images, and keep nothing; see `BaseData`."""
         cfg = self.cfg
         if cfg.transforms_path:
             paths = [frame.path for frame in read_transforms(Path(cfg.transforms_path))]
@@ -96,7 +96,7 @@ class MultiViewData(BaseData):
             read_image(path)
 
     def prepare(self) -> None:
-        """Read poses and pictures; raises ImageError or ConfigError naming the file."""
+        """Read poses and images; raises ImageError or ConfigError naming the file."""
         cfg = self.cfg
         if cfg.transforms_path:
             self.frames = read_transforms(Path(cfg.transforms_path))
@@ -117,13 +117,13 @@ class MultiViewData(BaseData):
         kept = [i for i in range(len(self.frames)) if i not in set(held_out)]
         self.train = torch.tensor(kept, dtype=torch.long)
         if not kept:
-            raise ConfigError(f"data.holdout_every={every} leaves no picture of {len(self.frames)} to train on.")
+            raise ConfigError(f"data.holdout_every={every} leaves no image of {len(self.frames)} to train on.")
         self.weights = None
         if weights.unique().numel() > 1:
             self.weights = weights / weights[self.train].mean()
 
     def _check_shapes(self) -> None:
-        """Refuse training sizes that would squeeze a picture, beyond the rounding to whole pixels."""
+        """Refuse training sizes that would squeeze an image, beyond the rounding to whole pixels."""
         for frame, picture in zip(self.frames, self.pictures, strict=True):
             h, w = picture.shape[:2]
             for height, width in zip(self.height.values, self.width.values, strict=True):
@@ -131,11 +131,11 @@ class MultiViewData(BaseData):
                     raise ConfigError(
                         f"data.width, data.height: {width}x{height} pixels have another shape than '{frame.path}' with "
                         f"{w}x{h}, which would be squeezed; with data.height={height} give data.width="
-                        f"{max(1, round(height * w / h))}, or pictures of one shape."
+                        f"{max(1, round(height * w / h))}, or images of one shape."
                     )
 
     def save_inputs(self, folder: Path) -> dict[str, Any]:
-        """Write the pictures that were cut out; see `BaseData`."""
+        """Write the images that were cut out; see `BaseData`."""
         facts: dict[str, Any] = {}
         framed_here = any(p.saved for p in self.named)
         for picture in self.named if framed_here else []:
@@ -148,7 +148,7 @@ class MultiViewData(BaseData):
         return facts
 
     def views(self, height: int, width: int) -> ReferenceView:
-        """Return all pictures at one size."""
+        """Return all images at one size."""
         if (height, width) not in self._sizes:
             rgba = torch.from_numpy(np.stack([resize_rgba(p, height, width) for p in self.pictures]))
             c2w = torch.stack([f.c2w for f in self.frames])
@@ -160,7 +160,7 @@ class MultiViewData(BaseData):
         return self._sizes[height, width]
 
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
-        """Return a random choice of training pictures; every picture is seen once before any is seen twice."""
+        """Return a random choice of training images; every image is seen once before any is seen twice."""
         batch = min(self.batch_size(step), len(self.train))
         per_epoch = math.ceil(len(self.train) / batch)
         epoch, position = divmod(step, per_epoch)
@@ -175,17 +175,17 @@ class MultiViewData(BaseData):
         return self.sampler.sizes() if self.cfg.novel_views else []
 
     def reference(self) -> ReferenceView:
-        """Return the held-out pictures, or all where none is held out, at the largest training size."""
+        """Return the held-out images, or all where none is held out, at the largest training size."""
         views = self.views(self.height.max, self.width.max)
         return _take(views, self.held_out) if len(self.held_out) else views
 
     def photos(self) -> ReferenceView:
-        """Return the pictures that were trained on, at the first one's own size."""
+        """Return the images that were trained on, at the first one's own size."""
         height, width = self.pictures[0].shape[:2]
         return _take(self.views(max(height, self.height.max), max(width, self.width.max)), self.train)
 
     def conditioning_views(self) -> ReferenceView:
-        """Return the pictures that are trained on: a guidance must not see those held out."""
+        """Return the images that are trained on: a guidance must not see those held out."""
         return _take(self.views(self.height.max, self.width.max), self.train)
 
     def eval_cameras(self, split: str) -> Cameras:
@@ -203,7 +203,7 @@ class Frame:
     fovx: float
     """Radians."""
     weight: float = 1.0
-    """How much the picture counts beside the others."""
+    """How much the image counts beside the others."""
 
 
 def read_transforms(path: Path) -> list[Frame]:
@@ -239,7 +239,7 @@ def _read_frame(path: Path, content: dict, entry: dict) -> Frame:
 
 
 def _named_frame(name: str, own: NamedPicturesConfig, weights: NamedWeightsConfig) -> Frame:
-    """Return the pose that a name stands for; the pictures are square, so both fields of view are one."""
+    """Return the pose that a name stands for; the images are square, so both fields of view are one."""
     c2w = orbit_cameras(own.elevation_deg, AZIMUTHS_DEG[name], own.distance).c2w[0]
     return Frame(Path(getattr(own, name)), c2w, math.radians(own.fovy_deg), getattr(weights, name))
 

@@ -1,4 +1,4 @@
-"""Pictures of an object from its front, back and sides, told apart by name alone."""
+"""Images of an object from its front, back and sides, told apart by name alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ AZIMUTHS_DEG = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
 
 @dataclass
 class NamedPicturesConfig:
-    """Up to four pictures, all taken from one height; left and right are the object's own."""
+    """Up to four images, all taken from one height; left and right are the object's own."""
 
     front: str = option("", path=True)
-    """Picture from azimuth 0."""
+    """Image from azimuth 0."""
     left: str = option("", path=True)
-    """Picture from azimuth 90: the side of the object's own left hand."""
+    """Image from azimuth 90: the side of the object's own left hand."""
     back: str = option("", path=True)
-    """Picture from azimuth 180."""
+    """Image from azimuth 180."""
     right: str = option("", path=True)
-    """Picture from azimuth -90."""
+    """Image from azimuth -90."""
     elevation_deg: float = option(0.0, low=-90.0, high=90.0)
     """Elevation of all cameras, degrees."""
     distance: float = option(3.8, above=0.0)
@@ -36,44 +36,44 @@ class NamedPicturesConfig:
     """Vertical field of view of all cameras, degrees."""
 
     def given(self) -> dict[str, str]:
-        """Return name -> path of the pictures that are given, front first."""
+        """Return name -> path of the images that are given, front first."""
         return {name: getattr(self, name) for name in AZIMUTHS_DEG if getattr(self, name)}
 
 
 @dataclass
 class NamedWeightsConfig:
-    """How much each named picture counts beside the others."""
+    """How much each named image counts beside the others."""
 
     front: float = option(1.0, low=0.0)
-    """Weight of the picture from the front."""
+    """Weight of the image from the front."""
     left: float = option(1.0, low=0.0)
-    """Weight of the picture from the left."""
+    """Weight of the image from the left."""
     back: float = option(1.0, low=0.0)
-    """Weight of the picture from the back."""
+    """Weight of the image from the back."""
     right: float = option(1.0, low=0.0)
-    """Weight of the picture from the right."""
+    """Weight of the image from the right."""
 
 
 @dataclass(frozen=True)
 class NamedPicture:
-    """One picture, square and framed together with its companions."""
+    """One image, square and framed together with its companions."""
 
     name: str
     rgba: Float[np.ndarray, "S S 4"]
     saved: Mapping[str, np.ndarray]
-    """Pictures for the run folder, by file stem; empty where the file is used as it is."""
+    """Images for the run folder, by file stem; empty where the file is used as it is."""
     facts: Mapping[str, Any]
 
 
 def read_named(pictures: NamedPicturesConfig, cut_out: CutOutConfig) -> list[NamedPicture]:
-    """Return the given pictures, cut out where they need it.
+    """Return the given images, cut out where they need it.
 
-    Pictures that are framed here are brought to one height of the object, so that all show it at one scale; pictures
+    Images that are framed here are brought to one height of the object, so that all show it at one scale; images
     with transparency of their own stay as they are, as long as all of them have it.
 
     Raises:
-        ConfigError: no front picture.
-        ImageError: a picture cannot be used.
+        ConfigError: no front image.
+        ImageError: an image cannot be used.
     """
     given = pictures.given()
     if "front" not in given:

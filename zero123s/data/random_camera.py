@@ -60,7 +60,7 @@ class RandomCameraConfig:
     eval_width: int = option(512, low=1, high=8192)
     """Pixels of rendered views."""
     eval_elevation_deg: Any = option(15.0, low=-90.0, high=90.0)
-    """Elevation of the orbits in degrees; "auto" = that of the picture, where it is estimated."""
+    """Elevation of the orbits in degrees; "auto" = that of the image, where it is estimated."""
     eval_camera_distance: float = option(1.5, above=0.0)
     """Distance of the orbits."""
     eval_fovy_deg: float = option(70.0, above=0.0, high=179.0)

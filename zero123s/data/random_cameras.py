@@ -1,4 +1,4 @@
-"""Random cameras and no picture at all: what a system that only has words is trained on."""
+"""Random cameras and no image at all: what a system that only has words is trained on."""
 
 from dataclasses import dataclass, fields
 
@@ -33,8 +33,8 @@ class RandomCameraData(BaseData):
         return self.sampler.sizes()
 
     def reference(self) -> ReferenceView:
-        """Raise ConfigError: there is no picture."""
-        raise ConfigError("random-camera-datamodule has no picture; use system_type: dreamfusion-system with it.")
+        """Raise ConfigError: there is no image."""
+        raise ConfigError("random-camera-datamodule has no image; use system_type: dreamfusion-system with it.")
 
     def eval_cameras(self, split: str) -> Cameras:
         """Return the validation or test orbit."""

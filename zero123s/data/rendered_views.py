@@ -26,7 +26,7 @@ class RenderedViews(BaseData):
         root: str = option("???", path=True)
         """Folder of shards that `zero123s render` wrote, or of renders in the original Zero123's layout."""
         latents: str = option("", path=True)
-        """Folder of `zero123s cache-latents`; empty = the pictures are encoded at every step."""
+        """Folder of `zero123s cache-latents`; empty = the images are encoded at every step."""
         batch_size: int = option(16, low=1, high=65536)
         """Objects per step."""
         n_targets: int = option(1, low=1, high=1000)

@@ -1,4 +1,4 @@
-"""One picture of an object, and random cameras around it."""
+"""One image of an object, and random cameras around it."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -34,25 +34,25 @@ from zero123s.structures import Batch, Cameras, ReferenceView
 logger = logging.getLogger(__name__)
 
 MAX_PHOTO = 2048
-"""Pixels of the longer side beyond which a picture is not put on the mesh: its texture has no more."""
+"""Pixels of the longer side beyond which an image is not put on the mesh: its texture has no more."""
 
 
 @DATA.register("single-image-datamodule")
 class SingleImageData(BaseData):
-    """Supervises one view by a picture of the object; the guidance judges random others."""
+    """Supervises one view by an image of the object; the guidance judges random others."""
 
     @dataclass
     class Config(BaseData.Config):
         """Settings of `single-image-datamodule`."""
 
         image_path: str = option("", path=True)
-        """Picture of the object; one without transparency is cut out and framed first."""
+        """Image of the object; one without transparency is cut out and framed first."""
         prompt: str = ""
-        """A sentence that describes one object, in place of image_path: the picture is drawn first."""
+        """A sentence that describes one object, in place of image_path: the image is drawn first."""
         text_to_image: TextToImageConfig = field(default_factory=TextToImageConfig)
-        """How the sentence becomes a picture."""
+        """How the sentence becomes an image."""
         cut_out: CutOutConfig = field(default_factory=CutOutConfig)
-        """How the object is found in the picture."""
+        """How the object is found in the image."""
         height: Any = 96
         """Training size of the reference view; a number, or one per stage."""
         width: Any = 96
@@ -60,7 +60,7 @@ class SingleImageData(BaseData):
         resolution_milestones: list[int] = field(default_factory=list)
         """Global steps at which the next stage begins."""
         default_elevation_deg: Any = option(0.0, low=-90.0, high=90.0)
-        """Elevation from which the picture was taken, positive above the horizon; "auto" = estimated."""
+        """Elevation from which the image was taken, positive above the horizon; "auto" = estimated."""
         default_azimuth_deg: float = 0.0
         """Azimuth of the reference camera."""
         default_camera_distance: float = option(1.2, above=0.0)
@@ -70,15 +70,15 @@ class SingleImageData(BaseData):
         rays_noise_scale: float = option(0.0, low=0.0)
         """Standard deviation of a per-step offset of the reference camera's position, world units."""
         requires_depth: bool = False
-        """Read a depth picture (8 or 16 bit) for lambda_depth and lambda_depth_rel: X_depth.png beside X_rgba.png."""
+        """Read a depth image (8 or 16 bit) for lambda_depth and lambda_depth_rel: X_depth.png beside X_rgba.png."""
         depth_path: str | None = option(None, path=True)
-        """Another place of the depth picture."""
+        """Another place of the depth image."""
         depth_bright_is: str = "far"
-        """"far", or "near" for disparity pictures."""
+        """"far", or "near" for disparity images."""
         requires_normal: bool = False
-        """Read a normal picture, (n + 1) / 2, for lambda_normal: X_normal.png beside X_rgba.png."""
+        """Read a normal image, (n + 1) / 2, for lambda_normal: X_normal.png beside X_rgba.png."""
         normal_path: str | None = option(None, path=True)
-        """Another place of the normal picture."""
+        """Another place of the normal image."""
         normal_convention: str = "opengl"
         """Axes of the normal picture: "opengl" (x right, y up, z to the viewer), "opencv" (y down, z away), "world"."""
         random_camera: RandomCameraConfig = field(default_factory=RandomCameraConfig)
@@ -94,25 +94,25 @@ class SingleImageData(BaseData):
         check_elevation(cfg.default_elevation_deg)
         if self.height.values != self.width.values:
             raise ConfigError(
-                f"data.height={cfg.height}, data.width={cfg.width}: the picture is put on a square, and another shape "
+                f"data.height={cfg.height}, data.width={cfg.width}: the image is put on a square, and another shape "
                 "would squeeze it; give both the same."
             )
         if bool(cfg.image_path) == bool(cfg.prompt):
             what = f"'{cfg.image_path}' and a prompt are given; leave one of them empty" if cfg.prompt else "is missing"
             raise ConfigError(
-                f"data.image_path: {what}; give a picture (data.image_path=photo.jpg), or a sentence (data.prompt=...)."
+                f"data.image_path: {what}; give an image (data.image_path=photo.jpg), or a sentence (data.prompt=...)."
             )
         check_conventions(cfg.depth_bright_is, cfg.normal_convention)
         self._views: dict[tuple[int, int], ReferenceView] = {}
         self._facts: dict[str, Any] = {}
 
     def delivers(self) -> frozenset[str]:
-        """Return the pictures that the config asks for."""
+        """Return the images that the config asks for."""
         wanted = {"depth": self.cfg.requires_depth, "normal": self.cfg.requires_normal}
         return frozenset(kind for kind, is_wanted in wanted.items() if is_wanted)
 
     def check_files(self) -> None:
-        """Read the picture and what belongs to it, and keep nothing; see `BaseData`."""
+        """Read the image and what belongs to it, and keep nothing; see `BaseData`."""
         cfg = self.cfg
         if cfg.prompt:
             return
@@ -125,7 +125,7 @@ class SingleImageData(BaseData):
                 read_companion(companion_path(cfg.image_path, kind, given), kind, rgba)
 
     def prepare(self) -> None:
-        """Read or draw the picture, cut it out where it needs that, and read what belongs to it; raises ImageError."""
+        """Read or draw the image, cut it out where it needs that, and read what belongs to it; raises ImageError."""
         cfg = self.cfg
         if cfg.prompt:
             self.input = input_from_prompt(cfg.prompt, cfg.text_to_image, cfg.cut_out, self.seed)
@@ -139,9 +139,9 @@ class SingleImageData(BaseData):
         self.normal_picture = self._companion("normal", cfg.normal_path) if cfg.requires_normal else None
 
     def _companion(self, kind: str, given: str | None) -> Float[np.ndarray, "S S 4"]:
-        """Return the depth or normal picture, framed as the input was."""
+        """Return the depth or normal image, framed as the input was."""
         if self.cfg.prompt and not given:
-            raise ConfigError(f"data.requires_{kind}: a drawn picture has no {kind} picture; set its weight to 0.")
+            raise ConfigError(f"data.requires_{kind}: a drawn image has no {kind} image; set its weight to 0.")
         picture = read_companion(companion_path(self.cfg.image_path, kind, given), kind, self.input.cut_out)
         framing = self.input.framing
         return fit_square(picture) if framing is None else apply_framing(picture, framing)
@@ -159,7 +159,7 @@ class SingleImageData(BaseData):
             cfg.random_camera.eval_elevation_deg = cfg.default_elevation_deg
 
     def save_inputs(self, folder: Path) -> dict[str, Any]:
-        """Write the prepared picture, the steps to it and what belongs to it; see `BaseData`."""
+        """Write the prepared image, the steps to it and what belongs to it; see `BaseData`."""
         cfg = self.cfg
         if Path(cfg.image_path).parent != folder:  # a run that goes on keeps what it was begun with
             self._facts |= self.input.facts
@@ -170,7 +170,7 @@ class SingleImageData(BaseData):
             for kind, picture in (("depth", self.depth_picture), ("normal", self.normal_picture)):
                 if picture is not None:
                     setattr(cfg, f"{kind}_path", str(write_companion(folder / f"{stem}_{kind}.png", picture)))
-            # From now on the run is about this picture: nothing is drawn or cut out again when it goes on.
+            # From now on the run is about this image: nothing is drawn or cut out again when it goes on.
             cfg.image_path, cfg.prompt = str(write_png_atomic(folder / f"{stem}_rgba.png", self.rgba)), ""
             self.input = replace(self.input, saved={}, facts={})
         return self._facts
@@ -209,15 +209,15 @@ class SingleImageData(BaseData):
         return self.sampler.sizes()
 
     def reference(self) -> ReferenceView:
-        """Return the picture at its largest training size."""
+        """Return the image at its largest training size."""
         return self.view(self.height.max, self.width.max)
 
     def conditioning_views(self) -> ReferenceView:
-        """Return the picture at its own size: a guiding model may see more than is trained on."""
+        """Return the image at its own size: a guiding model may see more than is trained on."""
         return self.photos()
 
     def photos(self) -> ReferenceView:
-        """Return the picture at its own size, up to MAX_PHOTO pixels; never smaller than it was trained on."""
+        """Return the image at its own size, up to MAX_PHOTO pixels; never smaller than it was trained on."""
         height, width = self.height.max, self.width.max
         scale = max(1.0, min(max(self.rgba.shape[:2]), MAX_PHOTO) / max(height, width))
         return self.view(round(height * scale), round(width * scale))

@@ -44,10 +44,10 @@ class PoseLift(nn.Module):
         features: channels of the volume that the rays walk through, at (2 latent_size)^3 cells; colour first.
         n_samples: samples per ray.
         out_channels: maps that are concatenated to the denoiser's input.
-        distance, fovy_deg: the camera that all pictures share.
+        distance, fovy_deg: the camera that all images share.
         bound: half depth of the volume, world units.
         mirrored: lift the input's mirror image, too, and take the mean of the volume and the other one's mirror image:
-            a mirrored picture then gets the mirrored answer.
+            a mirrored image then gets the mirrored answer.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class PoseLift(nn.Module):
         view = torch.stack([polar.sin(), polar.cos()], 1)[:, :, None, None].expand(-1, -1, size, size)
         x = self.planes(torch.cat([image_latents, here, view], dim=1))
         x = x.unflatten(1, (self.volume_channels, size))
-        # Upright in the world, not in the picture: things stand, and are mostly symmetric left to right.
+        # Upright in the world, not in the image: things stand, and are mostly symmetric left to right.
         world = self._world(axis, polar).movedim(-1, 1)
         x = x + self.refine(torch.cat([x, world], dim=1))
         x = self.expand(F.silu(x)).unflatten(1, (self.features + 1, 2, 2, 2))
@@ -170,7 +170,7 @@ class PoseLift(nn.Module):
 
 
 class MirrorLatents(nn.Module):
-    """The latents of a mirrored picture from those of the picture: flipped, and mended by two small convolutions.
+    """The latents of a mirrored image from those of the image: flipped, and mended by two small convolutions.
 
     An autoencoder's latents are not flipped with its picture: a channel may count edges from the left. Starts as the flip.
 

@@ -23,7 +23,7 @@ PerView = Float[Tensor, "B"] | Sequence[float] | float
 
 
 class Zero123Model(nn.Module):
-    """Predicts the noise in a view of an object from one picture of it and the relative camera pose."""
+    """Predicts the noise in a view of an object from one image of it and the relative camera pose."""
 
     def __init__(self, config: ModelConfig, family: str = "stable-zero123") -> None:
         """Build the modules with PyTorch's default initialisation.
@@ -84,7 +84,7 @@ class Zero123Model(nn.Module):
     # ---- what the model is told ----
 
     def embed_image(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
-        """Embed the input picture (before the camera projection, not normalised); N = 1 for the original family."""
+        """Embed the input image (before the camera projection, not normalised); N = 1 for the original family."""
         pixels = conditioning.clip_pixels(conditioning.fit_image(rgb, self.image_size), self._clip.image_size)
         return self.image_encoder(pixels.to(_dtype(self.image_encoder))).image_embeds[:, None].to(rgb.dtype)
 
@@ -245,9 +245,9 @@ class Zero123Model(nn.Module):
         """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
 
         Args:
-            rgb: the input picture on white, in [0, 1].
+            rgb: the input image on white, in [0, 1].
             elevation_deg, azimuth_deg, distance: the wanted cameras, a number or one per view.
-            cond_elevation_deg, cond_azimuth_deg, cond_distance: the camera of the input picture.
+            cond_elevation_deg, cond_azimuth_deg, cond_distance: the camera of the input image.
             steps, scale, eta, sampler, progress: see `sampling.sample_latents`.
             generator: source of all randomness; None = seed 0.
         """
@@ -255,7 +255,7 @@ class Zero123Model(nn.Module):
         wanted = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
         pose = self.pose_vector(*wanted)
         rgb = rgb.to(self.device)
-        # The picture is encoded once and shared by all views.
+        # The image is encoded once and shared by all views.
         context = self.project(self.embed_image(rgb), pose)
         concat = self.concat_for(self.encode_image(rgb), pose)
         shape = (len(pose), self.latent_channels, self.latent_size, self.latent_size)

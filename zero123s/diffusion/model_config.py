@@ -207,7 +207,7 @@ def _check(config: ModelConfig, source: str) -> None:
     if (config.unet.in_channels, config.unet.out_channels) != (2 * z + maps, z):
         raise ConfigError(
             f"unet_config.params in {source}: in_channels {config.unet.in_channels}, out_channels "
-            f"{config.unet.out_channels}; latents of {z} channels beside those of the picture and {maps} maps of a pose "
+            f"{config.unet.out_channels}; latents of {z} channels beside those of the image and {maps} maps of a pose "
             f"lift need {2 * z + maps} and {z}."
         )
 
@@ -216,7 +216,7 @@ def _check_clip(clip: CLIPConfig, source: str) -> None:
     if clip.patch_size < 1 or clip.image_size < 1 or clip.image_size % clip.patch_size:
         raise ConfigError(
             f"cond_stage_config.params in {source}: image_size {clip.image_size} must be a multiple of patch_size "
-            f"{clip.patch_size}, or the picture's edge is not seen."
+            f"{clip.patch_size}, or the image's edge is not seen."
         )
     if clip.heads < 1 or clip.width % clip.heads:
         raise ConfigError(f"cond_stage_config.params in {source}: heads {clip.heads} must divide width {clip.width}.")

@@ -13,7 +13,7 @@ from zero123s.runtime.files import user_path
 
 
 class TextModel(nn.Module):
-    """Stable Diffusion 1.x or 2.x: prompts to contexts, pictures to latents, noisy latents to noise.
+    """Stable Diffusion 1.x or 2.x: prompts to contexts, images to latents, noisy latents to noise.
 
     Args:
         vae, unet, text_encoder, tokenizer: the parts of the pipeline.
@@ -63,13 +63,13 @@ class TextModel(nn.Module):
         return self.text_encoder(ids)[0]
 
     def encode_image(self, rgb: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 4 h w"]:
-        """Return scaled latents of pictures in [0, 1], the posterior sampled with `noise`; differentiable."""
+        """Return scaled latents of images in [0, 1], the posterior sampled with `noise`; differentiable."""
         posterior = self.vae.encode((2 * rgb - 1).to(self.vae.dtype)).latent_dist  # type: ignore[union-attr]
         return self.scale_factor * (posterior.mean + posterior.std * noise.to(posterior.std)).float()
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Return pictures in [0, 1] of scaled latents."""
+        """Return images in [0, 1] of scaled latents."""
         rgb = self.vae.decode((latents / self.scale_factor).to(self.vae.dtype)).sample  # type: ignore[union-attr]
         return (rgb.float() / 2 + 0.5).clamp(0, 1)
 

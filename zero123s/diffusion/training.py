@@ -92,7 +92,7 @@ def pairwise_poses(model: Zero123Model, views: PosedViews) -> Float[Tensor, "B K
 
 
 def fit_views(views: PosedViews, size: int) -> PosedViews:
-    """Return the pictures at `size` x `size` pixels, resampled with premultiplied colours."""
+    """Return the images at `size` x `size` pixels, resampled with premultiplied colours."""
     if views.rgba.shape[2:4] == (size, size):
         return views
     alpha = views.rgba[..., 3:]
@@ -104,7 +104,7 @@ def fit_views(views: PosedViews, size: int) -> PosedViews:
 
 @torch.no_grad()
 def check_cached(model: Zero123Model, views: PosedViews, embeddings: bool) -> None:
-    """Refuse cached latents, and embeddings where they are used, that another model made of the first picture.
+    """Refuse cached latents, and embeddings where they are used, that another model made of the first image.
 
     Raises:
         ConfigError: another size, or numbers further off than half precision and other hardware explain.
@@ -121,7 +121,7 @@ def check_cached(model: Zero123Model, views: PosedViews, embeddings: bool) -> No
             off = float((cached - own).norm() / own.norm().clamp_min(1e-12))
             if off < CACHE_TOLERANCE:
                 continue
-            what = f"{off:.0%} off from what it makes of the same picture"
+            what = f"{off:.0%} off from what it makes of the same image"
         raise ConfigError(
             f"data.latents: the cached {name} are not this model's ({what}); make them again with `zero123s "
             "cache-latents --checkpoint` and the checkpoint that is trained, or leave data.latents empty."
@@ -134,7 +134,7 @@ def lift_loss(
     rgb: Float[Tensor, "B 3 H W"],
     alpha: Float[Tensor, "B 1 H W"],
 ) -> Float[Tensor, ""]:
-    """Compare colours on white in [-1, 1] and opacity of lifted views with pictures in [0, 1] shrunken to their size.
+    """Compare colours on white in [-1, 1] and opacity of lifted views with images in [0, 1] shrunken to their size.
 
     The sum of absolute and squared differences: the one for crisp outlines, the other for stable starts.
     """

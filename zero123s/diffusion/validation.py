@@ -14,7 +14,7 @@ from zero123s.ops.lpips import Lpips
 from zero123s.structures import PosedViews
 
 GATE_TIMESTEP = 900
-"""Where hardly more than the pose and the picture can tell what to draw."""
+"""Where hardly more than the pose and the image can tell what to draw."""
 
 
 @torch.no_grad()
@@ -22,8 +22,8 @@ def pose_gates(model: Zero123Model, views: PosedViews, seed: int = 0) -> dict[st
     """Return the x0 error at t = 900 with the right pose, and its ratio with wrong ones.
 
     shuffled: another sample's pose; mirrored: the azimuth's sign flipped (1 = no idea of the direction of rotation);
-    identity: the input's own pose. The ratios of `picture_` are those of the decoded pictures against the true ones:
-    whitened latents count detail that nobody can foresee as much as shape and colour, pictures do not.
+    identity: the input's own pose. The ratios of `picture_` are those of the decoded images against the true ones:
+    whitened latents count detail that nobody can foresee as much as shape and colour, images do not.
     """
     rgb = views.on_white()
     given, wanted = rgb[:, 0], rgb[:, 1]
@@ -72,14 +72,14 @@ def sample_views(
 
 
 def silhouette(rgb: Float[Tensor, "B 3 H W"]) -> Bool[Tensor, "B H W"]:
-    """Return where a picture on white differs from white by more than 6 %."""
+    """Return where an image on white differs from white by more than 6 %."""
     return (1 - rgb).amax(1) > 0.06
 
 
 def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips | None = None) -> dict[str, float]:
     """Return mean PSNR (dB), SSIM and, where it is given, LPIPS against view 1, and mean IoU of silhouettes with its mask.
 
-    "relative_roughness" is that of `mesh.metrics`, inside the true mask where the picture shows an object, too.
+    "relative_roughness" is that of `mesh.metrics`, inside the true mask where the image shows an object, too.
     """
     truth, mask = views.on_white()[:, 1], views.rgba[:, 1, ..., 3] > 0.5
     mse = F.mse_loss(rgb, truth, reduction="none").mean((1, 2, 3)).clamp_min(1e-10)
@@ -99,7 +99,7 @@ def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips 
 
 @torch.no_grad()
 def likeness(model: Zero123Model, rgb: Float[Tensor, "B 3 H W"], views: PosedViews) -> float:
-    """Return the mean cosine between the image embeddings of pictures and of view 1; 1 = the same to that encoder.
+    """Return the mean cosine between the image embeddings of images and of view 1; 1 = the same to that encoder.
 
     With the original's CLIP encoder this is the usual CLIP similarity.
     """
@@ -109,7 +109,7 @@ def likeness(model: Zero123Model, rgb: Float[Tensor, "B 3 H W"], views: PosedVie
 
 @torch.no_grad()
 def lift_scores(model: Zero123Model, views: PosedViews) -> dict[str, float]:
-    """Return PSNR and silhouette IoU of the lift's own picture of view 1, at its own size; empty without a lift."""
+    """Return PSNR and silhouette IoU of the lift's own image of view 1, at its own size; empty without a lift."""
     if model.lift is None:
         return {}
     pose = pairwise_poses(model, views)

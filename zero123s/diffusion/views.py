@@ -1,4 +1,4 @@
-"""Novel views of one picture, from Python: sample them, write them as contact sheet, single files and video."""
+"""Novel views of one image, from Python: sample them, write them as contact sheet, single files and video."""
 
 import logging
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ class ViewsConfig:
     """Keys of configs/novel-views.yaml and flags of `zero123s views`."""
 
     elevation: float = option(0.0, low=-90.0, high=90.0)
-    """Elevation of the picture's camera in degrees."""
+    """Elevation of the image's camera in degrees."""
     azimuths: str = "0:360:45"
-    """Azimuths of the new views in degrees from the picture: "a,b,c" or "start:stop:step", stop excluded."""
+    """Azimuths of the new views in degrees from the image: "a,b,c" or "start:stop:step", stop excluded."""
     elevations: str | None = None
-    """Elevations of the new views, in the same forms; None = the picture's own."""
+    """Elevations of the new views, in the same forms; None = the image's own."""
     scale: float = option(3.0, low=0.0)
     """Strength of classifier-free guidance."""
     steps: int = option(50, low=1)
@@ -131,9 +131,9 @@ def novel_views(
     """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
 
     Args:
-        image: a picture of one object, transparent or white around it, as `zero123s.prepare` returns it.
-        elevation_deg, azimuth_deg: the wanted views, a number or one per view; azimuths count from the picture.
-        cond_elevation_deg: elevation from which the picture was taken.
+        image: an image of one object, transparent or white around it, as `zero123s.prepare` returns it.
+        elevation_deg, azimuth_deg: the wanted views, a number or one per view; azimuths count from the image.
+        cond_elevation_deg: elevation from which the image was taken.
         steps, scale, seed, sampler: see `sampling.sample_latents`.
         checkpoint: `auto`, a file, or a folder of the diffusers layout.
         dtype, device: see `checkpoint.load_zero123`; device None = CUDA where there is one.
@@ -169,7 +169,7 @@ def parse_angles(text: str) -> list[float]:
 
 
 def read_picture(image: Picture) -> Float[Tensor, "1 3 S S"]:
-    """Read a picture as a square on white, its transparency composited; raises ImageError.
+    """Read an image as a square on white, its transparency composited; raises ImageError.
 
     An array is H W 3 or H W 4, 8-bit or floats in [0, 1]; for everything else see `rgba_of`.
     """
@@ -187,7 +187,7 @@ def write_views(
         columns: views per row of the sheet.
 
     Raises:
-        ConfigError: `out` is no picture's name or cannot be written.
+        ConfigError: `out` is no image's name or cannot be written.
     """
     out = check_sheet(out)
     frames = [(view.clamp(0, 1) * 255).round().byte().cpu().numpy() for view in views]
@@ -212,7 +212,7 @@ def write_views(
 
 
 def check_sheet(out: str | Path) -> Path:
-    """Return the contact sheet's path; raises ConfigError when it is no picture's name."""
+    """Return the contact sheet's path; raises ConfigError when it is no image's name."""
     path = Path(out)
     if path.suffix.lower() not in SHEET_SUFFIXES:
         raise ConfigError(f"The contact sheet {out} must end in {', '.join(SHEET_SUFFIXES)}.")

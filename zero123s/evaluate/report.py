@@ -162,7 +162,7 @@ def write_report(
         mesh_file: shown in the viewer; a glb as it is, anything else converted.
         mesh: the same mesh, read.
         sections: scores by section.
-        reference: pictures to show beside the mesh.
+        reference: images to show beside the mesh.
         run: run folder with video, logs and settings.
     """
     record = {} if run is None else read_run_record(run)

@@ -37,23 +37,23 @@ F_SCORE_SHARES = (0.01, 0.02, 0.05)
 
 
 def rendered_views(mesh: Mesh, cameras: Cameras) -> list[np.ndarray]:
-    """Return straight-alpha pictures of the mesh, unlit, H W 4 each."""
+    """Return straight-alpha images of the mesh, unlit, H W 4 each."""
     return [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
 
 
 def pictures_of(reference: ReferenceView) -> list[np.ndarray]:
-    """Return the reference's pictures with straight alpha, H W 4 each."""
+    """Return the reference's images with straight alpha, H W 4 each."""
     return list(torch.cat([reference.rgb, reference.mask], dim=-1).numpy())
 
 
 def perceptual_distance(a: Float[np.ndarray, "H W 3"], b: Float[np.ndarray, "H W 3"], lpips: Lpips) -> float:
-    """Return the LPIPS distance of two pictures in [0, 1]; 0 = the same."""
+    """Return the LPIPS distance of two images in [0, 1]; 0 = the same."""
     x, y = (torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))).float()[None] for p in (a, b))
     return float(lpips(x, y))
 
 
 def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None) -> Scores:
-    """Compare unlit renders with posed pictures, on white: means over the views.
+    """Compare unlit renders with posed images, on white: means over the views.
 
     Args:
         lpips: adds the perceptual distance under `lpips` or `lpips_vgg`.
@@ -114,7 +114,7 @@ def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.n
 def seen_volume_iou(mesh: Mesh, truth: Mesh, resolution: int = 128) -> float:
     """Return the volume IoU of two meshes where gaps that 80 views from all around never look into count as solid.
 
-    No picture tells of the air between the layers of a hamburger; a cavity that is seen must be there.
+    No image tells of the air between the layers of a hamburger; a cavity that is seen must be there.
     """
     lower, size = common_cube((mesh.vertices, mesh.faces), (truth.vertices, truth.faces))
     cameras = ring(truth, 16, 256, (-60.0, -20.0, 0.0, 20.0, 60.0))
@@ -174,7 +174,7 @@ def health_scores(mesh: Mesh) -> Scores:
 
 
 def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, n_views: int = 8) -> Scores:
-    """Compare image embeddings (CLIP, where the checkpoint carries it) of the first picture and of the mesh's views.
+    """Compare image embeddings (CLIP, where the checkpoint carries it) of the first image and of the mesh's views.
 
     Args:
         checkpoint: a Zero123 checkpoint, whose image encoder is used.

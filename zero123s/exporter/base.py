@@ -54,7 +54,7 @@ class BaseExporter:
 
         Args:
             threshold: the geometry's own level of `field.surface_level`, or "auto".
-            reference: pictures whose silhouette and colours the surface should show.
+            reference: images whose silhouette and colours the surface should show.
             extras: provenance for the files: generator, model, licence.
 
         Raises:

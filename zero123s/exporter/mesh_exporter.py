@@ -92,9 +92,9 @@ class MeshExporter(BaseExporter):
         normal_map: bool = False
         """Bake the dense surface's normals as a normal map for the light mesh (glb, gltf, obj, usdz)."""
         project_photo: bool = True
-        """Put the reference pictures themselves on what they see; the field colours the rest."""
+        """Put the reference images themselves on what they see; the field colours the rest."""
         photo_views: int = 8
-        """At most this many reference pictures are used, evenly chosen."""
+        """At most this many reference images are used, evenly chosen."""
         unwrap_time_limit_s: float = 120.0
         """xatlas is stopped after this many seconds; every face then gets a small triangle of its own."""
         isosurface_resolution: int = 256
@@ -102,7 +102,7 @@ class MeshExporter(BaseExporter):
         isosurface_threshold: Any = "auto"
         """Level of the surface: a number, or "auto": the geometry's own, else the one that matches silhouettes."""
         cut_to_silhouette: bool = True
-        """Where there is one input picture, cut off what stands out of its silhouette."""
+        """Where there is one input image, cut off what stands out of its silhouette."""
         isosurface_coarse_to_fine: bool = True
         """Find the box around the object first and spend the resolution inside it."""
         fill_hidden: bool = True

@@ -1,4 +1,4 @@
-"""A picture of the written file itself, so that what is seen is what was saved."""
+"""An image of the written file itself, so that what is seen is what was saved."""
 
 from pathlib import Path
 

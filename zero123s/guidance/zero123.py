@@ -117,12 +117,12 @@ class StableZero123Guidance(ScoreDistillation):
         size, (height, width) = self.model.image_size, reference.rgb.shape[1:3]
         if height != width:
             raise ConfigError(
-                f"data.height, data.width: pictures of {width}x{height} pixels would be squeezed to the square that "
-                "Zero123 sees; give it square pictures, or set system.loss.lambda_sds=0."
+                f"data.height, data.width: images of {width}x{height} pixels would be squeezed to the square that "
+                "Zero123 sees; give it square images, or set system.loss.lambda_sds=0."
             )
         if height < size:
             logger.warning(
-                "note: the model sees %d pixels, and its input picture has %d; a larger data.height may help.",
+                "note: the model sees %d pixels, and its input image has %d; a larger data.height may help.",
                 size,
                 height,
             )

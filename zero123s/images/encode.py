@@ -1,4 +1,4 @@
-"""Whole files or none, and pictures as bytes."""
+"""Whole files or none, and images as bytes."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which picture formats are read: what Pillow decodes by itself, and HEIC with the extra `heif`."""
+"""Which image formats are read: what Pillow decodes by itself, and HEIC with the extra `heif`."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Pictures in and out: whatever people have becomes straight-alpha sRGB, or one sentence says why not."""
+"""Images in and out: whatever people have becomes straight-alpha sRGB, or one sentence says why not."""
 
 import io
 import re
@@ -17,32 +17,32 @@ from zero123s.images.formats import BRANDS, HEIF_ADVICE, readable_formats
 from zero123s.runtime.files import replacing, user_path
 
 MAX_PIXELS = 64_000_000
-"""Above this a picture is refused before it is decoded: it would take more than 1 GB as floats, and 1.6 while it is read."""
+"""Above this an image is refused before it is decoded: it would take more than 1 GB as floats, and 1.6 while it is read."""
 MIN_SIDE = 8
 """Pixels; there is no object to see in anything smaller."""
 OPAQUE = 0.5
-"""A picture has meaningful transparency when some pixel is less opaque than this."""
+"""An image has meaningful transparency when some pixel is less opaque than this."""
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """A decoded picture, upright and in sRGB."""
+    """A decoded image, upright and in sRGB."""
 
     rgba: Float[np.ndarray, "H W 4"]
     """Straight alpha, float32 in [0, 1]; alpha is 1 everywhere when the file has none."""
     has_alpha: bool
-    """True when part of the picture is transparent."""
+    """True when part of the image is transparent."""
     notes: tuple[str, ...] = ()
-    """What was done to the picture that a person may want to know, one sentence each."""
+    """What was done to the image that a person may want to know, one sentence each."""
 
 
 def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXELS) -> LoadedImage:
-    """Return the picture at `path`, or in bytes or an open file, turned upright (EXIF) and converted to sRGB (ICC).
+    """Return the image at `path`, or in bytes or an open file, turned upright (EXIF) and converted to sRGB (ICC).
 
     Gray, palette, CMYK, 16-bit and animated files (first frame) are read.
 
     Raises:
-        ImageError: missing, a folder, unreadable, no picture, truncated, larger than `max_pixels`, smaller than
+        ImageError: missing, a folder, unreadable, no image, truncated, larger than `max_pixels`, smaller than
             MIN_SIDE, or fully transparent.
     """
     path, content = _named_content(path)
@@ -69,31 +69,31 @@ def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXEL
         raise ImageError(f"'{path}' is damaged or cut short ({error}); save or download it again.") from error
     rgba = _to_srgb(image, profile, path.name, notes)
     if not (rgba[..., 3] > 0.5 / 255).any():
-        raise ImageError(f"'{path}' is fully transparent; give a picture in which the object is visible.")
+        raise ImageError(f"'{path}' is fully transparent; give an image in which the object is visible.")
     return LoadedImage(rgba, bool((rgba[..., 3] < OPAQUE).any()), tuple(notes))
 
 
 def _named_content(source: str | Path | bytes | IO[bytes]) -> tuple[Path, bytes]:
-    """Return what errors call a picture, and its content."""
+    """Return what errors call an image, and its content."""
     if isinstance(source, bytes | bytearray | memoryview):
         return Path("the given bytes"), bytes(source)
     if isinstance(source, str | Path):
         if not str(source).strip():
-            raise ImageError("The path of the picture is empty.")
+            raise ImageError("The path of the image is empty.")
         return user_path(source), _read_bytes(user_path(source))
     if source.seekable():
         source.seek(0)
     content, name = source.read(), getattr(source, "name", None)
     if not isinstance(content, bytes):
-        raise ImageError("The picture was opened as text; open it with mode 'rb'.")
+        raise ImageError("The image was opened as text; open it with mode 'rb'.")
     return Path(name) if isinstance(name, str) else Path("the given file"), content
 
 
 def load_reference_rgba(path: str | Path) -> LoadedImage:
-    """Return a picture whose transparency marks the background, as the main job needs it.
+    """Return an image whose transparency marks the background, as the main job needs it.
 
     Raises:
-        ImageError: as `read_image`, or the picture has no transparent background.
+        ImageError: as `read_image`, or the image has no transparent background.
     """
     loaded = read_image(path)
     if not loaded.has_alpha:
@@ -129,7 +129,7 @@ def fit_square(rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "S S 4"]:
 
 
 def premultiply(rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 4"]:
-    """Return `rgba` with its colours multiplied by alpha, the form in which pictures may be filtered."""
+    """Return `rgba` with its colours multiplied by alpha, the form in which images may be filtered."""
     return np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1).astype(np.float32)
 
 
@@ -147,7 +147,7 @@ def composite(rgba: Float[np.ndarray, "H W 4"], colour: tuple[float, float, floa
 
 
 def write_png_atomic(path: str | Path, image: Float[np.ndarray, "H W C"]) -> Path:
-    """Write a 3- or 4-channel picture in [0, 1] as 8-bit PNG; the file appears whole or not at all.
+    """Write a 3- or 4-channel image in [0, 1] as 8-bit PNG; the file appears whole or not at all.
 
     Raises:
         OutputError: the folder cannot be made or written.
@@ -161,13 +161,13 @@ def write_png_atomic(path: str | Path, image: Float[np.ndarray, "H W C"]) -> Pat
 
 def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
-        raise ImageError(f"'{path}' is a folder; name one picture in it.")
+        raise ImageError(f"'{path}' is a folder; name one image in it.")
     if not path.exists():
         if address := re.match(r"([a-z][a-z0-9+]+):/+(.*)", str(path)):  # pathlib has made one slash of two
-            raise ImageError(f"'{address[1]}://{address[2]}' is an address; download the picture and name its file.")
-        raise ImageError(f"'{path}' does not exist; check the path of the picture.")
+            raise ImageError(f"'{address[1]}://{address[2]}' is an address; download the image and name its file.")
+        raise ImageError(f"'{path}' does not exist; check the path of the image.")
     if not path.is_file():
-        raise ImageError(f"'{path}' is no regular file; give a picture such as a PNG or JPEG.")
+        raise ImageError(f"'{path}' is no regular file; give an image such as a PNG or JPEG.")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -182,8 +182,8 @@ def _not_an_image(path: Path, content: bytes) -> str:
         return f"'{path}' is damaged or cut short; save or download it again."
     if kind:
         named = "a HEIC" if kind == "HEIF" else "an AVIF"
-        return f"'{path}' is {named} picture, which cannot be read here; {HEIF_ADVICE}."
-    return f"'{path}' is not a picture that can be read; give a PNG, JPEG, WebP, AVIF, TIFF, GIF or BMP file."
+        return f"'{path}' is {named} image, which cannot be read here; {HEIF_ADVICE}."
+    return f"'{path}' is not an image that can be read; give a PNG, JPEG, WebP, AVIF, TIFF, GIF or BMP file."
 
 
 def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
@@ -191,7 +191,7 @@ def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(_too_many(path, f"{width}x{height}", max_pixels))
     if min(width, height) < MIN_SIDE:
-        raise ImageError(f"'{path}' has only {width}x{height} pixels; give a picture of at least 64x64.")
+        raise ImageError(f"'{path}' has only {width}x{height} pixels; give an image of at least 64x64.")
 
 
 def _too_many(path: Path, pixels: str, max_pixels: int) -> str:
@@ -221,7 +221,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, name: str, notes: list[s
     if profile and image.mode in ("RGB", "L", "CMYK"):
         image = _apply_profile(image, profile, name, notes)
     pixels = np.ones((image.height, image.width, 4), np.float32)
-    # In place: a float copy of the colours would be most of what a large picture takes.
+    # In place: a float copy of the colours would be most of what a large image takes.
     np.divide(np.asarray(image.convert("RGB")), np.float32(255), out=pixels[..., :3])
     if alpha is not None:
         np.divide(np.asarray(alpha), np.float32(255), out=pixels[..., 3])

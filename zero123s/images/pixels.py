@@ -1,4 +1,4 @@
-"""Whatever a Python program holds of a picture, as straight-alpha floats."""
+"""Whatever a Python program holds of an image, as straight-alpha floats."""
 
 from pathlib import Path
 from typing import IO
@@ -11,22 +11,22 @@ from zero123s.errors import ImageError
 from zero123s.images.io import MIN_SIDE, read_image
 
 Picture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
-"""A file's path, its bytes, an open file, a PIL picture, or an array H W 4 (floats in [0, 1] or 8-bit)."""
+"""A file's path, its bytes, an open file, a PIL image, or an array H W 4 (floats in [0, 1] or 8-bit)."""
 
 
 def rgba_of(picture: Picture, name: str = "image") -> Float[np.ndarray, "H W 4"]:
-    """Return any picture as straight-alpha floats in [0, 1]; raises ImageError that names the argument."""
+    """Return any image as straight-alpha floats in [0, 1]; raises ImageError that names the argument."""
     if isinstance(picture, str | Path | bytes | bytearray | memoryview) or hasattr(picture, "read"):
         return read_image(picture).rgba  # type: ignore[arg-type]
     if not isinstance(picture, Image.Image | np.ndarray) and not hasattr(picture, "__array__"):
         raise ImageError(
-            f"{name}: a {type(picture).__name__} is no picture; give a path, bytes, an open file, a PIL image or an array."
+            f"{name}: a {type(picture).__name__} is no image; give a path, bytes, an open file, a PIL image or an array."
         )
     if hasattr(picture, "detach"):  # a tensor that may require a gradient, or lie on another device
         picture = picture.detach().cpu()  # type: ignore[union-attr]
     pixels = np.asarray(picture.convert("RGBA") if isinstance(picture, Image.Image) else picture)
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or not pixels.size:
-        raise ImageError(f"{name}: an array {pixels.shape} of {pixels.dtype} is no picture; give H W 3 or H W 4.")
+        raise ImageError(f"{name}: an array {pixels.shape} of {pixels.dtype} is no image; give H W 3 or H W 4.")
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise ImageError(f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels are too few to see an object in.")
     is_whole = pixels.dtype.kind in "iu"
@@ -37,5 +37,5 @@ def rgba_of(picture: Picture, name: str = "image") -> Float[np.ndarray, "H W 4"]
         )
     rgba = values if values.shape[2] == 4 else np.concatenate([values, np.ones_like(values[..., :1])], axis=-1)
     if not rgba[..., 3].any():
-        raise ImageError(f"{name}: the picture is fully transparent; give one in which the object is visible.")
+        raise ImageError(f"{name}: the image is fully transparent; give one in which the object is visible.")
     return rgba

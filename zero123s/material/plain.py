@@ -58,7 +58,7 @@ class NoMaterial(FeatureColors):
 
 @MATERIALS.register("hybrid-rgb-latent-material")
 class HybridRGBLatentMaterial(FeatureColors):
-    """Three colours, and behind them channels without activation, which pictures do not show."""
+    """Three colours, and behind them channels without activation, which images do not show."""
 
     def forward(
         self,

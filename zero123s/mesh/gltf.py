@@ -1,4 +1,4 @@
-"""glTF 2.0: y up, front towards +z, metres; `.glb` in one file, `.gltf` with its buffer and pictures beside it."""
+"""glTF 2.0: y up, front towards +z, metres; `.glb` in one file, `.gltf` with its buffer and images beside it."""
 
 import json
 import struct
@@ -131,7 +131,7 @@ def write_glb(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dict
 
 
 def write_gltf(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dict[str, Path]:
-    """Write name.gltf, name.bin and the pictures it names."""
+    """Write name.gltf, name.bin and the images it names."""
     buffer = _Buffer()
     primitive = _primitive(mesh, buffer)
     files, images = {}, []

@@ -1,4 +1,4 @@
-"""How close two pictures, two surfaces or two solids are, and how good a texture layout is. Pure functions."""
+"""How close two images, two surfaces or two solids are, and how good a texture layout is. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from zero123s.ops.rasterization.software import view_fragments
 from zero123s.structures import Cameras, Mesh
 
 HALF_STEP = 0.5 / 255
-"""Of an 8-bit picture."""
+"""Of an 8-bit image."""
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
 def psnr(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."], max_db: float = 100.0) -> float:
-    """Return the peak signal-to-noise ratio in dB of two pictures in [0, 1]; equal pictures give `max_db`."""
+    """Return the peak signal-to-noise ratio in dB of two images in [0, 1]; equal images give `max_db`."""
     mse = float(np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2))
     return max_db if mse <= 10 ** (-max_db / 10) else -10 * np.log10(mse)
 
 
 def ssim(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> float:
-    """Return the mean structural similarity of two pictures in [0, 1].
+    """Return the mean structural similarity of two images in [0, 1].
 
     Gaussian window of 11 pixels, sigma 1.5, K = (0.01, 0.03), population variances, as in Wang et al. 2004;
-    pixels whose window leaves the picture are not counted. Pictures are at least 11 pixels wide and high.
+    pixels whose window leaves the image are not counted. Images are at least 11 pixels wide and high.
     """
     from scipy.ndimage import gaussian_filter
 

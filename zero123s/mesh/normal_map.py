@@ -21,7 +21,7 @@ def vertex_tangents(
     """Return unit tangents along which u grows, orthogonal to the normals, and the bitangent's sign.
 
     Vertices are split at seams; `uvs` have their origin at the lower left, so that the bitangent points up in the
-    picture, as glTF wants it.
+    image, as glTF wants it.
     """
     p, q = vertices[faces], uvs[faces]
     e1, e2, d1, d2 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0], q[:, 1] - q[:, 0], q[:, 2] - q[:, 0]

@@ -25,7 +25,7 @@ MAX_BYTES = 1_000_000_000
 MAX_FACES = 5_000_000
 """Above this the mesh is refused; embree and the arrays here would take more than about 2 GB."""
 MAX_TEXTURE_PIXELS = 64_000_000
-"""A packed file may hold a picture of any size; 8000 x 8000 is 192 MB when unpacked."""
+"""A packed file may hold an image of any size; 8000 x 8000 is 192 MB when unpacked."""
 MAX_COUNT = 50_000_000
 """Largest element count a file's header may claim."""
 Y_UP = (".glb", ".gltf", ".obj")
@@ -253,7 +253,7 @@ def _piece(mesh: trimesh.Trimesh, transform: NDArray, textures: dict[int, Textur
 
 
 def _material(material: Any, linear: bool) -> tuple[tuple[float, float, float], Any]:
-    """Return base colour (sRGB) and picture of a material; `linear` says that factors are linear, as in glTF."""
+    """Return base colour (sRGB) and image of a material; `linear` says that factors are linear, as in glTF."""
     if isinstance(material, trimesh.visual.material.PBRMaterial):
         factor, image = material.baseColorFactor, material.baseColorTexture
     else:
@@ -265,7 +265,7 @@ def _material(material: Any, linear: bool) -> tuple[tuple[float, float, float], 
         color = factor[:3] / 255.0 if factor.dtype.kind in "ui" else factor[:3].astype(np.float64)
         color = _linear_to_srgb(color) if linear else color
     if image is not None and not linear:
-        color = np.ones(3)  # obj writers leave any Kd beside a picture, often black or grey; the picture replaces it
+        color = np.ones(3)  # obj writers leave any Kd beside an image, often black or grey; the image replaces it
     if image is not None and image.width * image.height > MAX_TEXTURE_PIXELS:
         raise MeshError(f"a texture has {image.width}x{image.height} pixels; at most {MAX_TEXTURE_PIXELS} are read")
     r, g, b = np.clip(np.nan_to_num(color), 0, 1).tolist()

@@ -28,7 +28,7 @@ class Paint:
 
 @dataclass(frozen=True)
 class Texture:
-    """A picture sampled at the hits."""
+    """An image sampled at the hits."""
 
     image: NDArray[np.uint8]
     """H W 3, row 0 on top."""

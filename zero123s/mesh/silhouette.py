@@ -1,4 +1,4 @@
-"""The silhouette of a picture as a limit for a surface: what stands out of it would be seen beside the object."""
+"""The silhouette of an image as a limit for a surface: what stands out of it would be seen beside the object."""
 
 from collections.abc import Callable
 
@@ -15,10 +15,10 @@ IsFree = Callable[[Float[Tensor, "N 3"]], Bool[Tensor, "N"]]
 
 
 def beside_the_silhouette(reference: ReferenceView | None) -> IsFree | None:
-    """Return what tells which points one picture shows beside its object: all but its visual hull.
+    """Return what tells which points one image shows beside its object: all but its visual hull.
 
-    The outline is where the mask, interpolated, crosses one half, as sharp as the picture, which may be finer than what a
-    field was trained on. Nothing is known of what lies beside the frame. None where there is no picture, or several,
+    The outline is where the mask, interpolated, crosses one half, as sharp as the image, which may be finer than what a
+    field was trained on. Nothing is known of what lies beside the frame. None where there is no image, or several,
     whose poses need not agree.
     """
     if reference is None or len(reference.cameras) != 1:

@@ -62,7 +62,7 @@ def surface_threshold(
     """Return the level to cut at: the given one, or for "auto" the one that matches silhouettes best.
 
     Args:
-        reference: pictures whose masks are silhouettes as well.
+        reference: images whose masks are silhouettes as well.
         stats: gets the threshold, where it came from, and the curve it was read from.
 
     Raises:

@@ -15,6 +15,6 @@ LATENT_TO_RGB = (
 def latents_to_rgb(
     latents: Float[Tensor, "... 4"], matrix: Float[Tensor, "4 3"] | None = None
 ) -> Float[Tensor, "... 3"]:
-    """Return colours in [0, 1] of scaled latents; a rough picture that needs no decoder."""
+    """Return colours in [0, 1] of scaled latents; a rough image that needs no decoder."""
     matrix = latents.new_tensor(LATENT_TO_RGB) if matrix is None else matrix
     return ((latents @ matrix + 1) / 2).clamp(0, 1)

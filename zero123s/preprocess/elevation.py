@@ -1,4 +1,4 @@
-"""From which elevation a picture was taken.
+"""From which elevation an image was taken.
 
 Zero123 itself hardly tells: neither its denoising error, nor views predicted forth and back, nor how upright the solid of
 the small model's pose lift stands are much better than a constant (docs/inputs.md has the figures). So a small network of
@@ -19,7 +19,7 @@ from zero123s.preprocess.elevation_net import CANDIDATES_DEG, ElevationNet, fram
 
 WEIGHTS = "load/elevation_net.safetensors"
 READ_SIZE = 128
-"""Pixels at which a picture is brought to the network: twice what it looks at, framed from there."""
+"""Pixels at which an image is brought to the network: twice what it looks at, framed from there."""
 TRUSTED = 0.5
 """Confidence below which a warning is given."""
 
@@ -38,7 +38,7 @@ class ElevationEstimate:
     def sentence(self) -> str:
         """Return what a user is told."""
         return (
-            f"elevation {self.elevation_deg:.0f} degrees, estimated from the picture (confidence {self.confidence:.2f}); "
+            f"elevation {self.elevation_deg:.0f} degrees, estimated from the image (confidence {self.confidence:.2f}); "
             "a number in data.default_elevation_deg overrules it."
         )
 
@@ -55,7 +55,7 @@ class ElevationEstimate:
 
 @torch.no_grad()
 def elevation_of(rgba: Float[np.ndarray, "H W 4"], net: ElevationNet | None = None) -> ElevationEstimate:
-    """Return the estimate for a picture with transparency, wherever in the frame the object is.
+    """Return the estimate for an image with transparency, wherever in the frame the object is.
 
     Args:
         rgba: straight alpha.
@@ -81,14 +81,14 @@ def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:
     warnings: tuple[str, ...] = ()
     if confidence < TRUSTED:
         warnings = (
-            f"the elevation cannot be told well from this picture (confidence {confidence:.2f}): compare the side views "
+            f"the elevation cannot be told well from this image (confidence {confidence:.2f}): compare the side views "
             "of the preview, and give data.default_elevation_deg as a number if the object leans.",
         )
     return ElevationEstimate(median, confidence, tuple(float(s) for s in scores), warnings)
 
 
 def score_panel(estimate: ElevationEstimate, size: int = 256) -> Float[np.ndarray, "S S 3"]:
-    """Return a picture of the score over the elevation, with the estimate as a vertical line."""
+    """Return an image of the score over the elevation, with the estimate as a vertical line."""
     panel = np.full((size, size, 3), 255, np.uint8)
     scores = np.array(estimate.scores)
     span = max(float(np.ptp(scores)), 1e-6)

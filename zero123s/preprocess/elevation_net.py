@@ -1,4 +1,4 @@
-"""The small network that tells the elevation of a picture, and how it was trained.
+"""The small network that tells the elevation of an image, and how it was trained.
 
     python -m zero123s.preprocess.elevation_net RENDERS OUT.safetensors [--steps 1200]
 
@@ -27,7 +27,7 @@ from zero123s.scenes.shards import read_shard
 
 CANDIDATES_DEG = tuple(float(e) for e in range(-15, 61, 3))
 SIZE = 64
-"""Pixels per edge of the picture it looks at."""
+"""Pixels per edge of the image it looks at."""
 LABEL_WIDTH_DEG = 3.0
 """Standard deviation of the label: neighbouring candidates are nearly right."""
 HELD_OUT = 256
@@ -35,7 +35,7 @@ HELD_OUT = 256
 
 
 class ElevationNet(nn.Module):
-    """A plain convolutional network: a framed picture in, one logit for each of CANDIDATES_DEG out."""
+    """A plain convolutional network: a framed image in, one logit for each of CANDIDATES_DEG out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def load_elevation_net(path: Path) -> ElevationNet:
 
 
 def framed(rgba: Float[Tensor, "B 4 S S"], generator: torch.Generator | None = None) -> Float[Tensor, "B 4 64 64"]:
-    """Return premultiplied pictures scaled so that the object's longer side takes SHARE of the frame.
+    """Return premultiplied images scaled so that the object's longer side takes SHARE of the frame.
 
     With a generator they are mirrored, moved, scaled and recoloured a little, as photos differ.
     """
@@ -110,7 +110,7 @@ def labels(elevation_deg: Float[Tensor, "B"]) -> Float[Tensor, "B C"]:
 
 
 def _batches(folder: Path, batch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield pictures and elevations for ever: a few shards at a time, mixed."""
+    """Yield images and elevations for ever: a few shards at a time, mixed."""
     paths = sorted(folder.glob("shard_*.safetensors"))
     while True:
         order = rng.permutation(len(paths))

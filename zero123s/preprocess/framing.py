@@ -42,7 +42,7 @@ def object_bounds(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float,
     An edge pixel counts by its coverage: its alpha in the most covered place of the object's outermost row or column.
 
     Raises:
-        ImageError: nothing in the picture is opaque enough.
+        ImageError: nothing in the image is opaque enough.
     """
     left, right = _extent(alpha.max(axis=0))
     top, bottom = _extent(alpha.max(axis=1))
@@ -58,7 +58,7 @@ def frame_object(
     after an area average where the photo is finer than the square.
 
     Raises:
-        ImageError: the picture is empty.
+        ImageError: the image is empty.
     """
     left, top, right, bottom = object_bounds(rgba[..., 3])
     scale = share * size / max(right - left, bottom - top)
@@ -95,7 +95,7 @@ def _extent(profile: Float[np.ndarray, "N"]) -> tuple[float, float]:
     """Return the first and last covered place along one axis, counting partly covered ends by their alpha."""
     solid = np.flatnonzero(profile >= 0.5)
     if not len(solid):
-        raise ImageError("The picture shows no object: nothing in it is at least half opaque.")
+        raise ImageError("The image shows no object: nothing in it is at least half opaque.")
     first, last = int(solid[0]), int(solid[-1])
     peak = float(profile[first : last + 1].max())
 

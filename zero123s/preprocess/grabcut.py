@@ -16,7 +16,7 @@ GAP_RADIUS = 3
 def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, "H W 4"], float, str]:
     """Return the object in straight alpha, the confidence (0 to 1) and what speaks against the mask.
 
-    The background is a quadratic surface fitted to the picture's border; what differs from it, shadows excepted, and
+    The background is a quadratic surface fitted to the image's border; what differs from it, shadows excepted, and
     what a closed outline surrounds seed GrabCut; the edge's alpha is the place of each pixel between background and
     object colour.
     """

@@ -1,4 +1,4 @@
-"""What a run is given becomes what it works on: a photo or a sentence in, a framed picture with transparency out."""
+"""What a run is given becomes what it works on: a photo or a sentence in, a framed image with transparency out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from zero123s.preprocess.segment import BACKENDS, Segmentation, segment
 from zero123s.preprocess.text_to_image import TextToImageConfig, draw
 
 GAP, CAPTION = 8, 24
-"""Pixels between the pictures of the side-by-side view, and below them for a line of text."""
+"""Pixels between the images of the side-by-side view, and below them for a line of text."""
 SMALL_SHARE, OFF_CENTRE = 0.5, 0.1
 """Shares of the frame: below the first an object is small, beyond the second it is off centre."""
 
@@ -29,7 +29,7 @@ class LowConfidenceMaskError(ImageError):
 
     Args:
         message: one sentence in which {picture} stands for where the steps were drawn.
-        steps: the picture to look at.
+        steps: the image to look at.
     """
 
     def __init__(self, message: str, steps: Float[np.ndarray, "H W 3"]) -> None:
@@ -64,21 +64,21 @@ class Prepared:
     framing: Framing
     segmentation: Segmentation
     steps: Float[np.ndarray, "H W 3"]
-    """Side by side: the photo, its cut-out over white, black and green, and the framed picture."""
+    """Side by side: the photo, its cut-out over white, black and green, and the framed image."""
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """The picture that a run works on, and how it came to be."""
+    """The image that a run works on, and how it came to be."""
 
     rgba: Float[np.ndarray, "S S 4"]
     cut_out: Float[np.ndarray, "H W 4"]
-    """The same object in the frame of the file, where its depth and normal pictures belong."""
+    """The same object in the frame of the file, where its depth and normal images belong."""
     framing: Framing | None = None
     """From the file's frame to `rgba`; None = only padded to a square."""
     saved: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Pictures for the run folder, by file stem; empty where the file is used as it is."""
+    """Images for the run folder, by file stem; empty where the file is used as it is."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What run.json says of it."""
     notes: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ def prepare_loaded(
     if not (segmentation.rgba[..., 3] >= 0.5).any():
         raise ImageError(
             f"No object was found in {name} ({segmentation.reason or 'the mask is empty'}); photograph it whole "
-            f"in front of a plain background of another colour, {_network_advice(segmentation)}or give a picture with "
+            f"in front of a plain background of another colour, {_network_advice(segmentation)}or give an image with "
             f"transparency.{_failures(segmentation)}"
         )
     size = size or native_size(segmentation.rgba[..., 3])
@@ -138,7 +138,7 @@ def check(prepared: Prepared, name: str | Path, force_by: str = "--force") -> No
 
 def low_confidence_message(found: Segmentation, name: str, force_by: str) -> str:
     """Return why a mask is not used and every way out; {picture} stands for where the steps were drawn."""
-    ways = ["give a picture that shows the whole object larger"]
+    ways = ["give an image that shows the whole object larger"]
     if found.method != "alpha":
         ways = ["give a photo with a plainer background"]
         ways += [advice.rstrip(", ")] if (advice := _network_advice(found)) else []
@@ -169,7 +169,7 @@ def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
     if not loaded.has_alpha or cfg.backend not in ("auto", "alpha") or cfg.frame == "always":
         return _cut_out(loaded, path, cfg)
     found = segment(loaded, cfg.backend)
-    # Where the frame is to stay, an object may be cut by it: poses belong to the whole picture.
+    # Where the frame is to stay, an object may be cut by it: poses belong to the whole image.
     stopped = found.confidence < THRESHOLD and not cfg.force and cfg.frame != "never"
     if stopped or (cfg.frame == "auto" and fills_too_little(found.rgba[..., 3])):
         framed = _cut_out(loaded, path, cfg)
@@ -196,7 +196,7 @@ def input_from_prompt(prompt: str, drawing: TextToImageConfig, cfg: CutOutConfig
     drawn = draw(prompt, drawing, seed, "cuda" if torch.cuda.is_available() else "cpu")
     if all(c.score == 0 for c in drawn.candidates):
         raise ImageError(
-            f"None of the {len(drawn.candidates)} pictures drawn for '{prompt}' shows one object before a plain "
+            f"None of the {len(drawn.candidates)} images drawn for '{prompt}' shows one object before a plain "
             "background; change data.prompt or seed, or draw more with data.text_to_image.candidates."
         )
     rgb = drawn.candidates[drawn.chosen].rgb

@@ -57,14 +57,14 @@ def segment(loaded: LoadedImage, backend: str = "auto", model: str = "") -> Segm
 
     Raises:
         ConfigError: unknown backend, or "transformers" without `model`.
-        ImageError: "alpha" for a picture without transparency or with nothing opaque in it, or a model that cannot be
+        ImageError: "alpha" for an image without transparency or with nothing opaque in it, or a model that cannot be
             loaded.
         MissingDependencyError: the backend's package is not installed.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"segmentation backend '{backend}' is unknown; choose one of {', '.join(BACKENDS)}.")
     if backend == "alpha" and not loaded.has_alpha:
-        raise ImageError("The picture has no transparent part to use; choose another segmentation backend.")
+        raise ImageError("The image has no transparent part to use; choose another segmentation backend.")
     if backend == "alpha" or (backend == "auto" and loaded.has_alpha):
         rgba, confidence, reason, notes = clean_transparency(loaded.rgba)
         return Segmentation(rgba, confidence, "alpha", reason, notes)

@@ -1,4 +1,4 @@
-"""Pictures of one whole object from a sentence, through any text-to-image pipeline of diffusers."""
+"""Images of one whole object from a sentence, through any text-to-image pipeline of diffusers."""
 
 import gc
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ THUMBNAIL = 192
 
 @dataclass
 class TextToImageConfig:
-    """How a sentence becomes a picture."""
+    """How a sentence becomes an image."""
 
     model: str = option(SDXL, path=True)
     """Hub id or folder of a diffusers text-to-image pipeline."""
@@ -32,11 +32,11 @@ class TextToImageConfig:
     guidance_scale: float = option(7.0, low=0.0)
     """Strength of classifier-free guidance."""
     negative_prompt: str = NEGATIVE
-    """What the picture should not show."""
+    """What the image should not show."""
     suffix: str = SUFFIX
     """Appended to the prompt: asks for what segmentation and Zero123 need."""
     candidates: int = option(4, low=1, high=100)
-    """Pictures drawn; the one that segments and fits best is used."""
+    """Images drawn; the one that segments and fits best is used."""
     choose: int = option(-1, low=-1)
     """Number of the candidate to use; -1 = the best."""
     height: int = option(1024, low=64, high=4096)
@@ -54,7 +54,7 @@ class TextToImageConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One drawn picture and how well it suits the 3D stage."""
+    """One drawn image and how well it suits the 3D stage."""
 
     rgb: Float[np.ndarray, "H W 3"]
     segmentation: Segmentation
@@ -69,11 +69,11 @@ class Drawn:
     candidates: tuple[Candidate, ...]
     chosen: int
     contact_sheet: Float[np.ndarray, "h w 3"]
-    """Pictures above their cut-outs on white, in order; the chosen one has a green bar below."""
+    """Images above their cut-outs on white, in order; the chosen one has a green bar below."""
 
 
 def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.device | str = "cpu") -> Drawn:
-    """Return scored pictures of `prompt`; the pipeline's memory is free again on return.
+    """Return scored images of `prompt`; the pipeline's memory is free again on return.
 
     Raises:
         ConfigError: an empty prompt, or numbers out of range.
@@ -92,7 +92,7 @@ def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.devic
 
 
 def score(rgb: Float[np.ndarray, "H W 3"]) -> Candidate:
-    """Return a picture with its offline cut-out and score."""
+    """Return an image with its offline cut-out and score."""
     rgba = np.concatenate([rgb, np.ones_like(rgb[..., :1])], -1).astype(np.float32)
     segmentation = segment(LoadedImage(rgba, False), "grabcut")
     if not (segmentation.rgba[..., 3] >= 0.5).any():
@@ -120,7 +120,7 @@ def _pictures(prompt: str, cfg: TextToImageConfig, seed: int, device: torch.devi
         pipeline = pipeline.to(device)
         pipeline.set_progress_bar_config(disable=True)
         return [
-            # One generator per candidate: candidate i is the same picture however many are drawn.
+            # One generator per candidate: candidate i is the same image however many are drawn.
             np.asarray(
                 pipeline(
                     prompt=prompt + cfg.suffix,

@@ -23,9 +23,9 @@ SMALL_PIXELS = 64
 def clean_transparency(
     rgba: Float[np.ndarray, "H W 4"],
 ) -> tuple[Float[np.ndarray, "H W 4"], float, str, tuple[str, ...]]:
-    """Return the picture without haze and specks, the confidence of its mask, what speaks against it, and notes.
+    """Return the image without haze and specks, the confidence of its mask, what speaks against it, and notes.
 
-    A picture in which nothing is to be cleaned is returned as it is.
+    An image in which nothing is to be cleaned is returned as it is.
 
     Raises:
         ImageError: nothing is at least half opaque.
@@ -33,13 +33,13 @@ def clean_transparency(
     peak = float(rgba[..., 3].max())
     if peak < OPAQUE:
         raise ImageError(
-            f"The picture is {peak:.0%} opaque at most, and the object is what is at least {OPAQUE:.0%} opaque; make a "
+            f"The image is {peak:.0%} opaque at most, and the object is what is at least {OPAQUE:.0%} opaque; make a "
             "glass object opaque in an image editor, or give the photo with its background."
         )
     alpha, notes = rgba[..., 3], []
     for clean, note in (
-        (_without_haze, "a glow or soft shadow around the object was removed from the picture's transparency."),
-        (_without_specks, "specks beside the object were removed from the picture's transparency."),
+        (_without_haze, "a glow or soft shadow around the object was removed from the image's transparency."),
+        (_without_specks, "specks beside the object were removed from the image's transparency."),
     ):
         cleaned = clean(alpha)
         if cleaned is not alpha:
@@ -101,22 +101,22 @@ def _judge(alpha: Float[np.ndarray, "H W"]) -> tuple[dict[str, float], list[str]
     _, _, width, height = cv2.boundingRect(mask.astype(np.uint8))
     longer = max(width, height)
     sides = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
-    # All four sides touched: the picture was cropped to the object, nothing is missing.
+    # All four sides touched: the image was cropped to the object, nothing is missing.
     is_cropped_tight = all(side.any() for side in sides)
     contact = max(side.sum() / extent for side, extent in zip(sides, (width, width, height, height), strict=True))
     signs = {
         f"the object is only {longer} pixels large": longer / (SMALL_PIXELS / 2),
-        "the object is cut by the edge of the picture": 1.0 if is_cropped_tight else 1 - contact / 0.4,
+        "the object is cut by the edge of the image": 1.0 if is_cropped_tight else 1 - contact / 0.4,
     }
     doubts = []
     if longer < SMALL_PIXELS:
-        doubts.append(f"the object is only {longer} pixels large; a larger picture of it gives more detail.")
+        doubts.append(f"the object is only {longer} pixels large; a larger image of it gives more detail.")
     if not is_cropped_tight and contact > 0.05:
-        doubts.append("the object touches the edge of the picture; what is cut off there cannot be rebuilt.")
+        doubts.append("the object touches the edge of the image; what is cut off there cannot be rebuilt.")
     areas = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)[2][1:, cv2.CC_STAT_AREA]
     large = int((areas >= PART_SHARE * areas.max()).sum())
     if large > 1:
-        doubts.append(f"the picture shows {large} separate parts; all are rebuilt as one object.")
+        doubts.append(f"the image shows {large} separate parts; all are rebuilt as one object.")
     faint = (alpha > VISIBLE) & (alpha < OPAQUE)
     if faint.sum() > 0.2 * mask.sum():
         doubts.append(

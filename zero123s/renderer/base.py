@@ -1,4 +1,4 @@
-"""What a renderer is: rays and a radiance field in, pictures out."""
+"""What a renderer is: rays and a radiance field in, images out."""
 
 from dataclasses import dataclass
 

@@ -161,7 +161,7 @@ class MeshRasterizer(BaseRenderer):
         x = ((index + offset) * self.cell - self.bound).clamp(-self.bound, self.bound)
         return x, ((index == 0) | (index == n - 1)).any(-1)
 
-    # ------------------------------------------------------------ pictures of it
+    # ------------------------------------------------------------ images of it
 
     def forward(
         self,

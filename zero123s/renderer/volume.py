@@ -1,4 +1,4 @@
-"""What volume renderers share: marching through an occupancy grid, chunks, and pictures from composited rays."""
+"""What volume renderers share: marching through an occupancy grid, chunks, and images from composited rays."""
 
 import math
 from dataclasses import dataclass, replace
@@ -213,7 +213,7 @@ class VolumeRenderer(BaseRenderer):
 
 @dataclass(frozen=True)
 class _Flat:
-    """Composited rays before they become pictures."""
+    """Composited rays before they become images."""
 
     rgb: Float[Tensor, "R K"]
     opacity: Float[Tensor, "R"]

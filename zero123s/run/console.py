@@ -89,7 +89,7 @@ def run_command(command: Callable[[], int]) -> int:
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         print(
-            f"error: memory ran out ({reason}); use smaller pictures, fewer views or a coarser grid "
+            f"error: memory ran out ({reason}); use smaller images, fewer views or a coarser grid "
             "(system.exporter.isosurface_resolution); a run goes on from its last checkpoint with resume=last.",
             file=sys.stderr,
         )

@@ -29,7 +29,7 @@ def require_disk_space(folder: Path, checkpoint_bytes: int, n_checkpoints: int) 
     if free < needed:
         raise OutputError(
             f"'{folder}' has {free / 1e9:.2f} GB of free space and the run needs about {needed / 1e9:.2f} GB "
-            f"({n_checkpoints + 1} checkpoints of {checkpoint_bytes / 1e9:.2f} GB, pictures, mesh); free some, or "
+            f"({n_checkpoints + 1} checkpoints of {checkpoint_bytes / 1e9:.2f} GB, images, mesh); free some, or "
             f"choose another exp_root_dir{'' if n_checkpoints < 3 else ', or lower checkpoint.save_top_k'}."
         )
 

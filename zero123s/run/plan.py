@@ -92,7 +92,7 @@ def plan_of_finished_run(config: str | Path, overrides: Sequence[str] = ()) -> P
 def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedConfig | None:
     """Return the configuration that the run behind `resume=` has written down, with the overrides; None without resume.
 
-    Another picture, or a YAML file edited since, must not change a run that goes on: only overrides do.
+    Another image, or a YAML file edited since, must not change a run that goes on: only overrides do.
 
     Raises:
         ConfigError: no such run.
@@ -118,7 +118,7 @@ def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedCo
 def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile: str | None) -> LoadedConfig:
     """Return a configuration laid over the settings of the run that it refines; as it is where it refines none.
 
-    Slots of another type inherit what both types know and the first run has set away from its default. Pictures and
+    Slots of another type inherit what both types know and the first run has set away from its default. Images and
     batches begin at the size at which the first run ended.
 
     Raises:

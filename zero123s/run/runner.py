@@ -77,7 +77,7 @@ class StepBatches(Dataset):
 def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
     """Read the data and build the system; raises UserError.
 
-    A doubtful cut-out is the one mistake that leaves a file behind: the picture that shows what is wrong with it.
+    A doubtful cut-out is the one mistake that leaves a file behind: the image that shows what is wrong with it.
     """
     try:
         return plan.build()
@@ -263,7 +263,7 @@ class Runner:
             self.record["metrics"] = self.system.preview(self.out_dir, self.step)
 
     def test(self) -> None:
-        """Let the system write its final pictures."""
+        """Let the system write its final images."""
         with self._timed("test"):
             self.record["pictures"] = self.system.test(self.out_dir, self.step)
 
@@ -293,7 +293,7 @@ class Runner:
         loggers = [TensorBoardLogger(self.out_dir, "tb_logs"), CSVLogger(self.out_dir, "csv_logs")]
         if str(t.strategy).startswith(("fsdp", "deepspeed")):
             raise ConfigError(
-                f"trainer.strategy={t.strategy}: the average of the weights and the pictures of a validation need whole "
+                f"trainer.strategy={t.strategy}: the average of the weights and the images of a validation need whole "
                 "weights, so they cannot be sharded; use ddp, and system.gradient_checkpointing or system.lora_rank "
                 "where memory is short."
             )

@@ -73,7 +73,7 @@ def replacing(path: Path, mode: str = "wb", sync: bool = True, shared: bool = Fa
     Args:
         path: where the file shall be.
         mode: "wb" or "w".
-        sync: wait for the disk, so that not even a power cut leaves half a file; False is faster for many pictures.
+        sync: wait for the disk, so that not even a power cut leaves half a file; False is faster for many images.
         shared: several processes may write it at the same moment, and whoever ends last wins; with one temporary
             name for all, the first would take the file of the second away.
 

@@ -68,7 +68,7 @@ def transformed(scene: SceneMesh, matrix: NDArray) -> SceneMesh:
 
 
 def _textured(scene: SceneMesh) -> NDArray[np.bool_]:
-    """Return which faces have a picture, F."""
+    """Return which faces have an image, F."""
     if scene.texture_of_face is None or scene.uv is None:
         return np.zeros(len(scene.faces), bool)
     return scene.texture_of_face >= 0
@@ -177,7 +177,7 @@ def _recolored(scene: SceneMesh, change) -> SceneMesh:
 
 
 def _with_looks(scene: SceneMesh, paints: tuple[Paint, ...], textures: tuple[Texture, ...]) -> SceneMesh:
-    """Return the scene with other looks; textured faces keep their paint, which is a factor on the picture."""
+    """Return the scene with other looks; textured faces keep their paint, which is a factor on the image."""
     textured = _textured(scene)
     if not textured.any():
         return replace(scene, paints=paints)

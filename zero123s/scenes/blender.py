@@ -1,6 +1,6 @@
 """Path-traced renders of a SceneMesh with Blender's Cycles (`pip install bpy`), the slow and soft alternative to embree.
 
-Colours and patterns are baked into one picture with a tile per triangle, so Blender needs to know neither.
+Colours and patterns are baked into one image with a tile per triangle, so Blender needs to know neither.
 """
 
 import math
@@ -18,7 +18,7 @@ from zero123s.scenes.render import Light, Renders, surface_colors
 from zero123s.structures import Cameras
 
 ATLAS_SIDE = 4096
-"""Pixels per edge of the baked picture; the tile of each triangle shrinks with their number."""
+"""Pixels per edge of the baked image; the tile of each triangle shrinks with their number."""
 
 
 def import_bpy() -> Any:
@@ -80,7 +80,7 @@ def _settings(world: Any, cameras: Cameras, samples: int, seed: int) -> None:
 
 
 def bake_atlas(scene: SceneMesh, side: int = ATLAS_SIDE) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return a picture with a tile per triangle (side side 3) and the texture coordinates of the corners, F 3 2."""
+    """Return an image with a tile per triangle (side side 3) and the texture coordinates of the corners, F 3 2."""
     count = len(scene.faces)
     columns = math.ceil(math.sqrt(count))
     tile = side // columns

@@ -18,7 +18,7 @@ MIN_SPREAD = 1.0 / 255
 
 
 class BrokenView(NamedTuple):
-    """One picture that should not be trained on."""
+    """One image that should not be trained on."""
 
     object_id: str
     view: int
@@ -26,7 +26,7 @@ class BrokenView(NamedTuple):
 
 
 def broken_reason(rgba: NDArray) -> str | None:
-    """Return why a picture (S S 4; uint8, or floats in [0, 1]) is broken, or None where it is sound.
+    """Return why an image (S S 4; uint8, or floats in [0, 1]) is broken, or None where it is sound.
 
     Reasons: `nan`, `empty`, `touches the border`, `one colour`.
     """
@@ -70,7 +70,7 @@ def check_folder(folder: Path) -> Iterator[tuple[Path, list[BrokenView]]]:
 
 
 def contact_sheet(rows: Sequence[NDArray[np.uint8]], columns: int = 1) -> NDArray[np.float32]:
-    """Return pictures on white: each item (V S S 4) side by side, `columns` items to a line; H W 3 in [0, 1]."""
+    """Return images on white: each item (V S S 4) side by side, `columns` items to a line; H W 3 in [0, 1]."""
     if not rows:
         raise ImageError("a contact sheet needs at least one object.")
     strips = []

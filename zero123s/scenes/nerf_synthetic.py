@@ -1,4 +1,4 @@
-"""Writes a scene as posed pictures in the NeRF-synthetic form, with its true mesh beside them."""
+"""Writes a scene as posed images in the NeRF-synthetic form, with its true mesh beside them."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def write_nerf_synthetic(
     Args:
         scene: what to show.
         out_dir: gets transforms.json, 000.png ... (RGBA, straight alpha) and truth.ply (z up).
-        n_views: pictures, along a golden-angle spiral that is uniform on the sphere.
+        n_views: images, along a golden-angle spiral that is uniform on the sphere.
         size: pixels per edge.
         distance: of the cameras, world units.
         fovy_deg: field of view.

@@ -74,11 +74,11 @@ def read_valid_paths(root: Path) -> list[str]:
 def read_original(root: Path, uid: str, fovy_deg: float = ORIGINAL_FOVY_DEG) -> Shard:
     """Return one object of a dataset as a shard of N = 1, angles and distance taken from the matrices.
 
-    Raises ImageError for a missing, damaged or unequal picture or matrix, or a uid that leaves the dataset's folder.
+    Raises ImageError for a missing, damaged or unequal image or matrix, or a uid that leaves the dataset's folder.
     """
     paths = _view_paths(root, uid)
     if not paths:
-        raise ImageError(f"{root / uid}: has no pictures 000.png, 001.png, ...")
+        raise ImageError(f"{root / uid}: has no images 000.png, 001.png, ...")
     rows = (a[None].astype(np.float32) for a in (*_angles(paths), np.full(len(paths), fovy_deg)))
     record = {"object_id": uid, "source": str(root / uid), "licence": "unknown"}
     return Shard(_pictures(paths)[None], *rows, object_ids=(uid,), records=(record,))
@@ -94,7 +94,7 @@ class OriginalFolder:
         folder: where valid_paths.json lies.
 
     Raises:
-        ImageError: no valid_paths.json, no object with pictures, or an unreadable matrix.
+        ImageError: no valid_paths.json, no object with images, or an unreadable matrix.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -102,9 +102,7 @@ class OriginalFolder:
         listed = [(uid, _view_paths(self.folder, uid)) for uid in read_valid_paths(self.folder)]
         counts = Counter(len(paths) for _, paths in listed if paths)
         if not counts:
-            raise ImageError(
-                f"{self.folder}: none of the {len(listed)} objects of valid_paths.json has pictures there."
-            )
+            raise ImageError(f"{self.folder}: none of the {len(listed)} objects of valid_paths.json has images there.")
         n_views = counts.most_common(1)[0][0]
         self._views = [paths[:n_views] for _, paths in listed if len(paths) >= n_views]
         if left_out := len(listed) - len(self._views):
@@ -128,7 +126,7 @@ class OriginalFolder:
         pictures = _pictures(self._views[index])
         if pictures.shape[1:3] != (self.size, self.size):
             raise ImageError(
-                f"{self._views[index][0].parent}: its pictures have {pictures.shape[2]} x {pictures.shape[1]} pixels, "
+                f"{self._views[index][0].parent}: its images have {pictures.shape[2]} x {pictures.shape[1]} pixels, "
                 f"those of the first object {self.size} x {self.size}; one folder holds one size."
             )
         return pictures
@@ -139,7 +137,7 @@ def _view_paths(root: Path, uid: str) -> list[Path]:
 
 
 def _pictures(paths: list[Path]) -> NDArray[np.uint8]:
-    """Return pictures of one size, V H W 4."""
+    """Return images of one size, V H W 4."""
     from PIL import Image
 
     pictures = []
@@ -148,14 +146,14 @@ def _pictures(paths: list[Path]) -> NDArray[np.uint8]:
             with Image.open(path, formats=("PNG",)) as image:
                 pictures.append(np.asarray(image.convert("RGBA")))
         except (OSError, ValueError, SyntaxError) as error:
-            raise ImageError(f"{path}: the picture cannot be read ({error}).") from error
+            raise ImageError(f"{path}: the image cannot be read ({error}).") from error
         if pictures[-1].shape != pictures[0].shape:
-            raise ImageError(f"{path}: has not the size of the other pictures of its object.")
+            raise ImageError(f"{path}: has not the size of the other images of its object.")
     return np.stack(pictures)
 
 
 def _angles(paths: list[Path]) -> tuple[NDArray, NDArray, NDArray]:
-    """Return elevation, azimuth (degrees) and distance of the cameras, V each, from the matrices beside pictures."""
+    """Return elevation, azimuth (degrees) and distance of the cameras, V each, from the matrices beside images."""
     positions = []
     for path in paths:
         try:

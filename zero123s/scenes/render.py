@@ -31,7 +31,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Renders:
-    """Pictures of B views; where nothing was hit all values are 0."""
+    """Images of B views; where nothing was hit all values are 0."""
 
     rgba: NDArray[np.float32]
     """B H W 4, straight alpha, sRGB in [0, 1]."""
@@ -155,7 +155,7 @@ def _unit(direction: tuple[float, float, float]) -> NDArray:
 
 
 def bilinear(image: NDArray[np.uint8], uv: NDArray) -> NDArray[np.float32]:
-    """Return the colours of a repeating picture (H W 3, row 0 on top) at uv (N 2, v upwards), N 3 in [0, 1]."""
+    """Return the colours of a repeating image (H W 3, row 0 on top) at uv (N 2, v upwards), N 3 in [0, 1]."""
     height, width = image.shape[:2]
     x, y = uv[:, 0] % 1.0 * width - 0.5, (1 - uv[:, 1]) % 1.0 * height - 0.5
     x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)

@@ -1,4 +1,4 @@
-"""Writes the sample pictures under load/images/; `python -m zero123s.scenes.samples load/images` makes them again."""
+"""Writes the sample images under load/images/; `python -m zero123s.scenes.samples load/images` makes them again."""
 
 import sys
 from dataclasses import replace
@@ -35,7 +35,7 @@ def fit_to_view(scene: SceneMesh, elevation_deg: float, azimuth_deg: float, shar
 
 
 def write_samples(folder: Path, size: int = 512) -> list[Path]:
-    """Write every sample as an RGBA picture, few_views_sample/, and multi_view_sample/ as posed pictures of a small robot."""
+    """Write every sample as an RGBA image, few_views_sample/, and multi_view_sample/ as posed images of a small robot."""
     paths = []
     for stem, (kind, seed, azimuth) in SAMPLES.items():
         scene = fit_to_view(named(kind, seed), 5.0, azimuth)

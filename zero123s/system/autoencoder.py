@@ -47,7 +47,7 @@ class AutoencoderSystem(BaseSystem):
         crop_size: int = 32
         """Edge in pixels of random crops, which are cheap first lessons."""
         crop_until: int = 0
-        """Step from which whole pictures are seen."""
+        """Step from which whole images are seen."""
         kl_weight: float = 1e-6
         """Weight of the Kullback-Leibler term per latent value."""
         anchor_weight: Any = 0.0
@@ -81,15 +81,15 @@ class AutoencoderSystem(BaseSystem):
         self.anchor_weight = Schedule(cfg.anchor_weight, "system.anchor_weight")
 
     def load_networks(self, device: torch.device) -> None:
-        """Check that the pictures suit the autoencoder; raises ConfigError."""
+        """Check that the images suit the autoencoder; raises ConfigError."""
         height, width = self.data_source.batch_at(0).rgba.shape[2:4]  # type: ignore[attr-defined]
         if height % self.factor or width % self.factor:
             raise ConfigError(
-                f"the pictures have {width}x{height} pixels, and the autoencoder of {self.cfg.model} needs multiples of "
+                f"the images have {width}x{height} pixels, and the autoencoder of {self.cfg.model} needs multiples of "
                 f"{self.factor}; render them anew, zero123s render --size {self.factor * max(1, round(width / self.factor))}."
             )
         if self.cfg.crop_until and self.cfg.crop_size > min(height, width):
-            raise ConfigError(f"system.crop_size: {self.cfg.crop_size}, but the pictures have {width}x{height} pixels.")
+            raise ConfigError(f"system.crop_size: {self.cfg.crop_size}, but the images have {width}x{height} pixels.")
 
     def training_step(self, batch: PosedViews, batch_idx: int) -> Tensor:
         """Return the loss of one batch; logs its terms."""
@@ -126,7 +126,7 @@ class AutoencoderSystem(BaseSystem):
         noise: Float[Tensor, "B C h w"],
         step: int,
     ) -> dict[str, Tensor]:
-        """Return the weighted terms of some pictures; the pixels' weights have a mean of 1 over the whole batch."""
+        """Return the weighted terms of some images; the pixels' weights have a mean of 1 over the whole batch."""
         posterior = self.vae.encode(rgb * 2 - 1).latent_dist
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         difference = decoded - (rgb * 2 - 1)
@@ -148,7 +148,7 @@ class AutoencoderSystem(BaseSystem):
 
     @torch.no_grad()
     def preview(self, out_dir: Path, step: int) -> dict[str, float]:
-        """Reconstruct held-out views: a picture of pairs, and PSNR over the picture and over the object alone."""
+        """Reconstruct held-out views: an image of pairs, and PSNR over the image and over the object alone."""
         batch = self.data_source.validation_batch(0, 32).to(self.device)  # type: ignore[attr-defined]
         rgb, alpha = batch.on_white()[:, 0], batch.rgba[:, 0, ..., 3]
         decoded = self.vae.decode(self.vae.encode(rgb * 2 - 1).latent_dist.mean).sample.div(2).add(0.5).clamp(0, 1)
@@ -162,7 +162,7 @@ class AutoencoderSystem(BaseSystem):
 def random_crops(
     rgb: Float[Tensor, "B 3 H W"], alpha: Float[Tensor, "B 1 H W"], size: int, stride: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 1 S S"]]:
-    """Return one square crop of each picture, placed on multiples of `stride`."""
+    """Return one square crop of each image, placed on multiples of `stride`."""
     room = (rgb.shape[-1] - size) // stride + 1
     corners = (stride * torch.randint(room, (len(rgb), 2), generator=generator)).tolist()
     both = torch.cat([rgb, alpha], dim=1)

@@ -150,11 +150,11 @@ class BaseSystem(pl.LightningModule):
         self.n_parts = checkpoint.get("n_parts", 1)
 
     def preview(self, out_dir: Path, step: int) -> dict[str, float]:
-        """Write pictures of the present state below out_dir/save; returns scores by name, for the logs and run.json."""
+        """Write images of the present state below out_dir/save; returns scores by name, for the logs and run.json."""
         return {}
 
     def test(self, out_dir: Path, step: int) -> dict[str, Path]:
-        """Write the final pictures or videos below out_dir/save; returns the files by kind."""
+        """Write the final images or videos below out_dir/save; returns the files by kind."""
         return {}
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:

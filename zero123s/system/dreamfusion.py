@@ -12,25 +12,25 @@ from zero123s.system.zero123 import Zero123System
 
 @SYSTEMS.register("dreamfusion-system")
 class DreamFusionSystem(Zero123System):
-    """Optimises a radiance field under score distillation alone; there is no picture to look like."""
+    """Optimises a radiance field under score distillation alone; there is no image to look like."""
 
     @dataclass
     class Config(Zero123System.Config):
         """Settings of `dreamfusion-system`."""
 
         guidance_type: str = "stable-diffusion-guidance"
-        """Registered guidance; it must do without a picture."""
+        """Registered guidance; it must do without an image."""
 
     @classmethod
     def check(cls, cfg: Any) -> None:
-        """Type all slot sections; raises ConfigError, also for weights of terms that compare with a picture."""
+        """Type all slot sections; raises ConfigError, also for weights of terms that compare with an image."""
         super().check(cfg)
         weights = LossWeights(cfg.loss)
         if not weights.ever("sds"):
             raise ConfigError("system.loss.lambda_sds is 0, and dreamfusion-system learns from nothing else.")
         useless = [name for name, term in TERMS.items() if term.views == {"reference"} and weights.ever(name)]
         if useless:
-            raise ConfigError(f"system.loss.lambda_{useless[0]} compares with a picture; dreamfusion-system has none.")
+            raise ConfigError(f"system.loss.lambda_{useless[0]} compares with an image; dreamfusion-system has none.")
 
     def input_view(self) -> ReferenceView | None:
         """None."""

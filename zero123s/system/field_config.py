@@ -30,7 +30,7 @@ class FreqConfig:
     ref_only_steps: int = option(0, low=0)
     """Steps at the start that only look at the reference view."""
     guidance_eval: int = option(0, low=0)
-    """Steps between pictures of what the guidance sees; 0 = never."""
+    """Steps between images of what the guidance sees; 0 = never."""
     ref_or_zero123: str = option("accumulate", choices=("accumulate", "alternate"))
     """"accumulate": every step does both; "alternate": one or the other."""
     n_ref: int = option(2, low=1)

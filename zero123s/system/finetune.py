@@ -65,9 +65,9 @@ class Zero123FinetuneSystem(BaseSystem):
         lambda_lift: Any = 0.0
         """Weight of the lift's own loss on colours and opacity, number or schedule."""
         mirror_lift: bool = False
-        """Let a lift that does not lift the mirrored picture too do so from now on (`mirrored` of the model's YAML)."""
+        """Let a lift that does not lift the mirrored image too do so from now on (`mirrored` of the model's YAML)."""
         lambda_mirror: Any = 0.0
-        """Weight of the error of the mirrored picture's latents, which such a lift guesses; number or schedule."""
+        """Weight of the error of the mirrored image's latents, which such a lift guesses; number or schedule."""
         dropout: float = 0.05
         """Share of samples that lose only the embedding, as many both, as many only the image latents."""
         high_noise_share: float = 0.0
@@ -126,9 +126,7 @@ class Zero123FinetuneSystem(BaseSystem):
         self.lambda_lift = Schedule(cfg.lambda_lift, "system.lambda_lift")
         self.lambda_mirror = Schedule(cfg.lambda_mirror, "system.lambda_mirror")
         if not self.lambda_mirror.is_zero and (self.model.lift is None or self.model.lift.mirror is None):
-            raise ConfigError(
-                "system.lambda_mirror: this model lifts no mirrored pictures; add system.mirror_lift=true."
-            )
+            raise ConfigError("system.lambda_mirror: this model lifts no mirrored images; add system.mirror_lift=true.")
         if self.model.lift is not None and self.lambda_denoise.is_zero:
             # Only the denoiser reads the maps; DDP waits for the gradient of everything that is said to learn.
             self.model.lift.to_maps.requires_grad_(False)
@@ -148,25 +146,25 @@ class Zero123FinetuneSystem(BaseSystem):
         return model
 
     def load_networks(self, device: torch.device) -> None:
-        """Check the pictures' size, and that cached latents are this model's: others teach it something else.
+        """Check the images' size, and that cached latents are this model's: others teach it something else.
 
         Loads LPIPS too, so that a missing file is told before the training instead of at its first validation.
         """
         seen = self.model.image_size
         if seen < SMALLEST_SCORED:
             raise ConfigError(
-                f"the model's pictures have {seen} pixels (unet_config's image_size {self.model.latent_size} times "
+                f"the model's images have {seen} pixels (unet_config's image_size {self.model.latent_size} times "
                 f"{self.model.config.vae.factor}); validation cannot score fewer than {SMALLEST_SCORED}, SSIM's window."
             )
         if self.cfg.lpips:
             self.lpips = load_lpips(folder=Path(self.cfg.lpips)).to(device)
             if seen < (least := BACKBONES[self.lpips.net].min_size):
                 raise ConfigError(
-                    f"system.lpips: needs pictures of {least} pixels, the model's have {seen}; leave it empty."
+                    f"system.lpips: needs images of {least} pixels, the model's have {seen}; leave it empty."
                 )
         views: PosedViews = self.data_source.batch_at(0)  # type: ignore[assignment]
         if (size := views.rgba.shape[2]) < seen:
-            logger.warning("note: the pictures have %d pixels, and are enlarged to the %d of the model.", size, seen)
+            logger.warning("note: the images have %d pixels, and are enlarged to the %d of the model.", size, seen)
         if views.latents is not None:
             embeds = "image_encoder" not in self.cfg.components and not self.lambda_denoise.is_zero
             training.check_cached(self.model, views, embeds)
@@ -240,7 +238,7 @@ class Zero123FinetuneSystem(BaseSystem):
         return terms
 
     def _mirror_loss(self, rgb: Float[Tensor, "B 3 H W"], latents: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
-        """Return the mean squared error of the latents that the lift takes for those of the mirrored pictures."""
+        """Return the mean squared error of the latents that the lift takes for those of the mirrored images."""
         assert self.model.lift is not None
         assert self.model.lift.mirror is not None
         with torch.no_grad():

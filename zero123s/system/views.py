@@ -1,4 +1,4 @@
-"""Pictures of the scene: the reference view scored, an orbit as a strip or a video."""
+"""Images of the scene: the reference view scored, an orbit as a strip or a video."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ def mask_iou(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @torch.no_grad()
 def score_reference(system: Any, reference: ReferenceView) -> dict[str, float]:
-    """Render the supervised views and compare them with their pictures, over the scene's background."""
+    """Render the supervised views and compare them with their images, over the scene's background."""
     reference = reference.to(system.device)
     scores = {"psnr": 0.0, "mask_iou": 0.0}
     system.eval()

@@ -103,7 +103,7 @@ class Zero123System(BaseSystem):
         for name, wanted in self.loss_weights.wanted().items():
             if wanted not in data.delivers():
                 raise ConfigError(
-                    f"system.loss.lambda_{name} needs a {wanted} picture, and the data has none; set "
+                    f"system.loss.lambda_{name} needs a {wanted} image, and the data has none; set "
                     f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
                 )
         if self.loss_weights.ever("sds"):
@@ -162,7 +162,7 @@ class Zero123System(BaseSystem):
             logger.warning("note: %s", note)
 
     def input_view(self) -> ReferenceView | None:
-        """The pictures that the result has to show; None for a system that has only words."""
+        """The images that the result has to show; None for a system that has only words."""
         return self.data_source.reference()
 
     def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:

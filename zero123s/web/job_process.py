@@ -72,7 +72,7 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw_picture(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
-    """Draw an object from a sentence; returns the picture by name.
+    """Draw an object from a sentence; returns the image by name.
 
     Args:
         task: "prompt", "seed", "config" and "words" for the settings of data.text_to_image.
@@ -100,7 +100,7 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 def _zipped(folder: Path, kind: str, files: dict[str, Path]) -> Path:
     path = folder / f"model_{kind}.zip"
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        # Two names may mean one picture.
+        # Two names may mean one image.
         for file_path in dict.fromkeys(files[one] for one in (kind, *ZIPPED[kind]) if one in files):
             if file_path.is_file():
                 archive.write(file_path, file_path.name)

@@ -24,7 +24,7 @@ except ImportError as missing:
         "The page is made with gradio, which is not installed: pip install -e '.[web]'."
     ) from missing
 
-TITLE = "zero123s: one picture to a mesh"
+TITLE = "zero123s: one image to a mesh"
 SECONDS_BETWEEN_LOOKS = 1.0
 FONTS = ["system-ui", "sans-serif"]
 """gradio's own would be fetched from elsewhere."""
@@ -112,7 +112,7 @@ def build_page(service: Service) -> gr.Blocks:
 def _picture_column(service: Service) -> dict[str, Any]:
     s = service.settings
     c: dict[str, Any] = {}
-    gr.Markdown("## 1. Picture")
+    gr.Markdown("## 1. Image")
     about = f"A photo of one object, up to {s.limits.megabytes:g} MB and {s.limits.megapixels:g} megapixels"
     c["photo"] = gr.File(label=about, file_types=list(readable_suffixes()), height=120, elem_id="photo")
     with gr.Row(visible=bool(s.draw_with)):
@@ -179,7 +179,7 @@ def _bar(share: float) -> str:
     return f'<div class="bar"><div style="width:{100 * min(1.0, share):.1f}%"></div></div>'
 
 
-# ------------------------------------------------------------ pictures
+# ------------------------------------------------------------ images
 
 SIDES = ("crop_left", "crop_right", "crop_top", "crop_bottom")
 CORRECTING = ("framed", "share", "right", "up", *SIDES, "editor")

@@ -1,4 +1,4 @@
-"""From what a visitor uploads to the picture that a run works on, with the visitor's corrections on the way."""
+"""From what a visitor uploads to the image that a run works on, with the visitor's corrections on the way."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +50,7 @@ class PreparedPhoto:
 
     rgba: Float[np.ndarray, "S S 4"]
     steps: Float[np.ndarray, "H W 3"]
-    """The photo, its cut-out over white, black and green, and the framed picture."""
+    """The photo, its cut-out over white, black and green, and the framed image."""
     segmentation: Segmentation
     elevation: ElevationEstimate
     notes: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class PreparedPhoto:
         return self.segmentation.confidence < THRESHOLD
 
     def words(self) -> str:
-        """Return what is said below the picture."""
+        """Return what is said below the image."""
         found, guess = self.segmentation, self.elevation
         doubt = f" Doubtful: {found.reason or 'many pixels are undecided'}." if self.is_doubtful else ""
         lines = [f"O{found.caption[1:]}.{doubt}"]
@@ -70,13 +70,13 @@ class PreparedPhoto:
 
 
 def read_upload(path: str | Path, limits: Limits, name: str = "") -> LoadedImage:
-    """Return an uploaded picture, at most MAX_SIDE pixels a side.
+    """Return an uploaded image, at most MAX_SIDE pixels a side.
 
     Args:
         name: what errors call it; never the server's own path.
 
     Raises:
-        ImageError: too large a file, too many pixels, no picture, damaged, empty.
+        ImageError: too large a file, too many pixels, no image, damaged, empty.
     """
     path = Path(path)
     name = Path(name or path.name).name

@@ -40,11 +40,11 @@ class Service:
     ) -> PreparedPhoto:
         """Return an uploaded photo, cut out and framed; raises ImageError."""
         if not upload:
-            raise ImageError("Upload a picture first.")
+            raise ImageError("Upload an image first.")
         return prepare_photo(read_upload(upload, self.settings.limits), corrections, strokes)
 
     def make(self, prepared: PreparedPhoto, choice: Choice, title: str, sure: bool = False) -> Job:
-        """Queue a run on a prepared picture.
+        """Queue a run on a prepared image.
 
         Args:
             sure: somebody has looked at a doubtful cut-out.
@@ -70,7 +70,7 @@ class Service:
         return self.queue.submit("mesh", shell_safe(Path(title).stem), task, fill)
 
     def draw(self, prompt: str, seed: int) -> Job:
-        """Queue the drawing of a picture from a sentence; raises ConfigError, BusyError."""
+        """Queue the drawing of an image from a sentence; raises ConfigError, BusyError."""
         task = draw_task(self.settings, prompt, seed)
         return self.queue.submit("draw", task["prompt"], task)
 

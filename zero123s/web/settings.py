@@ -157,10 +157,10 @@ def check_choice(settings: Settings, choice: Choice) -> None:
 
 
 def draw_task(settings: Settings, prompt: str, seed: int) -> dict[str, Any]:
-    """Return the task of a job that draws a picture; raises ConfigError for a sentence that cannot be one."""
+    """Return the task of a job that draws an image; raises ConfigError for a sentence that cannot be one."""
     prompt = " ".join(str(prompt).split())
     if not settings.draw_with:
-        raise ConfigError("This server draws no pictures; its operator can name a pipeline with --draw-with.")
+        raise ConfigError("This server draws no images; its operator can name a pipeline with --draw-with.")
     if not 3 <= len(prompt) <= MAX_PROMPT:
         raise ConfigError(f"Describe one object in 3 to {MAX_PROMPT} letters.")
     words = [w for w in settings.words if w.startswith("data.text_to_image.")]

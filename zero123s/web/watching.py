@@ -26,7 +26,7 @@ STAGES = {
     "test": "drawing the turntable",
     "export": "making the mesh",
     "report": "writing the report",
-    "draw": "drawing the picture",
+    "draw": "drawing the image",
 }
 SHOWN_LOSSES = ("total", "novel/sds", "reference/rgb", "reference/mask")
 
@@ -100,7 +100,7 @@ def history_table(jobs: list[Job]) -> str:
         f"<td>{tqdm.format_interval(j.ended - j.started) if j.started and j.ended else ''}</td></tr>"
         for j in jobs
     )
-    return f"<table><tr><th>picture</th><th>state</th><th>quality</th><th>time</th></tr>{rows}</table>" if rows else ""
+    return f"<table><tr><th>image</th><th>state</th><th>quality</th><th>time</th></tr>{rows}</table>" if rows else ""
 
 
 def _sentence(queue: JobQueue, job: Job, view: JobView) -> str:

@@ -13,7 +13,7 @@ from zero123s.geometry.implicit_volume import ImplicitVolume
 
 @GEOMETRIES.register("symmetric-volume")
 class SymmetricVolume(ImplicitVolume):
-    """Looks at |y| instead of y: what the picture shows of one side holds for the other."""
+    """Looks at |y| instead of y: what the image shows of one side holds for the other."""
 
     @dataclass
     class Config(ImplicitVolume.Config):

@@ -12,7 +12,7 @@ FIELD = [*SHARED, "system.exporter.texture_size=64", "trainer.val_check_interval
 
 
 def launch(config: str | Path, out: Path, *words: str, mode: str = "--train") -> Path:
-    """Run a configuration that takes a picture; returns the run folder."""
+    """Run a configuration that takes an image; returns the run folder."""
     path = config if isinstance(config, Path) else REPOSITORY / "configs" / f"{config}.yaml"
     base = ["--config", str(path), "--profile", "none", mode, "--gpu", "0", f"exp_root_dir={out}", "tag=run"]
     assert main([*base, *SMALL, *FIELD, *words]) == 0
@@ -20,7 +20,7 @@ def launch(config: str | Path, out: Path, *words: str, mode: str = "--train") ->
 
 
 def launch_plain(config: str | Path, out: Path, *words: str) -> Path:
-    """Train a configuration that has no input picture, or sizes of its own; returns the run folder."""
+    """Train a configuration that has no input image, or sizes of its own; returns the run folder."""
     path = config if isinstance(config, Path) else REPOSITORY / "configs" / f"{config}.yaml"
     base = ["--config", str(path), "--profile", "none", "--train", "--gpu", "0", f"exp_root_dir={out}", "tag=run"]
     assert main([*base, *SHARED, *words]) == 0

@@ -148,8 +148,8 @@ def _system(t: Translation, kind: str) -> None:
         t.default("system.refinement", True)
     if stage == "geometry":
         t.default("system.guidance_input", "normal")
-    t.drop("system.subpixel_rendering", "pictures are drawn at the size of views")
-    t.drop("system.visualize_samples", "there are no such pictures")
+    t.drop("system.subpixel_rendering", "images are drawn at the size of views")
+    t.drop("system.visualize_samples", "there are no such images")
     t.move("system.convexity_res", "system.loss.convexity_resolution")
     t.move("system.freq.ref_or_guidance", "system.freq.ref_or_zero123")
     t.refuse_unless("system.guide_shape", (None,), "a guide shape (sketchshape) is not supported")

@@ -49,7 +49,7 @@ DROPPED = {
     "system.renderer.far_plane": "rays end where they leave the geometry's cube",
     "system.geometry.isosurface": "any geometry can be exported",
     "system.material.requires_normal": "losses and materials ask for the normals that they need",
-    "system.material.ambient_only_on_test": "pictures outside training show the albedo",
+    "system.material.ambient_only_on_test": "images outside training show the albedo",
     "system.exporter.save_video": "the turntable is drawn by --test, and after training",
     "data.rays_d_normalize": "directions have length one",
     "data.random_camera.rays_d_normalize": "directions have length one",
