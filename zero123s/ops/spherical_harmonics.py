@@ -16,11 +16,11 @@ def spherical_harmonics(dirs: Float[Tensor, "*B 3"], degree: int) -> Float[Tenso
     gives the mean over all directions.
 
     Args:
-        dirs: *B 3, unit directions.
+        dirs: any leading shape and 3, unit directions.
         degree: number of bands, 1 to 4.
 
     Returns:
-        *B degree^2.
+        The leading shape and degree^2 values.
 
     Raises:
         ConfigError: `degree` is out of range.

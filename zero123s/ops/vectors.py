@@ -5,16 +5,16 @@ from torch import Tensor
 
 
 def unit(v: Float[Tensor, "*N 3"], eps: float = 1e-12) -> Float[Tensor, "*N 3"]:
-    """Return vectors scaled to unit length, v / max(|v|, eps).
+    """Return vectors scaled to unit length, v divided by the larger of its length and `eps`.
 
     `torch.nn.functional.normalize` does the same, with a norm that is many times slower over three numbers.
 
     Args:
-        v: *N 3, vectors.
+        v: any leading shape and 3, vectors.
         eps: smallest length that is divided by.
 
     Returns:
-        *N 3; zero vectors stay zero.
+        Of the shape of `v`; zero vectors stay zero.
 
     Example:
         >>> import torch
