@@ -1,4 +1,4 @@
-"""Docstrings of ops/: every argument, result and error documented; every example true."""
+"""Docstrings of ops/, diffusion/ and the top level: every argument, result and error documented; every example true."""
 
 import ast
 import doctest
@@ -15,6 +15,8 @@ BACKENDS = {"numba", "triton", "nerfacc", "tcnn", "gsplat", "nvdiffrast"}
 """Files of one backend of an operation: its public function and the plain-torch reference have the full docstring."""
 FILES = [
     *sorted(p for p in (PACKAGE / "ops").rglob("*.py") if p.stem not in BACKENDS),
+    *(PACKAGE / "diffusion" / f"{name}.py" for name in ("conditioning", "lora", "sampling", "shared", "views")),
+    PACKAGE / "diffusion" / "checkpoint" / "locate.py",
 ]
 MIN_EXAMPLES = 40
 

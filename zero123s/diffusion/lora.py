@@ -12,7 +12,14 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.
 
 
 def import_peft() -> ModuleType:
-    """Return the module peft; raises MissingDependencyError saying how to install it."""
+    """Import the package peft.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         import peft
     except ImportError as error:
@@ -23,9 +30,17 @@ def import_peft() -> ModuleType:
 
 
 def add_lora(unet: UNet2DConditionModel, rank: int, alpha: int) -> None:
-    """Add trainable adapters of `rank` to the transformers and freeze everything else; raises MissingDependencyError.
+    """Add trainable adapters to the transformers of a denoiser and freeze everything else.
 
-    They start as nothing: the network's output does not change.
+    They start at zero: the network's output does not change.
+
+    Args:
+        unet: the denoiser, changed in place.
+        rank: of the adapters.
+        alpha: their scale is alpha / rank.
+
+    Raises:
+        MissingDependencyError: peft is not installed.
     """
     peft = import_peft()
     unet.requires_grad_(False)
@@ -33,7 +48,11 @@ def add_lora(unet: UNet2DConditionModel, rank: int, alpha: int) -> None:
 
 
 def merge_lora(unet: nn.Module) -> None:
-    """Add the adapters to the weights they adapt and take them away: an ordinary network again."""
+    """Add the adapters to the weights they adapt and remove them.
+
+    Args:
+        unet: the denoiser, changed in place; unchanged without adapters.
+    """
     if getattr(unet, "peft_config", None):
         unet.fuse_lora()  # type: ignore[operator]
         unet.unload_lora()  # type: ignore[operator]

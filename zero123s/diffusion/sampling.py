@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """What a sampler needs of a model."""
+    """The parts of a model that a sampler uses."""
 
     config: ModelConfig
     alphas_cumprod: Float[Tensor, "T"]
@@ -34,7 +34,18 @@ class Denoiser(Protocol):
         ...
 
     def guided_noise(self, latents: Tensor, t: Tensor, context: Tensor, concat: Tensor, scale: float) -> Tensor:
-        """Predict the noise with classifier-free guidance."""
+        """Predict the noise with classifier-free guidance.
+
+        Args:
+            latents: B 4 h w, scaled and noised.
+            t: B, timesteps.
+            context: B N C, for cross-attention.
+            concat: B K h w, concatenated to the latents.
+            scale: strength of guidance.
+
+        Returns:
+            B 4 h w.
+        """
         ...
 
 
@@ -54,15 +65,20 @@ def sample_latents(
     """Denoise unit noise to scaled latents.
 
     Args:
-        noise: standard normal.
-        context, concat: the conditioning, from `model.project` and `model.concat_for`.
-        steps: network evaluations per view.
+        model: predicts the noise.
+        noise: B 4 h w, standard normal.
+        context: B N C, from `model.project`.
+        concat: B K h w, from `model.concat_for`.
+        steps: network evaluations per view, 1 to the length of the noise schedule.
         scale: strength of classifier-free guidance.
         eta: fresh noise per step of `ddim` and `original`, 0 (none) to 1.
         generator: source of that noise; None = seed 0.
-        sampler: "ddim", "euler", "dpm-solver", or "original" (the released code's own list of timesteps, which
-            skips the noisiest one).
+        sampler: "ddim", "euler", "dpm-solver", or "original" (the released code's own list of timesteps, which skips
+            the noisiest one).
         progress: called with (done, total) after every step.
+
+    Returns:
+        B 4 h w, scaled latents.
 
     Raises:
         ConfigError: an unknown sampler, or steps or eta out of range.
@@ -89,7 +105,20 @@ def sample_latents(
 
 
 def ddim_timesteps(steps: int, n_timesteps: int = 1000) -> list[int]:
-    """Return the evenly spaced timesteps of diffusers' "leading" spacing with offset 1, noisiest first."""
+    """Return the evenly spaced timesteps of diffusers' "leading" spacing with offset 1.
+
+    Args:
+        steps: network evaluations.
+        n_timesteps: length of the noise schedule.
+
+    Returns:
+        Timesteps, noisiest first.
+
+    Example:
+        >>> from zero123s.diffusion.sampling import ddim_timesteps
+        >>> ddim_timesteps(4)
+        [751, 501, 251, 1]
+    """
     config = {"num_train_timesteps": n_timesteps, "timestep_spacing": "leading", "steps_offset": 1}
     scheduler = DDIMScheduler(**config)
     scheduler.set_timesteps(steps)
@@ -97,10 +126,25 @@ def ddim_timesteps(steps: int, n_timesteps: int = 1000) -> list[int]:
 
 
 def original_timesteps(steps: int, n_timesteps: int = 1000) -> list[int]:
-    """Return the timesteps that the released sampler visits when asked for `steps`.
+    """Return the timesteps that the released sampler visits when asked for a number of steps.
 
-    Its list is range(0, T, T // steps) + 1 without the noisiest entry, so 50 steps make 49 from t = 961 and 75 make
-    76. Raises ConfigError for the few counts (27, 36, ...) with which it reaches past the schedule and crashes.
+    Its list is range(0, T, T // steps) + 1 without the noisiest entry, so 50 steps make 49 from t = 961 and 75 make 76.
+
+    Args:
+        steps: network evaluations asked for.
+        n_timesteps: length T of the noise schedule.
+
+    Returns:
+        Timesteps, noisiest first.
+
+    Raises:
+        ConfigError: one of the few counts (27, 36, ...) with which the list reaches past the schedule.
+
+    Example:
+        >>> from zero123s.diffusion.sampling import original_timesteps
+        >>> timesteps = original_timesteps(50)
+        >>> len(timesteps), timesteps[0], timesteps[-1]
+        (49, 961, 1)
     """
     visited = [t + 1 for t in range(0, n_timesteps, n_timesteps // steps)]
     if visited[-1] >= n_timesteps:

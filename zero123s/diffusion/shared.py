@@ -14,7 +14,11 @@ _kept: OrderedDict[Hashable, Any] | None = None
 
 @contextmanager
 def sharing_networks() -> Iterator[None]:
-    """Let all runs inside the block share what they load; outside of it nothing is kept."""
+    """Let all runs inside the block share the networks that they load; outside of it nothing is kept.
+
+    Yields:
+        None.
+    """
     global _kept  # noqa: PLW0603 (one per process is the point)
     outer, _kept = _kept, OrderedDict()
     try:
@@ -24,7 +28,22 @@ def sharing_networks() -> Iterator[None]:
 
 
 def shared(key: Hashable, load: Callable[[], T]) -> T:
-    """Return what `load` returns, or what it returned under the same key before; the caller must not change it."""
+    """Return a loaded object, from the cache of `sharing_networks` where there is one.
+
+    Args:
+        key: identifies what is loaded.
+        load: loads it.
+
+    Returns:
+        What `load` returns, or returned under the same key before; the caller must not change it.
+
+    Example:
+        >>> from zero123s.diffusion.shared import shared, sharing_networks
+        >>> with sharing_networks():
+        ...     first, second = shared("net", lambda: object()), shared("net", lambda: object())
+        >>> first is second
+        True
+    """
     if _kept is None:
         return load()
     if key not in _kept:

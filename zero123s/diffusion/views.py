@@ -69,7 +69,17 @@ class ViewsConfig:
 
 
 def load_for_views(cfg: ViewsConfig) -> Zero123Model:
-    """Load the checkpoint that `cfg` names; raises CheckpointError."""
+    """Load the checkpoint of a configuration.
+
+    Args:
+        cfg: checkpoint, precision, device and speed.
+
+    Returns:
+        A frozen model in eval mode.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
     device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = locate_checkpoint(cfg.checkpoint).path
     model = load_zero123(path, cfg.model_config, cfg.family, cfg.ema, cfg.dtype, device)
@@ -84,7 +94,19 @@ def sample_views(
     cfg: ViewsConfig,
     progress: Progress | None = None,
 ) -> Float[Tensor, "B H W 3"]:
-    """Sample all views, `cfg.batch` at a time; `progress` is called with (done, total) network evaluations."""
+    """Sample views of one image, a batch at a time.
+
+    Args:
+        model: a loaded Zero123.
+        rgb: 1 3 H W, the input image on white, in [0, 1].
+        elevation_deg: of the views, a number or one per view.
+        azimuth_deg: of the views, counted from the input's camera; a number or one per view.
+        cfg: sampler, seed and batch size.
+        progress: called with (done, total) network evaluations.
+
+    Returns:
+        B H W 3, in [0, 1], on the CPU.
+    """
     as_numbers = [torch.as_tensor(value, dtype=torch.float32).reshape(-1) for value in (elevation_deg, azimuth_deg)]
     elevations, azimuths = torch.broadcast_tensors(*as_numbers)
     parts = list(zip(elevations.split(cfg.batch), azimuths.split(cfg.batch), strict=True))
@@ -128,20 +150,30 @@ def novel_views(
     model: Zero123Model | None = None,
     model_config: str | None = None,
 ) -> Float[Tensor, "B H W 3"]:
-    """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
+    """Sample an object's appearance from other cameras, given one image of it.
 
     Args:
-        image: an image of one object, transparent or white around it, as `zero123s.prepare` returns it.
-        elevation_deg, azimuth_deg: the wanted views, a number or one per view; azimuths count from the image.
-        cond_elevation_deg: elevation from which the image was taken.
-        steps, scale, seed, sampler: see `sampling.sample_latents`.
-        checkpoint: `auto`, a file, or a folder of the diffusers layout.
-        dtype, device: see `checkpoint.load_zero123`; device None = CUDA where there is one.
+        image: of one object, transparent or white around it, as `zero123s.prepare` returns it.
+        elevation_deg: of the views, in degrees, a number or one per view.
+        azimuth_deg: of the views, in degrees counted from the image's camera; a number or one per view.
+        cond_elevation_deg: elevation of the image's camera in degrees.
+        steps: network evaluations per view.
+        scale: strength of classifier-free guidance.
+        seed: of all randomness.
+        checkpoint: "auto", a file, or a folder of the diffusers layout.
+        sampler: see `sampling.sample_latents`.
+        dtype: see `checkpoint.load_zero123`.
+        device: where to compute; None = CUDA where there is one, else the CPU.
         model: a model loaded before, in place of `checkpoint`.
         model_config: the checkpoint's YAML; None = its metadata, a `.yaml` beside it, or its tensors' shapes.
 
+    Returns:
+        B H W 3, images in [0, 1] of the model's size.
+
     Raises:
-        ImageError, CheckpointError, ConfigError: what is wrong and what to do, in one sentence.
+        ImageError: the image cannot be read.
+        CheckpointError: the checkpoint is missing or damaged.
+        ConfigError: an option is out of range.
     """
     cfg = ViewsConfig(
         elevation=cond_elevation_deg, scale=scale, steps=steps, sampler=sampler, seed=seed, checkpoint=checkpoint
@@ -152,7 +184,22 @@ def novel_views(
 
 
 def parse_angles(text: str) -> list[float]:
-    """Read `30`, `0,90,180` or `start:stop:step` (stop excluded) in degrees; raises ConfigError."""
+    """Read angles from text.
+
+    Args:
+        text: `30`, `0,90,180` or `start:stop:step` (stop excluded), in degrees.
+
+    Returns:
+        Angles in degrees.
+
+    Raises:
+        ConfigError: another form, or more than 10,000 angles.
+
+    Example:
+        >>> from zero123s.diffusion.views import parse_angles
+        >>> parse_angles("0:360:90")
+        [0.0, 90.0, 180.0, 270.0]
+    """
     try:
         if ":" not in text:
             angles = [float(item) for item in text.split(",")]
@@ -169,9 +216,22 @@ def parse_angles(text: str) -> list[float]:
 
 
 def read_picture(image: Picture) -> Float[Tensor, "1 3 S S"]:
-    """Read an image as a square on white, its transparency composited; raises ImageError.
+    """Read an image as a square on white, its transparency composited.
 
-    An array is H W 3 or H W 4, 8-bit or floats in [0, 1]; for everything else see `rgba_of`.
+    Args:
+        image: a path, a PIL image, or an array H W 3 or H W 4, 8-bit or floats in [0, 1].
+
+    Returns:
+        1 3 S S, in [0, 1]; S is the longer edge.
+
+    Raises:
+        ImageError: it does not exist or cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.diffusion.views import read_picture
+        >>> read_picture(np.zeros((16, 32, 4))).mean().item()  # fully transparent
+        1.0
     """
     rgb = composite(fit_square(rgba_of(image)), (1.0, 1.0, 1.0))
     return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None].contiguous()
@@ -180,14 +240,19 @@ def read_picture(image: Picture) -> Float[Tensor, "1 3 S S"]:
 def write_views(
     views: Float[Tensor, "N H W 3"], cameras: Sequence[tuple[float, float]], columns: int, out: str | Path
 ) -> list[Path]:
-    """Write the contact sheet `out`, one file per view in the folder named after it, and a video beside it.
+    """Write views as a contact sheet, one file per view in the folder named after it, and a video beside it.
 
     Args:
+        views: N H W 3, in [0, 1].
         cameras: (elevation, azimuth) of each view in degrees, for the file names.
         columns: views per row of the sheet.
+        out: the contact sheet.
+
+    Returns:
+        What was written: sheet, folder and, where a video can be encoded, video.
 
     Raises:
-        ConfigError: `out` is no image's name or cannot be written.
+        ConfigError: `out` does not end as an image file does, or cannot be written.
     """
     out = check_sheet(out)
     frames = [(view.clamp(0, 1) * 255).round().byte().cpu().numpy() for view in views]
@@ -212,7 +277,17 @@ def write_views(
 
 
 def check_sheet(out: str | Path) -> Path:
-    """Return the contact sheet's path; raises ConfigError when it is no image's name."""
+    """Check the name of a contact sheet.
+
+    Args:
+        out: its path.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: it does not end as an image file does.
+    """
     path = Path(out)
     if path.suffix.lower() not in SHEET_SUFFIXES:
         raise ConfigError(f"The contact sheet {out} must end in {', '.join(SHEET_SUFFIXES)}.")

@@ -25,16 +25,27 @@ class LocatedCheckpoint:
 
 
 def find_file(path: str | Path) -> Path | None:
-    """Return `path` if it exists as given or relative to the repository, else None."""
+    """Find a file as given or relative to the repository.
+
+    Args:
+        path: of a file or folder.
+
+    Returns:
+        The path that exists, else None.
+    """
     candidates = [user_path(path), REPOSITORY / Path(path)]
     return next((p for p in candidates if p.exists()), None)
 
 
 def locate_checkpoint(spec: str = "auto") -> LocatedCheckpoint:
-    """Return the checkpoint that `spec` means.
+    """Return the checkpoint that a configuration means.
 
-    `auto` is load/zero123/stable_zero123.ckpt when that exists, else the bundled small model. Anything else is a
-    file or folder that must exist.
+    Args:
+        spec: "auto" (load/zero123/stable_zero123.ckpt when that exists, else the bundled small model), or a file or
+            folder.
+
+    Returns:
+        Its path, and whether it is the bundled model.
 
     Raises:
         CheckpointError: an explicit path that is missing, or a damaged installation without the bundled model.
