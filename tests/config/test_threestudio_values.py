@@ -13,7 +13,7 @@ OURS = REPOSITORY / "configs" / "stable-zero123.yaml"
 THEIRS = Path(__file__).parent / "threestudio" / "stable-zero123.yaml"
 REASONS = {
     "name": "each project's folder has its own name",
-    "tag": "empty is the picture's name here; threestudio's has spaces and brackets in it",
+    "tag": "empty is the image's name here; threestudio's has spaces and brackets in it",
     "system.guidance.checkpoint": "auto is that very file where it is there, else the bundled small model",
     "system.loggers.wandb.project": "each project's name",
     "data.random_camera.n_val_views": "a strip of four previews in place of a film of thirty, every 100 steps",
