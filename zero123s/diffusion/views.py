@@ -225,13 +225,16 @@ def read_picture(image: Picture) -> Float[Tensor, "1 3 S S"]:
         1 3 S S, in [0, 1]; S is the longer edge.
 
     Raises:
-        ImageError: it does not exist or cannot be read.
+        ImageError: it does not exist, cannot be read, or is fully transparent.
 
     Example:
         >>> import numpy as np
         >>> from zero123s.diffusion.views import read_picture
-        >>> read_picture(np.zeros((16, 32, 4))).mean().item()  # fully transparent
-        1.0
+        >>> rgba = np.zeros((16, 32, 4))
+        >>> rgba[4:12, 4:12] = [1, 0, 0, 1]  # an opaque red square
+        >>> rgb = read_picture(rgba)
+        >>> rgb.shape, rgb[0, :, 0, 0].tolist()  # padded with white
+        (torch.Size([1, 3, 32, 32]), [1.0, 1.0, 1.0])
     """
     rgb = composite(fit_square(rgba_of(image)), (1.0, 1.0, 1.0))
     return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None].contiguous()
