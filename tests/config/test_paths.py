@@ -67,7 +67,7 @@ def test_prepare_reads_and_writes_below_the_home_folder(home):
 
 NAMES_OF_PATHS = ("path", "checkpoint", "model", "model_config", "config", "root", "latents", "autoencoder", "lpips",
                   "exp_root_dir", "trial_dir", "resume", "front", "left", "back", "right", "geometry_convert_from", "out")  # fmt: skip
-NO_PATHS = ("data.weights.", "trainer.", "checkpoint.")
+NO_PATHS = ("data.weights.", "trainer.", "checkpoint.", "prompt_")
 
 
 CONFIGS = [
