@@ -79,6 +79,9 @@ def image_to_mesh(
         profile: overlay of the YAML file: "auto" (cpu where there is no CUDA), "none" or a name.
         gpu: an index, several, or as `--gpu`.
 
+    Returns:
+        Mesh, images, metrics, files and run folder.
+
     Raises:
         ConfigError, ImageError, CheckpointError, MeshError: what is wrong and what to do, in one sentence.
         RunInterrupted: the callback returned False, or a signal came; says where to go on.
@@ -133,7 +136,17 @@ def _gpu_flag(gpu: str | int | Sequence[int] | None) -> str | None:
 
 
 def read_result(run_dir: str | Path) -> Result:
-    """Read back what a run of the past has made; raises ConfigError for a folder that is none."""
+    """Read back the results of an earlier run.
+
+    Args:
+        run_dir: its folder, which holds run.json.
+
+    Returns:
+        Mesh, images, metrics and files.
+
+    Raises:
+        ConfigError: it is not the folder of a run.
+    """
     run_dir = user_path(run_dir)
     record = read_run_record(run_dir)
     if not record:
@@ -153,16 +166,21 @@ def _file_of(run_dir: Path, path: str) -> Path:
 
 
 def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str = "", force: bool = False) -> np.ndarray:
-    """Return the object of a photo, cut out and framed as Zero123 expects: float32 S S 4 in [0, 1].
+    """Cut the object out of a photo and frame it as Zero123 expects.
 
     Args:
         photo: any image of one object.
-        size: side of the result in pixels.
-        backend, model: how the object is found; see `zero123s.preprocess.segment.segment`.
+        size: side S of the result in pixels, 16 to 4096.
+        backend: how the object is found; see `zero123s.preprocess.segment.segment`.
+        model: of the backends "rembg" and "transformers".
         force: return a doubtful cut-out as well.
 
+    Returns:
+        S S 4, float32 in [0, 1] with straight alpha.
+
     Raises:
-        ImageError: the photo cannot be read, shows no object, or the cut-out is doubtful.
+        ImageError: the photo cannot be read or shows no object.
+        LowConfidenceMaskError: the cut-out is doubtful.
     """
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 16 <= size <= 4096:
         raise ImageError(f"size={size!r}: give the side of the result, 16 to 4096, as a whole number of pixels.")

@@ -7,14 +7,13 @@ whatever the dtype of the component that did the work.
 from collections.abc import Sequence
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig
 
 from zero123s.diffusion import conditioning
-from zero123s.diffusion.lift import PoseLift
-from zero123s.diffusion.model_config import ModelConfig, UNetConfig, VAEConfig
+from zero123s.diffusion.components import build_image_encoder, build_lift, build_projection, build_unet, build_vae
+from zero123s.diffusion.model_config import ModelConfig
 from zero123s.diffusion.sampling import Progress, sample_latents
 from zero123s.errors import ConfigError
 
@@ -84,7 +83,14 @@ class Zero123Model(nn.Module):
     # ---- what the model is told ----
 
     def embed_image(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
-        """Embed the input image (before the camera projection, not normalised); N = 1 for the original family."""
+        """Embed the input image (before the camera projection, not normalised).
+
+        Args:
+            rgb: B 3 H W, on white, in [0, 1].
+
+        Returns:
+            B N D; N = 1 for the original family.
+        """
         pixels = conditioning.clip_pixels(conditioning.fit_image(rgb, self.image_size), self._clip.image_size)
         return self.image_encoder(pixels.to(_dtype(self.image_encoder))).image_embeds[:, None].to(rgb.dtype)
 
@@ -94,7 +100,16 @@ class Zero123Model(nn.Module):
         generator: torch.Generator | None = None,
         noise: Float[Tensor, "B 4 h w"] | None = None,
     ) -> Float[Tensor, "B 4 h w"]:
-        """Encode to unscaled latents: the posterior's mode, or a sample of it when a generator or its noise is given."""
+        """Encode images to unscaled latents.
+
+        Args:
+            rgb: B 3 H W, on white, in [0, 1].
+            generator: source of a sample of the posterior.
+            noise: B 4 h w, standard normal, in place of the generator's; None for both = the posterior's mode.
+
+        Returns:
+            B 4 h w.
+        """
         pixels = conditioning.fit_image(rgb, self.image_size) * 2 - 1
         posterior = self.vae.encode(pixels.to(_dtype(self.vae))).latent_dist
         mean = posterior.mean.to(rgb.dtype)
@@ -105,7 +120,17 @@ class Zero123Model(nn.Module):
         return mean + posterior.std.to(rgb.dtype) * noise.to(mean.device)
 
     def decode_latents(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Decode unscaled latents to an image in [0, 1]; raises ConfigError when loaded with `decoder=False`."""
+        """Decode unscaled latents.
+
+        Args:
+            z: B 4 h w.
+
+        Returns:
+            B 3 H W, in [0, 1].
+
+        Raises:
+            ConfigError: the model was loaded with `decoder=False`.
+        """
         if self.vae.decoder is None:
             raise ConfigError("This model was loaded without its decoder: load it with decoder=True.")
         return (self.vae.decode(z.to(_dtype(self.vae))).sample.to(z.dtype) / 2 + 0.5).clamp(0, 1)
@@ -119,13 +144,34 @@ class Zero123Model(nn.Module):
         cond_azimuth_deg: PerView,
         cond_distance: PerView,
     ) -> Float[Tensor, "B 4"]:
-        """Describe the wanted views relative to the input's, as this model's family was trained on it."""
+        """Describe target views relative to the input view, as this model's family was trained; see
+        `conditioning.pose_vector`.
+
+        Args:
+            elevation_deg: of the target cameras, a number or one per view; so are the others.
+            azimuth_deg: of the target cameras.
+            distance: of the target cameras, in world units.
+            cond_elevation_deg: of the input's camera.
+            cond_azimuth_deg: of the input's camera.
+            cond_distance: of the input's camera, in world units.
+
+        Returns:
+            B 4, angles in radians.
+        """
         given = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
         tensors = [torch.as_tensor(value, dtype=torch.float32, device=self.device).reshape(-1) for value in given]
         return conditioning.pose_vector(self.family, *torch.broadcast_tensors(*tensors))
 
     def project(self, embedding: Float[Tensor, "#B N D"], pose: Float[Tensor, "#B 4"]) -> Float[Tensor, "V N C"]:
-        """Join embedding and pose to the context that the denoiser attends to."""
+        """Join embedding and pose to the context of the denoiser's cross-attention.
+
+        Args:
+            embedding: B N D, or 1 N D for several poses.
+            pose: B 4, or 1 4 for several embeddings.
+
+        Returns:
+            V N C, V the larger of the two batches.
+        """
         n_views = max(len(embedding), len(pose))
         embedding = embedding.expand(n_views, -1, -1)
         pose = pose.to(embedding.dtype)[:, None].expand(n_views, embedding.shape[1], -1)
@@ -135,9 +181,14 @@ class Zero123Model(nn.Module):
     def lift_volume(
         self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "V 4"]
     ) -> Float[Tensor, "B D H W G"] | None:
-        """Lift image latents for `concat_for`, which takes it again for every step; None without a lift.
+        """Lift image latents for `concat_for`, which takes the volume again for every step.
 
-        Only the fourth term of `pose`, the input view's own polar angle, matters.
+        Args:
+            image_latents: B 4 h w, unscaled latents of the input view.
+            pose: V 4; only the fourth term, the input view's own polar angle, matters.
+
+        Returns:
+            B D H W G, or None without a lift.
         """
         if self.lift is None:
             return None
@@ -150,9 +201,15 @@ class Zero123Model(nn.Module):
         pose: Float[Tensor, "#B 4"],
         volume: Float[Tensor, "#B D H W G"] | None = None,
     ) -> Float[Tensor, "V K h w"]:
-        """Make what is concatenated to the noisy latents: the unscaled image latents, and the lift's maps if any.
+        """Return what is concatenated to the noisy latents: the unscaled image latents, and the lift's maps if any.
 
-        One image for several poses is lifted once; `volume`, if given, is what `lift_volume` made of the same latents.
+        Args:
+            image_latents: B 4 h w, or 1 4 h w for several poses.
+            pose: B 4, or 1 4 for several images.
+            volume: B D H W G, what `lift_volume` made of the same latents; None = lift them here.
+
+        Returns:
+            V K h w, V the larger of the two batches.
         """
         n_views = max(len(image_latents), len(pose))
         expanded = image_latents.expand(n_views, -1, -1, -1)
@@ -177,7 +234,15 @@ class Zero123Model(nn.Module):
     ) -> Float[Tensor, "B 4 h w"]:
         """Return the network's own output: eps or v, as `config.parameterization` says. Training compares this.
 
-        `unet`, if given, takes the place of the model's own.
+        Args:
+            latents: B 4 h w, scaled and noised.
+            t: B, timesteps in [0, T).
+            context: B N C, from `project`.
+            concat: B K h w, from `concat_for`.
+            unet: takes the place of the model's own denoiser.
+
+        Returns:
+            B 4 h w.
         """
         denoiser = self.unet if unet is None else unet
         dtype = _dtype(denoiser)
@@ -193,7 +258,18 @@ class Zero123Model(nn.Module):
         *,
         unet: nn.Module | None = None,
     ) -> Float[Tensor, "B 4 h w"]:
-        """Predict the noise in scaled latents at timestep t in [0, T), whatever the network's parameterisation."""
+        """Predict the noise in scaled latents, whatever the network's parameterisation.
+
+        Args:
+            latents: B 4 h w, scaled and noised.
+            t: B, timesteps in [0, T).
+            context: B N C, from `project`.
+            concat: B K h w, from `concat_for`.
+            unet: takes the place of the model's own denoiser.
+
+        Returns:
+            B 4 h w, eps.
+        """
         output = self.denoise(latents, t, context, concat, unet=unet)
         if self.config.parameterization == "eps":
             return output
@@ -210,7 +286,17 @@ class Zero123Model(nn.Module):
     ) -> Float[Tensor, "B 4 h w"]:
         """Predict with classifier-free guidance, eu + scale (ec - eu), both branches in one call of the network.
 
-        The unconditional branch sees zeros for the projected context and for everything concatenated.
+        The unconditional branch gets zeros for the projected context and for everything concatenated.
+
+        Args:
+            latents: B 4 h w, scaled and noised.
+            t: B, timesteps in [0, T).
+            context: B N C, from `project`.
+            concat: B K h w, from `concat_for`.
+            scale: strength of guidance; 1 = the conditional branch alone.
+
+        Returns:
+            B 4 h w, eps.
         """
         if scale == 1:
             return self.predict_noise(latents, t, context, concat)
@@ -221,7 +307,16 @@ class Zero123Model(nn.Module):
     def add_noise(
         self, latents: Float[Tensor, "B 4 h w"], noise: Float[Tensor, "B 4 h w"], t: Int[Tensor, "B"]
     ) -> Float[Tensor, "B 4 h w"]:
-        """Bring scaled latents to timestep t."""
+        """Return sqrt(a_t) latents + sqrt(1 - a_t) noise.
+
+        Args:
+            latents: B 4 h w, scaled.
+            noise: B 4 h w, standard normal.
+            t: B, timesteps in [0, T).
+
+        Returns:
+            B 4 h w.
+        """
         signal = self.alphas_cumprod[t].to(latents.dtype).view(-1, 1, 1, 1)
         return signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
@@ -242,14 +337,25 @@ class Zero123Model(nn.Module):
         sampler: str = "ddim",
         progress: Progress | None = None,
     ) -> Float[Tensor, "B 3 S S"]:
-        """Show the pictured object from other cameras, as images in [0, 1] of the model's size.
+        """Sample the object from other cameras, given one image of it.
 
         Args:
-            rgb: the input image on white, in [0, 1].
-            elevation_deg, azimuth_deg, distance: the wanted cameras, a number or one per view.
-            cond_elevation_deg, cond_azimuth_deg, cond_distance: the camera of the input image.
-            steps, scale, eta, sampler, progress: see `sampling.sample_latents`.
+            rgb: 1 3 H W, the input image on white, in [0, 1].
+            elevation_deg: of the target cameras, a number or one per view.
+            azimuth_deg: of the target cameras, a number or one per view.
+            distance: of the target cameras, in world units, a number or one per view.
+            cond_elevation_deg: of the input's camera.
+            cond_azimuth_deg: of the input's camera.
+            cond_distance: of the input's camera, in world units.
+            steps: network evaluations per view; this and the next as in `sampling.sample_latents`.
+            scale: strength of classifier-free guidance.
+            eta: fresh noise per step, 0 to 1.
             generator: source of all randomness; None = seed 0.
+            sampler: "ddim", "euler", "dpm-solver" or "original".
+            progress: called with (done, total) after every step.
+
+        Returns:
+            B 3 S S, in [0, 1], of the model's size.
         """
         source = generator if generator is not None else torch.Generator().manual_seed(0)
         wanted = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
@@ -269,9 +375,16 @@ class Zero123Model(nn.Module):
 
 
 def build_model(config: ModelConfig, family: str = "stable-zero123") -> Zero123Model:
-    """Return a model to train from scratch: random weights, the camera projection as the original initialised it.
+    """Return a model to train from scratch, the camera projection initialised as in the original.
 
     Its embedding columns are the identity and its bias is zero; the four pose columns keep their random values.
+
+    Args:
+        config: sizes and schedule.
+        family: "stable-zero123" or "zero123".
+
+    Returns:
+        A model with random weights.
     """
     model = Zero123Model(config, family)
     with torch.no_grad():
@@ -279,71 +392,6 @@ def build_model(config: ModelConfig, family: str = "stable-zero123") -> Zero123M
         weight[:, :-4] = torch.eye(*weight[:, :-4].shape)
         model.cc_projection.bias.zero_()
     return model
-
-
-def build_unet(config: UNetConfig) -> UNet2DConditionModel:
-    """Build the denoiser."""
-    attends = [2**level in config.attention_resolutions for level in range(len(config.channel_mult))]
-    return UNet2DConditionModel(
-        sample_size=config.image_size,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        block_out_channels=tuple(config.model_channels * m for m in config.channel_mult),
-        layers_per_block=config.num_res_blocks,
-        transformer_layers_per_block=config.transformer_depth,
-        cross_attention_dim=config.context_dim,
-        # For this class the argument is the number of heads, whatever its name says.
-        attention_head_dim=config.num_heads,
-    )
-
-
-def build_vae(config: VAEConfig, scale_factor: float) -> AutoencoderKL:
-    """Build the autoencoder."""
-    n_levels = len(config.ch_mult)
-    return AutoencoderKL(
-        in_channels=config.in_channels,
-        out_channels=config.out_ch,
-        down_block_types=("DownEncoderBlock2D",) * n_levels,
-        up_block_types=("UpDecoderBlock2D",) * n_levels,
-        block_out_channels=tuple(config.ch * m for m in config.ch_mult),
-        layers_per_block=config.num_res_blocks,
-        latent_channels=config.z_channels,
-        sample_size=config.resolution,
-        scaling_factor=scale_factor,
-    )
-
-
-def build_image_encoder(config: ModelConfig) -> CLIPVisionModelWithProjection:
-    """Build the vision tower of CLIP with OpenAI's activation."""
-    clip = config.clip
-    assert clip is not None
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=clip.width,
-            intermediate_size=4 * clip.width,
-            num_hidden_layers=clip.layers,
-            num_attention_heads=clip.heads,
-            image_size=clip.image_size,
-            patch_size=clip.patch_size,
-            projection_dim=clip.output_dim,
-            hidden_act="quick_gelu",
-        )
-    )
-
-
-def build_projection(config: ModelConfig) -> nn.Linear:
-    """Build the layer that joins the image embedding with the four pose terms."""
-    assert config.clip is not None
-    return nn.Linear(config.clip.output_dim + 4, config.unet.context_dim)
-
-
-def build_lift(config: ModelConfig) -> PoseLift | None:
-    """Build the pose lift (`forward(image_latents, pose) -> maps`), if the model has one."""
-    if config.pose_lift is None:
-        return None
-    return PoseLift(**config.pose_lift)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from zero123s.config.options import option
 from zero123s.config.schedule import Schedule
 from zero123s.data.base import BaseData
-from zero123s.diffusion.model import build_vae
+from zero123s.diffusion.components import build_vae
 from zero123s.diffusion.model_config import read_model_config
 from zero123s.errors import ConfigError
 from zero123s.images.io import write_png_atomic

@@ -1,0 +1,73 @@
+"""The networks that a Zero123 model consists of, built from their sizes with random weights."""
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from zero123s.diffusion.lift import PoseLift
+from zero123s.diffusion.model_config import ModelConfig, UNetConfig, VAEConfig
+
+
+def build_unet(config: UNetConfig) -> UNet2DConditionModel:
+    """Build the denoiser."""
+    attends = [2**level in config.attention_resolutions for level in range(len(config.channel_mult))]
+    return UNet2DConditionModel(
+        sample_size=config.image_size,
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        block_out_channels=tuple(config.model_channels * m for m in config.channel_mult),
+        layers_per_block=config.num_res_blocks,
+        transformer_layers_per_block=config.transformer_depth,
+        cross_attention_dim=config.context_dim,
+        # For this class the argument is the number of heads, whatever its name says.
+        attention_head_dim=config.num_heads,
+    )
+
+
+def build_vae(config: VAEConfig, scale_factor: float) -> AutoencoderKL:
+    """Build the autoencoder."""
+    n_levels = len(config.ch_mult)
+    return AutoencoderKL(
+        in_channels=config.in_channels,
+        out_channels=config.out_ch,
+        down_block_types=("DownEncoderBlock2D",) * n_levels,
+        up_block_types=("UpDecoderBlock2D",) * n_levels,
+        block_out_channels=tuple(config.ch * m for m in config.ch_mult),
+        layers_per_block=config.num_res_blocks,
+        latent_channels=config.z_channels,
+        sample_size=config.resolution,
+        scaling_factor=scale_factor,
+    )
+
+
+def build_image_encoder(config: ModelConfig) -> CLIPVisionModelWithProjection:
+    """Build the vision tower of CLIP with OpenAI's activation."""
+    clip = config.clip
+    assert clip is not None
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=clip.width,
+            intermediate_size=4 * clip.width,
+            num_hidden_layers=clip.layers,
+            num_attention_heads=clip.heads,
+            image_size=clip.image_size,
+            patch_size=clip.patch_size,
+            projection_dim=clip.output_dim,
+            hidden_act="quick_gelu",
+        )
+    )
+
+
+def build_projection(config: ModelConfig) -> nn.Linear:
+    """Build the layer that joins the image embedding with the four pose terms."""
+    assert config.clip is not None
+    return nn.Linear(config.clip.output_dim + 4, config.unet.context_dim)
+
+
+def build_lift(config: ModelConfig) -> PoseLift | None:
+    """Build the pose lift (`forward(image_latents, pose) -> maps`), if the model has one."""
+    if config.pose_lift is None:
+        return None
+    return PoseLift(**config.pose_lift)
