@@ -68,6 +68,7 @@ OPTIONS = {
     "vsd": ["system.guidance.variant=vsd"],
 }
 SLOW_OPTIONS = {
+    "deterministic": ["trainer.deterministic=true"],
     "bf16-mixed": ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2"],
     "16-mixed without normals": [
         "trainer.precision=16-mixed",

@@ -1,13 +1,12 @@
-"""Training and using the guiding model: fine-tuning with averages, LoRA, the autoencoder, latents, views."""
+"""Training and using the guiding model: fine-tuning with averages, and views."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pretend.on_device.commands import REPOSITORY, launch_plain
-from zero123s.commands import cache_latents, views
+from zero123s.commands import views
 
 slow = pytest.mark.slow
 TINY = REPOSITORY / "tests" / "tiny_lifted.yaml"
@@ -34,34 +33,6 @@ def test_fine_tuning_with_averages_resumes(finetune, tmp_path, counts):
     finetune(tmp_path, f"resume={run}", "trainer.max_steps=3")
 
 
-@slow
-@pytest.mark.parametrize("words", [
-    ["trainer.precision=16-mixed"],
-    ["system.optimizer={name: MuonAdamW, args: {lr: 1e-3}}"],
-])  # fmt: skip
-def test_fine_tuning_option(finetune, tmp_path, words):
-    finetune(tmp_path, *words)
-
-
-@slow
-def test_lora_tunes_an_exported_model(finetune, tmp_path):
-    whole = finetune(tmp_path / "whole")
-    finetune(
-        tmp_path / "lora", "system.model=''", f"system.checkpoint={whole}/export/zero123.safetensors",
-        "system.autoencoder=''", "system.components=[unet,cc_projection]", "system.lora_rank=2",
-        "system.gradient_checkpointing=true",
-    )  # fmt: skip
-
-
-@slow
-def test_an_autoencoder_trains(rendered_views, tmp_path):
-    launch_plain(
-        "train-autoencoder", tmp_path, f"data.root={rendered_views}", "data.held_out=4", "data.batch_size=2",
-        "data.n_targets=1", f"system.model={TINY}", "system.crop_size=16", "system.crop_until=1",
-        "trainer.val_check_interval=1", "trainer.max_steps=2",
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("words", [
     ["--dtype", "fp32"],
     *[pytest.param(words, marks=slow) for words in (
@@ -75,10 +46,3 @@ def test_views_of_a_picture(words, tiny_zero123, tmp_path, counts):
     assert views.main([picture, *own, "--checkpoint", checkpoint, "--model-config", config, *words]) == 0
     assert Image.open(tmp_path / "views.png").size[0] > 0
     assert counts.n_launches > 0
-
-
-@slow
-def test_latents_are_cached(rendered_views, tmp_path):
-    model = REPOSITORY / "load" / "zero123" / "small_zero123.safetensors"
-    assert cache_latents.main([str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(model)]) == 0
-    shutil.rmtree(tmp_path / "latents")
