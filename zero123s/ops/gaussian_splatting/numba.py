@@ -19,7 +19,11 @@ from zero123s.ops.kernels import launch
 
 TILE = 8
 """Edge of a tile in pixels."""
+PIXELS = TILE * TILE
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_SIXTEENTH, _LARGEST_POWER = np.float32(1 / 16), np.float32(6)
+"""Of the power: at 6 the opacity is below MIN_ALPHA."""
+_C2, _C3, _C4, _C5, _C6 = (np.float32(1 / n) for n in (2, 3, 4, 5, 6))
 _MIN_ALPHA, _MAX_ALPHA, _STOP = np.float32(MIN_ALPHA), np.float32(MAX_ALPHA), np.float32(MIN_TRANSMITTANCE)
 
 
@@ -68,79 +72,147 @@ def _fill_tiles(order, means, extents, tiles_x, tiles_y, next_place, tile_pairs,
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"})
+def _falloff(packed, k, x, y, falloff, alpha):
+    """Write exp(-power) and the opacity of Gaussian k at the pixels of a tile; 0 where it adds nothing.
+
+    The exponential is a polynomial of power / 16, squared four times: with a fixed number of turns, that is vectorised.
+    """
+    u, v, opacity, limit = packed[k, 0], packed[k, 1], packed[k, 5], packed[k, 6]
+    xx, xy, yy = _HALF * packed[k, 2], packed[k, 3], _HALF * packed[k, 4]
+    for i in range(PIXELS):
+        dx, dy = x[i] - u, y[i] - v
+        power = xx * dx * dx + yy * dy * dy + xy * dx * dy
+        t = min(max(power, _ZERO), _LARGEST_POWER) * _SIXTEENTH
+        e = _ONE - t * (_ONE - _C2 * t * (_ONE - _C3 * t * (_ONE - _C4 * t * (_ONE - _C5 * t * (_ONE - _C6 * t)))))
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        falloff[i] = e
+        a = min(_MAX_ALPHA, opacity * e)
+        alpha[i] = a if power <= limit and a >= _MIN_ALPHA else _ZERO
+
+
+@njit(cache=True, nogil=True)
+def _pixel_centers(tile, tiles_x, x, y):
+    """Write the pixel centres of a tile, row by row; return its first column and row."""
+    x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+    for i in range(PIXELS):
+        x[i] = np.float32(x0 + i % TILE) + _HALF
+        y[i] = np.float32(y0 + i // TILE) + _HALF
+    return x0, y0
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"})
 def _forward(part, n_parts, tiles_x, tile_start, tile_ranks, packed, values, summed, left, n_read):
-    """Blend the tiles of one part; `packed` has u, v, xx, xy, yy, opacity of the Gaussians, nearest first."""
+    """Blend the tiles of one part, all pixels of a tile at once.
+
+    `packed` has u, v, xx, xy, yy, opacity and the largest power of the Gaussians, nearest first;
+    `n_read` gets the number of the tile's Gaussians after which a pixel's light is gone or nothing is added.
+    """
     height, width, n_values = summed.shape
+    rows = np.empty((6, PIXELS), np.float32)
+    x, y, falloff, alpha, transmittance, weight = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
+    last, total = np.empty(PIXELS, np.int32), np.empty((n_values, PIXELS), np.float32)
     for tile in range(part, tile_start.shape[0] - 1, n_parts):
-        y0, x0 = (tile // tiles_x) * TILE, (tile % tiles_x) * TILE
+        x0, y0 = _pixel_centers(tile, tiles_x, x, y)
+        transmittance[:], last[:], total[:] = _ONE, 0, _ZERO
         begin, end = tile_start[tile], tile_start[tile + 1]
-        for y in range(y0, min(y0 + TILE, height)):
-            for x in range(x0, min(x0 + TILE, width)):
-                transmittance = _ONE
-                u, v = np.float32(x) + _HALF, np.float32(y) + _HALF
-                place = begin
-                while place < end and transmittance >= _STOP:
-                    k = tile_ranks[place]
-                    place += 1
-                    dx, dy = u - packed[k, 0], v - packed[k, 1]
-                    power = _HALF * (packed[k, 2] * dx * dx + packed[k, 4] * dy * dy) + packed[k, 3] * dx * dy
-                    if power > packed[k, 6]:
-                        continue
-                    alpha = min(_MAX_ALPHA, packed[k, 5] * np.float32(math.exp(-power)))
-                    if alpha < _MIN_ALPHA:
-                        continue
-                    weight = transmittance * alpha
-                    for c in range(n_values):
-                        summed[y, x, c] += weight * values[k, c]
-                    transmittance *= _ONE - alpha
-                left[y, x] = transmittance
-                n_read[y, x] = place - begin
+        for place in range(begin, end):
+            if (place - begin) % 16 == 15 and transmittance.max() < _STOP:
+                break
+            k = tile_ranks[place]
+            _falloff(packed, k, x, y, falloff, alpha)
+            number = np.int32(place - begin + 1)
+            for i in range(PIXELS):
+                a = alpha[i] if transmittance[i] >= _STOP else _ZERO
+                weight[i] = transmittance[i] * a
+                transmittance[i] *= _ONE - a
+                last[i] = number if a > _ZERO else last[i]
+            for c in range(n_values):
+                value, row = values[k, c], total[c]
+                for i in range(PIXELS):
+                    row[i] += weight[i] * value
+        for i in range(PIXELS):
+            row, column = y0 + i // TILE, x0 + i % TILE
+            if row < height and column < width:
+                left[row, column], n_read[row, column] = transmittance[i], last[i]
+                for c in range(n_values):
+                    summed[row, column, c] = total[c, i]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "reassoc"})
+def _moments(pull, falloff, grad_alpha, x, y, u, v):
+    """Sum the gradients of one Gaussian over pixels: opacity, then the power's by dx, dy, dx^2, dx dy and dy^2."""
+    opacity = sx = sy = sxx = sxy = syy = _ZERO
+    for i in range(PIXELS):
+        dx, dy, g = x[i] - u, y[i] - v, pull[i]
+        opacity += falloff[i] * grad_alpha[i]
+        sx += g * dx
+        sy += g * dy
+        sxx += g * dx * dx
+        sxy += g * dx * dy
+        syy += g * dy * dy
+    return opacity, sx, sy, sxx, sxy, syy
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "reassoc"})
+def _dot(a, b):
+    total = _ZERO
+    for i in range(PIXELS):
+        total += a[i] * b[i]
+    return total
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"})
 def _backward(
     part, n_parts, tiles_x, tile_start, tile_pairs, tile_ranks, packed, values, images, grads, grad_packed, grad_values
 ):
-    """Walk back along each pixel's list; `behind` is the gradient with respect to the light that passes a Gaussian."""
+    """Walk back along each tile's list; `behind` is the gradient with respect to the light that passes a Gaussian."""
     left, n_read = images
     grad_summed, grad_left = grads
     height, width, n_values = grad_summed.shape
+    rows = np.empty((10, PIXELS), np.float32)
+    x, y, falloff, alpha, transmittance = rows[0], rows[1], rows[2], rows[3], rows[4]
+    behind, weight, earned, pull, grad_alpha = rows[5], rows[6], rows[7], rows[8], rows[9]
+    last, grad = np.empty(PIXELS, np.int32), np.empty((n_values, PIXELS), np.float32)
     for tile in range(part, tile_start.shape[0] - 1, n_parts):
-        y0, x0 = (tile // tiles_x) * TILE, (tile % tiles_x) * TILE
+        x0, y0 = _pixel_centers(tile, tiles_x, x, y)
+        for i in range(PIXELS):
+            row, column = y0 + i // TILE, x0 + i % TILE
+            inside = row < height and column < width
+            transmittance[i] = left[row, column] if inside else _ONE
+            behind[i] = grad_left[row, column] if inside else _ZERO
+            last[i] = n_read[row, column] if inside else 0
+            for c in range(n_values):
+                grad[c, i] = grad_summed[row, column, c] if inside else _ZERO
         begin = tile_start[tile]
-        for y in range(y0, min(y0 + TILE, height)):
-            for x in range(x0, min(x0 + TILE, width)):
-                u, v = np.float32(x) + _HALF, np.float32(y) + _HALF
-                transmittance, behind = left[y, x], grad_left[y, x]
-                for place in range(begin + n_read[y, x] - 1, begin - 1, -1):
-                    k = tile_ranks[place]
-                    dx, dy = u - packed[k, 0], v - packed[k, 1]
-                    power = _HALF * (packed[k, 2] * dx * dx + packed[k, 4] * dy * dy) + packed[k, 3] * dx * dy
-                    if power > packed[k, 6]:
-                        continue
-                    falloff = np.float32(math.exp(-power))
-                    raw = packed[k, 5] * falloff
-                    alpha = min(_MAX_ALPHA, raw)
-                    if alpha < _MIN_ALPHA:
-                        continue
-                    pair = tile_pairs[place]
-                    transmittance /= _ONE - alpha
-                    weight = transmittance * alpha
-                    earned = _ZERO
-                    for c in range(n_values):
-                        earned += grad_summed[y, x, c] * values[k, c]
-                        grad_values[pair, c] += weight * grad_summed[y, x, c]
-                    grad_alpha = transmittance * (earned - behind)
-                    behind = alpha * earned + (_ONE - alpha) * behind
-                    if raw > _MAX_ALPHA:
-                        continue
-                    grad_packed[pair, 5] += falloff * grad_alpha
-                    grad_power = -alpha * grad_alpha
-                    grad_packed[pair, 0] -= grad_power * (packed[k, 2] * dx + packed[k, 3] * dy)
-                    grad_packed[pair, 1] -= grad_power * (packed[k, 4] * dy + packed[k, 3] * dx)
-                    grad_packed[pair, 2] += grad_power * _HALF * dx * dx
-                    grad_packed[pair, 3] += grad_power * dx * dy
-                    grad_packed[pair, 4] += grad_power * _HALF * dy * dy
+        for place in range(begin + last.max() - 1, begin - 1, -1):
+            k, pair, number = tile_ranks[place], tile_pairs[place], np.int32(place - begin + 1)
+            _falloff(packed, k, x, y, falloff, alpha)
+            for i in range(PIXELS):
+                alpha[i] = alpha[i] if number <= last[i] else _ZERO
+                transmittance[i] /= _ONE - alpha[i]
+                weight[i] = transmittance[i] * alpha[i]
+                earned[i] = _ZERO
+            for c in range(n_values):
+                value, row = values[k, c], grad[c]
+                for i in range(PIXELS):
+                    earned[i] += value * row[i]
+                grad_values[pair, c] = _dot(weight, row)
+            opacity = packed[k, 5]
+            for i in range(PIXELS):
+                a = alpha[i]
+                g = transmittance[i] * (earned[i] - behind[i])
+                behind[i] = a * earned[i] + (_ONE - a) * behind[i]
+                # Beyond the largest opacity nothing changes with it.
+                grad_alpha[i] = g if a > _ZERO and opacity * falloff[i] <= _MAX_ALPHA else _ZERO
+                pull[i] = -a * grad_alpha[i]
+            by_opacity, sx, sy, sxx, sxy, syy = _moments(pull, falloff, grad_alpha, x, y, packed[k, 0], packed[k, 1])
+            grad_packed[pair, 0] = -(packed[k, 2] * sx + packed[k, 3] * sy)
+            grad_packed[pair, 1] = -(packed[k, 4] * sy + packed[k, 3] * sx)
+            grad_packed[pair, 2], grad_packed[pair, 3], grad_packed[pair, 4] = _HALF * sxx, sxy, _HALF * syy
+            grad_packed[pair, 5] = by_opacity
 
 
 @njit(cache=True, nogil=True)
@@ -174,7 +246,7 @@ class _BlendView(torch.autograd.Function):
         limit = torch.log(packed[:, 5:] / MIN_ALPHA).clamp_min(0) + 1e-3
         packed = torch.cat([packed, limit], dim=1)
         summed, left = values.new_zeros(height, width, values.shape[1]), values.new_empty(height, width)
-        n_read = torch.empty(height, width, dtype=torch.int64)
+        n_read = torch.empty(height, width, dtype=torch.int32)
         launch(_forward, tiles.tiles_x, tiles.start, tiles.ranks, packed, values, summed, left, n_read)
         ctx.tiles = tiles
         ctx.save_for_backward(packed, values, left, n_read)
