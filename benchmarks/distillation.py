@@ -50,7 +50,7 @@ def whole_step(variant: str, n_steps: int) -> float:
             "data.random_camera.n_test_views=1", f"data.image_path={REPOSITORY}/load/images/hamburger_rgba.png",
         ]  # fmt: skip
         plan = check_experiment(load_config(REPOSITORY / "configs/stable-zero123.yaml", words, "cpu"))
-        Runner(plan, Path(folder) / "run", None, watchers=[clock]).run("train")
+        Runner(plan, Path(folder) / "run", None, run_callbacks=[clock]).run("train")
     return seconds_per_step(clock.times)
 
 

@@ -1,4 +1,4 @@
-"""How well the elevation of an image is told, on renders of known elevation that no training saw.
+"""How well the elevation of an image is estimated, on renders of known elevation that no training saw.
 
     python benchmarks/elevation.py [--count 200] [--first 9300000] [--zero123 40]
 
@@ -84,7 +84,7 @@ class Zero123Criteria:
 
     def _look(self, model: Zero123Model, volume: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
         assert model.lift is not None
-        return ((model.lift.look(volume, pose[None]).features[:, :3] + 1) / 2).clamp(0, 1)
+        return ((model.lift.render(volume, pose[None]).features[:, :3] + 1) / 2).clamp(0, 1)
 
     def _forth_and_back(self, model: Zero123Model, volume: torch.Tensor, small: torch.Tensor, e: float) -> float:
         error = 0.0

@@ -3,7 +3,7 @@
     python benchmarks/image_to_mesh.py OUT [--count 10] [--first 9000000] [--blind] [--refine [CONFIG]] [OVERRIDES...]
 
 Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same image.
-`--blind` also runs the job with every pose told as the input's own: what is gained without knowing the pose.
+`--blind` also runs the job with the input's own pose in place of every wanted one: what is gained without knowing the pose.
 `--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
 can be named several times.
 Writes OUT/results.json and one strip of views per object (truth, result, refined result below each other).

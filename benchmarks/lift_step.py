@@ -29,7 +29,7 @@ OBJECTS, VIEWS = 16, 3
 def step(lift: PoseLift, latents: torch.Tensor, poses: torch.Tensor, half: bool) -> None:
     """Compute the lift's own loss on random images, and its gradients."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        seen = lift.look(lift.volume(latents, poses[:, 0, 3]), poses)
+        seen = lift.render(lift.volume(latents, poses[:, 0, 3]), poses)
         pictures = torch.rand(OBJECTS * VIEWS, 4, 64, 64)
         lift_loss(seen.features[:, :3], seen.opacity, pictures[:, :3], pictures[:, 3:]).backward()
 

@@ -22,7 +22,7 @@ from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.checkpoint.lpips_files import load_lpips
-from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates, sample_views
+from zero123s.diffusion.validation import image_scores, lift_scores, pose_sensitivity, sample_views
 from zero123s.images.io import write_png_atomic
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
 from zero123s.scenes.mesh_collections import mesh_objects
@@ -93,7 +93,7 @@ def main() -> None:
     drawn = torch.cat([sample_views(model, part, args.steps, args.scale) for part in parts])
     truth = views.on_white()
     answers = {"sampled": drawn, "copy": truth[:, 0], "mean": truth[:, 1].mean(0, keepdim=True).expand_as(drawn)}
-    print("gates", {name: round(value, 3) for name, value in pose_gates(model, views).items()})
+    print("gates", {name: round(value, 3) for name, value in pose_sensitivity(model, views).items()})
     print("lift", {name: round(value, 3) for name, value in lift_scores(model, views).items()})
     for name, rgb in answers.items():
         print(f"{name:<8}", {key: round(value, 3) for key, value in image_scores(rgb, views, lpips).items()})

@@ -21,7 +21,7 @@ from typing import Any
 import compare
 import torch
 
-from zero123s.callbacks.watch import Watcher
+from zero123s.callbacks.watch import RunCallback
 from zero123s.config.load import load_config
 from zero123s.data.base import BaseData
 from zero123s.diffusion.model import Zero123Model, build_model
@@ -36,7 +36,7 @@ SKIPPED = 4
 """First steps: kernels are loaded, caches filled."""
 
 
-class Clock(Watcher):
+class Clock(RunCallback):
     """CPU time at the end of every step."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def bundled(data: Path, n_steps: int) -> None:
         ]  # fmt: skip
         plan = check_experiment(load_config(REPOSITORY / "configs/train-small-zero123.yaml", words))
         clock = Clock()
-        runner = Runner(plan, Path(folder) / "run", None, watchers=[clock])
+        runner = Runner(plan, Path(folder) / "run", None, run_callbacks=[clock])
         runner.run("train")
     system = runner.system
     batches = [system.data_source.batch_at(step) for step in range(n_steps)]

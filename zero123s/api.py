@@ -114,8 +114,8 @@ def run_plan(
     """Train a checked plan in a folder and read back what it made; raises as `image_to_mesh`."""
     plan.requirements("train")
     require_viewer(plan)
-    watchers = [StepReport(callback, out_dir)] if callback else []
-    runner = Runner(plan, out_dir, checkpoint, gpu=gpu, watchers=watchers)
+    run_callbacks = [StepReport(callback, out_dir)] if callback else []
+    runner = Runner(plan, out_dir, checkpoint, gpu=gpu, run_callbacks=run_callbacks)
     if runner.run("train") == "interrupted":
         checkpoint = newest_checkpoint(out_dir)
         if checkpoint is None:

@@ -7,7 +7,7 @@ import sys
 
 
 class UserError(Exception):
-    """A mistake outside the program, told in one sentence: what is wrong, where, and what to do."""
+    """A mistake outside the program, reported in one sentence: what is wrong, where, and what to do."""
 
     exit_code = 2
 

@@ -71,7 +71,7 @@ class Check:
         return round(1000 * statistics.median(times), 3)
 
     def words(self, tag: str, steps: int) -> list[str]:
-        """Return what every run of the main recipe is told."""
+        """Return the overrides of every run of the main recipe."""
         accelerator = "gpu" if self.on_gpu else "cpu"
         words = [f"tag={tag}", f"trainer.max_steps={steps}", f"trainer.accelerator={accelerator}",
                  "use_timestamp=false", f"exp_root_dir={self.runs}", "trainer.enable_progress_bar=false",

@@ -31,7 +31,7 @@ from pretend.cuda import pretend_cuda  # noqa: E402
 from pretend.triton_kernels import interpreted_triton  # noqa: E402
 from torch import Generator, Tensor  # noqa: E402
 
-from zero123s.callbacks.watch import Watcher  # noqa: E402
+from zero123s.callbacks.watch import RunCallback  # noqa: E402
 from zero123s.guidance import GUIDANCES, BaseGuidance  # noqa: E402
 from zero123s.run.plan import plan_run  # noqa: E402
 from zero123s.run.runner import Runner  # noqa: E402
@@ -67,7 +67,7 @@ class Counted(Exception):
     """The step has been counted."""
 
 
-class CountStep(Watcher):
+class CountStep(RunCallback):
     """Counts from the beginning of one step to that of the next, so that optimiser, logs and checks are in it."""
 
     def __init__(self, counts: Counts, step: int, kernels: contextlib.AbstractContextManager[None]) -> None:
@@ -103,7 +103,7 @@ def main() -> None:
         words += SMALL_PICTURES if args.triton else []
         kernels = interpreted_triton() if args.triton else contextlib.nullcontext()
         _, plan = plan_run(config, words, args.profile)
-        runner = Runner(plan, Path(folder) / "run", None, gpu="0", watchers=[CountStep(counts, 3, kernels)])
+        runner = Runner(plan, Path(folder) / "run", None, gpu="0", run_callbacks=[CountStep(counts, 3, kernels)])
         with contextlib.suppress(Counted):
             runner.run("train")
 

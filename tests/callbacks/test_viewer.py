@@ -103,7 +103,7 @@ def test_reference_pictures_are_small_and_on_white(system):
 
 def trained(tmp_path, viewer=None, *words):
     plan = plan_of(tmp_path, *words)
-    runner = Runner(plan, tmp_path / "run", None, watchers=[viewer] if viewer else [])
+    runner = Runner(plan, tmp_path / "run", None, run_callbacks=[viewer] if viewer else [])
     assert runner.run("train") == "finished"
     return [p.detach().clone() for p in runner.system.parameters()]
 

@@ -10,7 +10,7 @@ from zero123s.commands.launch import main
 from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import BUNDLED, REPOSITORY, locate_checkpoint
-from zero123s.diffusion.validation import image_scores, lift_scores, pose_gates
+from zero123s.diffusion.validation import image_scores, lift_scores, pose_sensitivity
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
 pytestmark = pytest.mark.skipif(
@@ -38,7 +38,7 @@ def test_it_is_small_and_says_what_it_is():
 
 def test_it_knows_where_the_camera_went(unseen_views):
     model = load_zero123(locate_checkpoint("auto").path, dtype="fp32")
-    gates = pose_gates(model, unseen_views)
+    gates = pose_sensitivity(model, unseen_views)
     # Measured 2.75 and 1.73, in images 3.26 and 1.96, with 48 pairs; the gates are 2.0 and 1.6. The weights before had
     # 2.04 and 1.37, 2.37 and 1.50.
     assert gates["shuffled_ratio"] > 2.4

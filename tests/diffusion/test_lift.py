@@ -65,7 +65,7 @@ def test_a_ball_in_the_volume_is_seen_where_it_is(lift, elevation, azimuth):
     volume = torch.zeros(1, 64, 64, 64, 5)
     volume[..., 0] = torch.where(inside, 4.0, -4.0)
     volume[0, inside, 1:4] = torch.tensor([1.0, -1.0, -1.0])
-    view = lift.look(volume, pose_of(elevation, azimuth, 0.0)[None])
+    view = lift.render(volume, pose_of(elevation, azimuth, 0.0)[None])
     camera = orbit_cameras(elevation, azimuth, 3.8, 20.0, 16, 16)
     seen = (centre - camera.positions[0]) @ camera.c2w[0, :3, :3]
     column, row = (seen[0] / -seen[2] / TANGENT + 1) * 8, (-seen[1] / -seen[2] / TANGENT + 1) * 8
@@ -81,9 +81,9 @@ def test_a_ball_in_the_volume_is_seen_where_it_is(lift, elevation, azimuth):
 
 def test_half_precision_around_it_does_not_move_the_rays(lift):
     volume, pose = torch.randn(1, 16, 16, 16, 5), pose_of(25.0, 100.0, 10.0)[None]
-    exact = lift.look(volume, pose)
+    exact = lift.render(volume, pose)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = lift.look(volume, pose)
+        mixed = lift.render(volume, pose)
     torch.testing.assert_close(mixed.features, exact.features)
     torch.testing.assert_close(mixed.opacity, exact.opacity)
 
@@ -93,7 +93,7 @@ def test_a_half_precision_lift_sees_what_a_whole_one_does(lift):
     half = copy.deepcopy(lift).bfloat16()
     volume = half.volume(latents.bfloat16(), pose[:, 3].bfloat16())
     torch.testing.assert_close(
-        half.look(volume, pose[:, None]).features, lift.look(volume.float(), pose[:, None]).features
+        half.render(volume, pose[:, None]).features, lift.render(volume.float(), pose[:, None]).features
     )
     assert half(latents.bfloat16(), pose.bfloat16()).dtype == torch.bfloat16
 
@@ -101,7 +101,7 @@ def test_a_half_precision_lift_sees_what_a_whole_one_does(lift):
 def test_it_starts_nearly_empty_and_white(lift):
     assert math.log1p(math.exp(-DENSITY_SHIFT)) < 0.01, "of what is outside the volume"
     assert DENSITY_GAIN > 1
-    view = lift.look(lift.volume(torch.zeros(1, 4, 8, 8), torch.tensor([1.4])), pose_of(0.0, 90.0, 10.0)[None])
+    view = lift.render(lift.volume(torch.zeros(1, 4, 8, 8), torch.tensor([1.4])), pose_of(0.0, 90.0, 10.0)[None])
     assert view.opacity.mean() < 0.4
     assert view.features[:, :3].mean() > 0.6
 
@@ -142,7 +142,7 @@ def test_a_mirrored_picture_gets_the_mirrored_answer():
     latents, pose = torch.randn(2, 4, 8, 8), torch.cat([pose_of(30.0, 50.0, 10.0), pose_of(5.0, -120.0, 0.0)])
     other_way = pose * torch.tensor([1.0, -1.0, 1.0, 1.0])
     views = [
-        lift.look(lift.volume(x, p[:, 3]), p[:, None])
+        lift.render(lift.volume(x, p[:, 3]), p[:, None])
         for lift in (plain, mirrored)
         for x, p in ((latents, pose), (latents.flip(-1), other_way))
     ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from zero123s.mesh.photo import Photos, exposure_match, membrane
+from zero123s.mesh.photo import Photos, exposure_match, screened_poisson_fill
 from zero123s.mesh.processing import vertex_normals
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.rasterization.software import render_mesh
@@ -61,7 +61,7 @@ def test_exposure(ball):
 def test_membrane_keeps_trusted_values_and_fades(ball):
     x = ball.vertices[:, 0]
     values = np.ones((len(x), 1))
-    result = membrane(ball.vertices, ball.faces, values, (x > 0).astype(float), reach=0.1)[:, 0]
+    result = screened_poisson_fill(ball.vertices, ball.faces, values, (x > 0).astype(float), reach=0.1)[:, 0]
     assert result[x > 0.1].min() > 0.95
     far = x < -0.45
     assert result[far].max() < 0.05

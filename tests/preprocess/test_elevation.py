@@ -24,7 +24,7 @@ def test_a_flat_score_is_admitted():
     estimate = from_scores(np.full(len(CANDIDATES_DEG), 1 / len(CANDIDATES_DEG)))
     assert estimate.elevation_deg == pytest.approx(22.5)
     assert estimate.confidence == pytest.approx(0, abs=1e-6)
-    assert "cannot be told well" in estimate.warnings[0]
+    assert "cannot be estimated well" in estimate.warnings[0]
     assert estimate.record()["warnings"] == list(estimate.warnings)
     assert np.isfinite(score_panel(estimate)).all()
 

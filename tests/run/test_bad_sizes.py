@@ -156,7 +156,7 @@ def test_latents_of_the_right_size_and_the_wrong_model(refused, rendered_views, 
     latents = f"data.latents={tmp_path / 'latents'}"
     error = refused(*finetune(rendered_views, tmp_path / "other.safetensors", latents))
     assert "cached latents are not this model's" in error
-    assert "% off from what it makes of the same image" in error
+    assert "% off from its encoding of the same image" in error
     error = refused(*finetune(rendered_views, tiny_autoencoder, latents, "system.components=[unet]", "seed=5"))
     assert "cached embeddings are not this model's" in error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zero123s.scenes.workers import WorkerKilledError, spread
+from zero123s.scenes.workers import WorkerKilledError, map_processes
 
 
 def touch(path: Path) -> None:
@@ -32,20 +32,20 @@ def children() -> list[int]:
 @pytest.mark.parametrize(("jobs", "processes"), [(0, 2), (1, 4), (7, 2)])
 def test_every_job_is_done_once(tmp_path, jobs, processes):
     paths = [(tmp_path / str(i),) for i in range(jobs)]
-    assert sorted(spread(touch, paths, processes)) == list(range(jobs))
+    assert sorted(map_processes(touch, paths, processes)) == list(range(jobs))
     assert len(list(tmp_path.iterdir())) == jobs
 
 
 def test_an_error_arrives_with_where_it_came_from():
     with pytest.raises(ValueError, match="no x") as caught:
-        list(spread(fail, [("x",)], 2))
+        list(map_processes(fail, [("x",)], 2))
     assert "in fail" in str(caught.value.__cause__)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_process_that_dies_in_its_job_ends_the_others(tmp_path):
     with pytest.raises(WorkerKilledError):
-        list(spread(end, [(tmp_path,)] * 4, 2))
+        list(map_processes(end, [(tmp_path,)] * 4, 2))
     assert children() == []
 
 
@@ -61,14 +61,14 @@ def test_a_kill_while_the_processes_start_is_noticed(delay_s):
     threading.Thread(target=kill, daemon=True).start()
     started = time.monotonic()
     with pytest.raises(WorkerKilledError):
-        list(spread(time.sleep, [(60,)] * 4, 2))
+        list(map_processes(time.sleep, [(60,)] * 4, 2))
     assert time.monotonic() - started < 50
     assert children() == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_nobody_is_left_when_the_caller_stops_early(tmp_path):
-    iteration = spread(touch, [(tmp_path / str(i),) for i in range(9)], 2)
+    iteration = map_processes(touch, [(tmp_path / str(i),) for i in range(9)], 2)
     next(iteration)
     iteration.close()
     assert children() == []

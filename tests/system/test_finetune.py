@@ -15,7 +15,7 @@ from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.commands.launch import main
 from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero123
-from zero123s.diffusion.validation import image_scores, likeness, pose_gates, sample_views
+from zero123s.diffusion.validation import embedding_similarity, image_scores, pose_sensitivity, sample_views
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.system.finetune import Zero123FinetuneSystem
 
@@ -66,7 +66,9 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
     assert "train/denoise" in rows
     assert "train/lift" in rows
     record = json.loads((run / "run.json").read_text())
-    assert {"x0_error", "mirrored_ratio", "lift_iou", "psnr", "copy_psnr", "ssim", "likeness"} <= set(record["metrics"])
+    assert {"x0_error", "mirrored_ratio", "lift_iou", "psnr", "copy_psnr", "ssim", "embedding_similarity"} <= set(
+        record["metrics"]
+    )
     model = load_zero123(run / "export" / "zero123.safetensors", dtype="fp32")
     assert model.lift is not None
     assert model.config.parameterization == "v"
@@ -75,8 +77,8 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
     data.prepare()
     views = data.validation_batch(0, 4)
     ratios = {f"{where}{pose}_ratio" for where in ("", "picture_") for pose in ("shuffled", "mirrored", "identity")}
-    assert set(pose_gates(model, views)) == {"x0_error"} | ratios
-    assert likeness(model, views.on_white()[:, 1], views) == pytest.approx(1)
+    assert set(pose_sensitivity(model, views)) == {"x0_error"} | ratios
+    assert embedding_similarity(model, views.on_white()[:, 1], views) == pytest.approx(1)
     drawn = sample_views(model, views, steps=2)
     assert drawn.shape == (4, 3, 32, 32)
     assert image_scores(views.on_white()[:, 1], views) == {

@@ -52,12 +52,12 @@ def test_a_photo_becomes_a_mesh_and_a_second_run_is_cancelled(service, tmp_path)
     seen = set()
 
     def finished() -> bool:
-        view = service.look(job.id)
+        view = service.view(job.id)
         seen.add((view.stage, view.preview))
         return view.state not in ("waiting", "running")
 
     wait_for(finished)
-    view = service.look(job.id)
+    view = service.view(job.id)
     log = (service.queue.folder(job) / "log.txt").read_text()
     assert view.state == "finished", log
     assert view.words.startswith("Finished after")
@@ -77,8 +77,8 @@ def test_a_photo_becomes_a_mesh_and_a_second_run_is_cancelled(service, tmp_path)
     assert len(trimesh.load(tmp_path / "gltf" / "model.gltf", force="mesh").faces) == len(mesh.faces)
     assert "<html" in view.downloads["report"].read_text(encoding="utf-8")[:200]
 
-    wait_for(lambda: service.look(endless.id).step > 0)
-    running = service.look(endless.id)
+    wait_for(lambda: service.view(endless.id).step > 0)
+    running = service.view(endless.id)
     assert running.seconds_left > 0
     assert "step" in running.words
     assert service.cancel(endless.id).state == "cancelled"
@@ -99,8 +99,8 @@ def test_a_sentence_becomes_a_picture_in_a_job_of_its_own(tmp_path, qualities):
     queue = JobQueue(settings.out)
     service = Service(settings, queue)
     job = service.draw("a round duck", 3)
-    wait_for(lambda: service.look(job.id).state not in ("waiting", "running"))
-    view = service.look(job.id)
+    wait_for(lambda: service.view(job.id).state not in ("waiting", "running"))
+    view = service.view(job.id)
     assert view.state == "finished", (queue.folder(job) / "log.txt").read_text()
     assert sorted(view.downloads) == ["candidates", "drawn"]
     with Image.open(view.downloads["drawn"]) as drawn:

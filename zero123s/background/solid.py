@@ -13,7 +13,7 @@ from zero123s.errors import ConfigError
 
 @BACKGROUNDS.register("solid-color-background")
 class SolidColorBackground(BaseBackground):
-    """White unless told otherwise."""
+    """A constant colour, white by default."""
 
     @dataclass
     class Config(BaseBackground.Config):

@@ -1,4 +1,4 @@
-"""A run that is watched: numbers that are not finite never reach the weights, and what goes wrong is told early."""
+"""Monitoring of a run: numbers that are not finite never reach the weights, and problems are reported early."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""What a program that started a run is told of it, step by step, and how it stops the run."""
+"""Callbacks of the program that started a run: its progress step by step, and how to stop it."""
 
 import time
 from collections.abc import Callable
@@ -52,14 +52,14 @@ def throttled(write: Callable[[dict[str, Any]], object]) -> Callable[[Progress],
     return report
 
 
-class Watcher(pl.Callback):
+class RunCallback(pl.Callback):
     """A Lightning callback that also hears of the stages around training."""
 
     def on_stage(self, stage: str) -> None:
         """A stage begins: "train", "validate", "test" or "export"."""
 
 
-class StepReport(Watcher):
+class StepReport(RunCallback):
     """Calls a function after every step and at the beginning of every later stage.
 
     Args:

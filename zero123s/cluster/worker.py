@@ -1,4 +1,4 @@
-"""One item's run, in whatever process: from its checkpoint if there is one, told step by step, ended by a record."""
+"""One item's run, in whatever process: from its checkpoint if there is one, reported step by step, ended by a record."""
 
 import json
 import os

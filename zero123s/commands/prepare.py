@@ -14,7 +14,7 @@ from zero123s.runtime.files import user_path
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `zero123s prepare PHOTO --out PNG`; returns 0, or 2 after a mistake that is told in one sentence."""
+    """Run `zero123s prepare PHOTO --out PNG`; returns 0, or 2 after a mistake, reported in one sentence."""
     parser = argparse.ArgumentParser("zero123s prepare", description=__doc__)
     parser.add_argument("photo", type=user_path)
     parser.add_argument("--out", type=user_path, help="PNG to write; default: PHOTO_rgba.png beside the photo")

@@ -1,4 +1,4 @@
-"""`zero123s web`: a page on which people make meshes from photos, bound to this machine unless told otherwise."""
+"""`zero123s web`: a page on which people make meshes from photos, bound to this machine by default."""
 
 import argparse
 import os

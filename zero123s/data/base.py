@@ -26,7 +26,7 @@ class BaseData:
         self.cfg = cfg
         self.seed = seed
 
-    def delivers(self) -> frozenset[str]:
+    def available_maps(self) -> frozenset[str]:
         """Return which of "depth" and "normal" the supervised views will carry; reads nothing."""
         return frozenset()
 

@@ -1,4 +1,4 @@
-"""Images of an object from its front, back and sides, told apart by name alone."""
+"""Images of an object from its front, back and sides, given by name alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def read_named(pictures: NamedPicturesConfig, cut_out: CutOutConfig) -> list[Nam
     """
     given = pictures.given()
     if "front" not in given:
-        raise ConfigError("data.pictures.front is missing; the other sides are told relative to the front.")
+        raise ConfigError("data.pictures.front is missing; the other sides are relative to the front.")
     inputs = {name: _input_of(name, path, cut_out) for name, path in given.items()}
     if not any(input_image.framing for input_image in inputs.values()):
         return [NamedPicture(name, i.rgba, i.saved, i.facts) for name, i in inputs.items()]

@@ -106,7 +106,7 @@ class SingleImageData(BaseData):
         self._views: dict[tuple[int, int], ReferenceView] = {}
         self._facts: dict[str, Any] = {}
 
-    def delivers(self) -> frozenset[str]:
+    def available_maps(self) -> frozenset[str]:
         """Return the images that the config asks for."""
         wanted = {"depth": self.cfg.requires_depth, "normal": self.cfg.requires_normal}
         return frozenset(kind for kind, is_wanted in wanted.items() if is_wanted)

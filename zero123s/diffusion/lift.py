@@ -86,7 +86,7 @@ class PoseLift(nn.Module):
     def forward(self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "B 4"]) -> Float[Tensor, "B C h w"]:
         """Return the maps of one target view per input view; `pose` is that of the family stable-zero123."""
         volume = self.volume(image_latents, pose[:, 3])
-        return self.maps(self.look(volume, pose[:, None]))
+        return self.maps(self.render(volume, pose[:, None]))
 
     def maps(self, view: LiftedView) -> Float[Tensor, "B C h w"]:
         """Return what the denoiser is given of a view."""
@@ -116,7 +116,7 @@ class PoseLift(nn.Module):
         # B G 2 2 2 D H W -> B 2D 2H 2W G
         return x.permute(0, 5, 2, 6, 3, 7, 4, 1).reshape(batch, 2 * size, 2 * size, 2 * size, self.features + 1)
 
-    def look(self, volume: Float[Tensor, "B D H W G"], poses: Float[Tensor, "B K 4"]) -> LiftedView:
+    def render(self, volume: Float[Tensor, "B D H W G"], poses: Float[Tensor, "B K 4"]) -> LiftedView:
         """Let K target cameras for each volume look at it; views are ordered object by object."""
         batch, k = poses.shape[:2]
         size = 2 * self.latent_size

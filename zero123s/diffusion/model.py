@@ -80,7 +80,7 @@ class Zero123Model(nn.Module):
         """Where the camera projection lives, and with it the model."""
         return self.cc_projection.weight.device
 
-    # ---- what the model is told ----
+    # ---- conditioning ----
 
     def embed_image(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         """Embed the input image (before the camera projection, not normalised).
@@ -218,7 +218,7 @@ class Zero123Model(nn.Module):
         volume = self.lift_volume(image_latents, pose) if volume is None else volume
         assert volume is not None
         poses = pose.to(volume.dtype).expand(n_views, -1).unflatten(0, (len(image_latents), -1))
-        maps = self.lift.maps(self.lift.look(volume, poses))
+        maps = self.lift.maps(self.lift.render(volume, poses))
         return torch.cat([expanded, maps.to(image_latents.dtype)], dim=1)
 
     # ---- the denoiser ----

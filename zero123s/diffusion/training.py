@@ -121,7 +121,7 @@ def check_cached(model: Zero123Model, views: PosedViews, embeddings: bool) -> No
             off = float((cached - own).norm() / own.norm().clamp_min(1e-12))
             if off < CACHE_TOLERANCE:
                 continue
-            what = f"{off:.0%} off from what it makes of the same image"
+            what = f"{off:.0%} off from its encoding of the same image"
         raise ConfigError(
             f"data.latents: the cached {name} are not this model's ({what}); make them again with `zero123s "
             "cache-latents --checkpoint` and the checkpoint that is trained, or leave data.latents empty."

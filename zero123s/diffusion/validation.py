@@ -18,7 +18,7 @@ GATE_TIMESTEP = 900
 
 
 @torch.no_grad()
-def pose_gates(model: Zero123Model, views: PosedViews, seed: int = 0) -> dict[str, float]:
+def pose_sensitivity(model: Zero123Model, views: PosedViews, seed: int = 0) -> dict[str, float]:
     """Return the x0 error at t = 900 with the right pose, and its ratio with wrong ones.
 
     shuffled: another sample's pose; mirrored: the azimuth's sign flipped (1 = no idea of the direction of rotation);
@@ -43,8 +43,8 @@ def pose_gates(model: Zero123Model, views: PosedViews, seed: int = 0) -> dict[st
         "identity": torch.cat([still, pose[:, 3:]], dim=1),
     }
     errors, in_pictures = {}, {}
-    for name, told in variants.items():
-        eps = model.predict_noise(noised, t, model.project(embedding, told), model.concat_for(image_latents, told))
+    for name, pose in variants.items():
+        eps = model.predict_noise(noised, t, model.project(embedding, pose), model.concat_for(image_latents, pose))
         clean = (noised - (1 - signal).sqrt() * eps) / signal.sqrt()
         errors[name] = float((clean - latents).square().mean())
         in_pictures[name] = float((model.decode_latents(clean / model.scale_factor) - wanted).square().mean())
@@ -98,7 +98,7 @@ def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips 
 
 
 @torch.no_grad()
-def likeness(model: Zero123Model, rgb: Float[Tensor, "B 3 H W"], views: PosedViews) -> float:
+def embedding_similarity(model: Zero123Model, rgb: Float[Tensor, "B 3 H W"], views: PosedViews) -> float:
     """Return the mean cosine between the image embeddings of images and of view 1; 1 = the same to that encoder.
 
     With the original's CLIP encoder this is the usual CLIP similarity.
@@ -114,7 +114,7 @@ def lift_scores(model: Zero123Model, views: PosedViews) -> dict[str, float]:
         return {}
     pose = pairwise_poses(model, views)
     latents = model.encode_image(views.on_white()[:, 0])
-    seen = model.lift.look(model.lift.volume(latents, pose[:, 0, 3]), pose[:, :1])
+    seen = model.lift.render(model.lift.volume(latents, pose[:, 0, 3]), pose[:, :1])
     size = (seen.opacity.shape[-2], seen.opacity.shape[-1])
     truth = F.adaptive_avg_pool2d(views.on_white()[:, 1], size)
     mask = F.adaptive_avg_pool2d(views.rgba[:, 1, ..., 3], size) > 0.5

@@ -15,9 +15,9 @@ from zero123s.exporter.base import EXPORTERS, BaseExporter, ExportResult, Progre
 from zero123s.exporter.poster import write_poster
 from zero123s.images.svg_plot import write_threshold_plot
 from zero123s.mesh.normal_map import bake_normal_map, vertex_tangents
-from zero123s.mesh.photo import Photos, exposure_match, membrane
+from zero123s.mesh.photo import Photos, exposure_match, screened_poisson_fill
 from zero123s.mesh.processing import mesh_health, remove_small_components, simplify, vertex_normals
-from zero123s.mesh.silhouette import beside_the_silhouette
+from zero123s.mesh.silhouette import outside_visual_hull
 from zero123s.mesh.surface import SurfaceOptions, check_threshold, find_surface, surface_threshold
 from zero123s.mesh.texture import SurfacePoints, bake
 from zero123s.mesh.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
@@ -163,7 +163,7 @@ class MeshExporter(BaseExporter):
             threshold = self.cfg.isosurface_threshold
         level = surface_threshold(field, threshold, reference, stats)
         stages.begin("surface", 0.1)
-        is_free = beside_the_silhouette(reference) if self.cfg.cut_to_silhouette else None
+        is_free = outside_visual_hull(reference) if self.cfg.cut_to_silhouette else None
         vertices, faces = find_surface(field, level, self.surface, stats, is_free)
         mesh = self._light_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
         mesh.extras = extras or Provenance()
@@ -292,7 +292,7 @@ class PhotoBlend:
         self.gain, self.offset = exposure_match(base, seen, self.trust)
         difference = (seen - (base * self.gain + self.offset)) * (self.trust > 0)[:, None]
         reach = self.REACH * float(np.ptp(mesh.vertices, axis=0).max())
-        self.correction = membrane(mesh.vertices, mesh.faces, difference, self.trust, reach)
+        self.correction = screened_poisson_fill(mesh.vertices, mesh.faces, difference, self.trust, reach)
 
     def __call__(self, base: np.ndarray, points: np.ndarray, normals: np.ndarray, correction: np.ndarray) -> np.ndarray:
         """Return the blended colours at surface points, N 3."""

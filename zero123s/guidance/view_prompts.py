@@ -1,4 +1,4 @@
-"""What a text-to-image model is told about each view: the side that it shows, and the sides that it does not (Perp-Neg)."""
+"""The prompt of each view for a text-to-image model: the side that it shows, and the sides that it does not (Perp-Neg)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -100,7 +100,7 @@ def exposure_match(
     return gain, mean_t - gain * mean_s
 
 
-def membrane(
+def screened_poisson_fill(
     vertices: Float[np.ndarray, "V 3"],
     faces: Int[np.ndarray, "F 3"],
     values: Float[np.ndarray, "V C"],

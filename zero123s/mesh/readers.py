@@ -107,8 +107,8 @@ def read_mesh(path: str | Path, up: str = "auto") -> Mesh:
     _, first, place = np.unique(vertices.astype(np.float32), axis=0, return_index=True, return_inverse=True)
     normals = vertex_normals(vertices[first], place.reshape(-1)[faces])[place.reshape(-1)].astype(np.float64)
     paint = np.ones((len(vertices), 3))
-    for i, look in enumerate(joined.paints):
-        paint[np.unique(faces[joined.paint_of_face == i])] = look.color
+    for i, surface_paint in enumerate(joined.paints):
+        paint[np.unique(faces[joined.paint_of_face == i])] = surface_paint.color
     colors = joined.colors * paint
     if joined.uv is None:
         if ours and path.suffix.lower() in (".glb", ".gltf"):

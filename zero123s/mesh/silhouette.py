@@ -14,7 +14,7 @@ IsFree = Callable[[Float[Tensor, "N 3"]], Bool[Tensor, "N"]]
 """Tells which world points are known to be empty."""
 
 
-def beside_the_silhouette(reference: ReferenceView | None) -> IsFree | None:
+def outside_visual_hull(reference: ReferenceView | None) -> IsFree | None:
     """Return what tells which points one image shows beside its object: all but its visual hull.
 
     The outline is where the mask, interpolated, crosses one half, as sharp as the image, which may be finer than what a

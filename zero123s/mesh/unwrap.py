@@ -157,7 +157,7 @@ def unwrap(
     """Return texture coordinates: xatlas's, or one small triangle per face where xatlas gives none in time.
 
     Args:
-        tick: told twice a second how many seconds xatlas has had, for it says nothing of what is left.
+        tick: called twice a second with the seconds so far; xatlas reports no progress of its own.
     """
     if options.time_limit_s <= 0:
         return _triangle_sheet(vertices, faces, options.texture_size)

@@ -36,7 +36,7 @@ class ElevationEstimate:
     warnings: tuple[str, ...] = ()
 
     def sentence(self) -> str:
-        """Return what a user is told."""
+        """Return the message for the user."""
         return (
             f"elevation {self.elevation_deg:.0f} degrees, estimated from the image (confidence {self.confidence:.2f}); "
             "a number in data.default_elevation_deg overrules it."
@@ -81,7 +81,7 @@ def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:
     warnings: tuple[str, ...] = ()
     if confidence < TRUSTED:
         warnings = (
-            f"the elevation cannot be told well from this image (confidence {confidence:.2f}): compare the side views "
+            f"the elevation cannot be estimated well from this image (confidence {confidence:.2f}): compare the side views "
             "of the preview, and give data.default_elevation_deg as a number if the object leans.",
         )
     return ElevationEstimate(median, confidence, tuple(float(s) for s in scores), warnings)

@@ -8,7 +8,7 @@ from zero123s.preprocess.mask_confidence import combine, lab, luminance_edges, p
 from zero123s.preprocess.matte import disc, edge_alpha, with_foreground_colours
 
 WORK_SIDE = 384
-"""Longer side, in pixels, at which object and background are told apart; edges are refined at full size."""
+"""Longer side, in pixels, at which object and background are separated; edges are refined at full size."""
 GAP_RADIUS = 3
 """Pixels; gaps of an outline up to twice as wide are closed before it is filled."""
 

@@ -45,7 +45,7 @@ def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, 
 
 
 def _takes_one_of_many(t: TrainerConfig) -> bool:
-    """Return whether Lightning would take all of several GPUs without having been told to."""
+    """Return whether Lightning would take all of several GPUs without being asked to."""
     unasked = t.accelerator in ("auto", "gpu") and t.devices == "auto" and t.strategy == "auto" and t.num_nodes == 1
     started = any(name in os.environ for name in RANKS)  # by torchrun or SLURM: the processes are there already
     return unasked and not started and torch.cuda.is_available() and torch.cuda.device_count() > 1

@@ -203,7 +203,7 @@ def starts_anew(run_dir: Path, checkpoint: Path | None) -> bool:
 
 
 def refuse_other_run(run_dir: Path, overwrite: bool) -> None:
-    """Raise ConfigError where a new run would take the folder of one that left checkpoints or exports, unless told to."""
+    """Raise ConfigError where a new run would take the folder of one that left checkpoints or exports, unless asked to."""
     if overwrite or not (checkpoint_files(run_dir / CHECKPOINTS) or any(run_dir.glob("export/*"))):
         return
     record = read_run_record(run_dir)

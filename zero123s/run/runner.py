@@ -23,7 +23,7 @@ from zero123s.callbacks.previews import Previews
 from zero123s.callbacks.progress import StageProgress, StepProgress
 from zero123s.callbacks.step_profile import StepProfile
 from zero123s.callbacks.viewer import Viewer
-from zero123s.callbacks.watch import Watcher
+from zero123s.callbacks.watch import RunCallback
 from zero123s.errors import ConfigError, PeerLostError, RunLostError, UserError
 from zero123s.images.io import write_png_atomic
 from zero123s.ops.memory import is_out_of_memory
@@ -94,7 +94,7 @@ class Runner:
         checkpoint: where to go on from; None = from the start.
         gpu: what `--gpu` said.
         profile_run: record where the time of some steps went.
-        watchers: what whoever started the run wants to hear of it.
+        run_callbacks: callbacks of whoever started the run.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Runner:
         checkpoint: Path | None,
         gpu: str | None = None,
         profile_run: bool = False,
-        watchers: Sequence[Watcher] = (),
+        run_callbacks: Sequence[RunCallback] = (),
     ) -> None:
         self.plan = plan
         self.experiment = plan.experiment
-        self.watchers = list(watchers)
+        self.run_callbacks = list(run_callbacks)
         self.out_dir = out_dir
         self.checkpoint = checkpoint
         self.starts_anew = starts_anew(out_dir, checkpoint)
@@ -138,7 +138,7 @@ class Runner:
         """
         started = time.perf_counter()
         if mode == "train":
-            # Whatever is wrong with settings, models or disks is told before the folder is touched.
+            # Problems of settings, models or disks are reported before the folder is touched.
             c = self.experiment.checkpoint
             n_checkpoints = bool(c.save_last) + (1 if c.save_top_k < 0 else c.save_top_k)
             require_disk_space(self.out_dir, checkpoint_bytes(self.system), n_checkpoints)
@@ -204,16 +204,16 @@ class Runner:
         if mode != "train":
             return
         state = "lost" if isinstance(error, RunLostError) else "failed"
-        told = {"state": state, "error": f"{type(error).__name__}: {error}", **self.health.record()}
+        failure = {"state": state, "error": f"{type(error).__name__}: {error}", **self.health.record()}
         try:
-            write_run_record(self.out_dir, told)
+            write_run_record(self.out_dir, failure)
         except UserError:
             logging.getLogger(__name__).warning("run.json could not be written either")
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        for watcher in self.watchers:
-            watcher.on_stage(stage)
+        for callback in self.run_callbacks:
+            callback.on_stage(stage)
         started = time.perf_counter()
         yield
         self.record.setdefault("stage_seconds", {})[stage] = round(time.perf_counter() - started, 1)
@@ -238,7 +238,7 @@ class Runner:
         assert trainer is not None
         loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
         try:
-            # Lightning trusts its own checkpoints only when told so; ours are read with weights_only throughout.
+            # Lightning trusts its own checkpoints only when asked to; ours are read with weights_only throughout.
             trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
         except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
             raise KeyboardInterrupt from error
@@ -341,7 +341,7 @@ class Runner:
             previews,
             GuidanceViews(self.out_dir),
             *extra,
-            *self.watchers,
+            *self.run_callbacks,
             self.checkpoints,  # after all that may stop the run in the same step
         ]
 

@@ -80,7 +80,7 @@ def _areas(scene: SceneMesh) -> NDArray:
 
 
 def colors_by_area(scene: SceneMesh) -> tuple[Colors, NDArray]:
-    """Return the mean colour of every look (its paints, then its textures), K 3, and its share of the surface, K."""
+    """Return the mean colour of every surface (its paints, then its textures), K 3, and its share of the surface, K."""
     area, textured = _areas(scene), _textured(scene)
     colors = [np.array(p.color) for p in scene.paints]
     shares = list(np.bincount(scene.paint_of_face[~textured], area[~textured], len(scene.paints)))
@@ -111,8 +111,8 @@ def with_palette(scene: SceneMesh, palette: Colors) -> SceneMesh:
     """
     colors, shares = colors_by_area(scene)
     new = colors.copy()
-    for rank, look in enumerate(np.argsort(-shares, kind="stable")):
-        new[look] = palette[rank % len(palette)]
+    for rank, index in enumerate(np.argsort(-shares, kind="stable")):
+        new[index] = palette[rank % len(palette)]
     n = len(scene.paints)
     paints = tuple(
         replace(paint, color=_triple(color), second=_triple(np.array(paint.second) + color - old))

@@ -20,7 +20,7 @@ from zero123s.scenes.augment import augmented, palette_of, transformed
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.render import random_light, render_views
 from zero123s.scenes.shards import Shard, read_shard, shard_path, write_shard
-from zero123s.scenes.workers import WorkerKilledError, spread
+from zero123s.scenes.workers import WorkerKilledError, map_processes
 from zero123s.structures import Cameras
 
 
@@ -196,7 +196,7 @@ def render_dataset(
     else:
         jobs = [(items, settings, shard_path(folder, index)) for index, items in waiting]
         try:
-            for done in spread(render_shard, jobs, processes):
+            for done in map_processes(render_shard, jobs, processes):
                 report(len(waiting[done][1]))
         except WorkerKilledError as error:
             raise OutputError(

@@ -19,7 +19,7 @@ class WorkerKilledError(Exception):
     """A process ended before its job did."""
 
 
-def spread(work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[int]:
+def map_processes(work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[int]:
     """Call `work(*job)` for every job in up to `processes` processes; yield the index of each job that is done.
 
     Every process is ended when the iteration ends, however it ends, or when the calling process does.

@@ -193,7 +193,7 @@ class Plan:
     system_class: type[BaseSystem]
 
     def build(self, prepare: bool = True) -> BaseSystem:
-        """Read the data (unless told otherwise, in a dry run) and build the system; networks come with training."""
+        """Read the data (optional in a dry run) and build the system; networks come with training."""
         data = self.data_class(self.experiment.data, self.experiment.seed)
         if prepare:
             data.prepare()

@@ -39,7 +39,7 @@ class FreqConfig:
 
 @dataclass
 class FieldSystemConfig:
-    """What all systems of geometry, material, background, renderer, guidance and exporter are told."""
+    """Settings of all systems of geometry, material, background, renderer, guidance and exporter."""
 
     geometry_type: str = "implicit-volume"
     """Registered geometry."""

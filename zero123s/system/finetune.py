@@ -19,7 +19,13 @@ from zero123s.diffusion.checkpoint.weights_file import open_weights
 from zero123s.diffusion.lora import add_lora, merge_lora
 from zero123s.diffusion.model import Zero123Model, build_model
 from zero123s.diffusion.model_config import read_model_config
-from zero123s.diffusion.validation import image_scores, lift_scores, likeness, pose_gates, sample_views
+from zero123s.diffusion.validation import (
+    embedding_similarity,
+    image_scores,
+    lift_scores,
+    pose_sensitivity,
+    sample_views,
+)
 from zero123s.errors import ConfigError
 from zero123s.images.io import write_png_atomic
 from zero123s.ops.lpips import BACKBONES, Lpips
@@ -148,7 +154,7 @@ class Zero123FinetuneSystem(BaseSystem):
     def load_networks(self, device: torch.device) -> None:
         """Check the images' size, and that cached latents are this model's: others teach it something else.
 
-        Loads LPIPS too, so that a missing file is told before the training instead of at its first validation.
+        Loads LPIPS too, so that a missing file is reported before the training instead of at its first validation.
         """
         seen = self.model.image_size
         if seen < SMALLEST_SCORED:
@@ -221,7 +227,7 @@ class Zero123FinetuneSystem(BaseSystem):
             terms["mirror"] = weights["mirror"] * self._mirror_loss(rgb[:, 0], latents[:, 0])
         if self.model.lift is not None and (weights["lift"] or drawn is not None):
             volume = self.model.lift.volume(latents[:, 0], poses[:, 0, 3])
-            seen = self.model.lift.look(volume, poses)
+            seen = self.model.lift.render(volume, poses)
             if weights["lift"]:
                 alpha = views.rgba[:, 1:, ..., 3].flatten(0, 1)[:, None]
                 wanted = rgb[:, 1:].flatten(0, 1)
@@ -311,14 +317,18 @@ class Zero123FinetuneSystem(BaseSystem):
         scores = lift_scores(model, views)
         if not self.lambda_denoise(step):
             return scores
-        scores |= pose_gates(model, views)
+        scores |= pose_sensitivity(model, views)
         few = self._held_out(self.cfg.n_samples)
         drawn = sample_views(model, few, self.cfg.sample_steps, self.cfg.sample_scale)
         given, truth = few.on_white()[:, 0], few.on_white()[:, 1]
         rows = torch.cat([given, drawn, truth], dim=2).permute(2, 0, 3, 1).flatten(1, 2)
         write_png_atomic(out_dir / "save" / f"it{step}-val.png", rows.cpu().numpy())
-        scores |= image_scores(drawn, few, self.lpips) | {"likeness": likeness(model, drawn, few)}
-        copied = image_scores(given, few, self.lpips) | {"likeness": likeness(model, given, few)}
+        scores |= image_scores(drawn, few, self.lpips) | {
+            "embedding_similarity": embedding_similarity(model, drawn, few)
+        }
+        copied = image_scores(given, few, self.lpips) | {
+            "embedding_similarity": embedding_similarity(model, given, few)
+        }
         return scores | {f"copy_{name}": value for name, value in copied.items()}
 
     def _held_out(self, n: int) -> PosedViews:

@@ -101,7 +101,7 @@ class Zero123System(BaseSystem):
             cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset(), regularized=cfg.regularized_views
         )
         for name, wanted in self.loss_weights.wanted().items():
-            if wanted not in data.delivers():
+            if wanted not in data.available_maps():
                 raise ConfigError(
                     f"system.loss.lambda_{name} needs a {wanted} image, and the data has none; set "
                     f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."

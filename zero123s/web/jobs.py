@@ -190,9 +190,9 @@ class JobQueue:
             raise WorkerDiedError(f"The job's process cannot be started: {reason}.") from error
 
     def _outcome(self, job: Job, returncode: int) -> tuple[str, str]:
-        told = read_json(self.folder(job) / OUTCOME)
-        if told.get("state") in ENDED:
-            return str(told["state"]), str(told.get("error", ""))
+        outcome = read_json(self.folder(job) / OUTCOME)
+        if outcome.get("state") in ENDED:
+            return str(outcome["state"]), str(outcome.get("error", ""))
         if self._closing:
             raise WorkerDiedError("The server was shut down.")
         raise WorkerDiedError(f"The job's process ended without a result (exit code {returncode}); its log says more.")

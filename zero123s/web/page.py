@@ -265,9 +265,9 @@ def _connect_jobs(
     def cancel(job_id: str) -> None:
         service.cancel(job_id)
 
-    def look(job_id: str, before: dict, ids: list) -> list[Any]:
+    def refresh(job_id: str, before: dict, ids: list) -> list[Any]:
         jobs = service.queue.known(ids)
-        view = service.look(job_id) if job_id and service.queue.known([job_id]) else None
+        view = service.view(job_id) if job_id and service.queue.known([job_id]) else None
         now = {"job": job_id, "jobs": [(job.id, job.state) for job in jobs], **_digest(view)}
         changed = {key for key in now if now[key] != before.get(key)}
         return [now, *_updates(view, changed), *_history(jobs, job_id, changed)]
@@ -280,7 +280,7 @@ def _connect_jobs(
     j["cancel"].click(cancel, current, None, api_name="page_cancel", **quiet)
     j["history"].input(lambda job_id: job_id or "", j["history"], current, **quiet)
     outputs = [shown, *(j[name] for name in SHOWN), c["photo"], j["history"], j["table"]]
-    gr.Timer(SECONDS_BETWEEN_LOOKS).tick(look, [current, shown, mine], outputs, queue=False, **quiet)
+    gr.Timer(SECONDS_BETWEEN_LOOKS).tick(refresh, [current, shown, mine], outputs, queue=False, **quiet)
 
 
 SHOWN = ("words", "bar", "cancel", "preview", "plots", "mesh", "files")
@@ -357,7 +357,7 @@ def _api(service: Service) -> None:
 
     @raising_gradio_errors
     def state(job_id: str) -> dict[str, Any]:
-        view = service.look(job_id)
+        view = service.view(job_id)
         return {
             "state": view.state,
             "words": view.words,
@@ -374,7 +374,7 @@ def _api(service: Service) -> None:
 
     @raising_gradio_errors
     def download(job_id: str, kind: str) -> str:
-        downloads = service.look(job_id).downloads
+        downloads = service.view(job_id).downloads
         if kind not in downloads:
             raise ConfigError(f"The job has no file '{kind}'; it has {', '.join(sorted(downloads)) or 'none yet'}.")
         return served(downloads[kind])

@@ -74,11 +74,11 @@ class Service:
         task = draw_task(self.settings, prompt, seed)
         return self.queue.submit("draw", task["prompt"], task)
 
-    def look(self, job_id: object) -> JobView:
+    def view(self, job_id: object) -> JobView:
         """Return how a job stands; raises ConfigError for an unknown one."""
         return look_at(self.queue, self.queue.get(job_id))
 
     def cancel(self, job_id: object) -> JobView:
         """Stop a job; raises ConfigError for an unknown one."""
         self.queue.cancel(self.queue.get(job_id))
-        return self.look(job_id)
+        return self.view(job_id)

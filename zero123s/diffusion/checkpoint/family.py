@@ -24,7 +24,7 @@ LICENCES = {
     "small-zero123": "the licence of this project.",
     "own": "yours; these weights were trained from scratch.",
 }
-# SHA-256 of the published files: the one thing by which a renamed file can be told.
+# SHA-256 of the published files: the only way to recognise a renamed file.
 PUBLISHED_HASHES = {
     "a28d471b0f450881faf0685335a9ace0c12191c007d285862012747ab4b80f6b": "stable-zero123",
     "394f6adcca928fc83e2e65f571b57af0edd06aa30ffc6bb358596c4f65dd884f": "stable-zero123-c",

@@ -61,7 +61,9 @@ def find_lpips_files(net: str, folder: Path | None = None) -> LpipsFiles:
 def _read(path: Path, check: Callable[[Mapping[str, Tensor], str], dict[str, Tensor]], net: str) -> dict[str, Tensor]:
     """Return the weights that `check` wants of a file; raises CheckpointError."""
     try:
-        if tarfile.is_tarfile(path):  # before 2.6, PyTorch could be made to run code by this form, whatever it was told
+        if tarfile.is_tarfile(
+            path
+        ):  # before 2.6, PyTorch could be made to run code by this form, even with weights_only
             raise CheckpointError("it is a tar archive, which no release of these weights is")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, Mapping):

@@ -1,0 +1,81 @@
+"""Names and prose use the field's standard terms: the project's former private words do not come back."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "zero123s"
+FILES = sorted(PACKAGE.rglob("*.py"))
+PRIVATE_NAMES = {
+    "told": "run_command",
+    "say": "print_rank_zero",
+    "wait_briefly_for_threads": "limit_openmp_spin",
+    "Session": "Runner",
+    "ShortMemoryModule": "OOMRetry",
+    "Phi": "LoRAScore",
+    "Watch": "HealthMonitor",
+    "Watcher": "RunCallback",
+    "hopeless": "fatal",
+    "Seen": "StepDiagnostics",
+    "vital_signs": "diagnostics",
+    "delivers": "available_maps",
+    "keep_inputs": "save_inputs",
+    "Intake": "InputImage",
+    "DoubtfulCutOut": "LowConfidenceMaskError",
+    "pose_gates": "pose_sensitivity",
+    "likeness": "embedding_similarity",
+    "look": "render",
+    "beside_the_silhouette": "outside_visual_hull",
+    "membrane": "screened_poisson_fill",
+    "_bury": "_replace_worker",
+}
+PRIVATE_PROSE = {
+    r"\btold\b": "given, reported, conditioned on",
+    r"\b[Aa]n? pictures?\b": "an image",
+    r"\b(the|this|each|these|that|all|two|several|other|your|input) pictures?\b(?![-_.=\[/])": "image",
+    r"\bopinion about\b": "a loss on",
+    r"\bwhat it makes of\b": "its prediction for",
+}
+
+
+def defined_names(tree: ast.AST):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def prose(text: str):
+    """Yield comments and strings with their line numbers."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING):
+            yield token.start[0], token.string
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_names_and_prose_are_the_field_s(path):
+    text = path.read_text(encoding="utf-8")
+    names = {name: PRIVATE_NAMES[name] for name in defined_names(ast.parse(text)) if name in PRIVATE_NAMES}
+    assert not names, f"{path}: better names: {names}"
+    found = [
+        f"line {line}: '{match[0]}' -> {better}"
+        for line, words in prose(text)
+        for pattern, better in PRIVATE_PROSE.items()
+        if (match := re.search(pattern, words))
+    ]
+    assert not found, f"{path}: {found}"
+
+
+def test_private_words_are_found():
+    assert "look" in set(defined_names(ast.parse("def look(): pass")))
+    assert any(re.search(pattern, "what the model is told") for pattern in PRIVATE_PROSE)
