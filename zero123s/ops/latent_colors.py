@@ -15,6 +15,20 @@ LATENT_TO_RGB = (
 def latents_to_rgb(
     latents: Float[Tensor, "... 4"], matrix: Float[Tensor, "4 3"] | None = None
 ) -> Float[Tensor, "... 3"]:
-    """Return colours in [0, 1] of scaled latents; a rough image that needs no decoder."""
+    """Return approximate colours of scaled latents, without a decoder.
+
+    Args:
+        latents: ... 4, latents times the autoencoder's scale factor.
+        matrix: 4 3, colours in [-1, 1] of each channel; None = Latent-NeRF's.
+
+    Returns:
+        ... 3, red, green and blue in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.latent_colors import latents_to_rgb
+        >>> latents_to_rgb(torch.zeros(4)).tolist()
+        [0.5, 0.5, 0.5]
+    """
     matrix = latents.new_tensor(LATENT_TO_RGB) if matrix is None else matrix
     return ((latents @ matrix + 1) / 2).clamp(0, 1)

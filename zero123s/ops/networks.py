@@ -164,11 +164,22 @@ class DirectionNetwork(nn.Module):
         self.network = build_mlp(n_features + self.encode(torch.zeros(1, 3)).shape[-1], n_out, network)
 
     def on_step(self, step: int) -> None:
-        """Let octaves come in."""
+        """Update the weights of the octaves.
+
+        Args:
+            step: the global step.
+        """
         self.octave_weights = octave_weights(self.encoding, step)
 
     def encode(self, dirs: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
-        """Return the encoded directions."""
+        """Encode directions.
+
+        Args:
+            dirs: N 3, unit vectors.
+
+        Returns:
+            N C, spherical harmonics, or weighted sines and cosines of each octave.
+        """
         if self.encoding.otype == "SphericalHarmonics":
             return spherical_harmonics(dirs, self.encoding.degree)
         x = (dirs + 1) / 2
@@ -189,7 +200,20 @@ class DirectionNetwork(nn.Module):
 
 
 def octave_weights(cfg: DirectionEncodingConfig, step: int) -> list[float]:
-    """Return what every octave is multiplied with: (1 - cos(pi clamp(step / n n_masking_step - k, 0, 1))) / 2 (BARF)."""
+    """Return the weight of every octave, (1 - cos(pi clamp(K step / n_masking_step - k, 0, 1))) / 2 (BARF, eq. 14).
+
+    Args:
+        cfg: the encoding, with K = n_frequencies octaves.
+        step: the global step.
+
+    Returns:
+        K weights in [0, 1], low octaves first; all 1 where n_masking_step is 0.
+
+    Example:
+        >>> from zero123s.ops.networks import DirectionEncodingConfig, octave_weights
+        >>> octave_weights(DirectionEncodingConfig(n_frequencies=2, n_masking_step=100), 50)
+        [1.0, 0.0]
+    """
     if not cfg.n_masking_step:
         return [1.0] * cfg.n_frequencies
     reached = step / cfg.n_masking_step * cfg.n_frequencies
