@@ -1,6 +1,7 @@
 """3D Gaussians as a geometry: what they are as a field, and how their number changes."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,12 @@ import torch
 from zero123s.config.parse import parse
 from zero123s.errors import MeshError
 from zero123s.geometry.gaussians import Gaussians
+from zero123s.material import MATERIALS
 from zero123s.mesh.splats import SH_0, GaussianParameters, read_splats, write_splat, write_splat_ply
+from zero123s.ops.cameras import generate_rays, orbit_cameras
+from zero123s.structures import ReferenceView
+from zero123s.system import refinement
+from zero123s.system.field import GeometryMaterialField
 
 NEEDS = frozenset({"features", "normal"})
 
@@ -136,6 +142,47 @@ def test_a_checkpoint_brings_its_own_number():
     assert fresh.densification.grad_sum.tolist() == [3.0] * 7
 
 
+def test_the_hull_start_lies_on_the_silhouettes_hull():
+    cameras = orbit_cameras(0.0, torch.tensor([0.0, 90.0, 45.0]), height=64, width=64)
+    rays = generate_rays(cameras)
+    closest = torch.linalg.cross(rays.rays_o, rays.rays_d).norm(dim=-1, keepdim=True)
+    mask = (closest < 0.3).float()
+    g = geometry(500, start="hull", radius=0.7, start_opacity=0.4, sh_degree=1)
+    g.start_from_views(ReferenceView(cameras, mask.expand(-1, -1, -1, 3), mask), torch.Generator().manual_seed(0))
+    around = g.means[:, :2].norm(dim=-1)
+    assert len(g.means) == 500
+    assert g.opacities.tolist() == pytest.approx([0.4] * 500)
+    assert float(g.means.detach().norm(dim=-1).min()) > 0.25, "nothing deep inside a ball's hull"
+    assert float(around.detach().max()) < 0.3 * math.sqrt(2) + 0.03, (
+        "the square that two of the views leave, and a cell"
+    )
+    assert g.densification.grad_sum.shape == (500,)
+
+
+def test_gaussians_start_on_a_first_stages_surface():
+    first = geometry(1)
+    with torch.no_grad():
+        first.means.zero_()
+        first.log_scales.fill_(math.log(0.2))
+        first.opacity_logits.fill_(torch.logit(torch.tensor(0.9)).item())
+        first.sh_0.copy_(torch.tensor([[[0.2, 0.0, -0.3]]]) / SH_0)
+    material = MATERIALS.get("no-material")(MATERIALS.get("no-material").Config(color_activation="none"), 3)
+    system = SimpleNamespace(geometry=geometry(200), seed=0)
+    earlier = SimpleNamespace(field=lambda: GeometryMaterialField(first, material))
+    told = refinement._start_gaussians(system, earlier, 0.5, {})
+    radius = 0.2 * math.sqrt(2 * math.log(0.9 / 0.5))
+    assert told["gaussians"] == len(system.geometry.means) == 200
+    assert system.geometry.means.detach().norm(dim=-1).tolist() == pytest.approx([radius] * 200, abs=0.01)
+    assert (0.5 + SH_0 * system.geometry.sh_0[0, 0]).tolist() == pytest.approx([0.7, 0.5, 0.2], abs=1e-3)
+
+
+def test_masks_without_a_common_point_are_said():
+    cameras = orbit_cameras(0.0, torch.tensor([0.0, 90.0]), height=16, width=16)
+    empty = ReferenceView(cameras, torch.zeros(2, 16, 16, 3), torch.zeros(2, 16, 16, 1))
+    with pytest.raises(MeshError, match="check masks and poses"):
+        geometry(5, start="hull", radius=0.5).start_from_views(empty, torch.Generator())
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -165,6 +212,15 @@ def test_ply_has_the_layout_of_other_readers(tmp_path):
     torch.testing.assert_close(
         torch.tensor(columns["f_rest_3"].copy()).reshape(-1), parameters(degree=1).sh[:, 1, 1], msg="channel by channel"
     )
+
+
+def test_plyfile_reads_the_ply(tmp_path):
+    import numpy as np
+
+    plyfile = pytest.importorskip("plyfile")
+    rows = plyfile.PlyData.read(write_splat_ply(tmp_path / "a.ply", parameters(degree=1)))["vertex"]
+    np.testing.assert_allclose(rows["opacity"], parameters(degree=1).opacity_logits)
+    np.testing.assert_allclose(rows["scale_2"], parameters(degree=1).log_scales[:, 2])
 
 
 def test_splat_has_32_bytes_a_gaussian_most_visible_first(tmp_path):

@@ -23,6 +23,7 @@ WORDS = [
     *("data.random_camera.n_val_views=1", "data.random_camera.n_test_views=2"),
     *("system.geometry.n_points=300", "system.exporter.isosurface_resolution=32", "system.exporter.texture_size=64"),
     *("system.geometry.densification.start_step=2", "system.geometry.densification.interval=4"),
+    "system.geometry.densification.end_step=350",
     *("system.geometry.densification.grad_threshold=0.001", "system.geometry.densification.opacity_reset_interval=6"),
     *("trainer.enable_progress_bar=false", "trainer.val_check_interval=0"),
     *("use_timestamp=false", "threads=1"),

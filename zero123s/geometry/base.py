@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from zero123s.errors import ConfigError
 from zero123s.mesh.splats import GaussianParameters
 from zero123s.registry import Registry
-from zero123s.structures import GaussianViews, TensorData
+from zero123s.structures import GaussianViews, ReferenceView, TensorData
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,13 @@ class BaseGeometry(nn.Module):
     def gaussian_parameters(self) -> GaussianParameters | None:
         """Return the Gaussians' parameters as files store them, without a graph; None = not made of Gaussians."""
         return None
+
+    def start_from_views(self, reference: ReferenceView, generator: torch.Generator) -> None:
+        """Place primitives by the posed pictures of a new run, where the settings ask for it."""
+
+    def start_from_points(self, points: Float[Tensor, "P 3"], colors: Float[Tensor, "P 3"]) -> None:
+        """Replace all primitives by some on a first stage's surface; for geometries that `has_gaussians`."""
+        raise NotImplementedError(f"{type(self).__name__} must define start_from_points().")
 
     def before_step(self, optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
         """Add or remove primitives before the forward pass of global step `step`; their moments follow them."""

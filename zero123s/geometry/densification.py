@@ -88,7 +88,8 @@ class Densification(nn.Module):
     @torch.no_grad()
     def record(self, gradients: Float[Tensor, "B N 2"], visible: Bool[Tensor, "B N"]) -> None:
         """Add the gradients' norms of the views in which a Gaussian is visible."""
-        self.grad_sum += (gradients.norm(dim=-1) * visible).sum(0)
+        # The loss is a mean over views: times their number, a threshold means the same for any batch.
+        self.grad_sum += len(gradients) * (gradients.norm(dim=-1) * visible).sum(0)
         self.n_seen += visible.sum(0)
 
     @torch.no_grad()

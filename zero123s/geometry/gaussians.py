@@ -10,12 +10,13 @@ from torch.optim import Optimizer
 from zero123s.config.options import option
 from zero123s.geometry.base import GEOMETRIES, BaseGeometry, GeometryOutput
 from zero123s.geometry.densification import Densification, DensificationConfig
-from zero123s.mesh.splats import SH_0, GaussianParameters, read_splats
+from zero123s.mesh.silhouette import hull_surface
+from zero123s.mesh.splats import SH_0, GaussianParameters, gaussians_at, read_splats
 from zero123s.ops.gaussian_splatting import covariance_factors, rotation_matrices
 from zero123s.ops.gaussian_sum import gaussian_sum
 from zero123s.ops.spherical_harmonics import spherical_harmonics
 from zero123s.ops.vectors import unit
-from zero123s.structures import GaussianViews
+from zero123s.structures import GaussianViews, ReferenceView
 
 NEARBY = 0.01
 """Standard deviation of the steps to perturbed normals, as a share of the radius."""
@@ -38,13 +39,14 @@ class Gaussians(BaseGeometry):
         sh_degree: int = option(0, low=0, high=3)
         """Degree of the spherical harmonics; 0 = one colour from every side."""
         start: str = option("blob", path=True)
-        """"blob": points drawn uniformly from a ball; or a .ply file of splats or of coloured points."""
+        """"blob": points drawn uniformly from a ball; "hull": from the surface of the pictures' visual hull; or a .ply file
+        of splats or of coloured points."""
         n_points: int = option(5000, low=1)
-        """Gaussians of the blob."""
+        """Gaussians of the blob, on the hull, or on a first stage's surface."""
         start_radius: float = option(0.5, above=0.0)
         """Radius of the blob, world units."""
         start_opacity: float = option(0.1, low=0.001, high=0.99)
-        """Opacity of the blob's Gaussians."""
+        """Opacity of the Gaussians that do not come from a file."""
         densification: DensificationConfig = field(default_factory=DensificationConfig)
         """When Gaussians are cloned, split and pruned."""
 
@@ -54,7 +56,7 @@ class Gaussians(BaseGeometry):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
-        if cfg.start == "blob":
+        if cfg.start in ("blob", "hull"):  # the hull's pictures come later
             start = _blob(cfg.n_points, cfg.start_radius, cfg.start_opacity, (cfg.sh_degree + 1) ** 2)
         else:
             start = read_splats(cfg.start, cfg.sh_degree)
@@ -112,6 +114,24 @@ class Gaussians(BaseGeometry):
         axis = rotations.gather(2, shortest[:, None, None].expand(-1, 3, 1))[..., 0]
         towards = ((centers[:, None] - self.means) * axis).sum(-1, keepdim=True)
         return torch.where(towards < 0, -axis, axis)
+
+    def start_from_views(self, reference: ReferenceView, generator: torch.Generator) -> None:
+        """Start on the visual hull if the settings say so; see `BaseGeometry`."""
+        if self.cfg.start == "hull":
+            points = hull_surface(reference.to("cpu"), self.cfg.radius, self.cfg.n_points, generator)
+            self.start_from_points(points, torch.full_like(points, 0.5))
+
+    def start_from_points(self, points: Float[Tensor, "P 3"], colors: Float[Tensor, "P 3"]) -> None:
+        """Put a round Gaussian at every point; see `BaseGeometry`."""
+        start = gaussians_at(points.cpu(), colors.cpu(), self.cfg.sh_degree, self.cfg.start_opacity)
+        values = [start.means, start.log_scales, start.quaternions, start.opacity_logits, start.sh[:, :1]]
+        parameters = [self.means, self.log_scales, self.quaternions, self.opacity_logits, self.sh_0]
+        if self.sh_rest is not None:
+            values.append(start.sh[:, 1:])
+            parameters.append(self.sh_rest)
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.data = value.to(parameter)
+        self.densification.resize(len(points))
 
     def before_step(self, optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
         """Clone, split and prune, or reset opacities, when it is time; see `BaseGeometry`."""

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zero123s.errors import MeshError
 from zero123s.ops.cameras import project
 from zero123s.structures import ReferenceView
 
@@ -24,13 +25,56 @@ def outside_visual_hull(reference: ReferenceView | None) -> IsFree | None:
     if reference is None or len(reference.cameras) != 1:
         return None
     view = reference.to("cpu")
-    camera, mask = view.cameras, view.mask.permute(0, 3, 1, 2).float()
 
     def is_free(x: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
-        column, row, depth = project(x.detach().cpu().float(), camera)[0].unbind(-1)
-        at = torch.stack([2 * column / camera.width - 1, 2 * row / camera.height - 1], dim=-1)
-        alpha = F.grid_sample(mask, at[None, None], padding_mode="border", align_corners=False)[0, 0, 0]
-        in_frame = (at.abs() <= 1).all(-1) & (depth > 0)
+        in_frame, alpha = _mask_at(view, x.detach().cpu().float())
         return (in_frame & (alpha < 0.5)).to(x.device)
 
     return is_free
+
+
+def _mask_at(view: ReferenceView, x: Float[Tensor, "N 3"]) -> tuple[Bool[Tensor, "N"], Float[Tensor, "N"]]:
+    """Return which points one picture has in its frame, and its mask there."""
+    camera, mask = view.cameras, view.mask.permute(0, 3, 1, 2).float()
+    column, row, depth = project(x, camera)[0].unbind(-1)
+    at = torch.stack([2 * column / camera.width - 1, 2 * row / camera.height - 1], dim=-1)
+    alpha = F.grid_sample(mask, at[None, None], padding_mode="border", align_corners=False)[0, 0, 0]
+    return (at.abs() <= 1).all(-1) & (depth > 0), alpha
+
+
+@torch.no_grad()
+def hull_surface(
+    reference: ReferenceView, bound: float, n: int, generator: torch.Generator, resolution: int = 96
+) -> Float[Tensor, "n 3"]:
+    """Return points near the surface of the visual hull: what no picture shows beside its object, and half of them show.
+
+    Args:
+        reference: posed pictures.
+        bound: half edge of the cube that is carved.
+        n: number of points, drawn from the cells at the hull's surface.
+        generator: draws them.
+        resolution: cells per edge.
+
+    Raises:
+        MeshError: the pictures have no point in common that could belong to the object.
+    """
+    axis = (torch.arange(resolution) + 0.5) * (2 * bound / resolution) - bound
+    centers = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+    kept, shown = torch.arange(len(centers)), torch.zeros(len(centers))
+    n_views = len(reference.cameras)
+    for i in range(n_views):
+        one = slice(i, i + 1)
+        view = ReferenceView(reference.cameras.select(one), reference.rgb[one], reference.mask[one])
+        in_frame, alpha = _mask_at(view, centers[kept])
+        shown[kept] += in_frame
+        kept = kept[~in_frame | (alpha >= 0.5)]
+    kept = kept[shown[kept] >= n_views / 2]
+    if len(kept) == 0:
+        raise MeshError("No point of the scene's cube lies within the object in every picture: check masks and poses.")
+    inside = torch.zeros(resolution**3, dtype=torch.bool)
+    inside[kept] = True
+    padded = F.pad(inside.view(1, 1, *(3 * (resolution,))).float(), (1,) * 6)
+    deep = -F.max_pool3d(-padded, 3, stride=1)  # 1 where all neighbours are inside
+    shell = (inside & (deep.reshape(-1) == 0)).nonzero()[:, 0]
+    drawn = shell[torch.randint(len(shell), (n,), generator=generator)]
+    return centers[drawn] + (torch.rand(n, 3, generator=generator) - 0.5) * (2 * bound / resolution)

@@ -118,9 +118,8 @@ def read_splats(path: str | Path, sh_degree: int) -> GaussianParameters:
         raise MeshError(f"{path}: has positions that are not finite numbers.")
     sh = torch.zeros(len(rows), (sh_degree + 1) ** 2, 3)
     if not {"f_dc_0", "opacity", "scale_0", "rot_0"} <= names:
-        if {"red", "green", "blue"} <= names:
-            sh[:, 0] = (columns("red", "green", "blue") / 255 - 0.5) / SH_0
-        return GaussianParameters(means, *_balls(means), sh)
+        colors = columns("red", "green", "blue") / 255 if {"red", "green", "blue"} <= names else None
+        return gaussians_at(means, colors, sh_degree)
     sh[:, 0] = columns("f_dc_0", "f_dc_1", "f_dc_2")
     n_rest = sum(name.startswith("f_rest_") for name in names)
     if n_rest:
@@ -131,8 +130,17 @@ def read_splats(path: str | Path, sh_degree: int) -> GaussianParameters:
     return GaussianParameters(means, scale, rotation, columns("opacity")[:, 0], sh)
 
 
-def _balls(means: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-scales, quaternions and opacity logits of round Gaussians at points."""
+def gaussians_at(
+    means: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"] | None, sh_degree: int, opacity: float = POINT_OPACITY
+) -> GaussianParameters:
+    """Return round Gaussians at points, each as large as the mean distance to its three neighbours (3DGS).
+
+    Args:
+        means: where they are.
+        colors: in [0, 1]; None = grey.
+        sh_degree: of the harmonics that they have room for.
+        opacity: of each of them, in (0, 1).
+    """
     from scipy.spatial import cKDTree
 
     k = min(4, len(means))
@@ -140,7 +148,10 @@ def _balls(means: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor, Tensor]:
     spacing = np.maximum(distances.reshape(len(means), k)[:, 1:].mean(1) if k > 1 else np.full(len(means), 0.01), 1e-4)
     log_scales = torch.from_numpy(np.log(spacing).astype(np.float32))[:, None].repeat(1, 3)
     quaternions = torch.tensor([1.0, 0, 0, 0]).repeat(len(means), 1)
-    return log_scales, quaternions, torch.logit(torch.full((len(means),), POINT_OPACITY))
+    sh = torch.zeros(len(means), (sh_degree + 1) ** 2, 3)
+    if colors is not None:
+        sh[:, 0] = (colors - 0.5) / SH_0
+    return GaussianParameters(means, log_scales, quaternions, torch.logit(torch.full((len(means),), opacity)), sh)
 
 
 def _read_vertices(path: Path) -> NDArray:

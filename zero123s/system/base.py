@@ -75,6 +75,9 @@ class BaseSystem(pl.LightningModule):
         """
         return {}
 
+    def start(self) -> None:
+        """Set what of a new run's parameters depends on its data; not called where it is resumed or has a first stage."""
+
     @property
     def weights_from(self) -> str | None:
         """The checkpoint whose weights a new run starts from; None = none."""

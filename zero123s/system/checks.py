@@ -16,6 +16,8 @@ def check_sdf(cfg: Any, weights: LossWeights) -> None:
     """Refuse a geometry without signed distance where renderer, loss or first stage need one; raises ConfigError."""
     if GEOMETRIES.get(cfg.geometry_type).has_sdf:
         return
+    if cfg.geometry_convert_from is not None and GEOMETRIES.get(cfg.geometry_type).has_gaussians:
+        return  # they stand on the first stage's surface; `check_gaussians` looks at the rest
     advice = f"has no signed distance; use geometry_type: implicit-sdf instead of {cfg.geometry_type}."
     if cfg.geometry_convert_from is not None:
         raise ConfigError(f"system.geometry_convert_from needs a surface to start from, and the geometry {advice}")

@@ -27,11 +27,11 @@ COLOR_WEIGHT = 0.1
 
 
 def start_from_field(system: System, first: System) -> dict[str, Any]:
-    """Fit the geometry to the first stage's surface and colours, and take its material and background where their settings are equal.
+    """Fit the geometry to the first stage's surface and colours (Gaussians: put them there), and take its material and background where their settings are equal.
 
     Returns:
-        The threshold of the first surface, its faces, the mean distance between the two surfaces in world units, the
-        PSNR of the colours on it, and the seconds it took.
+        The threshold of the first surface, its faces, the seconds it took, and of a fitted geometry the mean distance between the two surfaces in world units, the
+        PSNR of the colours on it; of Gaussians their number.
 
     Raises:
         MeshError: the first stage has no surface.
@@ -48,6 +48,8 @@ def start_from_field(system: System, first: System) -> dict[str, Any]:
     stats: dict[str, Any] = {}
     field = first.field()
     level = surface_threshold(field, first.geometry.cfg.isosurface_threshold, system.input_view(), stats)
+    if system.geometry.has_gaussians:
+        return _start_gaussians(system, first, level, stats) | {"seconds": round(time.perf_counter() - started, 1)}
     distance = SignedDistance(*find_surface(field, level, SurfaceOptions(RESOLUTION), stats))
     has_surface = system.geometry.start_from_distance(_NearDistance(distance, system.geometry.cfg.radius))
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -116,6 +118,22 @@ class _NearDistance:
         if near.any():
             rough[near] = _tensor(self.distance(x.cpu()[near].numpy()))
         return rough.to(x.device)
+
+
+@torch.no_grad()
+def _start_gaussians(system: System, first: System, level: float, stats: dict[str, Any]) -> dict[str, Any]:
+    """Put Gaussians on points of the first stage's surface, evenly by area, in its colours seen from straight outside."""
+    vertices, faces = find_surface(first.field(), level, SurfaceOptions(RESOLUTION), stats)
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = np.linalg.norm(normals, axis=1)
+    rng = np.random.default_rng(system.seed)
+    drawn = rng.choice(len(faces), system.geometry.cfg.n_points, p=areas / areas.sum())
+    points = (rng.dirichlet([1.0, 1.0, 1.0], len(drawn))[..., None] * corners[drawn]).sum(1)
+    dirs = -normals[drawn] / np.maximum(areas[drawn, None], 1e-12)
+    rgb = first.field().query(_tensor(points), _tensor(dirs), frozenset({"rgb"})).rgb
+    system.geometry.start_from_points(_tensor(points), rgb)
+    return {"threshold": level, "faces": stats["faces_before_simplification"], "gaussians": len(points)}
 
 
 def _fit(system: System, first: System, distance: SignedDistance, surface: bool, colors: bool) -> tuple[float, float]:

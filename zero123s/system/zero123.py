@@ -21,6 +21,7 @@ from zero123s.material.base import Shading
 from zero123s.mesh.splats import write_gaussians
 from zero123s.ops.cameras import generate_rays
 from zero123s.ops.latent_colors import latents_to_rgb
+from zero123s.randomness import generator_for
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, Provenance, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
@@ -140,6 +141,11 @@ class Zero123System(BaseSystem):
     def first_stage_override(self) -> Mapping[str, Any]:
         """What geometry_convert_override says."""
         return self.cfg.geometry_convert_override
+
+    def start(self) -> None:
+        """Let the geometry look at the pictures; see `BaseSystem`."""
+        if self.input_view() is not None:
+            self.geometry.start_from_views(self.data_source.photos(), generator_for(self.seed, 0, "start"))
 
     def start_from(self, first: BaseSystem) -> dict[str, Any]:
         """Take over the surface and the colours of a first stage; see `BaseSystem`."""
