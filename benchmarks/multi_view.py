@@ -61,7 +61,7 @@ def reconstruct(config: str, kind: str, seed: int, out_dir: Path, words: list[st
 
 
 def field_psnr(run: Path, transforms: Path) -> float:
-    """Return the mean PSNR, over white, of what was trained, rendered from posed pictures' cameras."""
+    """Return the mean PSNR, over white, of what was trained, rendered from posed images' cameras."""
     system = build_system(plan_of_finished_run(run / "config.yaml"), run)
     checkpoint = newest_checkpoint(run)
     assert checkpoint is not None

@@ -107,7 +107,7 @@ class BaseGeometry(nn.Module):
         return None
 
     def start_from_views(self, reference: ReferenceView, generator: torch.Generator) -> None:
-        """Place primitives by the posed pictures of a new run, where the settings ask for it."""
+        """Place primitives by the posed images of a new run, where the settings ask for it."""
 
     def start_from_points(self, points: Float[Tensor, "P 3"], colors: Float[Tensor, "P 3"]) -> None:
         """Replace all primitives by some on a first stage's surface; for geometries that `has_gaussians`."""

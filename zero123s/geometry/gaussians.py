@@ -39,7 +39,7 @@ class Gaussians(BaseGeometry):
         sh_degree: int = option(0, low=0, high=3)
         """Degree of the spherical harmonics; 0 = one colour from every side."""
         start: str = option("blob", path=True)
-        """"blob": points drawn uniformly from a ball; "hull": from the surface of the pictures' visual hull; or a .ply file
+        """"blob": points drawn uniformly from a ball; "hull": from the surface of the images' visual hull; or a .ply file
         of splats or of coloured points."""
         n_points: int = option(5000, low=1)
         """Gaussians of the blob, on the hull, or on a first stage's surface."""
@@ -56,7 +56,7 @@ class Gaussians(BaseGeometry):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
-        if cfg.start in ("blob", "hull"):  # the hull's pictures come later
+        if cfg.start in ("blob", "hull"):  # the hull's images come later
             start = _blob(cfg.n_points, cfg.start_radius, cfg.start_opacity, (cfg.sh_degree + 1) ** 2)
         else:
             start = read_splats(cfg.start, cfg.sh_degree)

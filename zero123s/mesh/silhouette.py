@@ -34,7 +34,7 @@ def outside_visual_hull(reference: ReferenceView | None) -> IsFree | None:
 
 
 def _mask_at(view: ReferenceView, x: Float[Tensor, "N 3"]) -> tuple[Bool[Tensor, "N"], Float[Tensor, "N"]]:
-    """Return which points one picture has in its frame, and its mask there."""
+    """Return which points one image has in its frame, and its mask there."""
     camera, mask = view.cameras, view.mask.permute(0, 3, 1, 2).float()
     column, row, depth = project(x, camera)[0].unbind(-1)
     at = torch.stack([2 * column / camera.width - 1, 2 * row / camera.height - 1], dim=-1)
@@ -46,17 +46,17 @@ def _mask_at(view: ReferenceView, x: Float[Tensor, "N 3"]) -> tuple[Bool[Tensor,
 def hull_surface(
     reference: ReferenceView, bound: float, n: int, generator: torch.Generator, resolution: int = 96
 ) -> Float[Tensor, "n 3"]:
-    """Return points near the surface of the visual hull: what no picture shows beside its object, and half of them show.
+    """Return points near the surface of the visual hull: what no image shows beside its object, and half of them show.
 
     Args:
-        reference: posed pictures.
+        reference: posed images.
         bound: half edge of the cube that is carved.
         n: number of points, drawn from the cells at the hull's surface.
         generator: draws them.
         resolution: cells per edge.
 
     Raises:
-        MeshError: the pictures have no point in common that could belong to the object.
+        MeshError: the images have no point in common that could belong to the object.
     """
     axis = (torch.arange(resolution) + 0.5) * (2 * bound / resolution) - bound
     centers = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)

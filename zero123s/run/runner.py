@@ -148,10 +148,10 @@ class Runner:
             self.system.load_networks(self.device)
             if self.checkpoint is None and self.system.weights_from is not None:
                 self.record["weights"] = start_from_weights(self.system, self.system.weights_from)
-            elif self.checkpoint is None and self.system.first_stage is None:
-                self.system.start()
-            elif self.checkpoint is None:
+            elif self.checkpoint is None and self.system.first_stage is not None:
                 self.record["first_stage"] = start_from_first_stage(self.system, self.system.first_stage)
+            elif self.checkpoint is None:
+                self.system.start()
         if not is_main_process():
             return self._run_nonzero_rank(mode)
         with self.interrupt.listening(), locked(self.out_dir):

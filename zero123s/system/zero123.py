@@ -143,7 +143,7 @@ class Zero123System(BaseSystem):
         return self.cfg.geometry_convert_override
 
     def start(self) -> None:
-        """Let the geometry look at the pictures; see `BaseSystem`."""
+        """Let the geometry look at the images; see `BaseSystem`."""
         if self.input_view() is not None:
             self.geometry.start_from_views(self.data_source.photos(), generator_for(self.seed, 0, "start"))
 
