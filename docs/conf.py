@@ -20,8 +20,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_use_rtype = False
-# Shapes of jaxtyping ("B H W 3") are no Python names, so cross-references of types are not resolved.
-python_use_unqualified_type_names = True
 
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)\)")
 

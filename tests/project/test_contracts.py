@@ -202,12 +202,23 @@ def test_geometry_takes_no_points_no_gradients_and_late_steps(geometry_maker):
 
 
 @pytest.fixture(params=shipped(MATERIALS))
-def material_maker(request, config):
-    cfg = config(MATERIALS, request.param)
+def material_name(request):
+    return request.param
+
+
+@pytest.fixture
+def n_features(material_name) -> int:
+    """Return how many features the material asks a geometry for: latents have four."""
+    return 4 if material_name == "sd-latent-adapter-material" else 3
+
+
+@pytest.fixture
+def material_maker(material_name, n_features, config):
+    cfg = config(MATERIALS, material_name)
 
     def make():
         torch.manual_seed(0)
-        return MATERIALS.get(request.param)(cfg, 3)
+        return MATERIALS.get(material_name)(cfg, n_features)
 
     return make
 
@@ -217,19 +228,19 @@ SHADINGS = (Shading(), Shading("diffuse", 0.3), Shading("textureless", 0.3))
 
 @pytest.mark.parametrize("shading", SHADINGS, ids=lambda s: s.mode)
 @pytest.mark.parametrize("n", [48, 0])
-def test_material_gives_colours_under_any_light(material_maker, shading, n):
+def test_material_gives_colours_under_any_light(material_maker, n_features, shading, n):
     material = material_maker()
     assert material.needs(shading) <= {"features", "normal"}
-    features = 4 * torch.randn(n, 3, generator=seeded())
+    features = 4 * torch.randn(n, n_features, generator=seeded())
     normal = unit_vectors(n) if "normal" in material.needs(shading) else None
     rgb = material(features, points(n), unit_vectors(n), normal, 5 * unit_vectors(n), shading)
     assert rgb.shape == (n, 3)
     assert ((rgb >= 0) & (rgb <= 1)).all()
 
 
-def test_material_trains_features_and_itself(material_maker):
+def test_material_trains_features_and_itself(material_maker, n_features):
     material = material_maker()
-    features = torch.randn(48, 3, generator=seeded(), requires_grad=True)
+    features = torch.randn(48, n_features, generator=seeded(), requires_grad=True)
     rgb = material(features, points(), unit_vectors(48), None, None, Shading())
     (gradient,) = torch.autograd.grad(rgb.sum(), features, retain_graph=True)
     assert (gradient.abs().sum(0) > 0).all()
@@ -240,11 +251,12 @@ def test_material_trains_features_and_itself(material_maker):
     same_after_state_dict(material, other)
 
 
-def test_material_works_in_double_precision(material_maker):
+def test_material_works_in_double_precision(material_maker, n_features):
     material, x = material_maker(), unit_vectors(8)
-    single = material(x, x, x, x, 5 * x, SHADINGS[1])
+    features = torch.randn(8, n_features, generator=seeded())
+    single = material(features, x, x, x, 5 * x, SHADINGS[1])
     wide = x.double()
-    double = material.double()(wide, wide, wide, wide, 5 * wide, SHADINGS[1])
+    double = material.double()(features.double(), wide, wide, wide, 5 * wide, SHADINGS[1])
     assert double.dtype == torch.float64
     torch.testing.assert_close(double.float(), single)
 

@@ -36,8 +36,8 @@ PRIVATE_NAMES = {
 }
 PRIVATE_PROSE = {
     r"\btold\b": "given, reported, conditioned on",
-    r"\b[Aa]n? images?\b": "an image",
-    r"\b(the|this|each|these|that|all|two|several|other|your|input) images?\b(?![-_.=\[/])": "image",
+    r"\b[Aa] pictures?\b(?![-_.=\[/])": "an image",
+    r"\b(the|this|each|these|that|all|two|several|other|your|input) pictures?\b(?![-_.=\[/])": "image",
     r"\bopinion about\b": "a loss on",
     r"\bwhat it makes of\b": "its prediction for",
 }

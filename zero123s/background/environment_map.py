@@ -51,7 +51,7 @@ class NeuralEnvironmentMapBackground(BaseBackground):
         if not self.training and self.cfg.eval_color is not None:
             return dirs.new_tensor(self.cfg.eval_color).expand(*dirs.shape[:-1], -1)
         flat = dirs.reshape(-1, 3)
-        color = self.color_activation(self.network(flat[:, :0], flat)).reshape(*dirs.shape[:-1], -1)
+        color = self.color_activation(self.network(flat[:, :0], flat)).reshape(*dirs.shape[:-1], self.cfg.n_output_dims)
         if self.training and self.cfg.random_aug:
             return replace_by_random_color(color, self.cfg.random_aug_prob, generator)
         return color

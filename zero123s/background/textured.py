@@ -51,4 +51,4 @@ class TexturedBackground(BaseBackground):
         u = 2 * (azimuth * width + 1) / (width + 2) - 1
         grid = torch.stack([u, 2 * polar - 1], dim=-1).reshape(1, -1, 1, 2)
         values = F.grid_sample(texture.to(dirs), grid, padding_mode="border", align_corners=False)
-        return self.color_activation(values[0, :, :, 0].T.reshape(*dirs.shape[:-1], -1))
+        return self.color_activation(values[0, :, :, 0].T.reshape(*dirs.shape[:-1], texture.shape[1]))

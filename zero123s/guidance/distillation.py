@@ -46,7 +46,7 @@ class DistillationConfig:
     anneal_steps: int = option(10000, low=1)
     """Steps over which "linear" and "sqrt" come down."""
     weighting: str = option("sds", choices=("sds", "uniform", "fantasia3d"))
-    """w(t): 1 - a_t, 1, or sqrt(a_t) (1 - a_t)."""
+    """Weight over t of the gradient: 1 - a_t (sds), 1 (uniform) or sqrt(a_t) (1 - a_t) (fantasia3d)."""
     grad_normalize: bool = False
     """Divide every view's gradient by its norm, as classifier-free scales of 100 need at changing noise levels."""
     grad_clip: Any = option(None, low=0.0, schedule=True)
