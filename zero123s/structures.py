@@ -158,7 +158,7 @@ class FieldOutput(TensorData):
     """A radiance field at N points. What was not asked for is None."""
 
     sigma: Float[Tensor, "N"]
-    rgb: Float[Tensor, "N K"] | None = None
+    rgb: Float[Tensor, "N C"] | None = None
     normal: Float[Tensor, "N 3"] | None = None
     """Unit outward normals."""
     normal_perturbed: Float[Tensor, "K 3"] | None = None
@@ -208,19 +208,19 @@ class BackgroundFunction(Protocol):
 
     def __call__(
         self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B H W K"]: ...
+    ) -> Float[Tensor, "B H W C"]: ...
 
 
 @dataclass(frozen=True)
 class RenderOutput(TensorData):
     """Rendered images, and the samples behind them where a loss asked for them."""
 
-    comp_rgb: Float[Tensor, "B H W K"]
+    comp_rgb: Float[Tensor, "B H W C"]
     """Colours; where a field holds latents, those."""
     opacity: Float[Tensor, "B H W 1"]
     depth: Float[Tensor, "B H W 1"]
     """Opacity-weighted distance along the ray, not divided by opacity."""
-    background: Float[Tensor, "B H W K"] | None = None
+    background: Float[Tensor, "B H W C"] | None = None
     """What the renderer put behind the object."""
     comp_normal: Float[Tensor, "B H W 3"] | None = None
     """(unit normal + 1) / 2, times opacity."""

@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 SGD = {"name": "SGD", "args": {"lr": 0.02}}
 """Adam would blow up the last bit of a gradient near zero to a whole step."""
-EVERYTHING = {name: 1.0 for name in ("sds", *TERMS) if name != "eikonal"}
+EVERYTHING = {"sds": 1.0} | {n: 1.0 for n, term in TERMS.items() if n != "eikonal" and "mesh" not in term.needs}
 SHORTAGE = torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 

@@ -9,7 +9,7 @@ from pretend.on_device.commands import REPOSITORY, launch_plain
 from zero123s.commands import views
 
 slow = pytest.mark.slow
-TINY = REPOSITORY / "tests" / "tiny_lifted.yaml"
+TINY = REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml"
 GOLDEN = REPOSITORY / "tests" / "golden"
 
 
