@@ -134,7 +134,7 @@ class RayWorkers:
         """Start an actor, wait until it has a place, and return what runs an item on it; raises WorkerDiedError."""
         cpus = self.placement.cpus
         place = ray.remote(num_cpus=cpus, num_gpus=self.placement.gpus, scheduling_strategy="SPREAD")
-        actor = place(Worker).remote(self.board, max(1, int(cpus)))
+        actor: Any = place(Worker).remote(self.board, max(1, int(cpus)))  # ray adds __ray_ready__ to every actor
         self._actors.append(actor)
         _get(actor.__ray_ready__.remote())
         return partial(self._run, actor)
