@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--refine", nargs="?", action="append", default=[], const="stable-zero123-refine.yaml")
     args, words = parser.parse_known_args()
     if wrong := [config for config in args.refine if not config.endswith(".yaml")]:
-        parser.error(f"--refine: {wrong[0]} is no config; put overrides before --refine.")
+        parser.error(f"--refine: {wrong[0]} is not a config; put overrides before --refine.")
     table: dict[str, list[dict[str, float]]] = {}
     Zero123Model.seeing_pose_vector = Zero123Model.pose_vector  # type: ignore[attr-defined]
     for seed in range(args.first, args.first + args.count):

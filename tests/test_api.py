@@ -173,7 +173,7 @@ def test_natural_values_of_overrides_are_understood():
     ("arguments", "message"),
     [
         ({"overrides": 5}, "overrides=5"),
-        ({"overrides": [("a", 1)]}, r"overrides: \('a', 1\) is no word"),
+        ({"overrides": [("a", 1)]}, r"overrides: \('a', 1\) is not a word"),
         ({"overrides": {"tag": object()}}, "overrides: 'tag' is a object"),
         ({"gpu": 0.5}, "gpu=0.5"),
         ({"gpu": True}, "gpu=True"),
@@ -183,7 +183,7 @@ def test_natural_values_of_overrides_are_understood():
         ({"image": np.zeros((0, 0, 4), np.uint8)}, r"image: an array \(0, 0, 4\)"),
         ({"image": np.zeros((8, 8, 4), "S1")}, "image: an array"),
         ({"image": np.zeros((3, 3, 4), np.uint8)}, "image: 3 x 3 pixels"),
-        ({"image": 7}, "image: a int is no image"),
+        ({"image": 7}, "image: a int is not an image"),
         ({"image": b""}, "the given bytes"),
         ({"image": " "}, "path of the image is empty"),
         ({"image": "https://example.com/a.png"}, "'https://example.com/a.png' is an address"),

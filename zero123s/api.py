@@ -150,7 +150,7 @@ def read_result(run_dir: str | Path) -> Result:
     run_dir = user_path(run_dir)
     record = read_run_record(run_dir)
     if not record:
-        raise ConfigError(f"'{run_dir}' is no folder of a run; it has no run.json.")
+        raise ConfigError(f"'{run_dir}' is not a folder of a run; it has no run.json.")
     files = {
         k: _file_of(run_dir, path) for k, path in {**record.get("pictures", {}), **record.get("files", {})}.items()
     }
@@ -200,7 +200,7 @@ def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
             raise ConfigError(f"overrides={overrides!r}: give a list of words, or a mapping.")
         words = list(overrides)
         if wrong := [w for w in words if not isinstance(w, str)]:
-            raise ConfigError(f"overrides: {wrong[0]!r} is no word; give texts such as 'trainer.max_steps=100'.")
+            raise ConfigError(f"overrides: {wrong[0]!r} is not a word; give texts such as 'trainer.max_steps=100'.")
         return words
     words = []
     for key, value in overrides.items():

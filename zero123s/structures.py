@@ -106,7 +106,7 @@ class Batch(TensorData):
     """What one training step sees."""
 
     reference: ReferenceView | None
-    """None = there is no image to look like."""
+    """None = no reference image."""
     novel: Cameras | None
     """Views that only the guidance judges; None = a step without guidance."""
 

@@ -189,4 +189,4 @@ def test_cells_that_touch_at_a_corner_are_one_piece():
     cells[0, 0, 0] = cells[1, 1, 1] = True
     assert count_components(cells) == 1
     cells[1, 1, 1] = False
-    assert count_components(cells) == 0, "a single cell is no piece"
+    assert count_components(cells) == 0, "a single cell is not a piece"

@@ -40,10 +40,10 @@ def test_a_csv_has_settings_for_each(pictures, tmp_path):
         ("a.csv", "name\nx\n", "no column 'image'"),
         ("a.csv", "image,elevatoin\np.png,3\n", "Did you mean 'elevation'"),
         ("a.csv", "image,seed\npictures/p0.png\n", "line 2: has not 2 fields"),
-        ("a.csv", "image,overrides\npictures/p0.png,max_steps\n", "line 2: 'max_steps' is no override"),
+        ("a.csv", "image,overrides\npictures/p0.png,max_steps\n", "line 2: 'max_steps' is not an override"),
         ("a.csv", "image,elevation\npictures/p0.png,high\n", "line 2: column .elevation.: .*'high'"),
         ("a.csv", "image,seed\npictures/p0.png,abc\n", "line 2: column .seed.: expected a whole number"),
-        ("a.csv", "image\nnowhere.png\n", "nowhere.png' is no file"),
+        ("a.csv", "image\nnowhere.png\n", "nowhere.png' is not a file"),
         ("a.txt", "\n", "names no image"),
     ],
 )

@@ -105,7 +105,7 @@ def test_missing_file_and_bad_words(tmp_path, write):
     write("stable.yaml", "name: x\n")
     with pytest.raises(ConfigError, match=r"Did you mean 'stable\.yaml'"):
         load_config(tmp_path / "stabel.yaml")
-    with pytest.raises(ConfigError, match="is no override"):
+    with pytest.raises(ConfigError, match="is not an override"):
         load_config(tmp_path / "stable.yaml", ["trainer.max_steps"])
     with pytest.raises(ConfigError, match="no profile 'gpu'"):
         load_config(tmp_path / "stable.yaml", [], "gpu")

@@ -43,7 +43,7 @@ class Outer:
         ({"inner": {"sizes": [4, 0]}}, r"s\.inner\.sizes: 0 is out of range, expected >= 1"),
         ({"mode": "slwo"}, r"s\.mode: 'slwo' is not fast or slow\. Did you mean 'slow'\?"),
         ({"weight": [0, 1.0, -1.0, 10]}, r"s\.weight: -1 is out of range"),
-        ({"weight": [1.0, 2.0]}, r"s\.weight: \[1\.0, 2\.0\] is no schedule"),
+        ({"weight": [1.0, 2.0]}, r"s\.weight: \[1\.0, 2\.0\] is not a schedule"),
         ({"clip": 0}, r"s\.clip: 0 is out of range, expected > 0"),
     ],
 )

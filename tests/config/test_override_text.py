@@ -47,7 +47,7 @@ def test_quotes_around_the_whole_and_null_keep_their_meaning(dry_run):
         ("trainer.precision=16", "Did you mean '16-mixed'?"),
         ("--trainer.max_steps=5", "without dashes: trainer.max_steps=5"),
         ("trainer/max_steps=5", "(set in command line)"),
-        ("imports=.nan", "imports: '.nan' is no name of a package"),
+        ("imports=.nan", "imports: '.nan' is not a name of a package"),
         ("data.image_path=nothing.png", "'nothing.png' does not exist"),
         ("data.image_path=https://a.com/b.png", "'https://a.com/b.png' is an address"),
         ("data.image_path=" + "x" * 300, "cannot be the path of a file: it is too long"),

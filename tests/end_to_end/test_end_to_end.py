@@ -172,9 +172,9 @@ def test_resumed_weights_are_the_uninterrupted_ones(scene, tmp_path):
         (["--train", "resume=nowhere"], "resume=nowhere: no such checkpoint"),
         (["--train", "resume=last"], "there is none below"),
         (["--train", "--test"], "not allowed with"),
-        (["--train", "data.transforms_path=missing.json"], "'missing.json' is no file"),
+        (["--train", "data.transforms_path=missing.json"], "'missing.json' is not a file"),
         (["--train", "exp_root_dir=/dev/null/x"], "cannot be written"),
-        (["--train", "words"], "is no override"),
+        (["--train", "words"], "is not an override"),
         (["--train", "--profile", "gpu"], "has no profile 'gpu'"),
     ],
 )

@@ -136,7 +136,9 @@ def test_the_command_scores_a_run_and_writes_a_report_that_needs_nothing_else(ru
     page.feed(text)
     assert {"canvas", "svg", "script", "table", "details"} <= set(page.tags)
     assert all(address.startswith("data:") for address in page.addresses)
-    assert "http://" not in text.replace("http://www.w3.org/2000/svg", ""), "a namespace is no address to fetch from"
+    assert "http://" not in text.replace("http://www.w3.org/2000/svg", ""), (
+        "a namespace is not an address to fetch from"
+    )
     assert "https://" not in text
     assert "<b>odd</b>" not in text
     assert "&lt;b&gt;odd&lt;/b&gt;" in text
@@ -245,7 +247,7 @@ def test_lpips_takes_part_unasked_where_its_weights_are_found_and_is_an_error_wh
     ("words", "message"),
     [
         (["nowhere"], "neither a mesh file nor a run folder"),
-        (["RUN", "--gt", "missing.ply"], "--gt missing.ply: is no file"),
+        (["RUN", "--gt", "missing.ply"], "--gt missing.ply: is not a file"),
     ],
 )
 def test_mistakes_are_told(run, words, message, capsys):

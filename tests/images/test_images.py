@@ -116,7 +116,7 @@ def test_cmyk_jpeg(tmp_path):
 
 
 def test_profiles_that_change_nothing(tmp_path):
-    """sRGB itself changes nothing; a profile that is no RGB profile is told, not obeyed."""
+    """sRGB itself changes nothing; a profile that is not an RGB profile is told, not obeyed."""
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ"))
     Image.new("RGB", (16, 16), RED).save(tmp_path / "odd.png", icc_profile=lab.tobytes())
     assert any("colour profile" in n for n in read_image(tmp_path / "odd.png").notes)

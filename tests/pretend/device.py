@@ -279,7 +279,7 @@ def _check_deterministic(name: str, args: Any) -> None:
 
 
 def _waits(name: str, args: Any, kwargs: Any) -> bool:
-    """Return whether the host waits for the device during an operation that is no copy."""
+    """Return whether the host waits for the device during an operation that is not a copy."""
     if name in rules.CPU_INDEX_ALLOWED:
         indices = [t for t in args[1] if isinstance(t, torch.Tensor)]
         masks = any(t.dtype in (torch.bool, torch.uint8) for t in indices)

@@ -18,7 +18,7 @@ from zero123s.run.folder import plain, run_path
 from zero123s.system import refinement
 from zero123s.system.base import plan_experiment
 
-# novel-views.yaml is no experiment: it holds the settings of `zero123s views`, tested in tests/diffusion.
+# novel-views.yaml is not an experiment: it holds the settings of `zero123s views`, tested in tests/diffusion.
 CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").glob("*.yaml") if p.stem != "novel-views")
 TINY_LIFTED = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 SAMPLE = CONFIGS[0].parents[1] / "load" / "images" / "multi_view_sample" / "transforms.json"

@@ -38,6 +38,7 @@ PRIVATE_PROSE = {
     r"\btold\b": "given, reported, conditioned on",
     r"\b[Aa] pictures?\b(?![-_.=\[/])": "an image",
     r"\b(the|this|each|these|that|all|two|several|other|your|input) pictures?\b(?![-_.=\[/])": "image",
+    r"(?<!there )(?<!There )(?<!where )\b(is|are) no (?!more\b|longer\b|such\b)\w": "is not a",
     r"\bopinion about\b": "a loss on",
     r"\bwhat it makes of\b": "its prediction for",
 }

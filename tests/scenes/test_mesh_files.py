@@ -197,7 +197,7 @@ def test_damaged_files_end_in_one_sentence(name, content, message, tmp_path):
 
 
 def test_a_missing_file_and_an_unknown_axis_are_named(tmp_path):
-    with pytest.raises(MeshError, match="is no file"):
+    with pytest.raises(MeshError, match="is not a file"):
         load_mesh(tmp_path / "none.glb")
     coloured_box().export(tmp_path / "a.ply")
     with pytest.raises(MeshError, match="up axis 'x'"):

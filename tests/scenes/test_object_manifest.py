@@ -70,7 +70,7 @@ def test_variants_have_names_and_shapes_of_their_own(tmp_path):
     ("changed", "message"),
     [
         ({"path": "../objects.csv"}, r"line 2: '\.\./objects.csv' lies outside"),
-        ({"path": "boxes/three.obj"}, r"line 2: 'boxes/three.obj' is no mesh file.*--root"),
+        ({"path": "boxes/three.obj"}, r"line 2: 'boxes/three.obj' is not a mesh file.*--root"),
         ({"model_rotation": "1 0 0"}, r"line 2: model_rotation '1 0 0' should be nine numbers"),
         ({"model_rotation": "2 0 0 0 1 0 0 0 1"}, "nine numbers of a rotation"),
         ({"model_rotation": "-1 0 0 0 1 0 0 0 1"}, "nine numbers of a rotation"),

@@ -51,7 +51,7 @@ def read_head(path: Path) -> CheckpointHead:
         run = state.get(RUN) or {}
         return CheckpointHead(path, int(state["global_step"]), run.get("run_id"), int(run.get("session", 0)))
     except Exception as error:  # a cut archive, a foreign pickle, another content: each fails in a way of its own
-        raise CheckpointError(f"'{path}' is no readable checkpoint of a run ({type(error).__name__}).") from error
+        raise CheckpointError(f"'{path}' is not a readable checkpoint of a run ({type(error).__name__}).") from error
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -78,7 +78,9 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # pickle.UnpicklingError and whatever a foreign pickle raises
-            raise CheckpointError(f"'{path}' is no readable checkpoint of a run ({type(error).__name__}).") from error
+            raise CheckpointError(
+                f"'{path}' is not a readable checkpoint of a run ({type(error).__name__})."
+            ) from error
         if not isinstance(state, dict) or not {"state_dict", "global_step"} <= state.keys():
             raise CheckpointError(
                 f"'{path}' is a file of torch, but no checkpoint of a run; resume= wants one from a run's ckpts/ folder "
@@ -103,7 +105,7 @@ def check_checksums(path: Path) -> None:
         raise CheckpointError(f"The checkpoint '{path}' cannot be read ({error.strerror or error}).") from error
     except Exception as error:  # zipfile raises many kinds for a damaged directory
         raise CheckpointError(
-            f"'{path}' is no checkpoint of a run, or it is cut short ({type(error).__name__}); an earlier one may lie "
+            f"'{path}' is not a checkpoint of a run, or it is cut short ({type(error).__name__}); an earlier one may lie "
             f"beside it in {path.parent}."
         ) from error
     if damaged is not None:

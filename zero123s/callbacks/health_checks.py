@@ -116,7 +116,7 @@ class HealthMonitor:
         if iou is None or iou >= cfg.min_silhouette_iou or iou - self.last_iou >= cfg.min_silhouette_gain:
             return []
         sentence = (
-            f"the silhouette does not come to fit the image: IoU {iou:.2g}, {self.last_iou:.2g} one look before "
+            f"the silhouette does not converge to the image's: IoU {iou:.2g}, {self.last_iou:.2g} one check before "
             f"(health.min_silhouette_iou={cfg.min_silhouette_iou:g}); raise system.loss.lambda_mask and check "
             "data.default_elevation_deg, default_fovy_deg and default_camera_distance."
         )

@@ -75,7 +75,7 @@ def read_items(source: Path) -> list[Item]:
 def left_out(source: Path) -> str:
     """Return a line that counts and names what is in a folder and is not taken; empty when there is nothing.
 
-    That is: files that are no images by name, and folders that hold images.
+    That is: files that are not images by name, and folders that hold images.
     """
     if not source.is_dir():
         return ""
@@ -114,7 +114,7 @@ def _named(source: Path, rows: Sequence[tuple[Path, str, tuple[str, ...]]]) -> l
     items: dict[str, Item] = {}
     for image, wanted, words in rows:
         if not image.is_file():
-            raise ConfigError(f"'{image}' is no file, but '{source}' names it.")
+            raise ConfigError(f"'{image}' is not a file, but '{source}' names it.")
         name = base = shell_safe(wanted or image.stem)
         count = 1
         while name.lower() in items:  # file systems may not tell capitals apart
@@ -130,7 +130,7 @@ def _text_of(source: Path) -> str:
         is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # what spreadsheets call Unicode text
         return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"'{source}' is no text in UTF-8; save the list as CSV (UTF-8).") from error
+        raise ConfigError(f"'{source}' is not text in UTF-8; save the list as CSV (UTF-8).") from error
     except OSError as error:
         raise ConfigError(f"'{source}' cannot be read as a list of images ({error}).") from error
 

@@ -40,7 +40,9 @@ def read_overrides(words: Sequence[str]) -> list[Override]:
         key, equals, text = word.partition("=")
         parts = tuple(re.split(r"[.\[]", key.strip().replace("]", "")))
         if not equals or word.startswith("-") or not all(parts):
-            raise ConfigError(f"'{word}' is no override; write key.subkey=value (for example trainer.max_steps=100).")
+            raise ConfigError(
+                f"'{word}' is not an override; write key.subkey=value (for example trainer.max_steps=100)."
+            )
         check_resolvers(text, f"override '{word}'")
         overrides.append(Override(parts, text))
     return overrides

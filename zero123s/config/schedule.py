@@ -89,7 +89,7 @@ def _points_of_list(value: list, key: str) -> list[tuple[int, float]]:
         value = [0, *value]
     if len(value) < 4 or len(value) % 2:
         raise ConfigError(
-            f"{key}: {value} is no schedule: give a number, [start_value, end_value, end_step], "
+            f"{key}: {value} is not a schedule: give a number, [start_value, end_value, end_step], "
             "[start_step, start_value, end_value, end_step], that followed by (value, step) pairs, or {step: value}."
         )
     first = (_step(value[0], key), _number(value[1], key))

@@ -90,7 +90,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ConfigError(f"'{path}' is a folder; --config wants a YAML file.")
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes is no configuration; the limit is {MAX_BYTES}.")
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes is not a configuration; the limit is {MAX_BYTES}.")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}).") from error

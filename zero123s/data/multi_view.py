@@ -210,7 +210,7 @@ def read_transforms(path: Path) -> list[Frame]:
     """Return the frames of a NeRF-synthetic transforms.json; raises ConfigError or ImageError naming file and entry."""
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise ConfigError(
-            f"data.transforms_path: '{path}' is no file; it should be the transforms.json of a set of views."
+            f"data.transforms_path: '{path}' is not a file; it should be the transforms.json of a set of views."
         )
     if path.stat().st_size > MAX_TRANSFORMS_BYTES:
         raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a transforms.json.")

@@ -39,7 +39,7 @@ MAX_PHOTO = 2048
 
 @DATA.register("single-image-datamodule")
 class SingleImageData(BaseData):
-    """Supervises one view by an image of the object; the guidance judges random others."""
+    """Supervises one view with an image of the object; the guidance supervises random views."""
 
     @dataclass
     class Config(BaseData.Config):

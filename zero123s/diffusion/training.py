@@ -207,7 +207,7 @@ def load_component(model: Zero123Model, component: str, file: WeightsFile) -> No
     state = module.state_dict()
     for name, source in weight_sources(model.config, component, state).items():
         if source.key not in file.tensors:
-            raise CheckpointError(f"{file.path}: has no '{source.key}'; it is no file with a {component}.")
+            raise CheckpointError(f"{file.path}: has no '{source.key}'; it is not a file with a {component}.")
         state[name] = source.extract(file.tensors[source.key].read()).to(state[name])
     module.load_state_dict(state)
 

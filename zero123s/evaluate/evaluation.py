@@ -143,7 +143,7 @@ def evaluate_target(
     path = find_mesh(target)
     missing = next((p for p in truths if not p.is_file()), None)
     if missing is not None:
-        raise ConfigError(f"--gt {missing}: is no file; give a mesh or a transforms.json.")
+        raise ConfigError(f"--gt {missing}: is not a file; give a mesh or a transforms.json.")
     run = target if target.is_dir() else None
     mesh = read_mesh(path)
     reference = None

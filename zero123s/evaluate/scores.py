@@ -83,7 +83,7 @@ def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,))
 def seen_from_outside(
     points: Float[np.ndarray, "N 3"], mesh: Mesh, cameras: Cameras, tolerance: float
 ) -> Bool[np.ndarray, "N"]:
-    """Return which points some camera sees; inner walls of overlapping parts, for one, are no surface to compare."""
+    """Return which points some camera sees; inner walls of overlapping parts, for one, are not surface to compare."""
     seen = np.zeros(len(points), bool)
     places = torch.from_numpy(np.asarray(points, np.float32))
     for i in range(len(cameras)):

@@ -92,7 +92,7 @@ class MeshExporter(BaseExporter):
         normal_map: bool = False
         """Bake the dense surface's normals as a normal map for the light mesh (glb, gltf, obj, usdz)."""
         project_photo: bool = True
-        """Put the reference images themselves on what they see; the field colours the rest."""
+        """Project the reference images onto the surface visible in them; the field colours the rest."""
         photo_views: int = 8
         """At most this many reference images are used, evenly chosen."""
         unwrap_time_limit_s: float = 120.0

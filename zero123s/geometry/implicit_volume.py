@@ -38,7 +38,7 @@ class ImplicitVolume(EncodedFieldGeometry):
         super().__init__(cfg)
         if isinstance(cfg.density_bias, str) and cfg.density_bias not in ("blob_magic3d", "blob_dreamfusion"):
             raise ConfigError(
-                f"geometry.density_bias: '{cfg.density_bias}' is no number, blob_magic3d or blob_dreamfusion."
+                f"geometry.density_bias: '{cfg.density_bias}' is not a number, blob_magic3d or blob_dreamfusion."
             )
         self.density_network = build_mlp(self.encoding.n_output_dims, 1, cfg.mlp_network_config)
         self.density_activation = get_activation(cfg.density_activation)

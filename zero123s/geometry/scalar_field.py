@@ -46,7 +46,9 @@ class ScalarFieldGeometry(BaseGeometry):
             raise ConfigError(f"geometry.normal_type: '{cfg.normal_type}' is none of {', '.join(NORMAL_TYPES)}.")
         eps = cfg.finite_difference_normal_eps
         if eps != "progressive" and (isinstance(eps, bool) or not isinstance(eps, int | float) or not eps > 0):
-            raise ConfigError(f"geometry.finite_difference_normal_eps: {eps!r} is no length > 0 and not 'progressive'.")
+            raise ConfigError(
+                f"geometry.finite_difference_normal_eps: {eps!r} is not a length > 0 and not 'progressive'."
+            )
         self.n_features = cfg.n_feature_dims
 
     # ------------------------------------------------------------ what a subclass defines

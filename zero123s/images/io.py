@@ -167,7 +167,7 @@ def _read_bytes(path: Path) -> bytes:
             raise ImageError(f"'{address[1]}://{address[2]}' is an address; download the image and name its file.")
         raise ImageError(f"'{path}' does not exist; check the path of the image.")
     if not path.is_file():
-        raise ImageError(f"'{path}' is no regular file; give an image such as a PNG or JPEG.")
+        raise ImageError(f"'{path}' is not a regular file; give an image such as a PNG or JPEG.")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -20,13 +20,13 @@ def rgba_of(picture: Picture, name: str = "image") -> Float[np.ndarray, "H W 4"]
         return read_image(picture).rgba  # type: ignore[arg-type]
     if not isinstance(picture, Image.Image | np.ndarray) and not hasattr(picture, "__array__"):
         raise ImageError(
-            f"{name}: a {type(picture).__name__} is no image; give a path, bytes, an open file, a PIL image or an array."
+            f"{name}: a {type(picture).__name__} is not an image; give a path, bytes, an open file, a PIL image or an array."
         )
     if hasattr(picture, "detach"):  # a tensor that may require a gradient, or lie on another device
         picture = picture.detach().cpu()  # type: ignore[union-attr]
     pixels = np.asarray(picture.convert("RGBA") if isinstance(picture, Image.Image) else picture)
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or not pixels.size:
-        raise ImageError(f"{name}: an array {pixels.shape} of {pixels.dtype} is no image; give H W 3 or H W 4.")
+        raise ImageError(f"{name}: an array {pixels.shape} of {pixels.dtype} is not an image; give H W 3 or H W 4.")
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise ImageError(f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels are too few to see an object in.")
     is_whole = pixels.dtype.kind in "iu"

@@ -138,9 +138,9 @@ def _is_ours(path: Path) -> bool:
 def _read(path: Path, up: str) -> "_Joined":
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise MeshError(f"{path}: '{suffix}' is no mesh format that is read here; use one of {', '.join(SUFFIXES)}.")
+        raise MeshError(f"{path}: '{suffix}' is not a mesh format that is read here; use one of {', '.join(SUFFIXES)}.")
     if not path.is_file():
-        raise MeshError(f"{path}: is no file.")
+        raise MeshError(f"{path}: is not a file.")
     if path.stat().st_size > MAX_BYTES:
         raise MeshError(f"{path}: {path.stat().st_size} bytes; at most {MAX_BYTES} are read.")
     if up not in ("auto", "y", "z"):
@@ -194,7 +194,7 @@ def _check_header(path: Path, suffix: str, content: bytes) -> None:
 
 
 def _check_nodes(path: Path, tree: dict) -> None:
-    """Refuse node graphs that are no forest: a cycle would never end, a shared child may multiply without bound."""
+    """Refuse node graphs that are not forests: a cycle would never end, a shared child may multiply without bound."""
     children = [child for node in tree.get("nodes", []) for child in node.get("children", [])]
     if len(set(children)) != len(children) or len(children) >= max(len(tree.get("nodes", [])), 1):
         raise MeshError(f"{path}: its nodes form no tree (a cycle, or a node with two parents).")

@@ -12,7 +12,7 @@ def _pierces(a, b, p, q, r):  # type: ignore[no-untyped-def]  # pragma: no cover
     h = np.cross(d, e2)
     det = (e1 * h).sum()
     if abs(det) < 1e-18:
-        return False  # parallel: touching in a plane is no crossing
+        return False  # parallel: touching in a plane is not a crossing
     s = a - p
     u = (s * h).sum() / det
     if u <= 1e-7 or u >= 1 - 1e-7:

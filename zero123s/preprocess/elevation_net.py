@@ -61,7 +61,7 @@ def load_elevation_net(path: Path) -> ElevationNet:
         net.load_state_dict({name: value.float() for name, value in load_file(str(path)).items()})
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
-            f"'{path}' is no elevation network of this version; clone the repository again."
+            f"'{path}' is not an elevation network of this version; clone the repository again."
         ) from error
     return net.eval()
 

@@ -34,7 +34,7 @@ def shape_signs(mask: Bool[np.ndarray, "H W"], outlying: Bool[np.ndarray, "H W"]
     border = np.concatenate([outlying[0], outlying[-1], outlying[:, 0], outlying[:, -1]]).mean()
     solid = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc(2)).sum() / mask.sum()
     return {
-        "the object touches the edge of the image or the background is no smooth surface": 1 - 4 * border,
+        "the object touches the edge of the image or the background is not a smooth surface": 1 - 4 * border,
         "it is too small": mask.mean() / 0.01,
         "only its outline was found; object and background have the same hue": 2 * solid - 0.5,
     }

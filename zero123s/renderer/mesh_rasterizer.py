@@ -47,7 +47,7 @@ class MeshRasterizer(BaseRenderer):
     """Shows the zero level of the field's signed distance as a mesh: one sample per pixel, antialiased silhouettes.
 
     The distance learns from silhouettes, from depth and, through the field, from normals; colours learn where the
-    surface is. Nothing tells the distance about places that are no surface yet: it refines, it does not begin.
+    surface is. Nothing tells the distance about places where no surface is yet: it refines, it does not begin.
     """
 
     @dataclass

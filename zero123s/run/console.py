@@ -77,7 +77,7 @@ def run_command(command: Callable[[], int]) -> int:
         print(f"error: {explain_missing_package(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        # Loggers and encoders write files of their own; a full disk is no bug of ours.
+        # Loggers and encoders write files of their own; a full disk is not a bug of ours.
         if error.errno not in OUT_OF_SPACE:
             raise
         print(f"error: '{error.filename or 'a file'}' cannot be written: {explain_os_error(error)}.", file=sys.stderr)

@@ -21,7 +21,7 @@ def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, 
     recipe.
 
     Raises:
-        ConfigError: `--gpu` is no list of indices, or there are not that many GPUs.
+        ConfigError: `--gpu` is not a list of indices, or there are not that many GPUs.
     """
     t = experiment.trainer
     if gpu is None and _takes_one_of_many(t):

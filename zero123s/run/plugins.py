@@ -87,7 +87,7 @@ def _import_file(path: Path) -> None:
 def _import_named(name: str) -> None:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
-            f"imports: '{name}' is no name of a package; write it as in Python's import, such as my.package."
+            f"imports: '{name}' is not a name of a package; write it as in Python's import, such as my.package."
         )
     # `python launch.py` has its own folder on the path, the `zero123s` command does not.
     if str(Path.cwd()) not in sys.path:

@@ -34,7 +34,7 @@ class GitState:
     """The source tree's commit and what differs from it."""
 
     commit: str | None
-    """None where the package is no git checkout or git is missing."""
+    """None where the package is not a git checkout or git is missing."""
     note: str
     """One sentence for people."""
     status: str = ""

@@ -177,7 +177,7 @@ def _recolored(scene: SceneMesh, change) -> SceneMesh:
 
 
 def _with_looks(scene: SceneMesh, paints: tuple[Paint, ...], textures: tuple[Texture, ...]) -> SceneMesh:
-    """Return the scene with other looks; textured faces keep their paint, which is a factor on the image."""
+    """Return the scene with other colours and textures; textured faces keep their paint, which is a factor on the image."""
     textured = _textured(scene)
     if not textured.any():
         return replace(scene, paints=paints)

@@ -114,5 +114,5 @@ def _open_latents(path: Path) -> Any:
             f"{path}: no cached latents ({error}); make them with `zero123s cache-latents`, or leave data.latents empty."
         ) from error
     if (file.metadata() or {}).get("format") != FORMAT:
-        raise ImageError(f"{path}: is no file of cached latents.")
+        raise ImageError(f"{path}: is not a file of cached latents.")
     return file

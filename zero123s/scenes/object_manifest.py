@@ -60,7 +60,9 @@ def _object(path: Path, line: int, row: dict[str, str], folder: Path) -> SceneOb
     if not file.is_relative_to(folder):
         raise MeshError(f"{path}, line {line}: '{name}' lies outside '{folder}'; refused.")
     if file.suffix.lower() not in SUFFIXES or not file.is_file():
-        raise MeshError(f"{path}, line {line}: '{name}' is no mesh file under '{folder}'; give its folder by --root.")
+        raise MeshError(
+            f"{path}, line {line}: '{name}' is not a mesh file under '{folder}'; give its folder by --root."
+        )
     return SceneObject(
         object_id=str(Path(name).with_suffix("")).replace("/", "__"),
         source=str(file),

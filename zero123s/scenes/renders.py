@@ -15,7 +15,9 @@ def open_renders(folder: str | Path) -> ShardFolder | OriginalFolder:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise ImageError(f"{path}: {'is no folder' if path.exists() else 'does not exist'}; give a folder of renders.")
+        raise ImageError(
+            f"{path}: {'is not a folder' if path.exists() else 'does not exist'}; give a folder of renders."
+        )
     if next(path.glob("shard_*.safetensors"), None):
         return ShardFolder(path)
     if (path / "valid_paths.json").is_file():

@@ -63,7 +63,7 @@ def read_shard(path: str | Path) -> Shard:
             meta = file.metadata() or {}
             if meta.get("format") != FORMAT:
                 raise ImageError(
-                    f"{path}: is no shard of renders (format '{meta.get('format')}', expected '{FORMAT}')."
+                    f"{path}: is not a shard of renders (format '{meta.get('format')}', expected '{FORMAT}')."
                 )
             arrays = {name: file.get_tensor(name) for name in _ARRAYS}
     except (OSError, SafetensorError) as error:
@@ -129,5 +129,5 @@ def _open_shard(path: Path) -> Any:
     except (OSError, SafetensorError) as error:
         raise ImageError(f"{path}: cannot be read as a shard of renders ({error}); render it again.") from error
     if (file.metadata() or {}).get("format") != FORMAT:
-        raise ImageError(f"{path}: is no shard of renders; move it out of the folder.")
+        raise ImageError(f"{path}: is not a shard of renders; move it out of the folder.")
     return file

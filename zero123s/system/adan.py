@@ -35,7 +35,7 @@ class Adan(Optimizer):
     ) -> None:
         if not (lr >= 0 and eps >= 0 and max_grad_norm >= 0 and len(betas) == 3 and all(0 <= b < 1 for b in betas)):
             raise ValueError(
-                f"lr={lr}, betas={betas}, eps={eps}, max_grad_norm={max_grad_norm} are no settings of Adan"
+                f"lr={lr}, betas={betas}, eps={eps}, max_grad_norm={max_grad_norm} are not settings of Adan"
             )
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "max_grad_norm": max_grad_norm, "no_prox": no_prox})

@@ -12,7 +12,7 @@ from zero123s.system.zero123 import Zero123System
 
 @SYSTEMS.register("dreamfusion-system")
 class DreamFusionSystem(Zero123System):
-    """Optimises a radiance field under score distillation alone; there is no image to look like."""
+    """Optimises a radiance field under score distillation alone; there is no reference image."""
 
     @dataclass
     class Config(Zero123System.Config):

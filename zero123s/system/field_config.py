@@ -28,13 +28,13 @@ class FreqConfig:
     """How often what happens, in steps."""
 
     ref_only_steps: int = option(0, low=0)
-    """Steps at the start that only look at the reference view."""
+    """Steps at the start that only supervise the reference view."""
     guidance_eval: int = option(0, low=0)
-    """Steps between images of what the guidance sees; 0 = never."""
+    """Steps between images of the guidance's input and prediction; 0 = never."""
     ref_or_zero123: str = option("accumulate", choices=("accumulate", "alternate"))
     """"accumulate": every step does both; "alternate": one or the other."""
     n_ref: int = option(2, low=1)
-    """With "alternate": every n-th step looks at the reference view."""
+    """With "alternate": every n-th step supervises the reference view."""
 
 
 @dataclass
@@ -89,9 +89,9 @@ class FieldSystemConfig:
     ambient_ratio_min: float | None = option(0.5, low=0.0, high=1.0)
     """Smallest share of ambient light on random views, drawn between it and 1; null = the material's own lights."""
     regularized_views: str = option("both", choices=("both", "novel"))
-    """Views that terms of both passes look at: reference and random ones, or random ones alone, as in Magic123."""
+    """Views of the regularisers that apply to both passes: reference and random ones, or random ones alone, as in Magic123."""
     guidance_input: str = option("rgb", choices=("rgb", "normal", "latents"))
-    """What of a random view the guidance judges: its colours, its normals (a stage for the geometry alone), or its colours
+    """Input of the guidance from a random view: its colours, its normals (a stage for the geometry alone), or its colours
     taken as latents of the guiding model (Latent-NeRF)."""
     refinement: bool = False
     """Second stage: the terms against fog, orient, sparsity and opaque, are off on all passes."""

@@ -129,7 +129,7 @@ class Zero123System(BaseSystem):
 
     @property
     def weights_ignored(self) -> list[str]:
-        """What weights_ignore_modules says."""
+        """Names of the modules that `system.weights` leaves out."""
         return self.cfg.weights_ignore_modules
 
     @property
@@ -139,18 +139,18 @@ class Zero123System(BaseSystem):
 
     @property
     def first_stage_override(self) -> Mapping[str, Any]:
-        """What geometry_convert_override says."""
+        """Settings of the first stage that geometry_convert_override replaces."""
         return self.cfg.geometry_convert_override
 
     def start(self) -> None:
-        """Let the geometry look at the images; see `BaseSystem`."""
+        """Initialise the geometry from the reference images; see `BaseSystem`."""
         if self.input_view() is not None:
             self.geometry.start_from_views(self.data_source.photos(), generator_for(self.seed, 0, "start"))
 
     def start_from(self, first: BaseSystem) -> dict[str, Any]:
         """Take over the surface and the colours of a first stage; see `BaseSystem`."""
         if not isinstance(first, Zero123System):
-            raise ConfigError(f"system.geometry_convert_from: {self.first_stage} is no run of a radiance field.")
+            raise ConfigError(f"system.geometry_convert_from: {self.first_stage} is not a run of a radiance field.")
         return start_from_field(self, first)
 
     def load_networks(self, device: torch.device) -> None:

@@ -90,7 +90,7 @@ class JobQueue:
         return self.out / job.id
 
     def get(self, job_id: object) -> Job:
-        """Return a job; raises ConfigError for anything that is no id of one."""
+        """Return a job; raises ConfigError for anything that is not an id of one."""
         if not isinstance(job_id, str) or not ID.fullmatch(job_id) or job_id not in self._jobs:
             raise ConfigError("There is no such job.")
         return self._jobs[job_id]

@@ -86,7 +86,7 @@ def read_qualities(path: Path) -> dict[str, Quality]:
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be read: {(error.strerror or str(error)).lower()}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"'{path}' is no YAML file: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"'{path}' is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"'{path}' must name qualities: `quick: {{steps: 0.5, overrides: {{key: value}}}}`.")
     found = {}

@@ -33,7 +33,7 @@ REFUSED = {
         "co3d-datamodule": "photos with poses are read by multi-view-datamodule, from a transforms.json",
         "multiview-camera-datamodule": "photos with poses are read by multi-view-datamodule, from a transforms.json",
     },
-    "system.geometry_type": {"custom-mesh": "a mesh is no geometry to train here"},
+    "system.geometry_type": {"custom-mesh": "a mesh is not a geometry to train here"},
     "system.material_type": {"pbr-material": "environment light is not rendered here"},
     "system.renderer_type": {
         "patch-renderer": "views are rendered whole; take its base_renderer and lower data.height where memory is short",

@@ -37,7 +37,7 @@ _OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 def read_folder(folder: Path) -> tuple[ModelConfig, dict[str, WeightsFile]]:
     """Return the sizes and the open weight file of each component, named as the attributes of `Zero123Model`.
 
-    Raises CheckpointError that names the part that is missing or the setting that is no Zero123 model's.
+    Raises CheckpointError that names the part that is missing or the setting that is not a Zero123 model's.
     """
     projection = _projection_of(folder)
     files = {name: _open_component(folder / name) for name in ("unet", "vae", "image_encoder")}

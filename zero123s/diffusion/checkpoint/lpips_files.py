@@ -89,7 +89,7 @@ def load_lpips(net: str = "alex", folder: Path | None = None) -> Lpips:
         CheckpointError: one sentence: a missing file and where to get both, or which file is damaged or another one.
     """
     if folder is not None and not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder; name the one that holds the weights of LPIPS.")
+        raise CheckpointError(f"{folder} is not a folder; name the one that holds the weights of LPIPS.")
     files = find_lpips_files(net, folder)
     name = BACKBONE_FILES[net][0]
     if files.backbone is None or files.linear is None:

@@ -117,7 +117,7 @@ def open_weights(path: str | Path) -> WeightsFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"The checkpoint {path} does not exist or is no file.")
+        raise CheckpointError(f"The checkpoint {path} does not exist or is not a file.")
     try:
         with path.open("rb") as file:
             if path.stat().st_size < 16:
