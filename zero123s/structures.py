@@ -316,7 +316,7 @@ class Mesh:
     """Per vertex (vertices are split at seams), origin at the lower left."""
     texture: Float[np.ndarray, "TH TW 3"] | None = None
     """Base colour, row 0 on top."""
-    normal_map: Float[np.ndarray, "TH TW 3"] | None = None
+    normal_map: Float[np.ndarray, "NH NW 3"] | None = None
     """Tangent-space normals, (n + 1) / 2; x along `tangents`, y along the bitangent, z along `normals`."""
     extras: Provenance = field(default_factory=Provenance)
     tangents: Float[np.ndarray, "V 4"] | None = None

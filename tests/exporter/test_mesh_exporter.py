@@ -32,6 +32,9 @@ class TwoTone:
 
     surface_level = density
 
+    def gaussians(self, centers, needs, light_positions):
+        return None
+
     def query(self, x, dirs, needs, light_positions=None):
         rgb = torch.stack([(x[:, 0] > 0).float(), (x[:, 2] > 0).float(), torch.zeros(len(x))], dim=-1)
         return FieldOutput(self.density(x), rgb)
@@ -244,13 +247,20 @@ def test_nothing_is_cut_beside_the_frame(tmp_path):
 class Layers:
     """Density by depth below x = 0; green above a depth of 0.03, red below it."""
 
+    bound = 1.0
+
     def __init__(self, sigma):
         self.sigma = sigma
 
     def density(self, x):
         return torch.where(x[:, 0] < 0, self.sigma, 0.0)
 
-    def query(self, x, dirs, outputs):
+    surface_level = density
+
+    def gaussians(self, centers, needs, light_positions):
+        return None
+
+    def query(self, x, dirs, needs, light_positions=None):
         red = (x[:, 0] < -0.03).float()
         return FieldOutput(sigma=self.density(x), rgb=torch.stack([red, 1 - red, torch.zeros_like(red)], dim=-1))
 

@@ -50,13 +50,13 @@ class BaseGuidance:
         self.device = torch.device(device)
 
     def __call__(
-        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+        self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
         """Return the loss of rendered views, differentiable with respect to `comp_rgb`."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__().")
 
     def evaluate(
-        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+        self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return named images of what the guidance works on (noised, denoised); empty when it has none."""
         return {}

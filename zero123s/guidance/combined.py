@@ -71,7 +71,7 @@ class CombinedGuidance(BaseGuidance):
         self.image_size = None if None in sizes else max(size for size in sizes if size is not None)
 
     def __call__(
-        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+        self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
         """Return the weighted sum of the losses, the norm of all weighted gradients and the first part's timesteps."""
         # Every part draws from a stream of its own, so that switching one off leaves the others as they were.
@@ -92,7 +92,7 @@ class CombinedGuidance(BaseGuidance):
         return GuidanceOutput(loss, norm, outputs[0][1].timesteps, torch.stack(images).sum() if images else None)
 
     def evaluate(
-        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+        self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return every part's images, their names numbered."""
         return {

@@ -229,7 +229,7 @@ class ScoreDistillation(BaseGuidance):
         raise NotImplementedError(f"{type(self).__name__} must define load_model().")
 
     def encode(
-        self, comp_rgb: Float[Tensor, "B H W 3"], posterior_noise: Float[Tensor, "B C h w"]
+        self, comp_rgb: Float[Tensor, "B H W K"], posterior_noise: Float[Tensor, "B C h w"]
     ) -> Float[Tensor, "B C h w"]:
         """Return scaled latents of rendered views, sampled from the posterior; differentiable."""
         raise NotImplementedError(f"{type(self).__name__} must define encode().")
@@ -249,7 +249,7 @@ class ScoreDistillation(BaseGuidance):
     # ------------------------------------------------------------ the step
 
     def __call__(
-        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+        self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
         """Return the loss of rendered views; its gradient reaches `comp_rgb` through the encoder.
 
@@ -300,7 +300,7 @@ class ScoreDistillation(BaseGuidance):
 
     def _gradient(
         self,
-        comp_rgb: Float[Tensor, "B H W 3"],
+        comp_rgb: Float[Tensor, "B H W K"],
         cameras: Cameras,
         draws: Draws,
         extra: tuple[Tensor, ...],
@@ -330,7 +330,7 @@ class ScoreDistillation(BaseGuidance):
         return fit_image(comp_rgb.permute(0, 3, 1, 2), self.image_size or comp_rgb.shape[1])
 
     def _image_difference(
-        self, comp_rgb: Float[Tensor, "B H W 3"], views: NoisedViews, residual: Float[Tensor, "B C h w"]
+        self, comp_rgb: Float[Tensor, "B H W K"], views: NoisedViews, residual: Float[Tensor, "B C h w"]
     ) -> Float[Tensor, "B 3 H W"]:
         """Return (render - decoded denoised latents) sqrt(a_t) / sqrt(1 - a_t), at the decoder's size (HiFA)."""
         a = self.model.alphas_cumprod[views.t].to(residual)[:, None, None, None]
@@ -377,7 +377,7 @@ class ScoreDistillation(BaseGuidance):
 
     @torch.no_grad()
     def evaluate(
-        self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
+        self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return the rendered, noised and one-step denoised views as the network sees them."""
         cameras = cameras.to(self.device)

@@ -109,7 +109,7 @@ class StableDiffusionGuidance(ScoreDistillation):
         return perp_neg_noise(predict, PerpNegCondition(*condition), negative, scale)
 
     def encode(
-        self, comp_rgb: Float[Tensor, "B H W 3"], posterior_noise: Float[Tensor, "B 4 h w"]
+        self, comp_rgb: Float[Tensor, "B H W K"], posterior_noise: Float[Tensor, "B 4 h w"]
     ) -> Float[Tensor, "B 4 h w"]:
         """Return scaled latents of rendered views, sampled from the posterior; differentiable."""
         rgb = fit_image(comp_rgb.permute(0, 3, 1, 2), self.model.image_size)

@@ -140,7 +140,7 @@ def perpendicular(x: Float[Tensor, "B C h w"], y: Float[Tensor, "B C h w"]) -> F
 def perp_neg_noise(
     predict: Callable[[Tensor], Float[Tensor, "B C h w"]],
     condition: PerpNegCondition,
-    negative: Float[Tensor, "B N C"],
+    negative: Float[Tensor, "B N D"],
     scale: float,
 ) -> Float[Tensor, "B C h w"]:
     """Return eps_u + scale (e+ + sum_i w_i perp(e_i, e+)), e = eps - eps_u (Perp-Neg, eq. 8).
