@@ -37,6 +37,7 @@ def launch(tmp_path, capsys, monkeypatch):
     ("words", "message"),
     [
         (["system.guidance.checkpoint=missing.ckpt"], "'missing.ckpt' does not exist: get Stable Zero123 with"),
+        (["system.guidance.checkpoint=zero123-xl.ckpt"], "get it with `zero123s download zero123-xl`"),
         (["system.guidance.checkpoint=garbage.ckpt"], "garbage.ckpt"),
         (["system.guidance.checkpoint=foreign.ckpt"], "foreign.ckpt"),
         (["data.image_path=folder", "system.loss.lambda_sds=0"], "'folder' is a folder"),

@@ -15,6 +15,14 @@ HOW_TO_GET = (
     "use under Stability AI's community licence), or leave guidance.checkpoint at `auto` to use the bundled small model"
 )
 
+DOWNLOADS = {
+    "zero123-xl.ckpt": "zero123-xl",
+    "105000.ckpt": "zero123",
+    "165000.ckpt": "zero123-165000",
+    "stable_zero123_c.ckpt": "stable-zero123-c",
+}
+"""Names that `zero123s download` knows, by published file; the others are answered with HOW_TO_GET."""
+
 
 @dataclass(frozen=True)
 class LocatedCheckpoint:
@@ -62,5 +70,7 @@ def locate_checkpoint(spec: str = "auto") -> LocatedCheckpoint:
         return LocatedCheckpoint(bundled, bundled=True)
     found = find_file(spec)
     if found is None:
-        raise CheckpointError(f"The checkpoint '{spec}' does not exist: {HOW_TO_GET}.")
+        name = DOWNLOADS.get(Path(spec).name)
+        how = f"get it with `zero123s download {name}`, which shows its licence" if name else HOW_TO_GET
+        raise CheckpointError(f"The checkpoint '{spec}' does not exist: {how}.")
     return LocatedCheckpoint(found, bundled=found.name == Path(BUNDLED).name)
