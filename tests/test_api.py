@@ -101,7 +101,7 @@ def test_prepare_takes_files_and_arrays_and_novel_views_takes_what_it_returns(tm
     noise = np.random.default_rng(0).random((64, 64, 3))
     with pytest.raises(ImageError, match=r"force=True|No object"):
         prepare(noise)
-    with pytest.raises(ImageError, match="no image"):
+    with pytest.raises(ImageError, match="not an image"):
         prepare(np.zeros((4, 4)))
     with pytest.raises(ImageError, match="floats from 0 to 1"):
         prepare(7.0 * np.ones((64, 64, 3)))

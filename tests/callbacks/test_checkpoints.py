@@ -77,7 +77,7 @@ def test_foreign_files_are_refused_without_running_their_code(tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"state_dict": Payload(), "global_step": 1}, tmp_path / "evil.ckpt")
-    with pytest.raises(CheckpointError, match="no readable checkpoint"):
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
     torch.save({"weights": torch.zeros(3)}, tmp_path / "model.ckpt")

@@ -72,7 +72,7 @@ def test_csv_dialects_of_spreadsheets_are_recognised(name, separator, encoding, 
 
 def test_a_list_in_another_encoding_is_told(tmp_path):
     (tmp_path / "a.csv").write_bytes("image\nü.png\n".encode("latin-1"))
-    with pytest.raises(ConfigError, match="no text in UTF-8; save the list as CSV"):
+    with pytest.raises(ConfigError, match="not text in UTF-8; save the list as CSV"):
         read_items(tmp_path / "a.csv")
 
 

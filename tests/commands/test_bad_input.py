@@ -44,7 +44,7 @@ def launch(tmp_path, capsys, monkeypatch):
         (["data.image_path=nothing.png", "system.loss.lambda_sds=0"], "nothing.png"),
         (["data.image_path=garbage.ckpt", "system.loss.lambda_sds=0"], "garbage.ckpt"),
         (["resume=garbage.ckpt", "system.loss.lambda_sds=0"], "garbage.ckpt"),
-        (["resume=foreign.ckpt", "system.loss.lambda_sds=0"], "no readable checkpoint of a run"),
+        (["resume=foreign.ckpt", "system.loss.lambda_sds=0"], "not a readable checkpoint of a run"),
         (
             ["data.random_camera.elevation_range=[80,-10]", "system.loss.lambda_sds=0"],
             "data.random_camera.elevation_range",

@@ -75,7 +75,7 @@ def test_a_missing_file_is_told_with_where_to_get_both(tmp_path):
     assert "pip download lpips" in str(e.value)
     with pytest.raises(CheckpointError, match=r"LPIPS lacks vgg.pth in .*own and "):
         load_lpips("vgg", write_weights(tmp_path / "own", "vgg", linear=False))
-    with pytest.raises(CheckpointError, match="nowhere is no folder"):
+    with pytest.raises(CheckpointError, match="nowhere is not a folder"):
         load_lpips("alex", tmp_path / "nowhere")
 
 

@@ -63,5 +63,5 @@ def test_training_learns_and_writes_what_is_loaded(rendered_views, tmp_path, cap
 
 def test_a_damaged_file_is_told(tmp_path):
     (tmp_path / "net.safetensors").write_bytes(b"no weights")
-    with pytest.raises(CheckpointError, match="no elevation network"):
+    with pytest.raises(CheckpointError, match="not an elevation network"):
         load_elevation_net(tmp_path / "net.safetensors")

@@ -187,7 +187,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         ("a.obj", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
         ("a.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "has an area"),
         ("a.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 30\n", "a.obj"),
-        ("a.xyz", b"0 0 0", "no mesh format"),
+        ("a.xyz", b"0 0 0", "not a mesh format"),
     ],
 )
 def test_damaged_files_end_in_one_sentence(name, content, message, tmp_path):

@@ -179,7 +179,7 @@ def test_surface_and_colours_are_taken_over(disc_data, monkeypatch):
     assert said["surface_distance"] < 0.005, "a cell of the finest level is 0.04"
     assert said["color_psnr_db"] > 30
     assert not torch.equal(before, second.geometry.encoding.table)
-    with pytest.raises(ConfigError, match="no run of a radiance field"):
+    with pytest.raises(ConfigError, match="not a run of a radiance field"):
         second.start_from(torch.nn.Module())
 
 
