@@ -63,7 +63,6 @@ def theirs(field: GeometryMaterialField, folder: Path, threshold: float) -> int:
     """Export as threestudio does; returns the number of faces."""
     settings = MeshExporter.Config(
         formats=["obj"],
-        isosurface_threshold=threshold,
         isosurface_coarse_to_fine=False,
         isosurface_resolution=RESOLUTION,
         fill_hidden=False,
@@ -74,7 +73,7 @@ def theirs(field: GeometryMaterialField, folder: Path, threshold: float) -> int:
     )
     exporter = MeshExporter(settings)
     exporter.surface = replace(exporter.surface, coarse=RESOLUTION)  # every node
-    return len(exporter(field, folder).mesh.faces)
+    return len(exporter(field, folder, threshold=threshold).mesh.faces)
 
 
 def main(words: list[str]) -> None:

@@ -125,7 +125,7 @@ def test_mistakes_are_one_sentence(arguments, message, words, monkeypatch):
 
 def test_the_package_lists_its_public_names_and_imports_nothing_for_them():
     assert set(zero123s.__all__) <= set(dir(zero123s))
-    assert novel_views.__module__ == "zero123s.diffusion.views"
+    assert novel_views.__module__ == "zero123s.diffusion.novel_views"
     with pytest.raises(AttributeError, match="image_to_mash"):
         _ = zero123s.image_to_mash
 

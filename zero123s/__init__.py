@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zero123s.api import Result, image_to_mesh, prepare, read_result
-    from zero123s.diffusion.views import novel_views
+    from zero123s.diffusion.novel_views import novel_views
 
 __version__ = "0.1.0"
 
@@ -15,7 +15,7 @@ _PUBLIC = {
     "image_to_mesh": "zero123s.api",
     "prepare": "zero123s.api",
     "read_result": "zero123s.api",
-    "novel_views": "zero123s.diffusion.views",
+    "novel_views": "zero123s.diffusion.novel_views",
 }
 """Names that are imported when they are first used, so that `import zero123s` costs nothing."""
 

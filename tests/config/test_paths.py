@@ -15,7 +15,7 @@ from zero123s.commands.main import main as zero123s
 from zero123s.config.experiment import ExperimentConfig
 from zero123s.config.options import PATH, walk
 from zero123s.config.parse import parse
-from zero123s.diffusion.views import ViewsConfig
+from zero123s.diffusion.novel_views import ViewsConfig
 
 
 @pytest.fixture

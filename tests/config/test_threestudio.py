@@ -93,3 +93,13 @@ def test_a_former_key_of_a_run_folder_is_accepted(tmp_path, value, noted):
     loaded = load_config(tmp_path / "config.yaml")
     assert "max_memory_gb" not in loaded.cfg.trainer
     assert sum("trainer.max_memory_gb no longer exists" in n for n in loaded.notices) == noted
+
+
+@pytest.mark.parametrize(("former", "expected"), [("25", 25), ("auto", 10)])
+def test_an_earlier_runs_exporter_threshold_moves_to_the_geometry(former, expected, tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        f"system: {{exporter: {{isosurface_threshold: {former}}}, geometry: {{isosurface_threshold: 10}}}}\n"
+    )
+    loaded = load_config(tmp_path / "config.yaml")
+    assert loaded.cfg.system.geometry.isosurface_threshold == expected
+    assert "isosurface_threshold" not in loaded.cfg.system.exporter

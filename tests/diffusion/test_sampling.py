@@ -11,8 +11,8 @@ from zero123s.commands.views import main, read_settings
 from zero123s.diffusion.checkpoint.load_zero123 import save_zero123
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import parse_model_config
+from zero123s.diffusion.novel_views import ViewsConfig, parse_angles, read_picture
 from zero123s.diffusion.sampling import ddim_timesteps, original_timesteps, sample_latents
-from zero123s.diffusion.views import ViewsConfig, parse_angles, read_picture
 from zero123s.errors import ConfigError, ImageError
 
 SMALL = {

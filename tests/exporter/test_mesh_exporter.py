@@ -12,7 +12,8 @@ from PIL import Image
 
 from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.exporter import EXPORTERS
-from zero123s.exporter.mesh_exporter import MeshExporter, field_colors
+from zero123s.exporter.mesh_exporter import MeshExporter
+from zero123s.exporter.texturing import field_colors
 from zero123s.mesh.metrics import mask_iou, psnr
 from zero123s.mesh.processing import mesh_health
 from zero123s.ops.cameras import orbit_cameras
@@ -121,7 +122,7 @@ def test_vertex_colours_without_texture(tmp_path):
 
 def test_an_empty_field_is_explained(tmp_path):
     with pytest.raises(MeshError, match=r"no surface at threshold 500\..*median.*isosurface_threshold below"):
-        export(tmp_path, isosurface_threshold=500)
+        MeshExporter(MeshExporter.Config(**SMALL))(TwoTone(), tmp_path, threshold=500)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,7 +180,6 @@ def test_lighter_files_on_request(tmp_path):
         ({"formats": ["fbx"]}, "'fbx' cannot be written"),
         ({"texture_size": 3}, "64 to 8192"),
         ({"texture_format": "bmp"}, "neither png nor jpg"),
-        ({"isosurface_threshold": "half"}, "a number or"),
         ({"isosurface_resolution": 4}, "8 to 1024"),
         ({"fmt": "fbx"}, "neither obj-mtl nor obj"),
         ({"lods": [2]}, "at least 4"),

@@ -22,7 +22,7 @@ FLOORS = {
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 ROLES = {"__init__", "base", "reference", "numba", "triton", "cuda", "nerfacc", "gsplat", "nvdiffrast", "tcnn"}
 """File names that mean the same in every folder: a slot's base class, the backends of an operation."""
-NAMED_BY_YAML_OR_COMMAND = {*SLOTS, "system", "commands"}
+NAMED_BY_YAML_OR_COMMAND = {*SLOTS, "commands"}
 """Folders whose file names are the words that users write; they may repeat a word of another folder."""
 MAX_TOP_MODULES = 8
 

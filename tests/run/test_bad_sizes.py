@@ -22,8 +22,8 @@ from zero123s.data.single_image import SingleImageData
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.run.plan import check_experiment
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
-from zero123s.system.checks import novel_size_notes
-from zero123s.system.views import save_video
+from zero123s.system.slots import novel_size_notes
+from zero123s.system.visualize import save_video
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "configs"

@@ -13,7 +13,7 @@ from full_disk import files_no_larger_than
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
 from zero123s.commands.launch import main
 from zero123s.errors import OutputError
-from zero123s.system.views import save_strip, save_video
+from zero123s.system.visualize import save_strip, save_video
 
 FRAMES = [np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(20)]
 

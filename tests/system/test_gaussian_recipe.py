@@ -12,7 +12,7 @@ from zero123s.errors import ConfigError
 from zero123s.losses import LossWeights, loss_config
 from zero123s.mesh.readers import read_mesh
 from zero123s.mesh.splats import read_splats
-from zero123s.system.checks import check_gaussians
+from zero123s.system.slots import check_gaussians
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "multi-view-gaussians.yaml"

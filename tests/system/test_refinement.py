@@ -14,7 +14,7 @@ from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
 from zero123s.run.plan import inherit_first_stage
 from zero123s.system import refinement
-from zero123s.system.views import score_reference
+from zero123s.system.visualize import score_reference
 from zero123s.system.zero123 import Zero123System
 
 CONFIGS = Path(__file__).parents[2] / "configs"

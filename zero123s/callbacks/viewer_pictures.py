@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from zero123s.ops.cameras import cameras_from_matrices, generate_rays
 from zero123s.structures import Cameras, ReferenceView
-from zero123s.system.views import depth_picture
+from zero123s.system.visualize import depth_picture
 
 KINDS = ("colour", "normal", "opacity", "depth")
 NOTHING = 1000.0

@@ -131,7 +131,7 @@ def all_slots() -> dict[str, Registry]:
     """Return the registries of every slot by its full key."""
     from zero123s.data import DATA
     from zero123s.system import SYSTEMS
-    from zero123s.system.field_config import SLOTS
+    from zero123s.system.slots import SLOTS
 
     return {"data": DATA, "system": SYSTEMS, **{f"system.{slot}": registry for slot, registry in SLOTS.items()}}
 

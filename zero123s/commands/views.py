@@ -10,7 +10,7 @@ from typing import Any
 from zero123s.config.interpolation import resolve
 from zero123s.config.load import load_config
 from zero123s.config.parse import parse
-from zero123s.diffusion.views import (
+from zero123s.diffusion.novel_views import (
     ViewsConfig,
     check_sheet,
     load_for_views,

@@ -11,18 +11,15 @@ import torch
 
 from zero123s.config.options import option
 from zero123s.errors import ConfigError
+from zero123s.exporter import texturing
 from zero123s.exporter.base import EXPORTERS, BaseExporter, ExportResult, Progress
 from zero123s.exporter.poster import write_poster
 from zero123s.images.svg_plot import write_threshold_plot
-from zero123s.mesh.normal_map import bake_normal_map, vertex_tangents
-from zero123s.mesh.photo import Photos, exposure_match, screened_poisson_fill
 from zero123s.mesh.processing import mesh_health, remove_small_components, simplify, vertex_normals
 from zero123s.mesh.silhouette import outside_visual_hull
-from zero123s.mesh.surface import SurfaceOptions, check_threshold, find_surface, surface_threshold
-from zero123s.mesh.texture import SurfacePoints, bake
+from zero123s.mesh.surface import SurfaceOptions, find_surface, surface_threshold
 from zero123s.mesh.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
 from zero123s.mesh.writers import WRITERS
-from zero123s.ops.compositing import composite
 from zero123s.structures import Mesh, Provenance, RadianceField, ReferenceView
 
 ENDINGS = (
@@ -99,8 +96,6 @@ class MeshExporter(BaseExporter):
         """xatlas is stopped after this many seconds; every face then gets a small triangle of its own."""
         isosurface_resolution: int = 256
         """Cells per edge of the box around the object."""
-        isosurface_threshold: Any = "auto"
-        """Level of the surface: a number, or "auto": the geometry's own, else the one that matches silhouettes."""
         cut_to_silhouette: bool = True
         """Where there is one input image, cut off what stands out of its silhouette."""
         isosurface_coarse_to_fine: bool = True
@@ -136,7 +131,7 @@ class MeshExporter(BaseExporter):
             raise ConfigError("system.exporter: max_faces should be 0 or more, and every one of lods at least 4.")
         if cfg.normal_map and not (cfg.save_normal and cfg.save_uv and cfg.save_texture and cfg.fmt == "obj-mtl"):
             raise ConfigError("system.exporter.normal_map needs save_normal, save_uv, save_texture and fmt: obj-mtl.")
-        check_threshold(cfg.isosurface_threshold)
+        self.texture = texturing.TextureOptions(cfg.texture_size, cfg.color_depth, cfg.photo_views)
         self.surface = SurfaceOptions(
             cfg.isosurface_resolution,
             cfg.isosurface_coarse_to_fine,
@@ -155,12 +150,10 @@ class MeshExporter(BaseExporter):
         extras: Provenance | None = None,
         progress: Progress | None = None,
     ) -> ExportResult:
-        """Write the mesh; see `BaseExporter`. `isosurface_threshold` of the exporter beats `threshold`."""
+        """Write the mesh; see `BaseExporter`."""
         stages = _Stages(progress)
         stats: dict[str, Any] = {}
         stages.begin("threshold", 0.0)
-        if self.cfg.isosurface_threshold != "auto":
-            threshold = self.cfg.isosurface_threshold
         level = surface_threshold(field, threshold, reference, stats)
         stages.begin("surface", 0.1)
         is_free = outside_visual_hull(reference) if self.cfg.cut_to_silhouette else None
@@ -220,10 +213,11 @@ class MeshExporter(BaseExporter):
         stages.begin("unwrap", 0.5)
         mesh = self._unwrapped(vertices, faces, stats, stages)
         stages.begin("texture", 0.8)
-        self._color(mesh, field, reference, stats)
+        photos = reference if self.cfg.project_photo else None
+        texturing.color_mesh(mesh, field, photos, self.texture, stats)
         if self.cfg.normal_map:
             stages.begin("normal map", 0.9)
-            _add_normal_map(mesh, dense, self.cfg.texture_size)
+            texturing.add_normal_map(mesh, dense, self.cfg.texture_size)
         if not self.cfg.save_normal:
             mesh.normals = None
         return mesh
@@ -247,101 +241,3 @@ class MeshExporter(BaseExporter):
             stats["unwrap_note"] = f"{result.reason}; every face got a small triangle of its own"
         index = result.vertex_index
         return Mesh(vertices[index], result.faces, normals[index], uvs=result.uvs)
-
-    def _color(self, mesh: Mesh, field: RadianceField, reference: ReferenceView | None, stats: dict[str, Any]) -> None:
-        """Bake the field's colours, each point seen from straight outside, and the photos where they see it."""
-        assert mesh.normals is not None
-        base = field_colors(field, mesh.vertices, -mesh.normals, self.cfg.color_depth)
-        blend = None
-        if reference is not None and self.cfg.project_photo:
-            blend = PhotoBlend(mesh, base, reference, self.cfg.photo_views)
-            stats["photo_share"] = float((blend.trust > 0.5).mean())
-            mesh.vertex_colors = blend(base, mesh.vertices, mesh.normals, blend.correction)
-        else:
-            mesh.vertex_colors = base
-
-        def color(surface: SurfacePoints) -> np.ndarray:
-            colors = field_colors(field, surface.points, -surface.normals, self.cfg.color_depth)
-            if blend is None:
-                return colors
-            return blend(colors, surface.points, surface.normals, surface.interpolate(blend.correction))
-
-        if mesh.uvs is not None:
-            size = self.cfg.texture_size
-            samples = max(1, min(2, 1024 // size))  # fields and photos are smoother than 1024 texels
-            mesh.texture = bake(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs, size, color, samples)
-
-
-class PhotoBlend:
-    """Photos over the field's colours: the photo where it is trusted, elsewhere the field brought to its exposure.
-
-    Args:
-        mesh: with normals.
-        base: the field's colours at the vertices, V 3.
-        reference: the photos.
-        max_views: how many of them are used.
-    """
-
-    REACH = 0.15
-    """How far, as a share of the object's size, the photo's colours lead over into unseen parts."""
-
-    def __init__(self, mesh: Mesh, base: np.ndarray, reference: ReferenceView, max_views: int) -> None:
-        assert mesh.normals is not None
-        self.photos = Photos(mesh, reference, max_views)
-        seen, self.trust = self.photos.sample(mesh.vertices, mesh.normals)
-        self.gain, self.offset = exposure_match(base, seen, self.trust)
-        difference = (seen - (base * self.gain + self.offset)) * (self.trust > 0)[:, None]
-        reach = self.REACH * float(np.ptp(mesh.vertices, axis=0).max())
-        self.correction = screened_poisson_fill(mesh.vertices, mesh.faces, difference, self.trust, reach)
-
-    def __call__(self, base: np.ndarray, points: np.ndarray, normals: np.ndarray, correction: np.ndarray) -> np.ndarray:
-        """Return the blended colours at surface points, N 3."""
-        seen, trust = self.photos.sample(points, normals)
-        rest = base * self.gain + self.offset + correction
-        return (trust[:, None] * seen + (1 - trust[:, None]) * rest).clip(0, 1)
-
-
-def _add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int) -> None:
-    """Give a textured mesh tangents, and in their space the normals of the dense surface it was made from."""
-    assert mesh.normals is not None
-    assert mesh.uvs is not None
-    mesh.tangents = vertex_tangents(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs)
-    mesh.normal_map = bake_normal_map(mesh.vertices, mesh.normals, mesh.tangents, mesh.faces, mesh.uvs, dense, size)
-
-
-COLOR_SAMPLES = 9
-"""Along a ray through the surface; odd: the middle one is the point itself."""
-LEAST_OPACITY = 0.05
-"""Of that ray, for its colour to be taken."""
-
-
-def field_colors(
-    field: RadianceField, points: np.ndarray, dirs: np.ndarray, depth: float = 0.0, chunk: int = 262144
-) -> np.ndarray:
-    """Return the field's colour at N points seen along unit `dirs`, N 3 in [0, 1].
-
-    With a `depth`, colours and densities from that far before the points to as far behind are composited front to back;
-    where almost nothing stands there, the colour is that at the point.
-    """
-    out = np.empty((len(points), 3), np.float32)
-    n = COLOR_SAMPLES if depth else 1
-    step = 2 * depth / n
-    offsets = (torch.arange(n) - n // 2) * step
-    chunk //= n
-    for start in range(0, len(points), chunk):
-        part = slice(start, start + chunk)
-        x, d = (torch.from_numpy(np.ascontiguousarray(a[part], np.float32))[:, None] for a in (points, dirs))
-        samples, seen_along = (x + d * offsets[:, None]).flatten(0, 1), d.expand(-1, n, -1).flatten(0, 1)
-        seen = field.query(samples, seen_along, frozenset({"rgb"}))
-        assert seen.rgb is not None
-        rgb = seen.rgb.detach()
-        colors = rgb[n // 2 :: n]
-        if depth:
-            t = (offsets + depth).repeat(len(x)).to(rgb)
-            first = torch.arange(0, len(rgb), n, device=rgb.device)
-            rays = torch.stack([first, torch.full_like(first, n)], dim=1)
-            _, opacity, _, gathered = composite(seen.sigma.detach(), t - step / 2, t + step / 2, rays, rgb)
-            stands = opacity[:, None] > LEAST_OPACITY
-            colors = torch.where(stands, gathered / opacity[:, None].clamp_min(LEAST_OPACITY), colors)
-        out[part] = colors.cpu().numpy()
-    return out.clip(0, 1)

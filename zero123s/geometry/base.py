@@ -43,7 +43,7 @@ class BaseGeometry(nn.Module):
         radius: float = 1.0
         """Half edge of the cube [-radius, radius]^3 that holds the object, in world units."""
         isosurface_threshold: Any = "auto"
-        """Level at which the exporter cuts the surface; "auto" lets the exporter choose."""
+        """Level of the exported surface: a density, or "auto": the one that matches the silhouettes best."""
 
     cfg: Config
     has_sdf = False

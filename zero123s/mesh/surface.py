@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from zero123s.errors import ConfigError, MeshError
+from zero123s.errors import MeshError
 from zero123s.mesh.isosurface import (
     GridSamples,
     LevelFunction,
@@ -49,12 +49,6 @@ class SurfaceOptions:
     """Cells per edge of the first look; a part that none of its nodes touches is not found."""
 
 
-def check_threshold(value: Any) -> None:
-    """Raise ConfigError unless a threshold is a number or "auto"."""
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise ConfigError(f'isosurface_threshold must be a number or "auto", got {value!r}.')
-
-
 @torch.no_grad()
 def surface_threshold(
     field: RadianceField, threshold: float | str, reference: ReferenceView | None, stats: dict[str, Any]
@@ -68,8 +62,7 @@ def surface_threshold(
     Raises:
         MeshError: nothing is opaque.
     """
-    check_threshold(threshold)
-    if threshold != "auto":
+    if not isinstance(threshold, str):
         stats |= {"threshold": float(threshold), "threshold_source": "given"}
         return float(threshold)
     dense = sample_dense(field.density, COARSE, np.full(3, -field.bound), np.full(3, field.bound))
@@ -178,5 +171,5 @@ def _describe(field: RadianceField) -> str:
     low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
     return (
         f"On a 33^3 grid the level function runs from {low:.3g} (median {middle:.3g}) to {high:.3g}: train longer, "
-        "resume a trained checkpoint, or set system.exporter.isosurface_threshold below the largest value."
+        "resume a trained checkpoint, or set system.geometry.isosurface_threshold below the largest value."
     )

@@ -17,7 +17,7 @@ from zero123s.run.plugins import load_plugins
 from zero123s.run.resume import checkpoint_at, find_checkpoint, run_dir_around, run_dir_of
 from zero123s.runtime.processes import print_rank_zero
 from zero123s.system.base import BaseSystem, Plan, plan_experiment
-from zero123s.system.field_config import SLOTS
+from zero123s.system.slots import SLOTS
 
 FIRST_STAGE = "system.geometry_convert_from"
 STAGED = ("height", "width", "batch_size")

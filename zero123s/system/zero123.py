@@ -3,19 +3,20 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.loggers import WandbLogger
 
 from zero123s.background import BACKGROUNDS
-from zero123s.config.parse import parse, parse_slot
 from zero123s.data.base import BaseData
-from zero123s.errors import ConfigError
+from zero123s.errors import ConfigError, MissingDependencyError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES, BaseGuidance
-from zero123s.losses import LossTerm, LossWeights, View, loss_config
+from zero123s.losses import LossTerm, LossWeights, View
 from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
 from zero123s.mesh.splats import write_gaussians
@@ -25,17 +26,7 @@ from zero123s.randomness import generator_for
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, Provenance, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
-from zero123s.system.checks import (
-    check_colors,
-    check_gaussians,
-    check_novel_sizes,
-    check_sdf,
-    check_surface_terms,
-    novel_size_notes,
-)
 from zero123s.system.field import GeometryMaterialField, LatentColors
-from zero123s.system.field_config import SLOTS, FieldSystemConfig, slot_names
-from zero123s.system.loggers import build_loggers, check_loggers
 from zero123s.system.optimizers import (
     build_optimizer,
     build_scheduler,
@@ -44,7 +35,8 @@ from zero123s.system.optimizers import (
     may_fuse,
 )
 from zero123s.system.refinement import start_from_field
-from zero123s.system.views import render_orbit, save_strip, save_video, score_reference
+from zero123s.system.slots import FieldSystemConfig, check_novel_sizes, check_slots, novel_size_notes
+from zero123s.system.visualize import render_orbit, save_strip, save_video, score_reference
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +48,7 @@ class Zero123System(BaseSystem):
     """Optimises a radiance field under reference losses and score distillation."""
 
     @dataclass
-    class Config(BaseSystem.Config, FieldSystemConfig):
+    class Config(FieldSystemConfig):
         """Settings of `zero123-system`."""
 
     cfg: Config
@@ -64,24 +56,20 @@ class Zero123System(BaseSystem):
     @classmethod
     def check(cls, cfg: Any) -> None:
         """Type all slot sections; raises ConfigError."""
-        for slot, registry in SLOTS.items():
-            _, section = parse_slot(registry, getattr(cfg, f"{slot}_type"), getattr(cfg, slot), f"system.{slot}")
-            setattr(cfg, slot, section)
-        GUIDANCES.get(cfg.guidance_type).check(cfg.guidance)
-        cfg.loss = parse(loss_config(GEOMETRIES.get(cfg.geometry_type).regularization_terms), cfg.loss, "system.loss")
-        check_sdf(cfg, LossWeights(cfg.loss))
-        check_gaussians(cfg, LossWeights(cfg.loss))
-        check_surface_terms(cfg, LossWeights(cfg.loss))
-        check_colors(cfg)
+        check_slots(cfg)
         check_optimizer(cfg.optimizer)
         check_scheduler(cfg.scheduler)
 
     @classmethod
     def requirements(cls, cfg: Config, mode: str) -> dict[str, Any]:
         """Check the guiding model and the extra loggers for training; see `BaseSystem`."""
-        found: dict[str, Any] = {"slots": slot_names(cfg)}
+        found: dict[str, Any] = {"slots": cfg.slot_names()}
         if mode == "train":
-            check_loggers(cfg.loggers)
+            if cfg.loggers.wandb.enable and find_spec("wandb") is None:
+                raise MissingDependencyError(
+                    "system.loggers.wandb.enable is true but the package wandb is not installed; run `pip install wandb` or "
+                    "leave it out: TensorBoard and CSV logs are always written."
+                )
             if LossWeights(cfg.loss).ever("sds"):
                 found["model"] = GUIDANCES.get(cfg.guidance_type).requirements(cfg.guidance)
         return found
@@ -348,12 +336,11 @@ class Zero123System(BaseSystem):
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
         """Write the mesh; raises MeshError when there is no surface."""
-        threshold = self.geometry.cfg.isosurface_threshold
         photos = None if self.input_view() is None else self.data_source.photos()
         result = self.exporter(
             LatentColors(self.field()) if self.cfg.guidance_input == "latents" else self.field(),
             out_dir,
-            threshold=threshold,
+            threshold=self.geometry.cfg.isosurface_threshold,
             reference=photos,
             extras=Provenance.of_model(self.describe()),
             progress=progress,
@@ -369,5 +356,6 @@ class Zero123System(BaseSystem):
         return self.guidance.describe() if self.guidance else self.model_record
 
     def extra_loggers(self, out_dir: Path) -> list[Any]:
-        """Return the loggers of system.loggers; raises MissingDependencyError."""
-        return build_loggers(self.cfg.loggers, out_dir)
+        """Return the logger of Weights & Biases, if it is switched on."""
+        wandb = self.cfg.loggers.wandb
+        return [WandbLogger(project=wandb.project, name=out_dir.name, save_dir=out_dir)] if wandb.enable else []

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from zero123s.diffusion.training import WeightAverage
-from zero123s.exporter.mesh_exporter import field_colors
+from zero123s.exporter.texturing import field_colors
 from zero123s.geometry.implicit_volume import ImplicitVolume
 from zero123s.material.diffuse import DiffuseMaterial
 from zero123s.mesh.surface import SurfaceOptions, find_surface

@@ -7,7 +7,7 @@ import tiny_system
 import torch
 
 from zero123s.commands.launch import main
-from zero123s.system.views import score_reference
+from zero123s.system.visualize import score_reference
 
 where: dict[str, str] = {}
 

@@ -19,6 +19,10 @@ RENAMED = {
     "system.geometry.isosurface_outlier_threshold": "system.exporter.isosurface_outlier_threshold",
 }
 
+FORMER_THRESHOLD = "system.exporter.isosurface_threshold"
+THRESHOLD = "system.geometry.isosurface_threshold"
+"""The former key went before this one, which the files of earlier runs hold as well."""
+
 PROMPTS = {
     "system.prompt_processor.prompt": "system.guidance.prompt",
     "system.prompt_processor.negative_prompt": "system.guidance.negative_prompt",
@@ -80,7 +84,7 @@ def new_key(key: str, known: Known) -> str:
     if known(key):
         return key
     prompt = PROMPTS.get(key)
-    return prompt if prompt and known(prompt) else RENAMED.get(key, key)
+    return prompt if prompt and known(prompt) else {**RENAMED, FORMER_THRESHOLD: THRESHOLD}.get(key, key)
 
 
 def other_name(key: str) -> str | None:
@@ -108,6 +112,10 @@ def translate(content: dict[Any, Any], known: Known) -> list[str]:
             raise ConfigError(f"'{old}' is threestudio's name for '{new}'; give only one of them.")
         put(content, new, remove(content, old))
         notices.append(renamed_notice(old, new))
+    former = FORMER_THRESHOLD
+    if has(content, former) and not known(former) and (level := remove(content, former)) != "auto":
+        put(content, THRESHOLD, level)
+        notices.append(renamed_notice(former, THRESHOLD))
     takes_prompt = known("system.guidance.prompt")
     reason = "the guidance reads the prompt itself" if takes_prompt else "Zero123 takes no prompt"
     for key, why in {**dict.fromkeys(PROMPT_PROCESSOR, reason), **DROPPED}.items():

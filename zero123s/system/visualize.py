@@ -12,23 +12,12 @@ import torch
 
 from zero123s.errors import OutputError
 from zero123s.images.io import write_png_atomic
+from zero123s.mesh.metrics import mask_iou, psnr
 from zero123s.ops.cameras import generate_rays
 from zero123s.runtime.files import explain_os_error
 from zero123s.structures import Cameras, ReferenceView, RenderOutput
 
 logger = logging.getLogger(__name__)
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return the peak signal-to-noise ratio of images in [0, 1], in dB."""
-    return -10 * math.log10(max(float((a - b).square().mean()), 1e-12))
-
-
-def mask_iou(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return intersection over union of two coverages, cut at one half; 1 when both are empty."""
-    x, y = a > 0.5, b > 0.5
-    union = (x | y).sum()
-    return float((x & y).sum() / union) if union else 1.0
 
 
 @torch.no_grad()
@@ -43,8 +32,8 @@ def score_reference(system: Any, reference: ReferenceView) -> dict[str, float]:
         out = system.render(camera)
         mask = reference.mask[i : i + 1]
         target = reference.rgb[i : i + 1] * mask + system.background(generate_rays(camera).rays_d) * (1 - mask)
-        scores["psnr"] += psnr(out.comp_rgb, target) / n
-        scores["mask_iou"] += mask_iou(out.opacity, mask) / n
+        scores["psnr"] += psnr(out.comp_rgb.cpu().numpy(), target.cpu().numpy()) / n
+        scores["mask_iou"] += mask_iou(out.opacity.cpu().numpy(), mask.cpu().numpy()) / n
     system.train()
     return scores
 

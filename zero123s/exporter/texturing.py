@@ -1,0 +1,130 @@
+"""The colours of an exported mesh: the field's, baked into a texture, with the input photos on top where they see it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from zero123s.mesh.normal_map import bake_normal_map, vertex_tangents
+from zero123s.mesh.photo import Photos, exposure_match, screened_poisson_fill
+from zero123s.mesh.texture import SurfacePoints, bake
+from zero123s.ops.compositing import composite
+from zero123s.structures import Mesh, RadianceField, ReferenceView
+
+COLOR_SAMPLES = 9
+"""Along a ray through the surface; odd: the middle one is the point itself."""
+LEAST_OPACITY = 0.05
+"""Of that ray, for its colour to be taken."""
+
+
+@dataclass(frozen=True)
+class TextureOptions:
+    """How a mesh gets its colours."""
+
+    size: int = 1024
+    """Edge of the texture in texels."""
+    color_depth: float = 0.0
+    """See `field_colors`."""
+    photo_views: int = 8
+    """At most this many photos are used."""
+
+
+def color_mesh(
+    mesh: Mesh, field: RadianceField, photos: ReferenceView | None, options: TextureOptions, stats: dict[str, Any]
+) -> None:
+    """Give a mesh with normals vertex colours and, where it has texture coordinates, a texture.
+
+    Every point has the field's colour as seen from straight outside, and that of the photos where they see it.
+
+    Args:
+        stats: gets the share of the vertices that show a photo.
+    """
+    assert mesh.normals is not None
+    base = field_colors(field, mesh.vertices, -mesh.normals, options.color_depth)
+    blend = None
+    if photos is not None:
+        blend = PhotoBlend(mesh, base, photos, options.photo_views)
+        stats["photo_share"] = float((blend.trust > 0.5).mean())
+        mesh.vertex_colors = blend(base, mesh.vertices, mesh.normals, blend.correction)
+    else:
+        mesh.vertex_colors = base
+
+    def color(surface: SurfacePoints) -> np.ndarray:
+        colors = field_colors(field, surface.points, -surface.normals, options.color_depth)
+        if blend is None:
+            return colors
+        return blend(colors, surface.points, surface.normals, surface.interpolate(blend.correction))
+
+    if mesh.uvs is not None:
+        samples = max(1, min(2, 1024 // options.size))  # fields and photos are smoother than 1024 texels
+        mesh.texture = bake(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs, options.size, color, samples)
+
+
+class PhotoBlend:
+    """Photos over the field's colours: the photo where it is trusted, elsewhere the field brought to its exposure.
+
+    Args:
+        mesh: with normals.
+        base: the field's colours at the vertices, V 3.
+        reference: the photos.
+        max_views: how many of them are used.
+    """
+
+    REACH = 0.15
+    """How far, as a share of the object's size, the photo's colours lead over into unseen parts."""
+
+    def __init__(self, mesh: Mesh, base: np.ndarray, reference: ReferenceView, max_views: int) -> None:
+        assert mesh.normals is not None
+        self.photos = Photos(mesh, reference, max_views)
+        seen, self.trust = self.photos.sample(mesh.vertices, mesh.normals)
+        self.gain, self.offset = exposure_match(base, seen, self.trust)
+        difference = (seen - (base * self.gain + self.offset)) * (self.trust > 0)[:, None]
+        reach = self.REACH * float(np.ptp(mesh.vertices, axis=0).max())
+        self.correction = screened_poisson_fill(mesh.vertices, mesh.faces, difference, self.trust, reach)
+
+    def __call__(self, base: np.ndarray, points: np.ndarray, normals: np.ndarray, correction: np.ndarray) -> np.ndarray:
+        """Return the blended colours at surface points, N 3."""
+        seen, trust = self.photos.sample(points, normals)
+        rest = base * self.gain + self.offset + correction
+        return (trust[:, None] * seen + (1 - trust[:, None]) * rest).clip(0, 1)
+
+
+def add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int) -> None:
+    """Give a textured mesh tangents, and in their space the normals of the dense surface it was made from."""
+    assert mesh.normals is not None
+    assert mesh.uvs is not None
+    mesh.tangents = vertex_tangents(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs)
+    mesh.normal_map = bake_normal_map(mesh.vertices, mesh.normals, mesh.tangents, mesh.faces, mesh.uvs, dense, size)
+
+
+def field_colors(
+    field: RadianceField, points: np.ndarray, dirs: np.ndarray, depth: float = 0.0, chunk: int = 262144
+) -> np.ndarray:
+    """Return the field's colour at N points seen along unit `dirs`, N 3 in [0, 1].
+
+    With a `depth`, colours and densities from that far before the points to as far behind are composited front to back;
+    where almost nothing stands there, the colour is that at the point.
+    """
+    out = np.empty((len(points), 3), np.float32)
+    n = COLOR_SAMPLES if depth else 1
+    step = 2 * depth / n
+    offsets = (torch.arange(n) - n // 2) * step
+    chunk //= n
+    for start in range(0, len(points), chunk):
+        part = slice(start, start + chunk)
+        x, d = (torch.from_numpy(np.ascontiguousarray(a[part], np.float32))[:, None] for a in (points, dirs))
+        samples, seen_along = (x + d * offsets[:, None]).flatten(0, 1), d.expand(-1, n, -1).flatten(0, 1)
+        seen = field.query(samples, seen_along, frozenset({"rgb"}))
+        assert seen.rgb is not None
+        rgb = seen.rgb.detach()
+        colors = rgb[n // 2 :: n]
+        if depth:
+            t = (offsets + depth).repeat(len(x)).to(rgb)
+            first = torch.arange(0, len(rgb), n, device=rgb.device)
+            rays = torch.stack([first, torch.full_like(first, n)], dim=1)
+            _, opacity, _, gathered = composite(seen.sigma.detach(), t - step / 2, t + step / 2, rays, rgb)
+            stands = opacity[:, None] > LEAST_OPACITY
+            colors = torch.where(stands, gathered / opacity[:, None].clamp_min(LEAST_OPACITY), colors)
+        out[part] = colors.cpu().numpy()
+    return out.clip(0, 1)

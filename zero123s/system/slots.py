@@ -1,0 +1,237 @@
+"""The slots of a radiance field system: their sections in the YAML file, and what they must have in common."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from zero123s.background import BACKGROUNDS
+from zero123s.config.options import option
+from zero123s.config.parse import parse, parse_slot
+from zero123s.data.base import BaseData
+from zero123s.errors import ConfigError
+from zero123s.exporter import EXPORTERS
+from zero123s.geometry import GEOMETRIES
+from zero123s.guidance import GUIDANCES
+from zero123s.losses import TERMS, LossWeights, loss_config
+from zero123s.material import MATERIALS
+from zero123s.renderer import RENDERERS
+from zero123s.system.base import BaseSystem
+from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig
+
+SLOTS = {
+    "geometry": GEOMETRIES,
+    "material": MATERIALS,
+    "background": BACKGROUNDS,
+    "renderer": RENDERERS,
+    "guidance": GUIDANCES,
+    "exporter": EXPORTERS,
+}
+FEWEST_OF_MODEL = 4
+"""Threestudio's recipe begins with a quarter of the edge that the model sees."""
+
+
+@dataclass
+class FreqConfig:
+    """How often what happens, in steps."""
+
+    ref_only_steps: int = option(0, low=0)
+    """Steps at the start that only supervise the reference view."""
+    guidance_eval: int = option(0, low=0)
+    """Steps between images of the guidance's input and prediction; 0 = never."""
+    ref_or_zero123: str = option("accumulate", choices=("accumulate", "alternate"))
+    """"accumulate": every step does both; "alternate": one or the other."""
+    n_ref: int = option(2, low=1)
+    """With "alternate": every n-th step supervises the reference view."""
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases."""
+
+    enable: bool = False
+    """Also log there; needs the wandb package."""
+    project: str = "zero123s"
+    """Project name."""
+
+
+@dataclass
+class LoggersConfig:
+    """Loggers besides TensorBoard and CSV, which are always on."""
+
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Weights & Biases."""
+
+
+@dataclass
+class FieldSystemConfig(BaseSystem.Config):
+    """Settings of all systems of geometry, material, background, renderer, guidance and exporter."""
+
+    geometry_type: str = "implicit-volume"
+    """Registered geometry."""
+    geometry: Any = field(default_factory=dict)
+    """Its settings."""
+    weights: str | None = option(None, path=True)
+    """Checkpoint of another run whose parameters this one starts from, at step 0; what it lacks stays as initialised."""
+    weights_ignore_modules: list[str] = field(default_factory=list)
+    """Modules that do not start from `weights`, such as material."""
+    geometry_convert_from: str | None = option(None, path=True)
+    """Run folder or checkpoint of a first stage: this run inherits its settings, and its geometry (which needs a
+    signed distance: implicit-sdf) starts from that one's surface and colours."""
+    geometry_convert_inherit_texture: bool = True
+    """Take over the first stage's colours, too."""
+    geometry_convert_override: dict[str, Any] = field(default_factory=dict)
+    """Settings that replace the first stage's geometry's own, such as isosurface_threshold."""
+    material_type: str = "diffuse-with-point-light-material"
+    """Registered material."""
+    material: Any = field(default_factory=dict)
+    """Its settings."""
+    background_type: str = "solid-color-background"
+    """Registered background."""
+    background: Any = field(default_factory=dict)
+    """Its settings."""
+    renderer_type: str = "nerf-volume-renderer"
+    """Registered renderer."""
+    renderer: Any = field(default_factory=dict)
+    """Its settings."""
+    guidance_type: str = "stable-zero123-guidance"
+    """Registered guidance; only built when lambda_sds is ever above zero."""
+    guidance: Any = field(default_factory=dict)
+    """Its settings."""
+    exporter_type: str = "mesh-exporter"
+    """Registered exporter."""
+    exporter: Any = field(default_factory=dict)
+    """Its settings."""
+    freq: FreqConfig = field(default_factory=FreqConfig)
+    """Frequencies."""
+    loss: Any = field(default_factory=dict)
+    """Weights of the loss terms, lambda_<name>."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser."""
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    """Learning rate scheduler."""
+    loggers: LoggersConfig = field(default_factory=LoggersConfig)
+    """Extra loggers."""
+    ambient_ratio_min: float | None = option(0.5, low=0.0, high=1.0)
+    """Smallest share of ambient light on random views, drawn between it and 1; null = the material's own lights."""
+    regularized_views: str = option("both", choices=("both", "novel"))
+    """Views of the regularisers that apply to both passes: reference and random ones, or random ones alone, as in Magic123."""
+    guidance_input: str = option("rgb", choices=("rgb", "normal", "latents"))
+    """Input of the guidance from a random view: its colours, its normals (a stage for the geometry alone), or its colours
+    taken as latents of the guiding model (Latent-NeRF)."""
+    refinement: bool = False
+    """Second stage: the terms against fog, orient, sparsity and opaque, are off on all passes."""
+
+    def slot_names(self) -> dict[str, str]:
+        """Return slot -> registered name, for summaries."""
+        return {f.name.removesuffix("_type"): getattr(self, f.name) for f in fields(self) if f.name.endswith("_type")}
+
+
+def check_slots(cfg: Any) -> None:
+    """Check the sections of all slots and of the losses, in place, and whether they fit together; raises ConfigError."""
+    for slot, registry in SLOTS.items():
+        _, section = parse_slot(registry, getattr(cfg, f"{slot}_type"), getattr(cfg, slot), f"system.{slot}")
+        setattr(cfg, slot, section)
+    GUIDANCES.get(cfg.guidance_type).check(cfg.guidance)
+    cfg.loss = parse(loss_config(GEOMETRIES.get(cfg.geometry_type).regularization_terms), cfg.loss, "system.loss")
+    weights = LossWeights(cfg.loss)
+    check_sdf(cfg, weights)
+    check_gaussians(cfg, weights)
+    check_surface_terms(cfg, weights)
+    check_colors(cfg)
+
+
+def check_sdf(cfg: Any, weights: LossWeights) -> None:
+    """Refuse a geometry without signed distance where renderer, loss or first stage need one; raises ConfigError."""
+    if GEOMETRIES.get(cfg.geometry_type).has_sdf:
+        return
+    if cfg.geometry_convert_from is not None and GEOMETRIES.get(cfg.geometry_type).has_gaussians:
+        return  # they stand on the first stage's surface; `check_gaussians` looks at the rest
+    advice = f"has no signed distance; use geometry_type: implicit-sdf instead of {cfg.geometry_type}."
+    if cfg.geometry_convert_from is not None:
+        raise ConfigError(f"system.geometry_convert_from needs a surface to start from, and the geometry {advice}")
+    if RENDERERS.get(cfg.renderer_type).needs_sdf:
+        raise ConfigError(f"system.renderer_type: {cfg.renderer_type} cannot render a geometry that {advice}")
+    if weights.ever("eikonal"):
+        raise ConfigError(f"system.loss.lambda_eikonal is set, but the geometry {advice}")
+
+
+def check_gaussians(cfg: Any, weights: LossWeights) -> None:
+    """Refuse Gaussians without their renderer, the renderer without Gaussians, and losses of samples; raises ConfigError."""
+    geometry, renderer = GEOMETRIES.get(cfg.geometry_type), RENDERERS.get(cfg.renderer_type)
+    if geometry.has_gaussians and not renderer.needs_gaussians:
+        raise ConfigError(
+            f"system.renderer_type: {cfg.renderer_type} marches through a field, which {cfg.geometry_type} trains "
+            "nothing by; use renderer_type: gaussian-rasterizer."
+        )
+    if renderer.needs_gaussians and not geometry.has_gaussians:
+        raise ConfigError(
+            f"system.renderer_type: {cfg.renderer_type} renders Gaussians only; use geometry_type: gaussians instead of "
+            f"{cfg.geometry_type}."
+        )
+    if not renderer.has_samples:
+        for name, term in TERMS.items():
+            if weights.ever(name) and term.needs - {"normal"}:
+                raise ConfigError(
+                    f"system.loss.lambda_{name} needs samples along rays, which {cfg.renderer_type} does not have; set it "
+                    "to 0."
+                )
+
+
+def check_surface_terms(cfg: Any, weights: LossWeights) -> None:
+    """Refuse losses of a mesh where the renderer has none; raises ConfigError."""
+    if RENDERERS.get(cfg.renderer_type).has_mesh:
+        return
+    for name, term in TERMS.items():
+        if weights.ever(name) and "mesh" in term.needs:
+            raise ConfigError(
+                f"system.loss.lambda_{name} is a loss of the mesh that a mesh-rasterizer renders, and "
+                f"system.renderer_type is {cfg.renderer_type}; set it to 0."
+            )
+
+
+def check_colors(cfg: Any) -> None:
+    """Refuse colours that are not as many as background and guidance need; raises ConfigError."""
+    channels = getattr(cfg.material, "n_output_dims", 3)
+    behind = getattr(cfg.background, "n_output_dims", 3)
+    if channels != behind:
+        raise ConfigError(
+            f"system.material has {channels} colours and system.background {behind}; give both the same n_output_dims."
+        )
+    if cfg.guidance_input == "latents" and channels != 4:
+        raise ConfigError(
+            f"system.guidance_input: latents have 4 channels, and the material delivers {channels}; set n_output_dims of "
+            "material and background, and system.geometry.n_feature_dims, to 4."
+        )
+
+
+def check_novel_sizes(data: BaseData, sees_squares: bool) -> None:
+    """Refuse views that a guidance would squeeze to a square; raises ConfigError."""
+    for height, width in data.novel_sizes():
+        if sees_squares and height != width:
+            raise ConfigError(
+                f"data.random_camera.height, width: views of {width}x{height} pixels would be squeezed to the square "
+                "that the guidance sees; give both the same."
+            )
+
+
+def novel_size_notes(data: BaseData, image_size: int | None) -> list[str]:
+    """Return sentences about views that are rendered far smaller than a guidance's networks see them, or larger.
+
+    Args:
+        image_size: edge in pixels of what the networks see; None = not known.
+    """
+    edges = [height for height, _ in data.novel_sizes()]
+    if not edges or image_size is None:
+        return []
+    notes = []
+    if (small := min(edges)) * FEWEST_OF_MODEL < image_size:
+        notes.append(
+            f"views of {small} pixels are enlarged to the {image_size} that the guiding model sees: it judges a blur; "
+            f"data.random_camera.height and width of {image_size // FEWEST_OF_MODEL} or more are usual."
+        )
+    if (large := max(edges)) > image_size:
+        notes.append(
+            f"views of {large} pixels are shrunk to the {image_size} that the guiding model sees: rendering them takes "
+            f"{(large / image_size) ** 2:.3g} times as many pixels; data.random_camera.height and width of {image_size} "
+            "are enough for it."
+        )
+    return notes
