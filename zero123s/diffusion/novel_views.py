@@ -196,7 +196,7 @@ def parse_angles(text: str) -> list[float]:
         ConfigError: another form, or more than 10,000 angles.
 
     Example:
-        >>> from zero123s.diffusion.views import parse_angles
+        >>> from zero123s.diffusion.novel_views import parse_angles
         >>> parse_angles("0:360:90")
         [0.0, 90.0, 180.0, 270.0]
     """
@@ -229,7 +229,7 @@ def read_picture(image: Picture) -> Float[Tensor, "1 3 S S"]:
 
     Example:
         >>> import numpy as np
-        >>> from zero123s.diffusion.views import read_picture
+        >>> from zero123s.diffusion.novel_views import read_picture
         >>> rgba = np.zeros((16, 32, 4))
         >>> rgba[4:12, 4:12] = [1, 0, 0, 1]  # an opaque red square
         >>> rgb = read_picture(rgba)
