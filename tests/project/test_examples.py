@@ -17,7 +17,7 @@ FILES = [
     *sorted(p for p in (PACKAGE / "ops").rglob("*.py") if p.stem not in BACKENDS),
     *(
         PACKAGE / "diffusion" / f"{name}.py"
-        for name in ("conditioning", "lora", "model", "sampling", "shared", "views")
+        for name in ("conditioning", "lora", "model", "sampling", "shared", "novel_views")
     ),
     PACKAGE / "diffusion" / "checkpoint" / "locate.py",
 ]
