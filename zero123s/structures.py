@@ -32,10 +32,15 @@ def _map_tensors(obj: T, fn) -> T:
 class TensorData:
     """Moves all tensors of a frozen dataclass at once."""
 
-    def to(self: T, device: torch.device | str) -> T:
-        """Return a copy with every tensor on `device`."""
+    def to(self: T, device: torch.device | str, dtype: torch.dtype | None = None) -> T:
+        """Return a copy with every tensor on `device`, and floating point ones of `dtype` (None = as they are)."""
         # To a GPU the host need not wait: pageable memory is staged before the call returns. The other way it must.
-        return _map_tensors(self, lambda t: t.to(device, non_blocking=torch.device(device).type != "cpu"))
+        non_blocking = torch.device(device).type != "cpu"
+
+        def move(t: Tensor) -> Tensor:
+            return t.to(device, dtype if t.is_floating_point() else None, non_blocking=non_blocking)
+
+        return _map_tensors(self, move)
 
     def detach(self: T) -> T:
         """Return a copy with every tensor cut from the autograd graph."""

@@ -38,12 +38,12 @@ from zero123s.run.runner import Runner  # noqa: E402
 from zero123s.structures import Cameras, GuidanceOutput  # noqa: E402
 
 WORDS = ["trainer.val_check_interval=0", "threads=1", "trainer.enable_progress_bar=false", "export_after_train=false"]
-SMALL_PICTURES = [
+SMALL_IMAGES = [
     "data.height=6", "data.width=6", "data.random_camera.height=4", "data.random_camera.width=4",
     "data.resolution_milestones=[]", "data.random_camera.resolution_milestones=[]",
     "data.random_camera.batch_size=2", "system.renderer.num_samples_per_ray=16",
 ]  # fmt: skip
-"""Launches do not depend on the number of points, and interpreted kernels take milliseconds per 128 points."""
+"""Interpreted kernels take milliseconds per 128 points; other sizes by overrides."""
 
 
 @GUIDANCES.register("no-guidance")
@@ -99,8 +99,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         counts = stack.enter_context(pretend_cuda())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        words = [*WORDS, "system.guidance_type=no-guidance", "system.guidance={}", *args.overrides]
-        words += SMALL_PICTURES if args.triton else []
+        words = [*WORDS, "system.guidance_type=no-guidance", "system.guidance={}"]
+        words += [*(SMALL_IMAGES if args.triton else []), *args.overrides]
         kernels = interpreted_triton() if args.triton else contextlib.nullcontext()
         _, plan = plan_run(config, words, args.profile)
         runner = Runner(plan, Path(folder) / "run", None, gpu="0", run_callbacks=[CountStep(counts, 3, kernels)])

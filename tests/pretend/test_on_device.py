@@ -1,4 +1,4 @@
-"""Runs the tests of on_device/ on the pretended CUDA device, each file in a process of its own: its hooks precede torch."""
+"""Runs the tests of on_device/ on the pretended CUDA device, in a process of their own: its hooks precede torch."""
 
 import os
 import re
@@ -16,11 +16,11 @@ FILES = sorted(path.name for path in ON_DEVICE.glob("test_*.py"))
 pytestmark = pytest.mark.skipif(bool(hooks.why_not()), reason=f"no pretended device: {hooks.why_not()}")
 
 
-def run_on_device(name: str, marker: str) -> None:
+def run_on_device(names: list[str], marker: str) -> None:
     search = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     words = ["-m", "pytest", "-p", "pretend.plugin", "-p", "no:cacheprovider", "-n0", "-q", "-m", marker]
     done = subprocess.run(
-        [sys.executable, *words, str(ON_DEVICE / name)],
+        [sys.executable, *words, *[str(ON_DEVICE / name) for name in names]],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": search},
         capture_output=True,
@@ -31,15 +31,14 @@ def run_on_device(name: str, marker: str) -> None:
     assert done.returncode in (0, nothing_marked), done.stdout[-8000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_file_passes_on_the_pretended_device(name):
-    run_on_device(name, "not slow")
+def test_every_file_passes_on_the_pretended_device():
+    run_on_device(FILES, "not slow")  # in one process: importing torch and Lightning takes longer than most files
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_rest_of_the_file_passes_on_the_pretended_device(name):
-    run_on_device(name, "slow")
+    run_on_device([name], "slow")
 
 
 @pytest.mark.slow

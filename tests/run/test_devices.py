@@ -5,7 +5,7 @@ import torch
 
 from zero123s.config.experiment import ExperimentConfig
 from zero123s.errors import ConfigError
-from zero123s.run.devices import choose_devices, first_device
+from zero123s.run.devices import choose_devices, first_device, set_tf32
 
 
 @pytest.fixture
@@ -43,3 +43,17 @@ def test_the_first_device_is_the_first_named(four_gpus):
 def test_a_gpu_that_is_not_there_is_refused(four_gpus):
     with pytest.raises(ConfigError, match="there are 4 GPUs"):
         choose_devices(ExperimentConfig(), "4")
+
+
+@pytest.mark.parametrize(("allowed", "kind", "expected"), [
+    (True, "cuda", "high"), (False, "cuda", "highest"), (True, "cpu", "highest"),
+])  # fmt: skip
+def test_products_are_rounded_to_tf32_on_cuda_alone(allowed, kind, expected):
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        set_tf32(allowed, torch.device(kind))
+        assert torch.get_float32_matmul_precision() == expected
+        assert torch.backends.cudnn.allow_tf32 == allowed
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = before

@@ -30,6 +30,8 @@ class TrainerConfig:
     """Show the progress bar."""
     precision: str = option("32", choices=("32", "64", "bf16-mixed", "16-mixed"))
     """Floating point numbers in bits; 16-mixed needs CUDA."""
+    tf32: bool = True
+    """On CUDA: round the factors of float32 products to TF32's 10 bits, several times faster; sums stay float32."""
     accelerator: str = option("auto", choices=("auto", "cpu", "gpu", "mps"))
     """Kind of device."""
     devices: Any = "auto"

@@ -16,6 +16,7 @@ from zero123s.ops.gaussian_splatting import covariance_factors, rotation_matrice
 from zero123s.ops.gaussian_sum import gaussian_sum
 from zero123s.ops.spherical_harmonics import spherical_harmonics
 from zero123s.ops.vectors import unit
+from zero123s.randomness import generator_on
 from zero123s.structures import GaussianViews, ReferenceView
 
 NEARBY = 0.01
@@ -149,8 +150,9 @@ class Gaussians(BaseGeometry):
         features = sums[:, 2:] / sums[:, :1].clamp_min(1e-8) if "features" in needs else None
         perturbed = None
         if "normal_perturbed" in needs:
-            offset = NEARBY * self.cfg.radius * torch.randn(x.shape, generator=generator).to(x)
-            perturbed = _falling(self._sum(x + offset, opacities)[1], x)
+            drawn_by = generator_on(x.device, generator)
+            step = torch.randn(x.shape, generator=drawn_by, device=x.device).to(x)
+            perturbed = _falling(self._sum(x + NEARBY * self.cfg.radius * step, opacities)[1], x)
         normal = _falling(gradient, x) if "normal" in needs else None
         return GeometryOutput(sums[:, 1], features, normal, perturbed)
 

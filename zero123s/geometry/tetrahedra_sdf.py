@@ -15,6 +15,7 @@ from zero123s.geometry.base import GEOMETRIES, BaseGeometry, GeometryOutput
 from zero123s.geometry.encoding import EncodingConfig, HashEncoding
 from zero123s.ops.networks import NetworkConfig, build_mlp
 from zero123s.ops.vectors import unit
+from zero123s.randomness import generator_on
 
 PER_CALL = 1 << 18
 """Nodes whose start value is computed at once."""
@@ -137,7 +138,8 @@ class TetrahedraSDFGrid(BaseGeometry):
             gradient = self._gradient(x)
             normal = unit(gradient)
         if "normal_perturbed" in needs:
-            step = torch.randn(x.shape, generator=generator).to(x)
+            drawn_by = generator_on(x.device, generator)
+            step = torch.randn(x.shape, generator=drawn_by, device=x.device).to(x)
             perturbed = unit(self._gradient(x + 0.01 * step))
         sigma = torch.sigmoid(-sdf / self.cell) / self.cell
         return GeometryOutput(sigma, features, normal, perturbed, sdf=sdf, sdf_grad=gradient)

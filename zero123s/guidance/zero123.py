@@ -59,8 +59,8 @@ class StableZero123Guidance(ScoreDistillation):
         """Of many reference views at most this many condition the model, evenly chosen; a view takes the nearest."""
         fast: bool = True
         """Take faster ways to the same result: large convolutions on a CPU differ in the fifth decimal."""
-        channels_last: bool = False
-        """Lay images out with the channels last: faster on CUDA, not on CPUs."""
+        channels_last: bool | None = None
+        """Lay images out with the channels last, as CUDA's convolutions compute; null = on CUDA, with `fast`."""
         compile: bool = False
         """Compile denoiser and encoder with torch.compile: minutes at the first step, needs a C++ compiler."""
 
@@ -95,10 +95,7 @@ class StableZero123Guidance(ScoreDistillation):
 
     def _load_fast(self) -> Zero123Model:
         cfg = self.cfg
-        model = self._load(decoder=False)
-        if cfg.fast or cfg.channels_last or cfg.compile:
-            speed_up(model, cfg.fast, cfg.channels_last, cfg.compile)
-        return model
+        return speed_up(self._load(decoder=False), cfg.fast, cfg.channels_last, cfg.compile)
 
     def _load(self, decoder: bool) -> Zero123Model:
         cfg = self.cfg

@@ -16,7 +16,7 @@ REMBG_MODEL = "u2net"
 
 
 def rembg_is_installed() -> bool:
-    """Tell whether the extra `segment` is installed."""
+    """Whether the extra `segment` is there."""
     try:
         import rembg  # noqa: F401
     except ImportError:
@@ -25,7 +25,12 @@ def rembg_is_installed() -> bool:
 
 
 def rembg_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray, "H W"]:
-    """Return the mask of a rembg model; a download is announced before it starts."""
+    """Return the mask of one of rembg's models; a download is announced before it starts.
+
+    Raises:
+        MissingDependencyError: rembg is not installed.
+        ImageError: its model is neither on this machine nor to be downloaded.
+    """
     try:
         import rembg
     except ImportError as error:
@@ -47,7 +52,7 @@ def rembg_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray
 
 
 def transformers_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray, "H W"]:
-    """Return the mask of a transformers model whose last output is one logit per pixel."""
+    """Return the mask of any transformers model whose last output is one logit per pixel."""
     if not model:
         raise ConfigError(
             "the backend transformers needs a model: give a hub id or a folder, e.g. ZhengPeng7/BiRefNet."

@@ -1,4 +1,4 @@
-"""What a run computes on: devices, precision, threads."""
+"""What a run computes on and how exactly: devices, precision, threads."""
 
 import os
 from collections.abc import Sequence
@@ -70,6 +70,12 @@ def choose_precision(precision: str, on_gpu: bool) -> str:
         print_rank_zero("note: trainer.precision=16-mixed needs CUDA; running in 32.")
         return "32"
     return precision
+
+
+def set_tf32(allowed: bool, device: torch.device) -> None:
+    """Let float32 products on CUDA be computed in TF32, or not; a CPU always computes in float32."""
+    torch.set_float32_matmul_precision("high" if allowed and device.type == "cuda" else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def choose_threads(wanted: int, out_dir: Path) -> int:

@@ -29,8 +29,16 @@ from zero123s.images.io import write_png_atomic
 from zero123s.ops.memory import is_out_of_memory
 from zero123s.preprocess.input_image import LowConfidenceMaskError
 from zero123s.run.console import log_to_file
-from zero123s.run.devices import choose_devices, choose_precision, choose_threads, first_device, peak_memory_gb
+from zero123s.run.devices import (
+    choose_devices,
+    choose_precision,
+    choose_threads,
+    first_device,
+    peak_memory_gb,
+    set_tf32,
+)
 from zero123s.run.disk_space import checkpoint_bytes, require_disk_space
+from zero123s.run.double_precision import DoublePrecision
 from zero123s.run.folder import (
     append_command,
     create_run_dir,
@@ -82,7 +90,7 @@ def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
     try:
         return plan.build()
     except LowConfidenceMaskError as error:
-        raise error.with_steps_saved_at(write_png_atomic(out_dir / "input" / "steps.png", error.steps)) from error
+        raise error.shown_in(write_png_atomic(out_dir / "input" / "steps.png", error.steps)) from error
 
 
 class Runner:
@@ -116,6 +124,7 @@ class Runner:
         identity = identity_of(out_dir, checkpoint)
         self.checkpoints = Checkpoints(out_dir / CHECKPOINTS, self.experiment.checkpoint, identity, checkpoint)
         self.accelerator, self.devices = choose_devices(self.experiment, gpu)
+        set_tf32(self.experiment.trainer.tf32, first_device(self.accelerator, self.devices))
         _quiet_lightning()
         self.profile_run = profile_run
         self.interrupt = GracefulInterrupt()
@@ -310,7 +319,6 @@ class Runner:
             "num_nodes": t.num_nodes,
             "strategy": t.strategy,
             "use_distributed_sampler": False,  # a batch is a function of step and rank already
-            "precision": choose_precision(str(t.precision), self.on_gpu),
             "accumulate_grad_batches": t.accumulate_grad_batches,
             "gradient_clip_val": t.gradient_clip_val,
             "gradient_clip_algorithm": t.gradient_clip_algorithm,
@@ -323,6 +331,11 @@ class Runner:
             "callbacks": self._callbacks(),
             "logger": [*loggers, *self.system.extra_loggers(self.out_dir)],
         }
+        precision = choose_precision(str(t.precision), self.on_gpu)
+        if precision == "64":
+            options["plugins"].append(DoublePrecision())
+        else:
+            options["precision"] = precision
         try:
             return pl.Trainer(**options)
         except (MisconfigurationException, ValueError, TypeError) as error:

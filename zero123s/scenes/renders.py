@@ -1,4 +1,4 @@
-"""Opens a folder of rendered views in either layout."""
+"""Opens a folder of rendered views, whichever of the two layouts it has."""
 
 from pathlib import Path
 

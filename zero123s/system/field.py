@@ -19,7 +19,7 @@ from zero123s.structures import FieldOutput, GaussianViews
 class GeometryMaterialField:
     """A radiance field under one shading; cheap to make, holds no parameters of its own.
 
-    Points may lie on any device; results lie on that of the geometry.
+    Points may lie on any device and have any precision; results have those of the geometry.
 
     Args:
         geometry: density and features.
@@ -44,11 +44,11 @@ class GeometryMaterialField:
         self.generator = generator
         self.n_parts = n_parts
         self.bound = geometry.cfg.radius
-        self.device = next((p.device for p in geometry.parameters()), torch.device("cpu"))
+        self._like = next(geometry.parameters(), torch.zeros(0))
 
     def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return volume density at world positions."""
-        x = x.to(self.device)
+        x = x.to(self._like)
         if self.n_parts == 1 or torch.is_grad_enabled():
             return self.geometry.density(x)
         return torch.cat([self.geometry.density(part) for part in x.tensor_split(self.n_parts)])
@@ -61,7 +61,7 @@ class GeometryMaterialField:
         light_positions: Float[Tensor, "N 3"] | None = None,
     ) -> FieldOutput:
         """Evaluate what `needs` names, in one pass through the geometry or in `n_parts`."""
-        x, dirs = x.to(self.device), dirs.to(self.device)
+        x, dirs = x.to(self._like), dirs.to(self._like)
         if self.n_parts > 1 and len(x) >= self.n_parts:
             return self._query_in_parts(x, dirs, needs, light_positions)
         return self._query(x, dirs, needs, light_positions)
@@ -148,7 +148,7 @@ class GeometryMaterialField:
 
     def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return a function that grows towards the inside."""
-        return self.geometry.surface_level(x.to(self.device))
+        return self.geometry.surface_level(x.to(self._like))
 
 
 class LatentColors:

@@ -184,7 +184,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def _sdf(system: System, x: torch.Tensor) -> torch.Tensor:
-    return -system.geometry.surface_level(x)
+    return -system.field().surface_level(x)
 
 
 def _color_mse(system: System, first: System, distance: SignedDistance, on: np.ndarray) -> torch.Tensor:

@@ -171,7 +171,7 @@ class Zero123System(BaseSystem):
         generator: torch.Generator | None = None,
     ) -> RenderOutput:
         """Render whole images of the current scene."""
-        rays = generate_rays(cameras.to(self.device))
+        rays = generate_rays(cameras.to(self.device, self.dtype))  # pyright: ignore[reportArgumentType]
         out = self.renderer(rays, self.field(shading, generator), self.background, needs, generator)
         if self.training or self.cfg.guidance_input != "latents":
             return out
@@ -272,6 +272,8 @@ class Zero123System(BaseSystem):
         if self.cfg.guidance_input == "rgb":
             judged = judged[..., :3]
         self.guidance.n_parts = self.n_parts
+        # In double precision the field is trained, not the networks that judge it.
+        judged, cameras = judged.float(), cameras.to(self.device, torch.float32)
         guided = self.guidance(judged, cameras, step, self.generator("guidance"))
         self._numbers["guidance/grad_norm"] = guided.grad_norm
         self.diagnostics = replace(self.diagnostics, guidance_grad_norm=guided.grad_norm.detach())

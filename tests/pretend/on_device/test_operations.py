@@ -1,15 +1,23 @@
 """Single operations and modules on the device: each was once on the wrong one, or refused there."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
+from pretend.on_device.commands import REPOSITORY
+from zero123s.diffusion.model import build_model
+from zero123s.diffusion.model_config import read_model_config
+from zero123s.diffusion.speed import speed_up
 from zero123s.diffusion.training import WeightAverage
 from zero123s.exporter.texturing import field_colors
+from zero123s.geometry.implicit_sdf import ImplicitSDF
 from zero123s.geometry.implicit_volume import ImplicitVolume
 from zero123s.material.diffuse import DiffuseMaterial
 from zero123s.mesh.surface import SurfaceOptions, find_surface
 from zero123s.ops.compositing import composite
+from zero123s.system import refinement
 from zero123s.system.field import GeometryMaterialField
 
 
@@ -40,6 +48,29 @@ def test_compositor_takes_half_precision_colours():
         _, opacity, _, summed = composite(torch.ones(3, device="cuda"), t, t + 1, packed, values)
     assert summed.dtype == torch.float32
     assert torch.allclose(summed[:, 0], opacity)
+
+
+def test_frozen_networks_lay_images_out_with_the_channels_last():
+    model = speed_up(build_model(read_model_config(REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml")).to("cuda"))
+    kernels = [m.weight for m in model.unet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+
+def test_a_second_stage_is_fitted_where_its_field_is(field, monkeypatch):
+    for name, value in (("STEPS", 2), ("RESOLUTION", 16), ("BATCH", 32), ("NEAR_POOL", 64), ("FAR_POOL", 64)):
+        monkeypatch.setattr(refinement, name, value)
+    sdf = ImplicitSDF(ImplicitSDF.Config(radius=0.7)).to("cuda")
+    stages = [
+        SimpleNamespace(
+            geometry=geometry, material=field.material, field=lambda g=geometry: GeometryMaterialField(g, field.material),
+            device=torch.device("cuda"), seed=0, background=None, input_view=lambda: None,
+            cfg=SimpleNamespace(material=0, background=number, geometry_convert_inherit_texture=True),
+        )
+        for number, geometry in enumerate((field.geometry, sdf))
+    ]  # fmt: skip
+    stats = refinement.start_from_field(stages[1], stages[0])
+    assert stats["surface_distance"] > 0
+    assert {p.device.type for p in sdf.parameters()} == {"cuda"}
 
 
 def test_surface_and_colours_of_a_field_on_the_device(field):

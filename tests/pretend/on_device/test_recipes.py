@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pretend.cuda import pretend_cuda
-from pretend.on_device.commands import launch
+from pretend.on_device.commands import launch, launch_plain
 from zero123s.ops import backends
+from zero123s.system import refinement
 
 slow = pytest.mark.slow
 
@@ -63,6 +64,24 @@ def test_each_other_mode_computes_on_the_device(mode, trained, tmp_path, tiny_ze
     assert devices_used == {"cuda"}
 
 
+SECOND_STAGES = {
+    "neus": ("stable-zero123-refine", []),
+    "volsdf": ("stable-zero123-refine", ["system.renderer.use_volsdf=true"]),
+    "mesh": ("stable-zero123-refine-mesh", ["system.renderer.grid_resolution=16"]),
+}
+
+
+@slow
+@pytest.mark.parametrize("name", SECOND_STAGES)
+def test_second_stage_goes_on_from_the_first(name, trained, tmp_path, monkeypatch, devices_used):
+    for constant, value in (("STEPS", 10), ("RESOLUTION", 32), ("BATCH", 512)):
+        monkeypatch.setattr(refinement, constant, value)
+    config, words = SECOND_STAGES[name]
+    run = launch_plain(config, tmp_path, f"system.geometry_convert_from={trained}", "trainer.max_steps=2", *words)
+    assert json.loads((run / "run.json").read_text())["state"] == "finished"
+    assert devices_used == {"cuda"}
+
+
 OPTIONS = {
     "16-mixed": ["trainer.precision=16-mixed"],
     "vsd": ["system.guidance.variant=vsd"],
@@ -70,6 +89,7 @@ OPTIONS = {
 SLOW_OPTIONS = {
     "deterministic": ["trainer.deterministic=true"],
     "bf16-mixed": ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2"],
+    "64": ["trainer.precision=64"],
     "16-mixed without normals": [
         "trainer.precision=16-mixed",
         *[f"system.loss.lambda_{name}=0" for name in ("normal_smooth", "3d_normal_smooth", "orient")],

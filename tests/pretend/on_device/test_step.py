@@ -1,8 +1,12 @@
 """What one training step asks of a GPU, by benchmarks/gpu/step_counts.py: bounds that only an improvement may change."""
 
+import copy
+
 import pytest
 import torch
 
+from zero123s.geometry.implicit_volume import ImplicitVolume
+from zero123s.ops import compositing
 from zero123s.ops.compositing import composite_alpha, visible_samples
 from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
 from zero123s.ops.mlp import mlp_input_gradient
@@ -51,6 +55,20 @@ def test_compositing_and_pruning_wait_for_nothing(counts):
     assert counts.n_waits == 0
 
 
+def test_opacities_are_evaluated_a_part_at_a_time(monkeypatch):
+    monkeypatch.setattr(compositing, "AT_ONCE", 16)
+    alphas, packed = torch.rand(40, device="cuda"), torch.tensor([[0, 25], [25, 15]], device="cuda")
+    rays, sizes = (packed[:, 0] * 0 + torch.arange(2, device="cuda")).repeat_interleave(packed[:, 1]), []
+
+    def alphas_at(index):
+        sizes.append(len(index))
+        return alphas[index]
+
+    visible = visible_samples(alphas_at, rays, packed, 0.3)
+    assert sizes == [16, 16, 8]
+    assert torch.equal(visible, compositing.visibility_alpha(alphas, packed, 0.3))
+
+
 def test_all_levels_are_encoded_together(counts):
     grid = HashGrid(8, 2, 10, 8, 1.4)
     table, x = torch.randn(grid.n_rows, 2), torch.rand(20, 3)
@@ -59,7 +77,7 @@ def test_all_levels_are_encoded_together(counts):
     on_device = [t.to("cuda") for t in (x, table)]
     counts.clear()
     encode(*on_device, grid, "reference")
-    assert counts.n_launches < 60, "one group of dense levels and one of hashed"
+    assert counts.n_launches < 30, "dense and hashed levels in one gather"
     grad = torch.randn(20, 16)
     here, there = both(lambda t, p, g: position_gradient(p, t, g, grid, "reference"), table, x, grad)
     torch.testing.assert_close(here, there.cpu())
@@ -73,6 +91,23 @@ def test_the_networks_gradient_is_one_product_a_layer(counts):
     counts.clear()
     mlp_input_gradient(x, weights)
     assert counts.n_launches < 10
+
+
+def test_normals_and_those_near_by_share_one_pass(counts):
+    cfg = ImplicitVolume.Config(radius=0.7, normal_type="analytic")
+    cfg.pos_encoding_config.log2_hashmap_size = 10
+    geometry, x = ImplicitVolume(cfg), torch.rand(30, 3) - 0.5
+    geometry.encoding.table.data.normal_()
+    here, (near, _) = geometry(x, frozenset({"normal"})), geometry.points_near(x, torch.Generator().manual_seed(1))
+    wanted = here.sigma, here.normal, geometry.normal_at(near)
+    geometry = copy.deepcopy(geometry).to("cuda")
+    geometry.points_near = lambda x, generator: (near.to(x), None)  # the device draws numbers of its own
+    x = x.to("cuda")
+    counts.clear()
+    out = geometry(x, frozenset({"normal", "normal_perturbed"}))
+    for expected, found in zip(wanted, (out.sigma, out.normal, out.normal_perturbed), strict=True):
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+    assert counts.n_launches < 180, "one encoding and one gradient of it"
 
 
 def test_numbers_for_the_device_are_drawn_there_and_repeat(counts):

@@ -1,4 +1,4 @@
-"""Training and using the guiding model: fine-tuning with averages, and views."""
+"""Training and using the guiding model: fine-tuning whole or by LoRA, its autoencoder, cached latents, views."""
 
 from pathlib import Path
 
@@ -6,11 +6,10 @@ import pytest
 from PIL import Image
 
 from pretend.on_device.commands import REPOSITORY, launch_plain
-from zero123s.commands import views
+from zero123s.commands import cache_latents, views
 
 slow = pytest.mark.slow
 TINY = REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml"
-GOLDEN = REPOSITORY / "tests" / "golden"
 
 
 @pytest.fixture
@@ -31,6 +30,41 @@ def test_fine_tuning_with_averages_resumes(finetune, tmp_path, counts):
     assert (run / "export" / "zero123.safetensors").is_file()
     assert counts.n_launches > 0
     finetune(tmp_path, f"resume={run}", "trainer.max_steps=3")
+
+
+@slow
+@pytest.mark.parametrize("word", ["trainer.precision=16-mixed", "system.optimizer={name: MuonAdamW, args: {lr: 1e-3}}"])
+def test_fine_tuning_with_an_option(finetune, tmp_path, word, counts):
+    finetune(tmp_path, word)
+    assert counts.n_launches > 0
+
+
+@slow
+def test_lora_tunes_an_exported_model(finetune, tmp_path):
+    whole = finetune(tmp_path / "whole")
+    tuned = finetune(
+        tmp_path / "lora", "system.model=''", f"system.checkpoint={whole}/export/zero123.safetensors",
+        "system.autoencoder=''", "system.components=[unet,cc_projection]", "system.lora_rank=2",
+        "system.gradient_checkpointing=true",
+    )  # fmt: skip
+    assert (tuned / "export" / "zero123.safetensors").is_file()
+
+
+@slow
+def test_an_autoencoder_trains(rendered_views, tmp_path, counts):
+    launch_plain(
+        "train-autoencoder", tmp_path, f"data.root={rendered_views}", "data.held_out=4", "data.batch_size=2",
+        "data.n_targets=1", f"system.model={TINY}", "system.crop_size=16", "system.crop_until=1",
+        "trainer.val_check_interval=1", "trainer.max_steps=2",
+    )  # fmt: skip
+    assert counts.n_launches > 0
+
+
+@slow
+def test_latents_are_cached(rendered_views, tmp_path, counts):
+    model = REPOSITORY / "load" / "zero123" / "small_zero123.safetensors"
+    assert cache_latents.main([str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(model)]) == 0
+    assert counts.n_launches > 0
 
 
 @pytest.mark.parametrize("words", [

@@ -9,7 +9,10 @@ from torch import Tensor
 from zero123s.ops import backends
 from zero123s.ops.compositing import reference
 
-__all__ = ["Composited", "composite", "composite_alpha", "visibility", "visibility_alpha", "visible_samples"]
+__all__ = ["AT_ONCE", "Composited", "composite", "composite_alpha", "visibility", "visibility_alpha", "visible_samples"]
+
+AT_ONCE = 1 << 21
+"""Samples whose opacity is evaluated together; each takes some 400 bytes of features and hidden layers."""
 
 Composited = tuple[Float[Tensor, "S"], Float[Tensor, "R"], Float[Tensor, "R"], Float[Tensor, "R C"]]
 
@@ -133,9 +136,9 @@ def visible_samples(
     """Return which samples are at least `alpha_thre` opaque and receive at least `early_stop_eps` of the light.
 
     Args:
-        alphas_at: returns the opacities K of the samples at the indices K. It is called with all samples at once, or,
-            on the CPU, front to back until no light is left, which saves most evaluations inside and behind an opaque
-            object.
+        alphas_at: returns the opacities K of the samples at the indices K. It is called with all samples, `AT_ONCE` at
+            a time, or, on the CPU, front to back until no light is left, which saves most evaluations inside and behind
+            an opaque object.
         ray_indices: S, ray of every sample, ascending.
         packed_info: R 2, first sample and number of samples of every ray.
         alpha_thre: smallest opacity of a sample that is kept.
@@ -162,7 +165,8 @@ def visible_samples(
 
         return numba.visible_samples(alphas_at, ray_indices, packed_info, alpha_thre, early_stop_eps)
     everything = torch.arange(len(ray_indices), device=ray_indices.device)
-    return visibility_alpha(alphas_at(everything), packed_info, alpha_thre, early_stop_eps, backend)
+    alphas = torch.cat([alphas_at(part) for part in everything.split(AT_ONCE)])
+    return visibility_alpha(alphas, packed_info, alpha_thre, early_stop_eps, backend)
 
 
 def _backend(x: Tensor, backend: str) -> str:

@@ -1,6 +1,5 @@
 """Plain-torch hash encoding: the definition that every faster backend is tested against."""
 
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -86,29 +85,34 @@ def corner_rows(base: Int[Tensor, "3 G N"], levels: tuple[Level, ...]) -> Int[Te
 
     Args:
         base: 3 G N, lowest node of the cell of N points on G levels.
-        levels: the G levels, all hashed or none.
+        levels: the G levels, of one grid and in its order.
 
     Returns:
         G 8 N, rows counted from the start of each level.
     """
-    x, y, z = torch.stack([base, base + 1], dim=2)  # each G 2 N
+    factors = [_PRIMES if level.hashed else (1, level.resolution, level.resolution**2) for level in levels]
+    x, y, z = torch.stack([base, base + 1], dim=2) & _UINT32  # each G 2 N
+    y = y * constant([factor[1] for factor in factors], base)[:, None, None]
+    z = z * constant([factor[2] for factor in factors], base)[:, None, None]
     x, y, z = x[:, :, None, None], y[:, None, :, None], z[:, None, None]
-    if levels[0].hashed:
-        _, prime_y, prime_z = _PRIMES
-        # A hashed level has a power of two of rows, so that the lower bits are all that counts.
-        return ((x ^ (y * prime_y ^ z * prime_z)) & (levels[0].size - 1)).flatten(1, 3)
-    resolution = _of_each(levels, "resolution", base)
-    rows = (x & _UINT32) + (resolution * (y & _UINT32) + resolution**2 * (z & _UINT32))
-    return ((rows & _UINT32) % _of_each(levels, "size", base)).flatten(1, 3)
+    n_dense = sum(not level.hashed for level in levels)
+    if n_dense == 0:
+        return _hashed_rows(x, y, z, levels[0].size).flatten(1, 3)
+    sizes = constant([level.size for level in levels[:n_dense]], base)[:, None, None, None, None]
+    rows = ((x[:n_dense] + (y[:n_dense] + z[:n_dense])) & _UINT32) % sizes
+    if n_dense < len(levels):
+        hashed = _hashed_rows(x[n_dense:], y[n_dense:], z[n_dense:], levels[-1].size)
+        rows = torch.cat([rows, hashed])
+    return rows.flatten(1, 3)
 
 
-def _of_each(levels: tuple[Level, ...], name: str, like: Tensor) -> Tensor:
-    """Return one attribute of each level, G 1 1 1 1."""
-    return constant([getattr(level, name) for level in levels], like)[:, None, None, None, None]
+def _hashed_rows(x: Tensor, y: Tensor, z: Tensor, size: int) -> Tensor:
+    """Return rows of hashed levels, which all have one power of two of rows, so that the lower bits are all that counts."""
+    return (x ^ (y ^ z)) & (size - 1)
 
 
 def groups_of_levels(levels: tuple[Level, ...], n_points: int, device: torch.device) -> list[tuple[Level, ...]]:
-    """Group consecutive levels that are encoded together, all hashed and of one size, or none hashed.
+    """Group consecutive levels that are encoded together.
 
     On a CPU a group is one level, which fits into its cache; on a GPU it is as large as memory allows, because launches
     are what costs time there.
@@ -122,11 +126,7 @@ def groups_of_levels(levels: tuple[Level, ...], n_points: int, device: torch.dev
         The levels in their order.
     """
     most = 1 if device.type == "cpu" else max(1, CORNERS_AT_ONCE // (8 * max(n_points, 1)))
-    groups: list[tuple[Level, ...]] = []
-    for _, alike in itertools.groupby(levels, lambda level: level.size if level.hashed else 0):
-        run = tuple(alike)
-        groups += [run[i : i + most] for i in range(0, len(run), most)]
-    return groups
+    return [levels[i : i + most] for i in range(0, len(levels), most)]
 
 
 def encode(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], levels: tuple[Level, ...]) -> Float[Tensor, "N LF"]:
@@ -142,6 +142,8 @@ def encode(x: Float[Tensor, "N 3"], table: Float[Tensor, "P F"], levels: tuple[L
     """
     axes = x.t().contiguous()
     groups = groups_of_levels(levels, len(x), x.device)
+    if len(groups) == 1:
+        return _interpolate(axes, table, levels)
     # Split once and gather once per group: every gather's gradient is a buffer as large as what it reads from.
     tables = table.split([sum(level.size for level in group) for group in groups])
     features = [_interpolate(axes, rows, group) for rows, group in zip(tables, groups, strict=True)]
@@ -154,7 +156,8 @@ def _interpolate(
     """Interpolate on the levels of one group, whose rows are `table`."""
     position = axes[:, None] * constant([level.scale for level in levels], axes)[:, None] + 0.5
     base = torch.floor(position).detach()
-    wx, wy, wz = torch.stack([1.0 - (position - base), position - base], dim=2)  # each G 2 N
+    fraction = position - base
+    wx, wy, wz = torch.stack([1.0 - fraction, fraction], dim=2)  # each G 2 N
     weights = (wx[:, :, None, None] * (wy[:, None, :, None] * wz[:, None, None])).flatten(1, 3)
     index = corner_rows(base.long(), levels)
     if len(levels) > 1:
