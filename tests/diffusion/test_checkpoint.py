@@ -171,7 +171,7 @@ def test_licence_is_printed_once(tmp_path, capsys, monkeypatch):
 
 def test_guessed_family_is_a_warning(tmp_path, caplog):
     assert decide_family(tmp_path / "model.ckpt", {}).family == "stable-zero123"
-    assert "taking stable-zero123" in caplog.text
+    assert "assuming stable-zero123" in caplog.text
 
 
 def test_config_names_the_wrong_key():

@@ -97,13 +97,13 @@ def as_tar(path, flag):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path, flag: path.write_bytes(b""), "damaged, cut off or no file of weights"),
-        (lambda path, flag: path.write_bytes(b"<html>not found</html>"), "damaged, cut off or no file of weights"),
-        (lambda path, flag: path.write_bytes(path.read_bytes()[:5000]), "damaged, cut off or no file of weights"),
-        (lambda path, flag: path.write_bytes(path.read_bytes()[:-5000]), "damaged, cut off or no file of weights"),
+        (lambda path, flag: path.write_bytes(b""), "damaged, truncated or not a weight file"),
+        (lambda path, flag: path.write_bytes(b"<html>not found</html>"), "damaged, truncated or not a weight file"),
+        (lambda path, flag: path.write_bytes(path.read_bytes()[:5000]), "damaged, truncated or not a weight file"),
+        (lambda path, flag: path.write_bytes(path.read_bytes()[:-5000]), "damaged, truncated or not a weight file"),
         (
             lambda path, flag: torch.save({"features.0.weight": Runs(flag)}, path),
-            "damaged, cut off or no file of weights",
+            "damaged, truncated or not a weight file",
         ),
         (as_tar, "tar archive"),
         (lambda path, flag: torch.save([1, 2], path), "holds no table of tensors"),

@@ -11,7 +11,7 @@ from zero123s.commands.views import main, read_settings
 from zero123s.diffusion.checkpoint.load_zero123 import save_zero123
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import parse_model_config
-from zero123s.diffusion.novel_views import ViewsConfig, parse_angles, read_picture
+from zero123s.diffusion.novel_views import ViewsConfig, parse_angles, read_on_white
 from zero123s.diffusion.sampling import ddim_timesteps, original_timesteps, sample_latents
 from zero123s.errors import ConfigError, ImageError
 
@@ -149,13 +149,13 @@ def test_angles_and_pictures(tmp_path):
     half = Image.new("RGBA", (20, 10))
     half.paste((255, 0, 0, 255), (0, 0, 10, 10))
     half.save(tmp_path / "half.png")
-    picture = read_picture(tmp_path / "half.png")
+    picture = read_on_white(tmp_path / "half.png")
     assert picture.shape == (1, 3, 20, 20)
     assert picture[0, :, 7, 3].tolist() == [1, 0, 0]
     assert bool((picture[..., 10:] == 1).all())
     assert bool((picture[..., :5, :] == 1).all())
     for same in (half, np.asarray(half), (tmp_path / "half.png").read_bytes()):
-        assert torch.equal(read_picture(same), picture)
+        assert torch.equal(read_on_white(same), picture)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ImageError, match="not an image that can be read"):
-        read_picture(tmp_path / "text.png")
+        read_on_white(tmp_path / "text.png")

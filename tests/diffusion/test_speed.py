@@ -10,7 +10,7 @@ from zero123s.diffusion import speed
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero123
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import parse_model_config
-from zero123s.diffusion.speed import SingleTokenAttention, WideConv2d, compute_in_float32, speed_up
+from zero123s.diffusion.speed import Float32Conv2d, SingleTokenAttention, compute_in_float32, speed_up
 from zero123s.ops import convolution
 
 SIZES = {
@@ -61,7 +61,7 @@ def test_fast_model_answers_as_the_plain_one(model, channels_last, monkeypatch):
         monkeypatch.setattr(convolution, name, 1)  # the small model has no large convolutions
     plain = copy.deepcopy(model)
     fast = speed_up(model, channels_last=channels_last)
-    assert any(isinstance(m, WideConv2d) and m.winograd for m in fast.vae.encoder.modules())
+    assert any(isinstance(m, Float32Conv2d) and m.winograd for m in fast.vae.encoder.modules())
     assert relative(noise_of(fast), noise_of(plain)) < 5e-5
     assert relative(encoder_gradient(fast), encoder_gradient(plain)) < 2e-4
 
@@ -101,7 +101,7 @@ def test_compiling_is_asked_of_denoiser_and_encoder_only(model, monkeypatch):
     assert asked == [model.unet, model.vae.encoder]
 
 
-def test_widened_weights_share_a_buffer_only_where_no_gradient_needs_them(model):
+def test_float32_weights_share_a_buffer_only_where_no_gradient_needs_them(model):
     rounded = copy.deepcopy(model)
     for component in (rounded.unet, rounded.vae):
         component.to(torch.bfloat16).float()
@@ -116,9 +116,9 @@ def test_widened_weights_share_a_buffer_only_where_no_gradient_needs_them(model)
     assert torch.equal(encoder_gradient(stored), encoder_gradient(rounded))
     weight, x = torch.randn(4, 3).bfloat16(), torch.randn(2, 3)
     with torch.no_grad():
-        assert speed.widened(weight, x).data_ptr() == speed.widened(weight, x).data_ptr()
+        assert speed.float32_weight(weight, x).data_ptr() == speed.float32_weight(weight, x).data_ptr()
     x.requires_grad_()
-    first, second = speed.widened(weight, x), speed.widened(weight, x)
+    first, second = speed.float32_weight(weight, x), speed.float32_weight(weight, x)
     assert first.data_ptr() != second.data_ptr()
 
 

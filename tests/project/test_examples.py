@@ -15,11 +15,7 @@ BACKENDS = {"numba", "triton", "nerfacc", "tcnn", "gsplat", "nvdiffrast"}
 """Files of one backend of an operation: its public function and the plain-torch reference have the full docstring."""
 FILES = [
     *sorted(p for p in (PACKAGE / "ops").rglob("*.py") if p.stem not in BACKENDS),
-    *(
-        PACKAGE / "diffusion" / f"{name}.py"
-        for name in ("conditioning", "lora", "model", "sampling", "shared", "novel_views")
-    ),
-    PACKAGE / "diffusion" / "checkpoint" / "locate.py",
+    *sorted((PACKAGE / "diffusion").rglob("*.py")),
 ]
 MIN_EXAMPLES = 40
 

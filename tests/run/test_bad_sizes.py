@@ -139,7 +139,7 @@ def test_latents_that_another_model_cached(refused, rendered_views, tiny_autoenc
     words = ["cache-latents", str(rendered_views), str(folder), "--checkpoint", checkpoint, "--config", config]
     assert command(words) == 0
     error = refused(*finetune(rendered_views, tiny_autoencoder, f"data.latents={folder}"))
-    assert "cached latents are not this model's (4 x 32 x 32 numbers instead of 4 x 8 x 8)" in error
+    assert "cached latents were not computed by this model (4 x 32 x 32 numbers instead of 4 x 8 x 8)" in error
 
 
 def test_latents_of_the_right_size_and_the_wrong_model(refused, rendered_views, tiny_autoencoder, tmp_path):
@@ -155,10 +155,10 @@ def test_latents_of_the_right_size_and_the_wrong_model(refused, rendered_views, 
     assert command(["cache-latents", str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(trained)]) == 0
     latents = f"data.latents={tmp_path / 'latents'}"
     error = refused(*finetune(rendered_views, tmp_path / "other.safetensors", latents))
-    assert "cached latents are not this model's" in error
+    assert "cached latents were not computed by this model" in error
     assert "% off from its encoding of the same image" in error
     error = refused(*finetune(rendered_views, tiny_autoencoder, latents, "system.components=[unet]", "seed=5"))
-    assert "cached embeddings are not this model's" in error
+    assert "cached embeddings were not computed by this model" in error
 
 
 def test_pictures_smaller_than_the_model_sees_are_told(views, tiny_autoencoder, caplog):

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         write_png_atomic(out, prepared.rgba)
         words = "" if args.no_elevation else _tell_elevation(prepared, picture)
     except LowConfidenceMaskError as error:
-        print(f"error: {error.shown_in(picture)}", file=sys.stderr)
+        print(f"error: {error.with_steps_saved_at(picture)}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from zero123s.diffusion.novel_views import (
     check_sheet,
     load_for_views,
     parse_angles,
-    read_picture,
+    read_on_white,
     sample_views,
     write_views,
 )
@@ -59,7 +59,7 @@ def run(image: str, cfg: ViewsConfig) -> None:
     elevations = [cfg.elevation] if cfg.elevations is None else parse_angles(cfg.elevations)
     cameras = [(elevation, azimuth) for elevation in elevations for azimuth in azimuths]
     check_sheet(cfg.out)
-    rgb = read_picture(image)
+    rgb = read_on_white(image)
     model = load_for_views(cfg)
     started = time.monotonic()
 

@@ -9,7 +9,14 @@ from zero123s.diffusion.model_config import ModelConfig, UNetConfig, VAEConfig
 
 
 def build_unet(config: UNetConfig) -> UNet2DConditionModel:
-    """Build the denoiser."""
+    """Build the denoiser with random weights.
+
+    Args:
+        config: its sizes.
+
+    Returns:
+        A U-Net of diffusers.
+    """
     attends = [2**level in config.attention_resolutions for level in range(len(config.channel_mult))]
     return UNet2DConditionModel(
         sample_size=config.image_size,
@@ -27,7 +34,15 @@ def build_unet(config: UNetConfig) -> UNet2DConditionModel:
 
 
 def build_vae(config: VAEConfig, scale_factor: float) -> AutoencoderKL:
-    """Build the autoencoder."""
+    """Build the autoencoder with random weights.
+
+    Args:
+        config: its sizes.
+        scale_factor: scaled latents are this times unscaled ones.
+
+    Returns:
+        An autoencoder of diffusers.
+    """
     n_levels = len(config.ch_mult)
     return AutoencoderKL(
         in_channels=config.in_channels,
@@ -43,7 +58,14 @@ def build_vae(config: VAEConfig, scale_factor: float) -> AutoencoderKL:
 
 
 def build_image_encoder(config: ModelConfig) -> CLIPVisionModelWithProjection:
-    """Build the vision tower of CLIP with OpenAI's activation."""
+    """Build CLIP's vision tower with OpenAI's activation and random weights.
+
+    Args:
+        config: sizes; `config.clip` must not be None.
+
+    Returns:
+        A vision model of transformers.
+    """
     clip = config.clip
     assert clip is not None
     return CLIPVisionModelWithProjection(
@@ -61,13 +83,27 @@ def build_image_encoder(config: ModelConfig) -> CLIPVisionModelWithProjection:
 
 
 def build_projection(config: ModelConfig) -> nn.Linear:
-    """Build the layer that joins the image embedding with the four pose terms."""
+    """Build the linear layer from the image embedding and the four pose terms to the denoiser's context.
+
+    Args:
+        config: sizes; `config.clip` must not be None.
+
+    Returns:
+        A layer from D + 4 to C channels.
+    """
     assert config.clip is not None
     return nn.Linear(config.clip.output_dim + 4, config.unet.context_dim)
 
 
 def build_lift(config: ModelConfig) -> PoseLift | None:
-    """Build the pose lift (`forward(image_latents, pose) -> maps`), if the model has one."""
+    """Build the pose lift with random weights.
+
+    Args:
+        config: `config.pose_lift` has its arguments.
+
+    Returns:
+        The pose lift, None for a model without one.
+    """
     if config.pose_lift is None:
         return None
     return PoseLift(**config.pose_lift)

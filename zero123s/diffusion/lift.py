@@ -1,9 +1,9 @@
-"""The pose lift: geometry wired into Zero123, where a small network does not find it by attention.
+"""The pose lift: renders the target view's geometry for Zero123, which a small network does not learn by attention.
 
-The input view's latents become a feature volume in the frustum of the conditioning camera; the target camera's rays
-walk through it, and what they gather is concatenated to the denoiser's input. The relative pose enters only as
-geometry, so it cannot be ignored. The original Zero123 has no such part: it is the small model's own, and its weights
-stand under `pose_lift.` in the checkpoint.
+The input view's latents become a feature volume in the frustum of the conditioning camera; volume rendering it along
+the target camera's rays gives maps that are concatenated to the denoiser's input. The relative pose enters only through
+geometry, so the network cannot ignore it. The original Zero123 has no such part: it belongs to the small model, and its
+weights have the prefix `pose_lift.` in the checkpoint.
 """
 
 import math
@@ -19,14 +19,14 @@ from torch.nn import functional as F
 from zero123s.ops.volume_sampling import Medium, composite_volume
 
 DENSITY_GAIN, DENSITY_SHIFT = 4.0, 6.0
-"""sigma = softplus(gain f - shift): near zero at the start, else every ray is opaque and nothing learns."""
+"""sigma = softplus(gain f - shift): near zero at the start, else every ray is opaque and gradients vanish."""
 DENSITY_SCALE = 40.0
 """Per world unit."""
 
 
 @dataclass(frozen=True)
 class LiftedView:
-    """What the target cameras see of the lifted volume."""
+    """The lifted volume, rendered from the target cameras."""
 
     features: Float[Tensor, "V F R R"]
     """Composited features, the first three of them colours on white in [-1, 1]."""
@@ -34,20 +34,29 @@ class LiftedView:
 
 
 class PoseLift(nn.Module):
-    """Maps of the target view from the latents of the input view.
+    """Predicts maps of the target view from the latents of the input view.
 
     Args:
         in_channels: channels of the latents.
-        latent_size: their edge in cells.
+        latent_size: edge of the latents in cells.
         widths: channels of the 2-D network at full, half, quarter... size.
         volume_channels: channels while the volume is refined, at `latent_size`^3 cells.
-        features: channels of the volume that the rays walk through, at (2 latent_size)^3 cells; colour first.
+        features: channels of the rendered volume, at (2 latent_size)^3 cells; colour first.
         n_samples: samples per ray.
         out_channels: maps that are concatenated to the denoiser's input.
-        distance, fovy_deg: the camera that all images share.
+        distance: of every camera, world units.
+        fovy_deg: vertical field of view of every camera.
         bound: half depth of the volume, world units.
-        mirrored: lift the input's mirror image, too, and take the mean of the volume and the other one's mirror image:
-            a mirrored image then gets the mirrored answer.
+        mirrored: also lift the mirrored input, and average the volume with the mirrored one's mirror image: the result
+            is then equivariant to mirroring the input.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.lift import PoseLift
+        >>> lift = PoseLift(latent_size=4, widths=(32, 32), volume_channels=2, features=3, n_samples=4, out_channels=8)
+        >>> pose = torch.tensor([[0.0, 1.0, 0.0, 1.5708]])  # 90 degrees to the right of a view at elevation 0
+        >>> lift(torch.rand(1, 4, 4, 4), pose).shape
+        torch.Size([1, 8, 4, 4])
     """
 
     def __init__(
@@ -84,17 +93,40 @@ class PoseLift(nn.Module):
         self.mirror = MirrorLatents(in_channels) if mirrored else None
 
     def forward(self, image_latents: Float[Tensor, "B 4 h w"], pose: Float[Tensor, "B 4"]) -> Float[Tensor, "B C h w"]:
-        """Return the maps of one target view per input view; `pose` is that of the family stable-zero123."""
+        """Predict the maps of one target view per input view.
+
+        Args:
+            image_latents: B 4 h w, unscaled latents of the input views.
+            pose: B 4, as `pose_vector` of the family stable-zero123 gives it.
+
+        Returns:
+            B C h w, to concatenate to the denoiser's input.
+        """
         volume = self.volume(image_latents, pose[:, 3])
         return self.maps(self.render(volume, pose[:, None]))
 
     def maps(self, view: LiftedView) -> Float[Tensor, "B C h w"]:
-        """Return what the denoiser is given of a view."""
-        seen = torch.cat([view.features, view.opacity], dim=1)
-        return self.to_maps(seen.to(self.expand.weight.dtype))  # what was seen is float32 in half precision models, too
+        """Turn a rendered view into the denoiser's input.
+
+        Args:
+            view: of V target cameras, at 2h x 2w pixels.
+
+        Returns:
+            V C h w.
+        """
+        rendered = torch.cat([view.features, view.opacity], dim=1)
+        return self.to_maps(rendered.to(self.expand.weight.dtype))  # rendering is float32 in half precision models too
 
     def volume(self, image_latents: Float[Tensor, "B 4 h w"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B D H W G"]:
-        """Lift latents of a view from polar angle `polar` (radians) to a volume in its camera's frustum."""
+        """Lift the latents of a view to a feature volume in its camera's frustum.
+
+        Args:
+            image_latents: B 4 h w, unscaled.
+            polar: B, polar angle of the input cameras in radians, measured from +z.
+
+        Returns:
+            B D H W G: depth, row, column; the first of the G channels is the raw density.
+        """
         if self.mirror is None:
             return self._volume(image_latents, polar)
         both = torch.cat([image_latents, self.mirror(image_latents)])
@@ -105,11 +137,11 @@ class PoseLift(nn.Module):
         batch, size = len(image_latents), self.latent_size
         axis = (torch.arange(size, device=polar.device, dtype=polar.dtype) + 0.5) * (2 / size) - 1
         v, u = torch.meshgrid(axis, axis, indexing="ij")
-        here = torch.stack([u, v]).expand(batch, -1, -1, -1)
+        pixels = torch.stack([u, v]).expand(batch, -1, -1, -1)
         view = torch.stack([polar.sin(), polar.cos()], 1)[:, :, None, None].expand(-1, -1, size, size)
-        x = self.planes(torch.cat([image_latents, here, view], dim=1))
+        x = self.planes(torch.cat([image_latents, pixels, view], dim=1))
         x = x.unflatten(1, (self.volume_channels, size))
-        # Upright in the world, not in the image: things stand, and are mostly symmetric left to right.
+        # World coordinates, not image coordinates: objects stand upright and are mostly symmetric left to right.
         world = self._world(axis, polar).movedim(-1, 1)
         x = x + self.refine(torch.cat([x, world], dim=1))
         x = self.expand(F.silu(x)).unflatten(1, (self.features + 1, 2, 2, 2))
@@ -117,7 +149,15 @@ class PoseLift(nn.Module):
         return x.permute(0, 5, 2, 6, 3, 7, 4, 1).reshape(batch, 2 * size, 2 * size, 2 * size, self.features + 1)
 
     def render(self, volume: Float[Tensor, "B D H W G"], poses: Float[Tensor, "B K 4"]) -> LiftedView:
-        """Let K target cameras for each volume look at it; views are ordered object by object."""
+        """Render each volume from K target cameras.
+
+        Args:
+            volume: B D H W G, as `volume` returns it.
+            poses: B K 4, as `pose_vector` of the family stable-zero123 gives them.
+
+        Returns:
+            B*K views, ordered object by object, at 2h x 2w pixels.
+        """
         batch, k = poses.shape[:2]
         size = 2 * self.latent_size
         with torch.autocast(volume.device.type, enabled=False):  # half precision is half a cell off in a ray's sample
@@ -130,7 +170,7 @@ class PoseLift(nn.Module):
 
     @property
     def medium(self) -> Medium:
-        """What the volume's first channel does to light on one step of a ray."""
+        """How the volume's first channel becomes density along one step of a ray."""
         return Medium(DENSITY_GAIN, DENSITY_SHIFT, DENSITY_SCALE * 2 * self.bound / self.n_samples)
 
     def _world(self, axis: Float[Tensor, "S"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B S S S 3"]:
@@ -161,7 +201,15 @@ class PoseLift(nn.Module):
         return torch.stack(place, dim=-1).flatten(1, 2)
 
     def to_volume(self, world: Float[Tensor, "B P 3"], polar: Float[Tensor, "B"]) -> Float[Tensor, "B P 3"]:
-        """Return world points in the coordinates of the volume lifted from polar angle `polar`, in [-1, 1] inside it."""
+        """Transform world points to the coordinates of a lifted volume.
+
+        Args:
+            world: B P 3, world coordinates with the conditioning camera at azimuth 0.
+            polar: B, polar angle of the conditioning cameras in radians.
+
+        Returns:
+            B P 3: column, row, depth, in [-1, 1] inside the volume.
+        """
         centre, frame = camera_frame(polar, torch.zeros_like(polar), self.distance)
         local = (world - centre[:, None]) @ frame
         depth = -local[..., 2]
@@ -170,13 +218,21 @@ class PoseLift(nn.Module):
 
 
 class MirrorLatents(nn.Module):
-    """The latents of a mirrored image from those of the image: flipped, and mended by two small convolutions.
+    """Predicts the latents of the mirrored image: the flipped latents, corrected by small convolutions.
 
-    An autoencoder's latents are not flipped with its picture: a channel may count edges from the left. Starts as the flip.
+    Flipping an image does not flip its latents exactly: a channel may encode edges from the left. Initialised as the
+    flip.
 
     Args:
         channels: of the latents.
-        width: channels between the convolutions.
+        width: channels between the two correcting convolutions.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.lift import MirrorLatents
+        >>> latents = torch.arange(4.0).reshape(1, 1, 1, 4)
+        >>> MirrorLatents(1)(latents).flatten().tolist()
+        [3.0, 2.0, 1.0, 0.0]
     """
 
     def __init__(self, channels: int, width: int = 16) -> None:
@@ -190,7 +246,14 @@ class MirrorLatents(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Return the latents of the mirror images."""
+        """Predict the latents of the mirrored images.
+
+        Args:
+            latents: B C h w, of the images.
+
+        Returns:
+            B C h w.
+        """
         flipped = latents.flip(-1)
         return self.linear(flipped) + self.mend(flipped)
 
@@ -198,7 +261,23 @@ class MirrorLatents(nn.Module):
 def camera_frame(
     polar: Float[Tensor, "B"], azimuth: Float[Tensor, "B"], distance: float
 ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3 3"]]:
-    """Return centre and axes (columns right | up | back) of a camera that looks at the origin; angles in radians."""
+    """Compute centre and axes of a camera that looks at the origin.
+
+    Args:
+        polar: B, angle from +z in radians.
+        azimuth: B, angle from +x towards +y in radians.
+        distance: from the origin, world units.
+
+    Returns:
+        B 3, the centre, and B 3 3, the axes as columns: right, up, back (OpenGL).
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.lift import camera_frame
+        >>> centre, axes = camera_frame(torch.tensor([torch.pi / 2]), torch.tensor([0.0]), 2.0)
+        >>> centre.round().abs().tolist(), axes[0, :, 2].round().abs().tolist()  # on the x axis, looking back along it
+        ([[2.0, 0.0, 0.0]], [1.0, 0.0, 0.0])
+    """
     sin_p, cos_p, sin_a, cos_a = polar.sin(), polar.cos(), azimuth.sin(), azimuth.cos()
     back = torch.stack([sin_p * cos_a, sin_p * sin_a, cos_p], dim=-1)
     right = torch.stack([-sin_a, cos_a, torch.zeros_like(sin_a)], dim=-1)
@@ -207,10 +286,11 @@ def camera_frame(
 
 
 class PlaneNetwork(nn.Module):
-    """A small 2-D U-net with attention at its two coarsest sizes.
+    """A small 2-D U-Net with self-attention at its two coarsest resolutions.
 
     Args:
-        in_channels, out_channels: of input and output.
+        in_channels: of the input.
+        out_channels: of the output.
         widths: channels at full, half, quarter... size; multiples of 32.
     """
 
@@ -229,7 +309,14 @@ class PlaneNetwork(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
-        """Return as many channels as asked for, at the input's size."""
+        """Apply the network.
+
+        Args:
+            x: B C h w; h and w are multiples of 2 ** (number of widths - 1).
+
+        Returns:
+            B K h w, K = `out_channels`.
+        """
         x = self.first(x)
         skips = []
         for level, block in enumerate(self.down):
@@ -246,11 +333,12 @@ class PlaneNetwork(nn.Module):
 
 
 class PlaneBlock(nn.Module):
-    """A residual block, and attention over all cells where asked for.
+    """A residual block, optionally followed by self-attention over all cells.
 
     Args:
-        in_channels, out_channels: of input and output.
-        attends: with attention.
+        in_channels: of the input.
+        out_channels: of the output; a multiple of 32.
+        attends: add the attention.
     """
 
     def __init__(self, in_channels: int, out_channels: int, attends: bool) -> None:
@@ -264,7 +352,14 @@ class PlaneBlock(nn.Module):
         self.attention = nn.MultiheadAttention(out_channels, 4, batch_first=True) if attends else None
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
-        """Return the block's output."""
+        """Apply the block.
+
+        Args:
+            x: B C h w.
+
+        Returns:
+            B K h w, K = `out_channels`.
+        """
         x = self.skip(x) + self.body(x)
         if self.attention is None or self.norm is None:
             return x

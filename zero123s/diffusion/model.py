@@ -52,12 +52,12 @@ class Zero123Model(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Edge in pixels of the images that the model sees and makes."""
+        """Edge in pixels of the model's input and output images."""
         return self.config.image_size
 
     @property
     def scale_factor(self) -> float:
-        """Scaled latents, which the denoiser sees noised, are this times unscaled ones."""
+        """Factor from the autoencoder's latents to scaled latents, which the denoiser works on."""
         return self.config.scale_factor
 
     @property

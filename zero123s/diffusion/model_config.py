@@ -1,7 +1,7 @@
-"""Sizes of a Zero123 model, in the words of the original YAML (`model.params`).
+"""Sizes of a Zero123 model, with the keys of the original YAML (`model.params`).
 
-Four keys are ours: `parameterization: v`, sizes of the image encoder given as numbers instead of a CLIP name,
-`pose_lift` (zero123s/diffusion/lift.py), and any image size or autoencoder factor.
+This project adds: `parameterization: v`, sizes of the image encoder as numbers instead of a CLIP name, `pose_lift`
+(zero123s/diffusion/lift.py), and any image size or autoencoder factor.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zero123s.diffusion.lift import PoseLift
-from zero123s.errors import CheckpointError, ConfigError
+from zero123s.errors import ConfigError
 from zero123s.registry import nearest
 
 
@@ -26,7 +26,7 @@ class UNetConfig:
     out_channels: int = 4
     model_channels: int = 320
     attention_resolutions: tuple[int, ...] = (4, 2, 1)
-    """Downsampling factors at which transformers stand (the middle always has one)."""
+    """Downsampling factors that have transformers (the middle block always has one)."""
     num_res_blocks: int = 2
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
     num_heads: int = 8
@@ -84,7 +84,7 @@ class ModelConfig:
 
     @property
     def image_size(self) -> int:
-        """Edge in pixels of the images that the model sees and makes."""
+        """Edge in pixels of the model's input and output images."""
         return self.unet.image_size * self.vae.factor
 
 
@@ -103,9 +103,23 @@ _FIXED = {"use_spatial_transformer": True, "legacy": False, "double_z": True, "a
 
 
 def parse_model_config(document: Mapping[str, Any], source: str = "the model's YAML") -> ModelConfig:
-    """Read a `ModelConfig` from the original YAML's tree (with or without the outer `model:` / `params:`).
+    """Read the sizes from the tree of an original YAML file.
 
-    Raises ConfigError that names the key: unknown, of a wrong type, or asking for an architecture that this is not.
+    Args:
+        document: with or without the outer `model:` and `params:`.
+        source: where the tree comes from, for messages.
+
+    Returns:
+        The sizes.
+
+    Raises:
+        ConfigError: names the key that is unknown, of a wrong type, or asks for an unsupported architecture.
+
+    Example:
+        >>> from zero123s.diffusion.model_config import parse_model_config
+        >>> config = parse_model_config({"model": {"params": {"unet_config": {"params": {"image_size": 64}}}}})
+        >>> config.unet.image_size, config.image_size, config.parameterization
+        (64, 512, 'eps')
     """
     params = _subtree(_subtree(document, "model"), "params")
     unet = _subtree(params.get("unet_config", {}), "params")
@@ -129,7 +143,19 @@ def parse_model_config(document: Mapping[str, Any], source: str = "the model's Y
 
 
 def model_config_document(config: ModelConfig) -> dict[str, Any]:
-    """Return the tree that `parse_model_config` reads back as the same `config` (plain dicts, lists and numbers)."""
+    """Write sizes as the tree that `parse_model_config` reads.
+
+    Args:
+        config: the sizes.
+
+    Returns:
+        Plain dicts, lists and numbers.
+
+    Example:
+        >>> from zero123s.diffusion.model_config import ModelConfig, model_config_document, parse_model_config
+        >>> parse_model_config(model_config_document(ModelConfig())) == ModelConfig()
+        True
+    """
     unet = {f.name: _plain(getattr(config.unet, f.name)) for f in fields(UNetConfig)}
     vae = {f.name: _plain(getattr(config.vae, f.name)) for f in fields(VAEConfig)}
     clip = {f.name: getattr(config.clip, f.name) for f in fields(CLIPConfig)} if config.clip else {}
@@ -150,7 +176,17 @@ def model_config_document(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_model_config(path: str | Path) -> ModelConfig:
-    """Read the original's YAML file; raises ConfigError when it is missing, no YAML, or no model of this kind."""
+    """Read the sizes from an original YAML file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The sizes.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or does not describe a Zero123 model.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -216,7 +252,7 @@ def _check_clip(clip: CLIPConfig, source: str) -> None:
     if clip.patch_size < 1 or clip.image_size < 1 or clip.image_size % clip.patch_size:
         raise ConfigError(
             f"cond_stage_config.params in {source}: image_size {clip.image_size} must be a multiple of patch_size "
-            f"{clip.patch_size}, or the image's edge is not seen."
+            f"{clip.patch_size}; otherwise the encoder would ignore the image's edge."
         )
     if clip.heads < 1 or clip.width % clip.heads:
         raise ConfigError(f"cond_stage_config.params in {source}: heads {clip.heads} must divide width {clip.width}.")
@@ -289,67 +325,3 @@ def _names(cls: type) -> set[str]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def infer_model_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
-    """Derive the sizes from the tensors of a checkpoint in the original layout.
-
-    Tensors do not tell the number of heads, the image size or the schedule: they are taken as the original's
-    (8 heads, 32 x 32 latents, scaled-linear 0.00085 to 0.0120). Raises CheckpointError when a key is missing.
-    """
-    try:
-        return ModelConfig(unet=_infer_unet(shapes), vae=_infer_vae(shapes), clip=infer_clip_config(shapes))
-    except (KeyError, IndexError) as error:
-        raise CheckpointError(f"Cannot tell the model's sizes from its tensors: {error} is missing.") from error
-
-
-def infer_clip_config(shapes: Mapping[str, tuple[int, ...]]) -> CLIPConfig:
-    """Derive the image encoder's sizes from its tensors; heads are width / 64 as in every OpenAI CLIP."""
-    visual = "cond_stage_model.model.visual."
-    width, _, patch, _ = shapes[visual + "conv1.weight"]
-    grid = round((shapes[visual + "positional_embedding"][0] - 1) ** 0.5)
-    blocks = {key[len(visual) :].split(".")[2] for key in shapes if key.startswith(visual + "transformer.resblocks.")}
-    return CLIPConfig(grid * patch, patch, width, len(blocks), max(1, width // 64), shapes[visual + "proj"][1])
-
-
-def _infer_unet(shapes: Mapping[str, tuple[int, ...]]) -> UNetConfig:
-    unet = "model.diffusion_model."
-    model_channels, in_channels = shapes[unet + "input_blocks.0.0.weight"][:2]
-    mults, attention, n_blocks, level = [], [], 0, 0
-    index = 1
-    context_dim = shapes[unet + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
-    while (
-        f"{unet}input_blocks.{index}.0.op.weight" in shapes
-        or f"{unet}input_blocks.{index}.0.out_layers.3.weight" in shapes
-    ):
-        if f"{unet}input_blocks.{index}.0.op.weight" in shapes:
-            level += 1
-        else:
-            width = shapes[f"{unet}input_blocks.{index}.0.out_layers.3.weight"][0]
-            if level == len(mults):
-                mults.append(width // model_channels)
-            n_blocks += level == 0
-            if f"{unet}input_blocks.{index}.1.norm.weight" in shapes and 2**level not in attention:
-                attention.append(2**level)
-        index += 1
-    return UNetConfig(
-        in_channels=in_channels,
-        out_channels=shapes[unet + "out.2.weight"][0],
-        model_channels=model_channels,
-        attention_resolutions=tuple(reversed(attention)),
-        num_res_blocks=n_blocks,
-        channel_mult=tuple(mults),
-        context_dim=context_dim,
-    )
-
-
-def _infer_vae(shapes: Mapping[str, tuple[int, ...]]) -> VAEConfig:
-    encoder = "first_stage_model.encoder."
-    ch = shapes[encoder + "conv_in.weight"][0]
-    mults, level = [], 0
-    while f"{encoder}down.{level}.block.0.conv1.weight" in shapes:
-        mults.append(shapes[f"{encoder}down.{level}.block.0.conv1.weight"][0] // ch)
-        level += 1
-    n_blocks = sum(f"{encoder}down.0.block.{i}.conv1.weight" in shapes for i in range(16))
-    z_channels = shapes["first_stage_model.post_quant_conv.weight"][0]
-    return VAEConfig(embed_dim=z_channels, z_channels=z_channels, ch=ch, ch_mult=tuple(mults), num_res_blocks=n_blocks)

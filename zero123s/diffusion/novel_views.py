@@ -63,7 +63,7 @@ class ViewsConfig:
     device: str | None = None
     """Where to compute; None = CUDA where there is one, else the CPU."""
     fast: bool = True
-    """Take faster ways to the same result; see `speed.speed_up`."""
+    """Use faster implementations with the same result; see `speed.speed_up`."""
     out: str = option("views.png", path=True)
     """The contact sheet."""
 
@@ -179,7 +179,7 @@ def novel_views(
         elevation=cond_elevation_deg, scale=scale, steps=steps, sampler=sampler, seed=seed, checkpoint=checkpoint
     )
     cfg.dtype, cfg.device, cfg.model_config = dtype, device, model_config
-    rgb = read_picture(image)
+    rgb = read_on_white(image)
     return sample_views(model or load_for_views(cfg), rgb, elevation_deg, azimuth_deg, cfg)
 
 
@@ -215,7 +215,7 @@ def parse_angles(text: str) -> list[float]:
     return [start + i * step for i in range(n)]
 
 
-def read_picture(image: Picture) -> Float[Tensor, "1 3 S S"]:
+def read_on_white(image: Picture) -> Float[Tensor, "1 3 S S"]:
     """Read an image as a square on white, its transparency composited.
 
     Args:
@@ -229,10 +229,10 @@ def read_picture(image: Picture) -> Float[Tensor, "1 3 S S"]:
 
     Example:
         >>> import numpy as np
-        >>> from zero123s.diffusion.novel_views import read_picture
+        >>> from zero123s.diffusion.novel_views import read_on_white
         >>> rgba = np.zeros((16, 32, 4))
         >>> rgba[4:12, 4:12] = [1, 0, 0, 1]  # an opaque red square
-        >>> rgb = read_picture(rgba)
+        >>> rgb = read_on_white(rgba)
         >>> rgb.shape, rgb[0, :, 0, 0].tolist()  # padded with white
         (torch.Size([1, 3, 32, 32]), [1.0, 1.0, 1.0])
     """

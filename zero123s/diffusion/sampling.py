@@ -126,12 +126,12 @@ def ddim_timesteps(steps: int, n_timesteps: int = 1000) -> list[int]:
 
 
 def original_timesteps(steps: int, n_timesteps: int = 1000) -> list[int]:
-    """Return the timesteps that the released sampler visits when asked for a number of steps.
+    """Return the timesteps that the released sampler uses for a requested number of steps.
 
     Its list is range(0, T, T // steps) + 1 without the noisiest entry, so 50 steps make 49 from t = 961 and 75 make 76.
 
     Args:
-        steps: network evaluations asked for.
+        steps: requested network evaluations.
         n_timesteps: length T of the noise schedule.
 
     Returns:
@@ -164,7 +164,7 @@ def _ddim(
 ) -> Tensor:
     """Song et al. 2021, "Denoising Diffusion Implicit Models", equation 12, without clipping.
 
-    Behind the last step stands alphas_cumprod[0], not 1, as in the original.
+    The last step ends at alphas_cumprod[0], not at 1, as in the original.
     """
     alphas = model.alphas_cumprod.to(latents.dtype)
     for done, t in enumerate(timesteps):

@@ -1,7 +1,6 @@
-"""Makes a frozen Zero123 model faster, or possible at all, on the machine one has; its results stay the same.
+"""Makes a frozen Zero123 model faster, or small enough for the machine, with the same results.
 
-What each measure costs in exactness is said where it is; `benchmarks/full_size.py` measures
-what they gain.
+Each function states what it costs in exactness; `benchmarks/full_size.py` measures the time and memory it saves.
 """
 
 import threading
@@ -19,7 +18,21 @@ _scratch = threading.local()
 
 
 def computes_natively(dtype: torch.dtype, device: torch.device) -> bool:
-    """Tell whether matrix products in `dtype` are native on `device`, not emulated value by value."""
+    """Tell whether matrix products in a dtype are native on a device, not emulated value by value.
+
+    Args:
+        dtype: of the weights.
+        device: which computes.
+
+    Returns:
+        True on CUDA, and on a CPU for float32 and the half precisions that oneDNN supports there.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.speed import computes_natively
+        >>> computes_natively(torch.float32, torch.device("cpu"))
+        True
+    """
     if device.type != "cpu" or dtype == torch.float32:
         return True
     # oneDNN's own tests; without them torch is slower than fp32 by more than ten times.
@@ -28,11 +41,24 @@ def computes_natively(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype == torch.float16 and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
 
-def widened(weight: Tensor, x: Tensor) -> Tensor:
-    """Return a half precision weight in float32, for one product with `x`.
+def float32_weight(weight: Tensor, x: Tensor) -> Tensor:
+    """Convert a half precision weight to float32, for one product.
 
-    Where no gradient will ask for it again it lies in a buffer that the next call overwrites: fresh memory for every
+    Where no gradient needs it afterwards it lies in a buffer that the next call overwrites: allocating memory for every
     layer costs seven times as much as the conversion itself.
+
+    Args:
+        weight: of any shape and float dtype.
+        x: the other factor of the product, on the weight's device.
+
+    Returns:
+        The weight in float32, of the same shape.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.speed import float32_weight
+        >>> float32_weight(torch.ones(2, dtype=torch.bfloat16), torch.zeros(2))
+        tensor([1., 1.])
     """
     if weight.dtype == torch.float32:
         return weight
@@ -45,55 +71,94 @@ def widened(weight: Tensor, x: Tensor) -> Tensor:
     return buffer[: weight.numel()].view(weight.shape).copy_(weight)
 
 
-class WideConv2d(nn.Conv2d):
-    """A convolution that computes in float32 whatever its weights are stored in, by Winograd's scheme if asked to."""
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that computes in float32 whatever dtype its weights are stored in; optionally by Winograd's scheme."""
 
     winograd = False
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x, weight = input.float(), widened(weight, input)
+        x, weight = input.float(), float32_weight(weight, input)
         bias = None if bias is None else bias.float()
         if self.winograd:
             return conv3x3(x, weight, bias)
         return super()._conv_forward(x, weight, bias)
 
 
-class WideLinear(nn.Linear):
-    """A linear layer that computes in float32 whatever its weights are stored in."""
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in float32 whatever dtype its weights are stored in."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer."""
-        return F.linear(input.float(), widened(self.weight, input), None if self.bias is None else self.bias.float())
+        """Apply the layer.
+
+        Args:
+            input: of any float dtype, ... C.
+
+        Returns:
+            float32, ... K.
+        """
+        return F.linear(
+            input.float(), float32_weight(self.weight, input), None if self.bias is None else self.bias.float()
+        )
 
 
-class WideGroupNorm(nn.GroupNorm):
-    """A group norm that computes in float32 whatever its weights are stored in."""
+class Float32GroupNorm(nn.GroupNorm):
+    """A group norm that computes in float32 whatever dtype its weights are stored in."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer."""
+        """Apply the layer.
+
+        Args:
+            input: of any float dtype, B C ...
+
+        Returns:
+            float32, of the same shape.
+        """
         return F.group_norm(input.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps)
 
 
-class WideLayerNorm(nn.LayerNorm):
-    """A layer norm that computes in float32 whatever its weights are stored in."""
+class Float32LayerNorm(nn.LayerNorm):
+    """A layer norm that computes in float32 whatever dtype its weights are stored in."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer."""
+        """Apply the layer.
+
+        Args:
+            input: of any float dtype, ... C.
+
+        Returns:
+            float32, of the same shape.
+        """
         return F.layer_norm(input.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
 
 
-_WIDE = {nn.Conv2d: WideConv2d, nn.Linear: WideLinear, nn.GroupNorm: WideGroupNorm, nn.LayerNorm: WideLayerNorm}
+_FLOAT32_LAYERS = {
+    nn.Conv2d: Float32Conv2d,
+    nn.Linear: Float32Linear,
+    nn.GroupNorm: Float32GroupNorm,
+    nn.LayerNorm: Float32LayerNorm,
+}
 
 
 def compute_in_float32(component: nn.Module) -> None:
     """Let a component compute in float32 from weights that stay in half precision, layer by layer.
 
-    On a CPU without native half precision that keeps the memory of bf16 at nearly the speed of fp32, and rounds the
-    weights only.
+    On a CPU without native half precision this has the memory of bf16 at nearly the speed of fp32, and only the weights
+    are rounded.
+
+    Args:
+        component: changed in place; its layers must be convolutions, linear layers and norms.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.speed import compute_in_float32
+        >>> layer = torch.nn.Sequential(torch.nn.Linear(2, 1)).bfloat16()
+        >>> compute_in_float32(layer)
+        >>> layer(torch.ones(1, 2)).dtype, layer[0].weight.dtype
+        (torch.float32, torch.bfloat16)
     """
     for module in component.modules():
-        if type(module) in _WIDE:
-            module.__class__ = _WIDE[type(module)]
+        if type(module) in _FLOAT32_LAYERS:
+            module.__class__ = _FLOAT32_LAYERS[type(module)]
     component.compute_dtype = torch.float32  # type: ignore[assignment]
 
 
@@ -111,15 +176,19 @@ class SingleTokenAttention(AttnProcessor2_0):
 def speed_up(
     model: Zero123Model, shortcuts: bool = True, channels_last: bool | None = None, compiled: bool = False
 ) -> Zero123Model:
-    """Prepare a frozen model for many evaluations; returns the same model.
+    """Prepare a frozen model for many evaluations.
 
     Args:
+        model: changed in place.
         shortcuts: cross-attention to a single token without queries and keys (exact), and on a CPU large 3 x 3
             convolutions by Winograd's scheme (8e-6 of the largest value off, where torch's own are 4e-6 off).
         channels_last: lay images out with the channels last, as CUDA's half precision convolutions compute; on a CPU
             torch's group norm is then less exact (latents 1.5e-5, encoder gradient 3.6e-5 of the largest value off) and
             nothing is gained in fp32. None = on CUDA, with `shortcuts`.
         compiled: compile denoiser and encoder with torch.compile: minutes at the first call, and a C++ compiler.
+
+    Returns:
+        The same model.
     """
     if channels_last is None:
         channels_last = shortcuts and model.device.type == "cuda"
@@ -138,10 +207,10 @@ def speed_up(
 
 def _use_winograd(component: nn.Module) -> None:
     for module in component.modules():
-        if not isinstance(module, nn.Conv2d) or type(module) not in (nn.Conv2d, WideConv2d):
+        if not isinstance(module, nn.Conv2d) or type(module) not in (nn.Conv2d, Float32Conv2d):
             continue
         if module.kernel_size == (3, 3) and module.stride == (1, 1) and module.padding == (1, 1):
-            module.__class__ = WideConv2d
+            module.__class__ = Float32Conv2d
             module.winograd = True  # type: ignore[assignment]
 
 

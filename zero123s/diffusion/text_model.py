@@ -1,4 +1,4 @@
-"""A text-to-image diffusion model as score distillation needs it, from a diffusers folder or hub id."""
+"""Stable Diffusion as score distillation uses it, loaded from a diffusers folder or hub id."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,14 @@ from zero123s.runtime.files import user_path
 
 
 class TextModel(nn.Module):
-    """Stable Diffusion 1.x or 2.x: prompts to contexts, images to latents, noisy latents to noise.
+    """Stable Diffusion 1.x or 2.x: encodes prompts and images, and predicts the noise in latents.
 
     Args:
-        vae, unet, text_encoder, tokenizer: the parts of the pipeline.
-        scheduler: noise levels and parameterisation that it was trained with.
+        vae: autoencoder.
+        unet: denoiser.
+        text_encoder: CLIP's text encoder.
+        tokenizer: of the text encoder.
+        scheduler: noise schedule and parameterisation that the denoiser was trained with.
     """
 
     def __init__(
@@ -51,7 +54,14 @@ class TextModel(nn.Module):
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "B N C"]:
-        """Return the context of every prompt; longer prompts are cut at the encoder's length."""
+        """Embed prompts for the denoiser's cross-attention.
+
+        Args:
+            prompts: B texts; longer ones are cut at the encoder's length.
+
+        Returns:
+            B N C, the context.
+        """
         tokens = self.tokenizer(  # type: ignore[operator]
             list(prompts),
             padding="max_length",
@@ -63,20 +73,44 @@ class TextModel(nn.Module):
         return self.text_encoder(ids)[0]
 
     def encode_image(self, rgb: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 4 h w"]:
-        """Return scaled latents of images in [0, 1], the posterior sampled with `noise`; differentiable."""
+        """Encode images to scaled latents, sampled from the posterior; differentiable.
+
+        Args:
+            rgb: B 3 H W, in [0, 1].
+            noise: B 4 h w, standard normal.
+
+        Returns:
+            B 4 h w, scaled.
+        """
         posterior = self.vae.encode((2 * rgb - 1).to(self.vae.dtype)).latent_dist  # type: ignore[union-attr]
         return self.scale_factor * (posterior.mean + posterior.std * noise.to(posterior.std)).float()
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Return images in [0, 1] of scaled latents."""
+        """Decode scaled latents to images.
+
+        Args:
+            latents: B 4 h w, scaled.
+
+        Returns:
+            B 3 H W, in [0, 1].
+        """
         rgb = self.vae.decode((latents / self.scale_factor).to(self.vae.dtype)).sample  # type: ignore[union-attr]
         return (rgb.float() / 2 + 0.5).clamp(0, 1)
 
     def add_noise(
         self, latents: Float[Tensor, "B 4 h w"], noise: Float[Tensor, "B 4 h w"], t: Int[Tensor, "B"]
     ) -> Float[Tensor, "B 4 h w"]:
-        """Return sqrt(a_t) latents + sqrt(1 - a_t) noise."""
+        """Return sqrt(a_t) latents + sqrt(1 - a_t) noise.
+
+        Args:
+            latents: B 4 h w, scaled.
+            noise: B 4 h w, standard normal.
+            t: B, timesteps in [0, T).
+
+        Returns:
+            B 4 h w.
+        """
         alpha = self.alphas_cumprod[t][:, None, None, None]
         return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
 
@@ -88,7 +122,17 @@ class TextModel(nn.Module):
         *,
         unet: nn.Module | None = None,
     ) -> Float[Tensor, "B 4 h w"]:
-        """Return the noise that a denoiser (default: the model's own) sees, whatever it was trained to predict."""
+        """Predict the noise in latents, whatever parameterisation the denoiser was trained with.
+
+        Args:
+            noised: B 4 h w, scaled latents with noise.
+            t: B, timesteps in [0, T).
+            context: B N C, from `embed`.
+            unet: another denoiser in place of the model's own.
+
+        Returns:
+            B 4 h w, float32.
+        """
         denoiser: nn.Module = unet or self.unet  # type: ignore[assignment]
         dtype = next(denoiser.parameters()).dtype
         out = denoiser(noised.to(dtype), t, encoder_hidden_states=context.to(dtype)).sample.float()
@@ -99,10 +143,18 @@ class TextModel(nn.Module):
 
 
 def load_text_model(name: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> TextModel:
-    """Load a Stable Diffusion pipeline part by part; raises CheckpointError with what to do.
+    """Load a Stable Diffusion pipeline part by part.
 
     Args:
         name: a folder of the diffusers layout, or a hub id.
+        dtype: of the weights.
+        device: where the model computes.
+
+    Returns:
+        A frozen model in eval mode.
+
+    Raises:
+        CheckpointError: the pipeline cannot be loaded, or predicts neither noise nor v; the message says what to do.
     """
     try:
         model = TextModel(
@@ -120,7 +172,18 @@ def load_text_model(name: str, dtype: torch.dtype = torch.float32, device: torch
 
 
 def check_text_model(name: str) -> None:
-    """Raise CheckpointError for a path that holds no pipeline; a hub id is only known when it is loaded."""
+    """Check that a path holds a pipeline; whether a hub id exists is only known when it is loaded.
+
+    Args:
+        name: a folder of the diffusers layout, or a hub id.
+
+    Raises:
+        CheckpointError: the path holds no pipeline.
+
+    Example:
+        >>> from zero123s.diffusion.text_model import check_text_model
+        >>> check_text_model("stabilityai/stable-diffusion-2-1-base")  # a hub id: nothing to check yet
+    """
     path = user_path(name)
     looks_like_path = path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_path and not (path / "unet").is_dir():

@@ -1,4 +1,4 @@
-"""The arithmetic of training a Zero123: what is dropped, what is noised, what is compared."""
+"""Training of a Zero123 model: condition dropout, noising, targets, losses and averages of weights."""
 
 import copy
 from collections.abc import Iterable
@@ -23,9 +23,24 @@ CACHE_TOLERANCE = 0.05
 
 
 def draw_dropout(batch: int, share: float, generator: torch.Generator) -> tuple[Bool[Tensor, "B"], Bool[Tensor, "B"]]:
-    """Return which samples lose their embedding and which their image latents.
+    """Draw which samples are trained without their conditioning, for classifier-free guidance.
 
-    As in the original: `share` of them lose only the embedding, as many both, as many only the latents.
+    As in the original: `share` of the samples lose only the embedding, as many both, as many only the image latents.
+
+    Args:
+        batch: number of samples B.
+        share: 0 to 1/3.
+        generator: source of the random numbers.
+
+    Returns:
+        B, True where the embedding is dropped, and B, True where the image latents are.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.training import draw_dropout
+        >>> no_embedding, no_latents = draw_dropout(10000, 0.05, torch.Generator().manual_seed(0))
+        >>> round(no_embedding.float().mean().item(), 1), round(no_latents.float().mean().item(), 1)
+        (0.1, 0.1)
     """
     r = torch.rand(batch, generator=generator)
     return r < 2 * share, (r >= share) & (r < 3 * share)
@@ -34,14 +49,31 @@ def draw_dropout(batch: int, share: float, generator: torch.Generator) -> tuple[
 def draw_timesteps(
     batch: int, n_timesteps: int, high_noise_share: float, generator: torch.Generator
 ) -> Int[Tensor, "B"]:
-    """Draw t uniformly from the whole schedule, and for `high_noise_share` of the samples from its noisier half."""
+    """Draw timesteps uniformly, a share of them from the noisier half of the schedule.
+
+    Args:
+        batch: number of samples B.
+        n_timesteps: length T of the schedule.
+        high_noise_share: expected share of samples drawn from [T / 2, T) instead of [0, T), 0 to 1.
+        generator: source of the random numbers.
+
+    Returns:
+        B, in [0, T).
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.training import draw_timesteps
+        >>> t = draw_timesteps(1000, 1000, high_noise_share=1.0, generator=torch.Generator().manual_seed(0))
+        >>> bool((t >= 500).all())
+        True
+    """
     t = torch.randint(n_timesteps, (batch,), generator=generator)
     high = torch.randint(n_timesteps // 2, n_timesteps, (batch,), generator=generator)
     return torch.where(torch.rand(batch, generator=generator) < high_noise_share, high, t)
 
 
 class Noising(NamedTuple):
-    """What is drawn for a batch of target latents."""
+    """The random draws for a batch of target latents."""
 
     no_embedding: Bool[Tensor, "B"]
     no_concat: Bool[Tensor, "B"]
@@ -57,25 +89,47 @@ def draw_noising(
     generator: torch.Generator,
     rank_of: tuple[int, int] = (0, 1),
 ) -> Noising:
-    """Draw dropout, noise levels and noise.
+    """Draw condition dropout, timesteps and noise of a batch.
 
-    `rank_of` = (rank, processes): everything is drawn for the batch of all processes and this one's part returned, so
-    that several processes see what one with the whole batch would.
+    Everything is drawn for the joint batch of all processes and this process's part returned, so that several processes
+    train on the same draws as one process with the whole batch.
+
+    Args:
+        model: gives the length of the schedule.
+        latents: B C h w, scaled latents of this process's target views.
+        dropout: see `draw_dropout`.
+        high_noise_share: see `draw_timesteps`.
+        generator: source of the random numbers, in the same state in every process.
+        rank_of: (rank, number of processes).
+
+    Returns:
+        The draws, on the latents' device.
     """
     rank, n_processes = rank_of
     n = len(latents) * n_processes
     no_embedding, no_concat = draw_dropout(n, dropout, generator)
     t = draw_timesteps(n, model.n_timesteps, high_noise_share, generator)
     noise = torch.randn((n, *latents.shape[1:]), generator=generator).to(latents)
-    mine = slice(rank * len(latents), (rank + 1) * len(latents))
+    local = slice(rank * len(latents), (rank + 1) * len(latents))
     device = latents.device
-    return Noising(no_embedding[mine].to(device), no_concat[mine].to(device), t[mine].to(device), noise[mine])
+    return Noising(no_embedding[local].to(device), no_concat[local].to(device), t[local].to(device), noise[local])
 
 
 def denoising_target(
     model: Zero123Model, latents: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"], t: Int[Tensor, "B"]
 ) -> Float[Tensor, "B C h w"]:
-    """Return what the network should say: the noise, or v = sqrt(a) noise - sqrt(1 - a) latents (Salimans 2022)."""
+    """Compute what the network is trained to predict.
+
+    Args:
+        model: its parameterisation decides: the noise, or v = sqrt(a_t) noise - sqrt(1 - a_t) latents (Salimans and Ho
+            2022).
+        latents: B C h w, scaled.
+        noise: B C h w, standard normal.
+        t: B, timesteps in [0, T).
+
+    Returns:
+        B C h w.
+    """
     if model.config.parameterization == "eps":
         return noise
     signal = model.alphas_cumprod[t].to(latents).view(-1, 1, 1, 1)
@@ -83,16 +137,40 @@ def denoising_target(
 
 
 def pairwise_poses(model: Zero123Model, views: PosedViews) -> Float[Tensor, "B K 4"]:
-    """Return the pose vectors of every view behind the first, relative to the first."""
+    """Compute the pose vectors of all views relative to the first view of each object.
+
+    Args:
+        model: its family decides the fourth term of the vector.
+        views: of B objects, K + 1 views each.
+
+    Returns:
+        B K 4, see `conditioning.pose_vector`.
+    """
     k = views.elevation_deg.shape[1] - 1
     angles = (views.elevation_deg, views.azimuth_deg, views.distance)
-    wanted = [a[:, 1:].reshape(-1) for a in angles]
-    given = [a[:, :1].expand(-1, k).reshape(-1) for a in angles]
-    return model.pose_vector(*wanted, *given).unflatten(0, (-1, k))
+    targets = [a[:, 1:].reshape(-1) for a in angles]
+    inputs = [a[:, :1].expand(-1, k).reshape(-1) for a in angles]
+    return model.pose_vector(*targets, *inputs).unflatten(0, (-1, k))
 
 
 def fit_views(views: PosedViews, size: int) -> PosedViews:
-    """Return the images at `size` x `size` pixels, resampled with premultiplied colours."""
+    """Resize the images of views with premultiplied colours, so that no background bleeds in.
+
+    Args:
+        views: of any size.
+        size: edge of the result in pixels.
+
+    Returns:
+        The views with images of `size` x `size` pixels.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.training import fit_views
+        >>> from zero123s.structures import PosedViews
+        >>> angles = torch.zeros(1, 2)  # one object, two views
+        >>> fit_views(PosedViews(torch.rand(1, 2, 8, 8, 4), angles, angles, angles), 4).rgba.shape
+        torch.Size([1, 2, 4, 4, 4])
+    """
     if views.rgba.shape[2:4] == (size, size):
         return views
     alpha = views.rgba[..., 3:]
@@ -104,16 +182,21 @@ def fit_views(views: PosedViews, size: int) -> PosedViews:
 
 @torch.no_grad()
 def check_cached(model: Zero123Model, views: PosedViews, embeddings: bool) -> None:
-    """Refuse cached latents, and embeddings where they are used, that another model made of the first image.
+    """Check that cached latents and embeddings are those that this model computes of the first image.
+
+    Args:
+        model: which is trained.
+        views: with cached latents.
+        embeddings: compare the cached embeddings as well.
 
     Raises:
-        ConfigError: another size, or numbers further off than half precision and other hardware explain.
+        ConfigError: they differ in shape, or by more than half precision and other hardware explain.
     """
-    picture = views.on_white()[:1, 0]
+    rgb = views.on_white()[:1, 0]
     assert views.latents is not None
-    pairs = [("latents", views.latents[:1, 0], model.encode_image(picture))]
+    pairs = [("latents", views.latents[:1, 0], model.encode_image(rgb))]
     if embeddings and views.embedding is not None:
-        pairs.append(("embeddings", views.embedding[:1], model.embed_image(picture)))
+        pairs.append(("embeddings", views.embedding[:1], model.embed_image(rgb)))
     for name, cached, own in pairs:
         shapes = [" x ".join(str(n) for n in x.shape[1:]) for x in (cached, own)]
         what = f"{shapes[0]} numbers instead of {shapes[1]}"
@@ -123,8 +206,8 @@ def check_cached(model: Zero123Model, views: PosedViews, embeddings: bool) -> No
                 continue
             what = f"{off:.0%} off from its encoding of the same image"
         raise ConfigError(
-            f"data.latents: the cached {name} are not this model's ({what}); make them again with `zero123s "
-            "cache-latents --checkpoint` and the checkpoint that is trained, or leave data.latents empty."
+            f"data.latents: the cached {name} were not computed by this model ({what}); compute them again with `zero123s "
+            "cache-latents --checkpoint` and the checkpoint that is fine-tuned, or leave data.latents empty."
         )
 
 
@@ -134,9 +217,26 @@ def lift_loss(
     rgb: Float[Tensor, "B 3 H W"],
     alpha: Float[Tensor, "B 1 H W"],
 ) -> Float[Tensor, ""]:
-    """Compare colours on white in [-1, 1] and opacity of lifted views with images in [0, 1] shrunken to their size.
+    """Compare the rendered views of a pose lift with images, both at the lift's resolution.
 
-    The sum of absolute and squared differences: the one for crisp outlines, the other for stable starts.
+    The sum of absolute and squared differences: the first gives sharp outlines, the second stable gradients at the
+    start.
+
+    Args:
+        rgb_lift: B 3 R R, rendered colours on white in [-1, 1].
+        opacity: B 1 R R, rendered opacity in [0, 1].
+        rgb: B 3 H W, images on white in [0, 1].
+        alpha: B 1 H W, their masks in [0, 1].
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.training import lift_loss
+        >>> white, empty = torch.ones(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
+        >>> lift_loss(torch.ones(1, 3, 4, 4), torch.zeros(1, 1, 4, 4), white, empty).item()
+        0.0
     """
     size = (rgb_lift.shape[-2], rgb_lift.shape[-1])
     small, cover = (F.adaptive_avg_pool2d(x, size) for x in (rgb * 2 - 1, alpha))
@@ -145,10 +245,13 @@ def lift_loss(
 
 
 def mirror_lift(model: Zero123Model) -> None:
-    """Let a model's lift answer with the mean of two volumes, its own and its mirror image's; see `PoseLift`.
+    """Make a model's pose lift average two volumes, of the input and of its mirror image; see `PoseLift`.
+
+    Args:
+        model: changed in place, its configuration included.
 
     Raises:
-        ConfigError: it has no lift.
+        ConfigError: the model has no pose lift.
     """
     if model.lift is None:
         raise ConfigError("system.mirror_lift: this model has no lift.")
@@ -158,11 +261,22 @@ def mirror_lift(model: Zero123Model) -> None:
 
 
 class WeightAverage:
-    """Exponential moving average of trainable weights; decay min(decay, (1 + n) / (10 + n)) after n updates.
+    """Exponential moving average of trainable weights, with decay min(decay, (1 + n) / (10 + n)) after n updates.
 
     Args:
-        module: whose parameters are followed.
-        decay: of one update.
+        module: whose trainable parameters are averaged.
+        decay: of one update, 0 to 1.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.training import WeightAverage
+        >>> module = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = module.weight.data.fill_(1.0)
+        >>> average = WeightAverage(module, decay=0.999)
+        >>> _ = module.weight.data.fill_(2.0)
+        >>> average.update(module)  # the first update keeps a tenth of the old average
+        >>> round(average.averaged(module).weight.item(), 4)
+        1.9
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -173,7 +287,11 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Take in the current weights."""
+        """Average in the current weights.
+
+        Args:
+            module: the one being trained.
+        """
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.n_updates += 1
         current = [p.detach() for p in module.parameters() if p.requires_grad]
@@ -183,7 +301,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def averaged(self, module: nn.Module) -> nn.Module:
-        """Return a copy of `module` that has the averages as weights."""
+        """Copy a module with the averages as weights.
+
+        Args:
+            module: the one being trained; not changed.
+
+        Returns:
+            A frozen copy in eval mode.
+        """
         clone = copy.deepcopy(module)
         parameters = dict(clone.named_parameters())
         for name, average in zip(self.names, self.averages, strict=True):
@@ -191,18 +316,35 @@ class WeightAverage:
         return clone.eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return averages by parameter name, and the number of updates."""
+        """Return the state for a checkpoint.
+
+        Returns:
+            Averages by parameter name, and the number of updates under "n_updates".
+        """
         return {"n_updates": torch.tensor(self.n_updates)} | dict(zip(self.names, self.averages, strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` returned."""
+        """Restore the state from a checkpoint.
+
+        Args:
+            state: as `state_dict` returned it.
+        """
         self.n_updates = int(state["n_updates"])
         for name, average in zip(self.names, self.averages, strict=True):
             average.copy_(state[name])
 
 
 def load_component(model: Zero123Model, component: str, file: WeightsFile) -> None:
-    """Copy one component's weights from a file with the original's key names; raises CheckpointError if one lacks."""
+    """Copy the weights of one component from a file with the original's key names.
+
+    Args:
+        model: changed in place.
+        component: its attribute: "unet", "vae", "image_encoder", "cc_projection" or "lift".
+        file: an open checkpoint.
+
+    Raises:
+        CheckpointError: the file lacks a weight, or is damaged.
+    """
     module = getattr(model, component)
     state = module.state_dict()
     for name, source in weight_sources(model.config, component, state).items():
@@ -215,12 +357,22 @@ def load_component(model: Zero123Model, component: str, file: WeightsFile) -> No
 def parameter_groups(
     model: Zero123Model, components: Iterable[str], lr: float, projection_factor: float
 ) -> list[dict[str, object]]:
-    """Return optimiser groups: the camera projection learns `projection_factor` times faster, as in the original."""
+    """Make the optimiser's parameter groups, one per component.
+
+    Args:
+        model: whose trainable parameters are collected.
+        components: attributes of the model; those that it does not have are skipped.
+        lr: learning rate.
+        projection_factor: the camera projection's learning rate is this times `lr` (10 in the original).
+
+    Returns:
+        Groups with "params", "lr" and "name", as torch's optimisers take them.
+    """
     groups = []
     for component in components:
         module = getattr(model, component)
         if module is not None:
             factor = projection_factor if component == "cc_projection" else 1.0
-            learning = [p for p in module.parameters() if p.requires_grad]
-            groups.append({"params": learning, "lr": lr * factor, "name": component})
+            trainable = [p for p in module.parameters() if p.requires_grad]
+            groups.append({"params": trainable, "lr": lr * factor, "name": component})
     return groups

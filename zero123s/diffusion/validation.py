@@ -1,4 +1,4 @@
-"""How well a Zero123 obeys the pose, and how good its novel views are, on objects it never saw."""
+"""Scores of a Zero123 model on held-out objects: sensitivity to the pose and quality of novel views."""
 
 import numpy as np
 import torch
@@ -13,43 +13,53 @@ from zero123s.mesh.metrics import relative_roughness, roughness, ssim
 from zero123s.ops.lpips import Lpips
 from zero123s.structures import PosedViews
 
-GATE_TIMESTEP = 900
-"""Where hardly more than the pose and the image can tell what to draw."""
+SENSITIVITY_TIMESTEP = 900
+"""So noisy that the prediction depends on little but the pose and the input image."""
 
 
 @torch.no_grad()
 def pose_sensitivity(model: Zero123Model, views: PosedViews, seed: int = 0) -> dict[str, float]:
-    """Return the x0 error at t = 900 with the right pose, and its ratio with wrong ones.
+    """Measure how much the denoising error at t = 900 grows when the model is given a wrong pose.
 
-    shuffled: another sample's pose; mirrored: the azimuth's sign flipped (1 = no idea of the direction of rotation);
-    identity: the input's own pose. The ratios of `picture_` are those of the decoded images against the true ones:
-    whitened latents count detail that nobody can foresee as much as shape and colour, images do not.
+    A ratio of 1 means that the model ignores the pose. The wrong poses are "shuffled" (another sample's), "mirrored"
+    (the azimuth difference with the opposite sign: 1 = cannot tell the direction of rotation) and "identity" (the
+    input's own). Ratios of decoded images, with the prefix `picture_`, compare colours and shapes; whitened latents
+    weigh unpredictable detail as much.
+
+    Args:
+        model: which is scored.
+        views: held-out objects, at least two, with two views each: the input and the target.
+        seed: of the noise.
+
+    Returns:
+        "x0_error": mean squared error of the predicted clean latents with the right pose; "shuffled_ratio",
+        "mirrored_ratio", "identity_ratio": that error with the wrong pose over it; the same with the prefix "picture_".
     """
     rgb = views.on_white()
-    given, wanted = rgb[:, 0], rgb[:, 1]
+    input_rgb, target_rgb = rgb[:, 0], rgb[:, 1]
     pose = pairwise_poses(model, views)[:, 0]
-    embedding, image_latents = model.embed_image(given), model.encode_image(given)
-    latents = model.scale_factor * model.encode_image(wanted)
+    embedding, image_latents = model.embed_image(input_rgb), model.encode_image(input_rgb)
+    latents = model.scale_factor * model.encode_image(target_rgb)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-    t = torch.full((len(latents),), GATE_TIMESTEP, device=latents.device)
+    t = torch.full((len(latents),), SENSITIVITY_TIMESTEP, device=latents.device)
     noised = model.add_noise(latents, noise, t)
     signal = model.alphas_cumprod[t].view(-1, 1, 1, 1)
-    still = torch.tensor([0.0, 0.0, 1.0], device=pose.device).expand(len(pose), -1)
+    unmoved = torch.tensor([0.0, 0.0, 1.0], device=pose.device).expand(len(pose), -1)
     mirror = torch.tensor([1.0, -1.0, 1.0, 1.0], device=pose.device)
     variants = {
         "right": pose,
         "shuffled": torch.cat([pose.roll(1, 0)[:, :3], pose[:, 3:]], dim=1),
         "mirrored": pose * mirror,
-        "identity": torch.cat([still, pose[:, 3:]], dim=1),
+        "identity": torch.cat([unmoved, pose[:, 3:]], dim=1),
     }
-    errors, in_pictures = {}, {}
+    errors, image_errors = {}, {}
     for name, pose in variants.items():
         eps = model.predict_noise(noised, t, model.project(embedding, pose), model.concat_for(image_latents, pose))
         clean = (noised - (1 - signal).sqrt() * eps) / signal.sqrt()
         errors[name] = float((clean - latents).square().mean())
-        in_pictures[name] = float((model.decode_latents(clean / model.scale_factor) - wanted).square().mean())
+        image_errors[name] = float((model.decode_latents(clean / model.scale_factor) - target_rgb).square().mean())
     scores = {"x0_error": errors["right"]}
-    for prefix, measured in (("", errors), ("picture_", in_pictures)):
+    for prefix, measured in (("", errors), ("picture_", image_errors)):
         right = measured.pop("right")
         scores |= {f"{prefix}{name}_ratio": error / right for name, error in measured.items()}
     return scores
@@ -59,7 +69,18 @@ def pose_sensitivity(model: Zero123Model, views: PosedViews, seed: int = 0) -> d
 def sample_views(
     model: Zero123Model, views: PosedViews, steps: int = 50, scale: float = 3.0, seed: int = 0
 ) -> Float[Tensor, "B 3 H W"]:
-    """Sample view 1 of every object from its view 0 by DDIM, as images in [0, 1]."""
+    """Sample the second view of every object from its first by DDIM.
+
+    Args:
+        model: which is scored.
+        views: of B objects, at least two views each.
+        steps: network evaluations.
+        scale: strength of classifier-free guidance.
+        seed: of the initial noise.
+
+    Returns:
+        B 3 H W, in [0, 1].
+    """
     given = views.on_white()[:, 0]
     pose = pairwise_poses(model, views)[:, 0]
     context = model.project(model.embed_image(given), pose)
@@ -72,25 +93,45 @@ def sample_views(
 
 
 def silhouette(rgb: Float[Tensor, "B 3 H W"]) -> Bool[Tensor, "B H W"]:
-    """Return where an image on white differs from white by more than 6 %."""
+    """Find the object in images on white.
+
+    Args:
+        rgb: B 3 H W, in [0, 1].
+
+    Returns:
+        B H W, True where a channel is more than 6 % darker than white.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.validation import silhouette
+        >>> silhouette(torch.tensor([1.0, 0.95, 0.9]).expand(1, 3, 1, 3))
+        tensor([[[False, False,  True]]])
+    """
     return (1 - rgb).amax(1) > 0.06
 
 
 def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips | None = None) -> dict[str, float]:
-    """Return mean PSNR (dB), SSIM and, where it is given, LPIPS against view 1, and mean IoU of silhouettes with its mask.
+    """Compare sampled images with the second view of every object.
 
-    "relative_roughness" is that of `mesh.metrics`, inside the true mask where the image shows an object, too.
+    Args:
+        rgb: B 3 H W, sampled images on white in [0, 1].
+        views: of the B objects; view 1 is the ground truth.
+        lpips: adds a perceptual distance.
+
+    Returns:
+        Means over the batch: "psnr" in dB, "ssim", "mask_iou" of the silhouettes, "relative_roughness" (see
+        `mesh.metrics`) where both silhouettes overlap, and the LPIPS distance under its own key.
     """
     truth, mask = views.on_white()[:, 1], views.rgba[:, 1, ..., 3] > 0.5
     mse = F.mse_loss(rgb, truth, reduction="none").mean((1, 2, 3)).clamp_min(1e-10)
     shape = silhouette(rgb)
     iou = (shape & mask).sum((1, 2)) / (shape | mask).sum((1, 2)).clamp_min(1)
-    ours, theirs = (x.movedim(1, -1).cpu().numpy() for x in (rgb, truth))
+    images, truths = (x.movedim(1, -1).cpu().numpy() for x in (rgb, truth))
     both = (shape & mask).cpu().numpy()
-    rough = ([roughness(picture, inside) for picture, inside in zip(x, both, strict=True)] for x in (ours, theirs))
+    rough = ([roughness(image, inside) for image, inside in zip(x, both, strict=True)] for x in (images, truths))
     scores = {
         "psnr": float((-10 * mse.log10()).mean()),
-        "ssim": float(np.mean([ssim(drawn, wanted) for drawn, wanted in zip(ours, theirs, strict=True)])),
+        "ssim": float(np.mean([ssim(sampled, target) for sampled, target in zip(images, truths, strict=True)])),
         "mask_iou": float(iou.mean()),
         "relative_roughness": relative_roughness(*rough),
     }
@@ -99,27 +140,43 @@ def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips 
 
 @torch.no_grad()
 def embedding_similarity(model: Zero123Model, rgb: Float[Tensor, "B 3 H W"], views: PosedViews) -> float:
-    """Return the mean cosine between the image embeddings of images and of view 1; 1 = the same to that encoder.
+    """Compare images with the second view of every object by the model's image encoder.
 
     With the original's CLIP encoder this is the usual CLIP similarity.
+
+    Args:
+        model: gives the image encoder.
+        rgb: B 3 H W, on white in [0, 1].
+        views: of the B objects; view 1 is the ground truth.
+
+    Returns:
+        Mean cosine similarity of the image embeddings, at most 1.
     """
-    drawn, wanted = model.embed_image(rgb), model.embed_image(views.on_white()[:, 1])
-    return float(F.cosine_similarity(drawn.flatten(1), wanted.flatten(1)).mean())
+    sampled, target = model.embed_image(rgb), model.embed_image(views.on_white()[:, 1])
+    return float(F.cosine_similarity(sampled.flatten(1), target.flatten(1)).mean())
 
 
 @torch.no_grad()
 def lift_scores(model: Zero123Model, views: PosedViews) -> dict[str, float]:
-    """Return PSNR and silhouette IoU of the lift's own image of view 1, at its own size; empty without a lift."""
+    """Compare the pose lift's rendering with the second view of every object, at the lift's resolution.
+
+    Args:
+        model: which is scored.
+        views: of B objects, at least two views each.
+
+    Returns:
+        "lift_psnr" in dB and "lift_iou" of the silhouettes; empty for a model without a pose lift.
+    """
     if model.lift is None:
         return {}
     pose = pairwise_poses(model, views)
     latents = model.encode_image(views.on_white()[:, 0])
-    seen = model.lift.render(model.lift.volume(latents, pose[:, 0, 3]), pose[:, :1])
-    size = (seen.opacity.shape[-2], seen.opacity.shape[-1])
+    rendered = model.lift.render(model.lift.volume(latents, pose[:, 0, 3]), pose[:, :1])
+    size = (rendered.opacity.shape[-2], rendered.opacity.shape[-1])
     truth = F.adaptive_avg_pool2d(views.on_white()[:, 1], size)
     mask = F.adaptive_avg_pool2d(views.rgba[:, 1, ..., 3], size) > 0.5
-    picture = (seen.features[:, :3] / 2 + 0.5).clamp(0, 1)
-    mse = (picture - truth).square().mean((1, 2, 3)).clamp_min(1e-10)
-    shape = seen.opacity[:, 0] > 0.5
+    rgb = (rendered.features[:, :3] / 2 + 0.5).clamp(0, 1)
+    mse = (rgb - truth).square().mean((1, 2, 3)).clamp_min(1e-10)
+    shape = rendered.opacity[:, 0] > 0.5
     iou = (shape & mask).sum((1, 2)) / (shape | mask).sum((1, 2)).clamp_min(1)
     return {"lift_psnr": float((-10 * mse.log10()).mean()), "lift_iou": float(iou.mean())}

@@ -26,11 +26,11 @@ TRUSTED = 0.5
 
 @dataclass(frozen=True)
 class ElevationEstimate:
-    """An estimated elevation and how far to trust it."""
+    """An estimated elevation and its confidence."""
 
     elevation_deg: float
     confidence: float
-    """0 to 1: how much narrower the scores are spread than a flat line."""
+    """0 to 1: one minus the scores' standard deviation relative to that of a uniform distribution."""
     scores: tuple[float, ...]
     """One for each of CANDIDATES_DEG; they add up to 1."""
     warnings: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class ElevationEstimate:
         )
 
     def record(self) -> dict[str, Any]:
-        """Return what run.json and the report say of it."""
+        """Return the description of the estimate for run.json and the report."""
         return {
             "elevation_deg": round(self.elevation_deg, 1),
             "confidence": round(self.confidence, 3),
@@ -55,22 +55,14 @@ class ElevationEstimate:
 
 @torch.no_grad()
 def elevation_of(rgba: Float[np.ndarray, "H W 4"], net: ElevationNet | None = None) -> ElevationEstimate:
-    """Return the estimate for an image with transparency, wherever in the frame the object is.
-
-    Args:
-        rgba: straight alpha.
-        net: the network; None = the one that comes with this project.
-
-    Raises:
-        CheckpointError: its file is missing or damaged.
-    """
+    """Estimate the elevation of the camera of an image with transparency; the object may lie anywhere in the frame."""
     net = net or load_elevation_net(REPOSITORY / WEIGHTS)
     picture = torch.from_numpy(resize_rgba(fit_square(rgba), READ_SIZE, READ_SIZE)).permute(2, 0, 1)[None]
     return from_scores(torch.softmax(net(framed(picture))[0], dim=0).double().numpy())
 
 
 def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:
-    """Return the estimate that scores for CANDIDATES_DEG, which add up to 1, make: their median."""
+    """Return the median of normalised scores for CANDIDATES_DEG as the estimate."""
     candidates = np.array(CANDIDATES_DEG)
     step = candidates[1] - candidates[0]
     # Each candidate stands for the span around it.
@@ -88,7 +80,7 @@ def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:
 
 
 def score_panel(estimate: ElevationEstimate, size: int = 256) -> Float[np.ndarray, "S S 3"]:
-    """Return an image of the score over the elevation, with the estimate as a vertical line."""
+    """Plot the score over the elevation, with the estimate as a vertical line."""
     panel = np.full((size, size, 3), 255, np.uint8)
     scores = np.array(estimate.scores)
     span = max(float(np.ptp(scores)), 1e-6)

@@ -1,4 +1,4 @@
-"""The small network that tells the elevation of an image, and how it was trained.
+"""The small network that estimates the elevation of an image, and its training.
 
     python -m zero123s.preprocess.elevation_net RENDERS OUT.safetensors [--steps 1200]
 
@@ -27,15 +27,15 @@ from zero123s.scenes.shards import read_shard
 
 CANDIDATES_DEG = tuple(float(e) for e in range(-15, 61, 3))
 SIZE = 64
-"""Pixels per edge of the image it looks at."""
+"""Pixels per edge of the network's input."""
 LABEL_WIDTH_DEG = 3.0
-"""Standard deviation of the label: neighbouring candidates are nearly right."""
+"""Standard deviation of the soft label: neighbouring candidates are nearly correct."""
 HELD_OUT = 256
 """Objects at the end of the renders that are not trained on, as for the bundled Zero123."""
 
 
 class ElevationNet(nn.Module):
-    """A plain convolutional network: a framed image in, one logit for each of CANDIDATES_DEG out."""
+    """A small convolutional classifier: from a framed image to one logit for each of CANDIDATES_DEG."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class ElevationNet(nn.Module):
         )
 
     def forward(self, premultiplied: Float[Tensor, "B 4 64 64"]) -> Float[Tensor, "B C"]:
-        """Return logits; colours are multiplied by alpha."""
+        """Return the logits of images with premultiplied colours."""
         return self.head(self.body(2 * premultiplied - 1).flatten(1))
 
 
 def load_elevation_net(path: Path) -> ElevationNet:
-    """Return the trained network; raises CheckpointError for a file that is missing, damaged or of another kind."""
+    """Load the trained network; raises CheckpointError for a file that is missing, damaged or not this network."""
     net = ElevationNet()
     try:
         net.load_state_dict({name: value.float() for name, value in load_file(str(path)).items()})
@@ -94,7 +94,7 @@ def framed(rgba: Float[Tensor, "B 4 S S"], generator: torch.Generator | None = N
 
 
 def _bounds(alpha: Float[Tensor, "B S S"]) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
-    """Return left/top and right/bottom of what is at least half opaque, in [-1, 1]."""
+    """Return left/top and right/bottom of the pixels that are at least half opaque, in [-1, 1]."""
     size = alpha.shape[-1]
     solid = torch.stack([alpha.amax(dim=1), alpha.amax(dim=2)], dim=1) >= 0.5
     index = torch.arange(size)
@@ -104,13 +104,13 @@ def _bounds(alpha: Float[Tensor, "B S S"]) -> tuple[Float[Tensor, "B 2"], Float[
 
 
 def labels(elevation_deg: Float[Tensor, "B"]) -> Float[Tensor, "B C"]:
-    """Return a narrow distribution over the candidates around each elevation."""
+    """Return soft labels: a narrow Gaussian over the candidates around each elevation."""
     distance = (elevation_deg[:, None] - torch.tensor(CANDIDATES_DEG)) / LABEL_WIDTH_DEG
     return torch.softmax(-0.5 * distance.square(), dim=1)
 
 
 def _batches(folder: Path, batch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images and elevations for ever: a few shards at a time, mixed."""
+    """Yield batches of images and elevations indefinitely, shuffled within a few shards at a time."""
     paths = sorted(folder.glob("shard_*.safetensors"))
     while True:
         order = rng.permutation(len(paths))
@@ -131,7 +131,7 @@ def _batches(folder: Path, batch: int, rng: np.random.Generator) -> Iterator[tup
 
 
 def train(folder: Path, out: Path, steps: int, batch: int = 128, rate: float = 2e-3, seed: int = 0) -> ElevationNet:
-    """Train from scratch and write the weights in half precision; prints the loss now and then."""
+    """Train from random weights and write the result in half precision; prints the loss at intervals."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = ElevationNet().train()

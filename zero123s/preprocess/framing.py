@@ -1,4 +1,4 @@
-"""Put a cut-out object where Zero123 was trained to see it: centred, its longer side 200 of 256 pixels."""
+"""Frames a cut-out object as in Zero123's training images: centred, its longer side 200 of 256 pixels."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ SHARE = 200 / 256
 
 
 MAX_NATIVE = 2048
-"""Pixels; a texture of 4096 texels wraps the whole object, so more of a photo would not be seen."""
+"""Pixels; a texture of 4096 texels wraps the whole object, so a larger photo adds no detail."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,7 @@ def object_bounds(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float,
 def frame_object(
     rgba: Float[np.ndarray, "H W 4"], size: int = 256, share: float = SHARE
 ) -> tuple[Float[np.ndarray, "S S 4"], Framing]:
-    """Return the object centred in a transparent square of `size` pixels and the map that put it there.
-
-    The longer side of the object takes `share` of the square; nothing is squashed. Resampling is premultiplied,
-    after an area average where the photo is finer than the square.
-
-    Raises:
-        ImageError: the image is empty.
-    """
+    """Centre the object in a transparent square of `size` pixels; return the image and the map to it."""
     left, top, right, bottom = object_bounds(rgba[..., 3])
     scale = share * size / max(right - left, bottom - top)
     centre = np.array([left + right, top + bottom]) / 2
@@ -69,13 +62,13 @@ def frame_object(
 
 
 def native_size(alpha: Float[np.ndarray, "H W"], share: float = SHARE) -> int:
-    """Return the side of the square in which the object keeps the photo's own pixels, within 256 to 2048."""
+    """Return the side of the square in which the object keeps the photo's resolution, within 256 to 2048."""
     left, top, right, bottom = object_bounds(alpha)
     return int(np.clip(np.ceil(max(right - left, bottom - top) / share), 256, MAX_NATIVE))
 
 
 def apply_framing(rgba: Float[np.ndarray, "H W 4"], framing: Framing) -> Float[np.ndarray, "S S 4"]:
-    """Return `rgba` resampled by `framing`; where the photo does not reach, the square is transparent."""
+    """Resample `rgba` by `framing`; the square is transparent outside the photo."""
     # Warping reads four neighbours only: a photo finer than the square is sampled k times as finely and averaged.
     k = max(1, int(np.ceil(1 / framing.scale)))
     matrix = np.array([[framing.scale, 0, framing.offset[0]], [0, framing.scale, framing.offset[1]]]) * k
@@ -92,7 +85,7 @@ def apply_framing(rgba: Float[np.ndarray, "H W 4"], framing: Framing) -> Float[n
 
 
 def _extent(profile: Float[np.ndarray, "N"]) -> tuple[float, float]:
-    """Return the first and last covered place along one axis, counting partly covered ends by their alpha."""
+    """Return the first and last covered coordinate along one axis; partly covered end pixels count by their alpha."""
     solid = np.flatnonzero(profile >= 0.5)
     if not len(solid):
         raise ImageError("The image shows no object: nothing in it is at least half opaque.")

@@ -1,10 +1,10 @@
-"""Cut an object out in front of a plain or smooth background without any weights."""
+"""Cuts an object out in front of a plain or smooth background, without a trained network."""
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from zero123s.preprocess.mask_confidence import combine, lab, luminance_edges, photo_signs, shape_signs
+from zero123s.preprocess.mask_confidence import edge_scores, lab, lowest_score, luminance_edges, shape_scores
 from zero123s.preprocess.matte import disc, edge_alpha, with_foreground_colours
 
 WORK_SIDE = 384
@@ -14,12 +14,7 @@ GAP_RADIUS = 3
 
 
 def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, "H W 4"], float, str]:
-    """Return the object in straight alpha, the confidence (0 to 1) and what speaks against the mask.
-
-    The background is a quadratic surface fitted to the image's border; what differs from it, shadows excepted, and
-    what a closed outline surrounds seed GrabCut; the edge's alpha is the place of each pixel between background and
-    object colour.
-    """
+    """Return the object in straight alpha, the confidence (0 to 1) and the reason of a low one."""
     height, width = rgb.shape[:2]
     shrink = min(1.0, WORK_SIDE / max(height, width))
     small = cv2.resize(rgb, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else rgb
@@ -30,11 +25,13 @@ def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, 
     if not 0.002 < seed.mean() < 0.98:
         empty = np.concatenate([rgb, np.zeros_like(rgb[..., :1])], -1)
         return empty, 0.0, "nothing stands out from the background"
-    mask = _tidy(_grab_cut(small, difference, seed))
-    signs = (
-        shape_signs(mask, mask | seed) | photo_signs(small, mask, edges) | _ground_signs(mask, seed, difference, noise)
+    mask = _clean_mask(_grab_cut(small, difference, seed))
+    scores = (
+        shape_scores(mask, mask | seed)
+        | edge_scores(small, mask, edges)
+        | _background_scores(mask, seed, difference, noise)
     )
-    confidence, reason = combine(signs)
+    confidence, reason = lowest_score(scores)
     full_mask = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
     full_background = cv2.resize(background, (width, height), interpolation=cv2.INTER_LINEAR)
     alpha = edge_alpha(rgb, full_mask, full_background, radius=max(1, round(1.5 / shrink)))
@@ -42,7 +39,7 @@ def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, 
 
 
 def fit_background(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, "H W 3"], float]:
-    """Return a quadratic surface through the border's colours, robust to an object that touches it, and the noise.
+    """Fit a quadratic surface to the border's colours, robust to an object that touches it; returns surface and noise.
 
     Noise is the median distance of border pixels from the surface, in units of CIELAB.
     """
@@ -71,11 +68,7 @@ def _difference(
     noise: float,
     edges: Bool[np.ndarray, "H W"],
 ) -> tuple[Float[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """Return the distance from the background in CIELAB, in which a soft shadow counts little, and what is enclosed.
-
-    Brightness alone cannot tell a shadow from the flat side of a gray object; a closed outline can, so shadows are
-    looked for outside closed outlines only.
-    """
+    """Return the distance from the background in CIELAB, soft shadows weighted low, and the enclosed region."""
     smooth = cv2.GaussianBlur(lab(rgb), (0, 0), 0.8)
     delta = smooth - lab(background)
     darkening = -delta[..., 0]
@@ -91,7 +84,7 @@ def _difference(
 def _enclosed(
     edges: Bool[np.ndarray, "H W"], distance: Float[np.ndarray, "H W"], noise: float
 ) -> Bool[np.ndarray, "H W"]:
-    """Return what closed outlines surround, except where it looks like the background (the hole of a ring)."""
+    """Return the inside of closed outlines, without parts that look like the background (the hole of a ring)."""
     pad = 2 * GAP_RADIUS
     padded = np.pad(edges, pad).astype(np.uint8)
     sealed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc(GAP_RADIUS))[pad:-pad, pad:-pad] > 0
@@ -123,8 +116,8 @@ def _grab_cut(
     return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
 
 
-def _tidy(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Drop islands under 3 % of the largest part and close holes under 0.1 % of it."""
+def _clean_mask(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """Remove islands under 3 % of the largest part and fill holes under 0.1 % of it."""
 
     def drop(part: Bool[np.ndarray, "H W"], least: float) -> Bool[np.ndarray, "H W"]:
         _, labels, stats, _ = cv2.connectedComponentsWithStats(part.astype(np.uint8), connectivity=4)
@@ -137,10 +130,10 @@ def _tidy(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     return ~drop(~drop(mask, 0.03 * largest), 0.001 * largest)
 
 
-def _ground_signs(
+def _background_scores(
     mask: Bool[np.ndarray, "H W"], seed: Bool[np.ndarray, "H W"], difference: Float[np.ndarray, "H W"], noise: float
 ) -> dict[str, float]:
-    """Return how well the smooth background explains what is outside the mask."""
+    """Score how well the smooth background explains everything outside the mask."""
     if not mask.any():
         return {}
     inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0

@@ -1,4 +1,4 @@
-"""What a run is given becomes what it works on: a photo or a sentence in, a framed image with transparency out."""
+"""Turns a photo or a prompt into the framed image with transparency that a run is trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,11 +25,11 @@ SMALL_SHARE, OFF_CENTRE = 0.5, 0.1
 
 
 class LowConfidenceMaskError(ImageError):
-    """A cut-out that is not trusted.
+    """The object was cut out with too low a confidence.
 
     Args:
-        message: one sentence in which {picture} stands for where the steps were drawn.
-        steps: the image to look at.
+        message: one sentence, with {picture} in the place of the path of the saved steps.
+        steps: the steps of the preparation side by side, to inspect.
     """
 
     def __init__(self, message: str, steps: Float[np.ndarray, "H W 3"]) -> None:
@@ -37,8 +37,8 @@ class LowConfidenceMaskError(ImageError):
         self.message = message
         self.steps = steps
 
-    def shown_in(self, picture: Path) -> ImageError:
-        """Return the error that names the file into which `steps` was written."""
+    def with_steps_saved_at(self, picture: Path) -> ImageError:
+        """Return the error with the path of the file to which `steps` was written."""
         return ImageError(self.message.replace("{picture}", str(picture)))
 
 
@@ -58,7 +58,7 @@ class CutOutConfig:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A photo ready for the main job."""
+    """A photo with its object cut out and framed."""
 
     rgba: Float[np.ndarray, "S S 4"]
     framing: Framing
@@ -70,7 +70,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class InputImage:
-    """The image that a run works on, and how it came to be."""
+    """The image that a run is trained on, and how it was prepared."""
 
     rgba: Float[np.ndarray, "S S 4"]
     cut_out: Float[np.ndarray, "H W 4"]
@@ -80,21 +80,21 @@ class InputImage:
     saved: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Images for the run folder, by file stem; empty where the file is used as it is."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What run.json says of it."""
+    """Its description in run.json."""
     notes: tuple[str, ...] = ()
 
 
 def prepare_loaded(
     loaded: LoadedImage, name: str, size: int | None = 512, backend: str = "auto", model: str = ""
 ) -> Prepared:
-    """Return the object of a photo cut out, centred and scaled to the share of the frame Zero123 was trained with.
+    """Cut the object out of a photo, centre it and scale it to the share of the frame that Zero123 was trained with.
 
-    A mask of low confidence is returned as well: `segmentation.confidence` says so, and `check` refuses it.
+    A mask of low confidence is returned as well, for `check` to refuse.
 
     Args:
         loaded: the photo.
-        name: what errors call it.
-        size: side of the result in pixels; None = as fine as the photo.
+        name: of the photo, for error messages.
+        size: side of the result in pixels; None = the photo's resolution.
         backend, model: see `segment`.
 
     Raises:
@@ -116,7 +116,7 @@ def prepare_loaded(
 def prepare(
     photo: str | Path | Float[np.ndarray, "H W 4"], size: int = 512, backend: str = "auto", model: str = ""
 ) -> Prepared:
-    """Return the object of `photo`, a file or straight-alpha pixels in [0, 1], cut out and framed; see `prepare_loaded`.
+    """Cut out and frame the object of a photo: a file or straight-alpha pixels in [0, 1]; see `prepare_loaded`.
 
     Raises:
         ImageError: the photo cannot be read, or shows no object.
@@ -129,7 +129,7 @@ def prepare(
 
 
 def check(prepared: Prepared, name: str | Path, force_by: str = "--force") -> None:
-    """Raise LowConfidenceMaskError below THRESHOLD; `force_by` is how a user would use the mask nevertheless."""
+    """Raise LowConfidenceMaskError for a confidence below THRESHOLD; `force_by` is the option that overrides it."""
     if prepared.segmentation.confidence < THRESHOLD:
         raise LowConfidenceMaskError(
             low_confidence_message(prepared.segmentation, f"'{name}'", force_by), prepared.steps
@@ -137,14 +137,14 @@ def check(prepared: Prepared, name: str | Path, force_by: str = "--force") -> No
 
 
 def low_confidence_message(found: Segmentation, name: str, force_by: str) -> str:
-    """Return why a mask is not used and every way out; {picture} stands for where the steps were drawn."""
-    ways = ["give an image that shows the whole object larger"]
+    """Explain why a mask is refused and list the remedies; {picture} stands for the path of the saved steps."""
+    remedies = ["give an image that shows the whole object larger"]
     if found.method != "alpha":
-        ways = ["give a photo with a plainer background"]
-        ways += [advice.rstrip(", ")] if (advice := _network_advice(found)) else []
+        remedies = ["give a photo with a plainer background"]
+        remedies += [advice.rstrip(", ")] if (advice := _network_advice(found)) else []
     return (
         f"The cut-out of {name} is doubtful: {found.reason or 'many pixels are undecided'} (confidence "
-        f"{found.confidence:.2f}, {THRESHOLD} needed); look at '{{picture}}', then {', '.join(ways)}, or {force_by} to "
+        f"{found.confidence:.2f}, {THRESHOLD} needed); look at '{{picture}}', then {', '.join(remedies)}, or {force_by} to "
         f"use it as it is.{_failures(found)}"
     )
 
@@ -160,18 +160,18 @@ def _failures(found: Segmentation) -> str:
 
 
 def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
-    """Return the object of a file: as it is where it has transparency of its own, else cut out and framed.
+    """Read the object of a file: unchanged if the file has transparency, else cut out and framed.
 
     Raises:
-        ImageError: the file cannot be used; LowConfidenceMaskError when a person should look at the cut-out first.
+        ImageError: the file cannot be used; LowConfidenceMaskError if the cut-out should be inspected first.
     """
     loaded = read_image(path)
     if not loaded.has_alpha or cfg.backend not in ("auto", "alpha") or cfg.frame == "always":
         return _cut_out(loaded, path, cfg)
     found = segment(loaded, cfg.backend)
-    # Where the frame is to stay, an object may be cut by it: poses belong to the whole image.
-    stopped = found.confidence < THRESHOLD and not cfg.force and cfg.frame != "never"
-    if stopped or (cfg.frame == "auto" and fills_too_little(found.rgba[..., 3])):
+    # With frame=never an object may be cut by the frame: camera poses refer to the whole image.
+    is_refused = found.confidence < THRESHOLD and not cfg.force and cfg.frame != "never"
+    if is_refused or (cfg.frame == "auto" and is_small_in_frame(found.rgba[..., 3])):
         framed = _cut_out(loaded, path, cfg)
         note = f"the object of {Path(path).name} takes less than half of the frame: it was centred and scaled."
         return replace(framed, notes=(*framed.notes, note))
@@ -181,19 +181,19 @@ def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
     return InputImage(rgba, found.rgba, None, saved, _facts(path, found), notes)
 
 
-def fills_too_little(alpha: Float[np.ndarray, "H W"]) -> bool:
-    """Whether the object's longer side takes less than SMALL_SHARE of the frame."""
+def is_small_in_frame(alpha: Float[np.ndarray, "H W"]) -> bool:
+    """Tell whether the object's longer side takes less than SMALL_SHARE of the frame."""
     left, top, right, bottom = object_bounds(alpha)
     return max(right - left, bottom - top) < SMALL_SHARE * max(alpha.shape)
 
 
-def input_from_prompt(prompt: str, drawing: TextToImageConfig, cfg: CutOutConfig, seed: int) -> InputImage:
-    """Return the object that a sentence describes: drawn, the best candidate chosen, cut out and framed.
+def input_from_prompt(prompt: str, text_to_image: TextToImageConfig, cfg: CutOutConfig, seed: int) -> InputImage:
+    """Generate images of a prompt, choose the best, and cut out and frame its object.
 
     Raises:
         ConfigError, ImageError: see `draw` and `input_from_file`.
     """
-    drawn = draw(prompt, drawing, seed, "cuda" if torch.cuda.is_available() else "cpu")
+    drawn = draw(prompt, text_to_image, seed, "cuda" if torch.cuda.is_available() else "cpu")
     if all(c.score == 0 for c in drawn.candidates):
         raise ImageError(
             f"None of the {len(drawn.candidates)} images drawn for '{prompt}' shows one object before a plain "
@@ -205,7 +205,7 @@ def input_from_prompt(prompt: str, drawing: TextToImageConfig, cfg: CutOutConfig
         input_image = _cut_out(LoadedImage(rgba, False), f"candidate {drawn.chosen}", cfg)
     except LowConfidenceMaskError as error:
         raise LowConfidenceMaskError(error.message, _stacked(drawn.contact_sheet, error.steps)) from error
-    facts = {"prompt": prompt, "model": drawing.model, "chosen": drawn.chosen}
+    facts = {"prompt": prompt, "model": text_to_image.model, "chosen": drawn.chosen}
     facts["scores"] = [round(c.score, 3) for c in drawn.candidates]
     saved = {"candidates": drawn.contact_sheet, "drawn": rgb, **input_image.saved}
     return InputImage(
@@ -224,7 +224,7 @@ def side_by_side(
     framed: Float[np.ndarray, "S S 4"],
     caption: str,
 ) -> Float[np.ndarray, "h w 3"]:
-    """Return every step at 256 pixels above a caption; halos show over one of the three colours."""
+    """Draw the steps at 256 pixels each, with a caption; the cut-out over three colours, to show halos."""
     photo, cut_out, framed = (resize_rgba(fit_square(image), 256, 256) for image in (photo, cut_out, framed))
     white, black, green = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)
     panels = [
@@ -257,7 +257,7 @@ def _cut_out(loaded: LoadedImage, name: str, cfg: CutOutConfig) -> InputImage:
 
 
 def _facts(name: str, found: Segmentation) -> dict[str, Any]:
-    """Return what run.json says of the mask."""
+    """Return the description of the mask for run.json."""
     facts: dict[str, Any] = {"source": name, "method": found.method, "confidence": round(found.confidence, 3)}
     if found.reason:
         facts["doubt"] = found.reason
@@ -267,7 +267,7 @@ def _facts(name: str, found: Segmentation) -> dict[str, Any]:
 
 
 def _framing_notes(rgba: Float[np.ndarray, "H W 4"], path: str) -> tuple[str, ...]:
-    """Say when an object with transparency of its own stands where Zero123 does not expect it."""
+    """Note that an object with its own transparency is smaller or further off centre than Zero123 was trained on."""
     height, width = rgba.shape[:2]
     left, top, right, bottom = object_bounds(rgba[..., 3])
     side = max(height, width)

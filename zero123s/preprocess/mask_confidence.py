@@ -1,4 +1,4 @@
-"""How far a mask is to be trusted: one scale for masks that were found in a photo and for a file's own transparency."""
+"""Confidence of masks, on one scale for masks found in a photo and for a file's own transparency."""
 
 from collections.abc import Mapping
 
@@ -11,18 +11,18 @@ from zero123s.preprocess.matte import disc
 THRESHOLD = 0.5
 """Confidence below which a mask is not used unless forced."""
 CHROMA_WEIGHT = 0.3
-"""Of a and b beside L where edges are looked for: JPEG stores them at half the size."""
+"""Weight of a and b relative to L in edge detection: JPEG stores them at half the resolution."""
 
 
-def combine(signs: Mapping[str, float]) -> tuple[float, str]:
-    """Return the weakest sign, clipped to [0, 1], and its name where it is below THRESHOLD."""
-    reason = min(signs, key=lambda name: signs[name])
-    confidence = float(np.clip(signs[reason], 0, 1))
+def lowest_score(scores: Mapping[str, float]) -> tuple[float, str]:
+    """Return the lowest score, clipped to [0, 1], and its name if it is below THRESHOLD."""
+    reason = min(scores, key=lambda name: scores[name])
+    confidence = float(np.clip(scores[reason], 0, 1))
     return confidence, reason if confidence < THRESHOLD else ""
 
 
-def shape_signs(mask: Bool[np.ndarray, "H W"], outlying: Bool[np.ndarray, "H W"] | None = None) -> dict[str, float]:
-    """Return what the mask alone tells, for each doubt a number that is below THRESHOLD where it is justified.
+def shape_scores(mask: Bool[np.ndarray, "H W"], outlying: Bool[np.ndarray, "H W"] | None = None) -> dict[str, float]:
+    """Score a mask by its shape: a score below THRESHOLD means that the problem it is named after is present.
 
     Args:
         mask: the object.
@@ -40,10 +40,10 @@ def shape_signs(mask: Bool[np.ndarray, "H W"], outlying: Bool[np.ndarray, "H W"]
     }
 
 
-def photo_signs(
+def edge_scores(
     rgb: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], edges: Bool[np.ndarray, "H W"] | None = None
 ) -> dict[str, float]:
-    """Return what the photo's edges tell of a mask.
+    """Score a mask by the photo's edges.
 
     Args:
         rgb: the photo.
@@ -55,21 +55,21 @@ def photo_signs(
     whole = mask.astype(np.uint8)
     rim = mask & ~(cv2.erode(whole, np.ones((3, 3), np.uint8)) > 0)
     any_edge = cv2.dilate(_edges(rgb, CHROMA_WEIGHT, 1.0).astype(np.uint8), disc(2)) > 0
-    signs = {}
+    scores = {}
     if rim.any():  # a mask of the whole frame has no outline
         on_edge = (rim & any_edge).sum() / rim.sum()
-        signs["part of its outline runs where the photo shows no edge"] = 2.5 * on_edge - 1.4
+        scores["part of its outline runs where the photo shows no edge"] = 2.5 * on_edge - 1.4
     if edges is not None:
         # 6 pixels: JPEG's blocks carry ripples of the outline that far.
         # Each edge pixel counts by its distance: an edge all around a missed part, not the strip that a good mask lacks.
         distance = cv2.distanceTransform(1 - whole, cv2.DIST_L2, 5)
         missed = distance[edges & (distance > 6)].sum() / mask.sum()
-        signs["part of it was not found; object and background have the same hue"] = 1 - 1.45 * missed
-    return signs
+        scores["part of it was not found; object and background have the same hue"] = 1 - 1.45 * missed
+    return scores
 
 
 def luminance_edges(rgb: Float[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
-    """Return where brightness steps; soft shadows and gradients, wider than about 3 pixels, do not count."""
+    """Detect steps in brightness; soft shadows and gradients, wider than about 3 pixels, are ignored."""
     return _edges(rgb, 0.0, 1.0)
 
 
@@ -79,7 +79,7 @@ def lab(rgb: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
 
 
 def _edges(rgb: Float[np.ndarray, "H W 3"], chroma_weight: float, least: float) -> Bool[np.ndarray, "H W"]:
-    """Return steps of at least `least` CIELAB units per pixel that stand out from the border's noise."""
+    """Detect steps of at least `least` CIELAB units per pixel that exceed the border's noise."""
     colour = lab(rgb) * np.array([1, chroma_weight, chroma_weight], np.float32)
     fine = _slope(cv2.GaussianBlur(colour, (0, 0), 0.8))
     # A step loses two thirds of its slope when it is blurred so much, a shadow's edge next to nothing.

@@ -1,4 +1,4 @@
-"""Soft edges of a mask: alpha along its outline, and the colours of the object without the background's share."""
+"""Soft edges of a mask: alpha along the outline, and colours without the background's contribution."""
 
 import cv2
 import numpy as np
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 def edge_alpha(
     rgb: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], background: Float[np.ndarray, "H W 3"], radius: int
 ) -> Float[np.ndarray, "H W"]:
-    """Return alpha: the mask inside and outside, and between background and object colour along the edge."""
+    """Estimate alpha: the mask itself away from the outline, and the mix of background and object colour along it."""
     core = cv2.erode(mask.astype(np.uint8), disc(radius + 1)) > 0
     # JPEG smears colours outwards, so the mask is rather too large than too small.
     reach = cv2.dilate(mask.astype(np.uint8), disc(radius - 1)) > 0
     if not core.any():
         return mask.astype(np.float32)
     deep = cv2.erode(core.astype(np.uint8), disc(1)) > 0
-    towards = _edge_space(spread(rgb, deep if deep.any() else core) - background)
+    towards = _edge_space(fill_from_nearest(rgb, deep if deep.any() else core) - background)
     length = (towards**2).sum(-1)
     along = (_edge_space(rgb - background) * towards).sum(-1) / np.maximum(length, 1e-6)
     # Where object and background look alike the ratio is noise: the smoothed mask is the better estimate there.
@@ -35,7 +35,7 @@ def disc(radius: int) -> NDArray[np.uint8]:
 
 
 def _edge_space(difference: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
-    """Return a colour difference as brightness and two tints that count less: JPEG stores tints at half the size."""
+    """Transform colours to brightness and two chroma axes of less weight: JPEG halves their resolution."""
     r, g, b = difference[..., 0], difference[..., 1], difference[..., 2]
     y = 0.299 * r + 0.587 * g + 0.114 * b
     return np.stack([y, 0.3 * 0.564 * (b - y), 0.3 * 0.713 * (r - y)], axis=-1)
@@ -44,18 +44,18 @@ def _edge_space(difference: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H 
 def with_foreground_colours(
     rgb: Float[np.ndarray, "H W 3"], alpha: Float[np.ndarray, "H W"], background: Float[np.ndarray, "H W 3"]
 ) -> Float[np.ndarray, "H W 4"]:
-    """Return straight alpha in which edge pixels have lost the background's share of their colour."""
+    """Remove the background's contribution from the colours of edge pixels; returns straight alpha."""
     a = alpha[..., None]
     unmixed = np.clip((rgb - (1 - a) * background) / np.maximum(a, 0.05), 0, 1)
     solid = alpha > 0.95
-    nearby = spread(rgb, solid) if solid.any() else rgb
+    nearby = fill_from_nearest(rgb, solid) if solid.any() else rgb
     # The thinner the pixel, the noisier its unmixed colour.
     colour = np.where(a > 0.95, rgb, a * unmixed + (1 - a) * nearby)
     return np.concatenate([np.where(a > 0, colour, 0), a], -1).astype(np.float32)
 
 
-def spread(rgb: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 3"]:
-    """Return `rgb` with unknown pixels taken from the nearest known one, smoothed."""
+def fill_from_nearest(rgb: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 3"]:
+    """Fill unknown pixels of `rgb` from the nearest known one, smoothed."""
     if not known.any():
         return rgb
     labels = cv2.distanceTransformWithLabels((~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[

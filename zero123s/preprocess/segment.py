@@ -1,4 +1,4 @@
-"""Cut the object out of a photo: by its own transparency, offline from a smooth background, or by a network."""
+"""Cuts the object out of a photo: by its own transparency, offline from a smooth background, or by a network."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ from jaxtyping import Float
 from zero123s.errors import ConfigError, ImageError
 from zero123s.images.io import LoadedImage
 from zero123s.preprocess.grabcut import WORK_SIDE, cut_out_offline
-from zero123s.preprocess.mask_confidence import THRESHOLD, combine, photo_signs, shape_signs
-from zero123s.preprocess.matte import spread, with_foreground_colours
+from zero123s.preprocess.mask_confidence import THRESHOLD, edge_scores, lowest_score, shape_scores
+from zero123s.preprocess.matte import fill_from_nearest, with_foreground_colours
 from zero123s.preprocess.segmentation_networks import rembg_alpha, rembg_is_installed, transformers_alpha
 from zero123s.preprocess.transparency import clean_transparency
 
@@ -31,29 +31,29 @@ class Segmentation:
     method: str
     """"alpha" (the file's own transparency), "grabcut", "rembg" or "transformers"."""
     reason: str = ""
-    """What speaks against the cut-out, empty when nothing does."""
+    """Why the confidence is low; empty if it is not."""
     notes: tuple[str, ...] = ()
-    """What was changed or is worth a look, one sentence each."""
+    """What was changed or should be checked, one sentence each."""
     network_asked: bool = False
-    """Whether a network was tried, too."""
+    """Whether a segmentation network was tried."""
 
     @property
     def caption(self) -> str:
-        """How the object was found, and how surely."""
+        """One line on the method and its confidence."""
         method = "its own transparency" if self.method == "alpha" else self.method
         return f"object found by {method}, confidence {self.confidence:.2f}"
 
 
 def segment(loaded: LoadedImage, backend: str = "auto", model: str = "") -> Segmentation:
-    """Return the object of a photo.
+    """Cut the object out of a photo.
 
     Args:
         loaded: the photo.
         backend: "auto" uses the file's transparency where there is some, else `grabcut`, and where its confidence is
-            below THRESHOLD rembg, if that is installed: the more confident of the two masks is returned.
-            "rembg" and "transformers" are networks.
-        model: for "transformers" a model id or folder (image segmentation or matting, such as BiRefNet); for "rembg"
-            a model name.
+            below THRESHOLD rembg, if that is installed: the more confident of the two masks is returned. "rembg" and
+            "transformers" are networks.
+        model: for "transformers" a model id or folder (image segmentation or matting, such as BiRefNet); for "rembg" a
+            model name.
 
     Raises:
         ConfigError: unknown backend, or "transformers" without `model`.
@@ -90,9 +90,9 @@ def _by_network(rgb: Float[np.ndarray, "H W 3"], backend: str, model: str) -> Se
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small_alpha = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
     mask = small_alpha > 0.5
-    signs = shape_signs(mask) | photo_signs(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), mask)
-    signs["many pixels are undecided"] = float(np.abs(2 * alpha - 1).mean())
-    confidence, reason = combine(signs)
-    # A network tells no background: take the colours beyond the object, spread inwards.
-    background = spread(rgb, alpha < 0.05)
+    scores = shape_scores(mask) | edge_scores(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), mask)
+    scores["many pixels are undecided"] = float(np.abs(2 * alpha - 1).mean())
+    confidence, reason = lowest_score(scores)
+    # A network gives no background colour: extend the colours around the object inwards.
+    background = fill_from_nearest(rgb, alpha < 0.05)
     return Segmentation(with_foreground_colours(rgb, alpha, background), confidence, backend, reason, (), True)

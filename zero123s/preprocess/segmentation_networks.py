@@ -16,7 +16,7 @@ REMBG_MODEL = "u2net"
 
 
 def rembg_is_installed() -> bool:
-    """Whether the extra `segment` is there."""
+    """Tell whether the extra `segment` is installed."""
     try:
         import rembg  # noqa: F401
     except ImportError:
@@ -25,12 +25,7 @@ def rembg_is_installed() -> bool:
 
 
 def rembg_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray, "H W"]:
-    """Return the mask of one of rembg's models; a download is announced before it starts.
-
-    Raises:
-        MissingDependencyError: rembg is not installed.
-        ImageError: its model is neither on this machine nor to be downloaded.
-    """
+    """Return the mask of a rembg model; a download is announced before it starts."""
     try:
         import rembg
     except ImportError as error:
@@ -52,7 +47,7 @@ def rembg_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray
 
 
 def transformers_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray, "H W"]:
-    """Return the mask of any transformers model whose last output is one logit per pixel."""
+    """Return the mask of a transformers model whose last output is one logit per pixel."""
     if not model:
         raise ConfigError(
             "the backend transformers needs a model: give a hub id or a folder, e.g. ZhengPeng7/BiRefNet."

@@ -1,4 +1,4 @@
-"""Images of one whole object from a sentence, through any text-to-image pipeline of diffusers."""
+"""Images of one object from a prompt, through any text-to-image pipeline of diffusers."""
 
 import gc
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ THUMBNAIL = 192
 
 @dataclass
 class TextToImageConfig:
-    """How a sentence becomes an image."""
+    """Settings of the text-to-image pipeline."""
 
     model: str = option(SDXL, path=True)
     """Hub id or folder of a diffusers text-to-image pipeline."""
@@ -32,7 +32,7 @@ class TextToImageConfig:
     guidance_scale: float = option(7.0, low=0.0)
     """Strength of classifier-free guidance."""
     negative_prompt: str = NEGATIVE
-    """What the image should not show."""
+    """Negative prompt."""
     suffix: str = SUFFIX
     """Appended to the prompt: asks for what segmentation and Zero123 need."""
     candidates: int = option(4, low=1, high=100)
@@ -54,7 +54,7 @@ class TextToImageConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One drawn image and how well it suits the 3D stage."""
+    """A generated image and its suitability for the 3D stage."""
 
     rgb: Float[np.ndarray, "H W 3"]
     segmentation: Segmentation
@@ -63,8 +63,8 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """All candidates, and which is used."""
+class DrawnCandidates:
+    """All candidates, and the index of the chosen one."""
 
     candidates: tuple[Candidate, ...]
     chosen: int
@@ -72,8 +72,8 @@ class Drawn:
     """Images above their cut-outs on white, in order; the chosen one has a green bar below."""
 
 
-def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.device | str = "cpu") -> Drawn:
-    """Return scored images of `prompt`; the pipeline's memory is free again on return.
+def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.device | str = "cpu") -> DrawnCandidates:
+    """Generate and score images of `prompt`; the pipeline's memory is released on return.
 
     Raises:
         ConfigError: an empty prompt, or numbers out of range.
@@ -88,11 +88,11 @@ def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.devic
         )
     candidates = tuple(score(rgb) for rgb in _pictures(prompt, cfg, seed, torch.device(device)))
     chosen = cfg.choose if cfg.choose >= 0 else int(np.argmax([c.score for c in candidates]))
-    return Drawn(candidates, chosen, _contact_sheet(candidates, chosen))
+    return DrawnCandidates(candidates, chosen, _contact_sheet(candidates, chosen))
 
 
 def score(rgb: Float[np.ndarray, "H W 3"]) -> Candidate:
-    """Return an image with its offline cut-out and score."""
+    """Cut the object out of an image offline and score the result."""
     rgba = np.concatenate([rgb, np.ones_like(rgb[..., :1])], -1).astype(np.float32)
     segmentation = segment(LoadedImage(rgba, False), "grabcut")
     if not (segmentation.rgba[..., 3] >= 0.5).any():

@@ -1,11 +1,11 @@
-"""A file's own transparency, cleaned of haze and specks and judged as a mask that was found in a photo is."""
+"""Removes haze and specks from a file's own transparency and scores it like a mask found in a photo."""
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
 from zero123s.errors import ImageError
-from zero123s.preprocess.mask_confidence import combine
+from zero123s.preprocess.mask_confidence import lowest_score
 from zero123s.preprocess.matte import disc
 
 OPAQUE = 0.5
@@ -17,19 +17,13 @@ SPECK_SHARE = 0.005
 PART_SHARE = 0.1
 """Of the largest part's area: a separate part above it may be a second object."""
 SMALL_PIXELS = 64
-"""Longer side of an object below which there is little detail to rebuild; a quarter of it is too little."""
+"""Longer side of an object below which it is reconstructed with little detail."""
 
 
 def clean_transparency(
     rgba: Float[np.ndarray, "H W 4"],
 ) -> tuple[Float[np.ndarray, "H W 4"], float, str, tuple[str, ...]]:
-    """Return the image without haze and specks, the confidence of its mask, what speaks against it, and notes.
-
-    An image in which nothing is to be cleaned is returned as it is.
-
-    Raises:
-        ImageError: nothing is at least half opaque.
-    """
+    """Return the image without haze and specks, its mask's confidence, the reason of a low one, and notes."""
     peak = float(rgba[..., 3].max())
     if peak < OPAQUE:
         raise ImageError(
@@ -45,16 +39,16 @@ def clean_transparency(
         if cleaned is not alpha:
             alpha = cleaned
             notes.append(note)
-    signs, doubts = _judge(alpha)
+    scores, warnings = _mask_scores(alpha)
     if notes:
         colours = np.where(alpha[..., None] > 0, rgba[..., :3], 0)
         rgba = np.concatenate([colours, alpha[..., None]], -1).astype(np.float32)
-    confidence, reason = combine(signs)
-    return rgba, confidence, reason, (*notes, *doubts)
+    confidence, reason = lowest_score(scores)
+    return rgba, confidence, reason, (*notes, *warnings)
 
 
 def _without_haze(alpha: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
-    """Return alpha without a glow or soft shadow around the opaque part; the same array where there is none.
+    """Remove a glow or soft shadow around the opaque part from alpha; returns the same array if there is none.
 
     Haze reaches farther from the opaque part than a soft edge, is not surrounded by it as a window is, and fades away
     where glass ends at an edge.
@@ -77,7 +71,7 @@ def _without_haze(alpha: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
     glow = (reaching & (at_edge < 0.2))[part]
     if (glow & far).sum() < 0.005 * body.sum():
         return alpha
-    # Near the body, glow and soft edge are one: what the glow reaches there is taken off all of it.
+    # Near the body, glow and soft edge overlap: the glow's level is subtracted from both.
     level = float(np.percentile(alpha[glow & far], 98))
     near = glow & ~far
     kept = np.clip((alpha - level) / max(1 - level, 0.05), 0, 1)
@@ -86,7 +80,7 @@ def _without_haze(alpha: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
 
 
 def _without_specks(alpha: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
-    """Return alpha without separate parts below SPECK_SHARE; the same array where there are none."""
+    """Remove separate parts below SPECK_SHARE from alpha; returns the same array if there are none."""
     _, part, stats, _ = cv2.connectedComponentsWithStats((alpha > VISIBLE).astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].astype(float)
     areas[0] = 0
@@ -95,8 +89,8 @@ def _without_specks(alpha: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]
     return np.where(speck[part], 0, alpha).astype(np.float32) if speck.any() else alpha
 
 
-def _judge(alpha: Float[np.ndarray, "H W"]) -> tuple[dict[str, float], list[str]]:
-    """Return the signs of a mask that came with its file, and what is only worth a warning."""
+def _mask_scores(alpha: Float[np.ndarray, "H W"]) -> tuple[dict[str, float], list[str]]:
+    """Return the scores of a mask that came with its file, and notes on lesser problems."""
     mask = alpha >= OPAQUE
     _, _, width, height = cv2.boundingRect(mask.astype(np.uint8))
     longer = max(width, height)
@@ -104,26 +98,26 @@ def _judge(alpha: Float[np.ndarray, "H W"]) -> tuple[dict[str, float], list[str]
     # All four sides touched: the image was cropped to the object, nothing is missing.
     is_cropped_tight = all(side.any() for side in sides)
     contact = max(side.sum() / extent for side, extent in zip(sides, (width, width, height, height), strict=True))
-    signs = {
+    scores = {
         f"the object is only {longer} pixels large": longer / (SMALL_PIXELS / 2),
         "the object is cut by the edge of the image": 1.0 if is_cropped_tight else 1 - contact / 0.4,
     }
-    doubts = []
+    warnings = []
     if longer < SMALL_PIXELS:
-        doubts.append(f"the object is only {longer} pixels large; a larger image of it gives more detail.")
+        warnings.append(f"the object is only {longer} pixels large; a larger image of it gives more detail.")
     if not is_cropped_tight and contact > 0.05:
-        doubts.append("the object touches the edge of the image; what is cut off there cannot be rebuilt.")
+        warnings.append("the object touches the edge of the image; what is cut off there cannot be rebuilt.")
     areas = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)[2][1:, cv2.CC_STAT_AREA]
     large = int((areas >= PART_SHARE * areas.max()).sum())
     if large > 1:
-        doubts.append(f"the image shows {large} separate parts; all are rebuilt as one object.")
+        warnings.append(f"the image shows {large} separate parts; all are rebuilt as one object.")
     faint = (alpha > VISIBLE) & (alpha < OPAQUE)
     if faint.sum() > 0.2 * mask.sum():
-        doubts.append(
+        warnings.append(
             f"{faint.sum() / (faint | mask).sum():.0%} of what is visible is less than half opaque; it becomes thin or "
             "is left out of the mesh."
         )
-    return signs, doubts
+    return scores, warnings
 
 
 def _filled(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:

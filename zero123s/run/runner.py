@@ -90,7 +90,7 @@ def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
     try:
         return plan.build()
     except LowConfidenceMaskError as error:
-        raise error.shown_in(write_png_atomic(out_dir / "input" / "steps.png", error.steps)) from error
+        raise error.with_steps_saved_at(write_png_atomic(out_dir / "input" / "steps.png", error.steps)) from error
 
 
 class Runner:

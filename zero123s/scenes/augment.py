@@ -1,4 +1,4 @@
-"""Random variants of a scene: one object of a small collection becomes many."""
+"""Random variants of objects, to enlarge a small collection."""
 
 from dataclasses import replace
 
@@ -20,17 +20,7 @@ Colors = NDArray[np.float64]
 
 
 def augmented(scene: SceneMesh, rng: np.random.Generator, palette: Colors | None = None) -> SceneMesh:
-    """Return a random variant: mirrored, turned, stretched and recoloured, normalised again.
-
-    Args:
-        scene: any object; z up.
-        rng: of everything drawn.
-        palette: colours of another object (`palette_of`), which some variants take over.
-
-    Of a grey object's variants a third keep its colours, the others take a palette, procedural paint or other greys: else a
-    collection of white furniture teaches that things are white. Of any other's, three in ten keep them and three in ten
-    only turn their hues.
-    """
+    """Return a random variant: mirrored, rotated, stretched and recoloured, normalised again."""
     scene = reshaped(scene, rng)
     grey = mean_chroma(scene) < FEW_COLOURS
     kind = rng.choice(5, p=[0.33, 0.0, 0.37, 0.2, 0.1] if grey else [0.3, 0.3, 0.2, 0.1, 0.1])
@@ -46,7 +36,7 @@ def augmented(scene: SceneMesh, rng: np.random.Generator, palette: Colors | None
 
 
 def reshaped(scene: SceneMesh, rng: np.random.Generator) -> SceneMesh:
-    """Return the scene mirrored (half of the time), turned about the vertical and stretched along each axis."""
+    """Mirror the scene (half of the time), rotate it about the vertical and stretch it along each axis."""
     scale = rng.uniform(1 - MAX_STRETCH, 1 + MAX_STRETCH, 3)
     scale[1] *= rng.choice([-1, 1])
     turn = np.deg2rad(90 * rng.integers(4) + rng.uniform(-TURN_JITTER_DEG, TURN_JITTER_DEG))
@@ -55,7 +45,7 @@ def reshaped(scene: SceneMesh, rng: np.random.Generator) -> SceneMesh:
 
 
 def transformed(scene: SceneMesh, matrix: NDArray) -> SceneMesh:
-    """Return the scene under an invertible linear map (3 3); faces keep looking outwards when it mirrors."""
+    """Apply an invertible linear map (3 3) to the scene; faces keep their outward orientation if it mirrors."""
     normals = scene.normals @ np.linalg.inv(matrix)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
     faces = scene.faces[:, ::-1] if np.linalg.det(matrix) < 0 else scene.faces
@@ -91,7 +81,7 @@ def colors_by_area(scene: SceneMesh) -> tuple[Colors, NDArray]:
 
 
 def palette_of(scene: SceneMesh) -> Colors:
-    """Return the colours that a person would name: of looks with at least 1 % of the surface, largest first."""
+    """Return the main colours: those with at least 1 % of the surface, largest first."""
     colors, shares = colors_by_area(scene)
     order = np.argsort(-shares, kind="stable")
     large = [i for i in order if shares[i] >= 0.01] or [order[0]]
@@ -99,16 +89,13 @@ def palette_of(scene: SceneMesh) -> Colors:
 
 
 def mean_chroma(scene: SceneMesh) -> float:
-    """Return the surface's mean difference between the largest and the smallest of red, green and blue."""
+    """Return the difference between the largest and the smallest of red, green and blue, averaged by area."""
     colors, shares = colors_by_area(scene)
     return float((np.ptp(colors, axis=1) * shares).sum())
 
 
 def with_palette(scene: SceneMesh, palette: Colors) -> SceneMesh:
-    """Return the scene in other colours: its looks, largest first, take those of `palette` in turn.
-
-    A texture keeps its contrasts around the new mean.
-    """
+    """Recolour the scene: its colours, largest first, are replaced by those of `palette` in turn."""
     colors, shares = colors_by_area(scene)
     new = colors.copy()
     for rank, index in enumerate(np.argsort(-shares, kind="stable")):
@@ -126,7 +113,7 @@ def with_palette(scene: SceneMesh, palette: Colors) -> SceneMesh:
 
 
 def with_procedural_paint(scene: SceneMesh, rng: np.random.Generator) -> SceneMesh:
-    """Return the scene in wood, metal and fabric patterns instead of its own looks, textures among them."""
+    """Replace the scene's colours and textures by procedural wood, metal and fabric patterns."""
     paints = [surface(rng, scale=float(rng.uniform(0.3, 0.8))) for _ in range(len(scene.paints) + len(scene.textures))]
     paint_of_face = scene.paint_of_face.copy()
     if scene.texture_of_face is not None:
@@ -145,12 +132,12 @@ def with_procedural_paint(scene: SceneMesh, rng: np.random.Generator) -> SceneMe
 
 
 def hue_shifted(scene: SceneMesh, turn: float, saturation: float, value: float) -> SceneMesh:
-    """Return the scene with all hues turned by `turn` of the circle, chroma and brightness multiplied."""
+    """Shift all hues by `turn` of the circle and multiply chroma and brightness."""
     return _recolored(scene, lambda rgb: _hue_shift(rgb, turn, saturation, value))
 
 
 def neutral(scene: SceneMesh, rng: np.random.Generator) -> SceneMesh:
-    """Return the scene in white, greys or near black, with a third of its own contrasts."""
+    """Recolour the scene in white, greys or near black, with a third of its contrast."""
     level = (0.95, float(rng.uniform(0.3, 0.8)), 0.1)[rng.integers(3)]
     tint = rng.normal(0, 0.012, 3)
     middle = float((colors_by_area(scene)[0].mean(1) * colors_by_area(scene)[1]).sum())
@@ -177,7 +164,7 @@ def _recolored(scene: SceneMesh, change) -> SceneMesh:
 
 
 def _with_looks(scene: SceneMesh, paints: tuple[Paint, ...], textures: tuple[Texture, ...]) -> SceneMesh:
-    """Return the scene with other colours and textures; textured faces keep their paint, which is a factor on the image."""
+    """Replace colours and textures of the scene; textured faces keep their paint, which multiplies the texture."""
     textured = _textured(scene)
     if not textured.any():
         return replace(scene, paints=paints)
@@ -187,7 +174,7 @@ def _with_looks(scene: SceneMesh, paints: tuple[Paint, ...], textures: tuple[Tex
 
 
 def _hue_shift(rgb: NDArray, turn: float, saturation: float, value: float) -> NDArray:
-    """Turn colours about the grey axis (Rodrigues' formula), scale their distance from it and their brightness."""
+    """Rotate colours about the grey axis (Rodrigues' formula), scale their chroma and brightness."""
     axis = np.full(3, 1 / np.sqrt(3))
     angle = 2 * np.pi * turn
     grey = rgb.mean(-1, keepdims=True)

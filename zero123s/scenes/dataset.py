@@ -26,7 +26,7 @@ from zero123s.structures import Cameras
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One thing to render."""
+    """An object to render."""
 
     object_id: str
     source: str
@@ -41,12 +41,12 @@ class SceneObject:
     variant: int = 0
     """Which random variant of the object (`scenes.augment`); 0 = the object itself."""
     palette_from: str = ""
-    """Mesh file whose colours a variant may take over."""
+    """Mesh file whose colours a variant may be given."""
 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How each object is seen."""
+    """Views, resolution and renderer of every object."""
 
     views: int = 12
     size: int = 64
@@ -55,7 +55,7 @@ class RenderSettings:
     elevation_range: tuple[float, float] = (-10.0, 80.0)
     """Degrees; every second view is drawn from here."""
     condition_elevation_range: tuple[float, float] = (-10.0, 45.0)
-    """Degrees; the other views, those a person might photograph."""
+    """Degrees; the other views are drawn from here, the range of ordinary photographs."""
     distance: float = 3.8
     fovy_deg: float = 20.0
     shard_size: int = 200
@@ -90,7 +90,7 @@ def load_object(item: SceneObject) -> SceneMesh:
 
 @lru_cache(maxsize=12)
 def _mesh_of_file(path: str) -> SceneMesh:
-    """Read a mesh file; the variants of an object come one after the other."""
+    """Read a mesh file; cached, since the variants of an object follow each other."""
     return load_mesh(Path(path))
 
 
@@ -207,7 +207,7 @@ def render_dataset(
 
 
 def _claim(folder: Path, objects: Sequence[SceneObject], settings: RenderSettings) -> None:
-    """Record what `folder` is for, or check that it is for the same; more objects may follow those of before."""
+    """Record the settings of `folder`, or check that they are the same; more objects may be appended."""
     for stale in folder.glob("*.partial"):
         stale.unlink()  # left by a killed run; never a finished shard
     path = folder / "plan.json"

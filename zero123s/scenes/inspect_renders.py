@@ -1,4 +1,4 @@
-"""Finds broken renders, and lays many out on one sheet for the eye."""
+"""Detects broken renders, and draws contact sheets of many."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ MIN_SPREAD = 1.0 / 255
 
 
 class BrokenView(NamedTuple):
-    """One image that should not be trained on."""
+    """An image that should not be trained on."""
 
     object_id: str
     view: int
@@ -83,7 +83,7 @@ def contact_sheet(rows: Sequence[NDArray[np.uint8]], columns: int = 1) -> NDArra
 
 
 def write_contact_sheet(folder: Path, path: Path, objects: int = 60, views: int = 4, columns: int = 5) -> Path:
-    """Write a sheet of objects spread evenly over the shards of `folder`, `views` views each."""
+    """Write a contact sheet of objects spread evenly over the shards of `folder`, `views` views each."""
     files = shard_files(folder)
     share = -(-objects // len(files))
     rows: list[NDArray[np.uint8]] = []

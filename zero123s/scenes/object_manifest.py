@@ -1,4 +1,4 @@
-"""Reads a table of mesh files with their licences: what a collection of one's own is rendered from."""
+"""Reads a table of mesh files with their licences, to render a collection of one's own."""
 
 import csv
 import hashlib
@@ -14,7 +14,7 @@ from zero123s.scenes.dataset import SceneObject
 REQUIRED = ("path", "licence")
 OPTIONAL = ("creator", "name", "library", "category", "split", "model_rotation")
 N_DONORS = 8
-"""How many objects behind an object may lend it their colours."""
+"""Number of following objects whose colours an object's variants may be given."""
 
 
 def manifest_objects(path: Path, root: Path | None = None, split: str = "", variants: int = 0) -> list[SceneObject]:

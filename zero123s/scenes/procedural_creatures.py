@@ -130,7 +130,7 @@ def bird(b: Builder, rng: Rng) -> None:
 
 
 def fish(b: Builder, rng: Rng) -> None:
-    """A fish with fins, seen swimming towards +x."""
+    """A fish with fins, swimming towards +x."""
     paint, fin = fabric(rng, 0.6), plain(vivid(rng))
     long, fat, tall = rng.uniform(0.5, 0.75), rng.uniform(0.15, 0.3), rng.uniform(0.2, 0.42)
     b.add(ellipsoid(long, fat, tall), paint)

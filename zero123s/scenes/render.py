@@ -25,7 +25,7 @@ class Light:
     """Unit vector towards the light, in the object's world."""
     ambient: float = 0.74
     sky: float = 0.10
-    """How much brighter the ambient light is from straight above than from the side."""
+    """Extra ambient light from straight above, relative to that from the side."""
     diffuse: float = 0.30
 
 

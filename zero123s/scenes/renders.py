@@ -1,4 +1,4 @@
-"""Opens a folder of rendered views, whichever of the two layouts it has."""
+"""Opens a folder of rendered views in either layout."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Shards of rendered views: one safetensors file per group of objects, written whole or not at all."""
+"""Shards of rendered views: one safetensors file per group of objects, written atomically."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def write_shard(path: Path, shard: Shard) -> None:
-    """Write a shard; the file appears under its name only when complete, so a kill leaves no half shard."""
+    """Write a shard atomically: an interrupted run leaves no partial file."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     meta = {
         "format": FORMAT,

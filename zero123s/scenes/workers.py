@@ -16,7 +16,7 @@ from typing import Any
 
 
 class WorkerKilledError(Exception):
-    """A process ended before its job did."""
+    """A process ended before its job was done."""
 
 
 def map_processes(work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], processes: int) -> Iterator[int]:
@@ -65,7 +65,7 @@ def map_processes(work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], 
 
 
 def _serve(connection: Connection, work: Callable[..., object]) -> None:
-    """Do the jobs that come through `connection`, one at a time, and answer each with None or what went wrong."""
+    """Run the jobs received through `connection`, one at a time, and answer each with None or its error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends its processes
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError):
@@ -80,7 +80,7 @@ def _serve(connection: Connection, work: Callable[..., object]) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process, in the middle of its job, when the one that started it is gone."""
+    """End this process, even in the middle of a job, when its parent is gone."""
     parent = parent_process()
     if parent is not None:
         parent.join()

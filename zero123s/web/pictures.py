@@ -10,7 +10,7 @@ from zero123s.errors import ImageError
 from zero123s.images.io import OPAQUE, LoadedImage, fit_square, read_image, resize_rgba
 from zero123s.preprocess.elevation import ElevationEstimate, elevation_of
 from zero123s.preprocess.framing import SHARE, apply_framing, frame_object, native_size
-from zero123s.preprocess.input_image import fills_too_little, side_by_side
+from zero123s.preprocess.input_image import is_small_in_frame, side_by_side
 from zero123s.preprocess.mask_confidence import THRESHOLD
 from zero123s.preprocess.segment import Segmentation, segment
 
@@ -123,7 +123,7 @@ def prepare_photo(
         )
     framed = corrections.framed
     if framed is None:
-        framed = found.method != "alpha" or fills_too_little(found.rgba[..., 3])
+        framed = found.method != "alpha" or is_small_in_frame(found.rgba[..., 3])
     rgba = _frame(found.rgba, corrections) if framed else fit_square(found.rgba)
     steps = side_by_side(loaded.rgba, found.rgba, rgba, found.caption)
     return PreparedPhoto(rgba, steps, found, elevation_of(rgba), (*loaded.notes, *found.notes))

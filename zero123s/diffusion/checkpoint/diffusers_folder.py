@@ -1,4 +1,4 @@
-"""Reads and writes folders of the diffusers layout, one component at a time and without running repository code.
+"""Reads and writes folders of the diffusers layout, one component at a time and without running its code.
 
 The published folders differ only in the projection's name: `cc_projection/` with `projection.*` (kxic) or
 `cc_projection.*` (Yuyang-z), `clip_camera_projection/` with `proj.*` (bennyguo, ashawkey).
@@ -35,9 +35,16 @@ _OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 def read_folder(folder: Path) -> tuple[ModelConfig, dict[str, WeightsFile]]:
-    """Return the sizes and the open weight file of each component, named as the attributes of `Zero123Model`.
+    """Open a folder of the diffusers layout.
 
-    Raises CheckpointError that names the part that is missing or the setting that is not a Zero123 model's.
+    Args:
+        folder: with unet/, vae/, image_encoder/ and a projection.
+
+    Returns:
+        The sizes, and the open weight file of each component by its attribute of `Zero123Model`.
+
+    Raises:
+        CheckpointError: names the part that is missing, or the setting that is not a Zero123 model's.
     """
     projection = _projection_of(folder)
     files = {name: _open_component(folder / name) for name in ("unet", "vae", "image_encoder")}
@@ -46,7 +53,16 @@ def read_folder(folder: Path) -> tuple[ModelConfig, dict[str, WeightsFile]]:
 
 
 def component_name(component: str, name: str, file: WeightsFile) -> str:
-    """Return how `file` calls the parameter `name` of our module."""
+    """Name a parameter as a weight file of the folder does.
+
+    Args:
+        component: an attribute of `Zero123Model`.
+        name: of the parameter in our module.
+        file: the component's weights.
+
+    Returns:
+        The name in the file, where it is known by another one.
+    """
     if component == "cc_projection":
         return next((p + name for p in _PROJECTION_PREFIXES if p + name in file.tensors), name)
     if component == "vae" and name not in file.tensors:
@@ -57,18 +73,33 @@ def component_name(component: str, name: str, file: WeightsFile) -> str:
 
 
 def sha256_of_folder(folder: Path) -> str:
-    """Return one SHA-256 for a folder: that of the hashes of its four weight files, one a line, in fixed order."""
+    """Hash a folder: SHA-256 of the hashes of its four weight files, one a line, in fixed order.
+
+    Args:
+        folder: of the diffusers layout.
+
+    Returns:
+        SHA-256 in hexadecimal.
+
+    Raises:
+        CheckpointError: a weight file is missing.
+    """
     names = ("unet", "vae", "image_encoder", _projection_of(folder))
     lines = "".join(f"{sha256_of(_weights_path(folder / name))}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def write_folder(model: Zero123Model, folder: Path, projection: str = "cc_projection") -> None:
-    """Write the model as a folder of the diffusers layout.
+    """Write a model as a folder of the diffusers layout.
 
     Args:
-        projection: what the projection is called: "cc_projection" as kxic's Zero1to3 pipelines read it, or
+        model: without a pose lift.
+        folder: is made.
+        projection: name of the projection: "cc_projection" as kxic's Zero1to3 pipelines read it, or
             "clip_camera_projection" for Zero123Pipeline (bennyguo, ashawkey).
+
+    Raises:
+        CheckpointError: the model has a pose lift, which the layout cannot hold.
     """
     if model.lift is not None:
         raise CheckpointError("A model with a pose lift has no diffusers form: convert it to `original`.")
@@ -109,7 +140,18 @@ def write_folder(model: Zero123Model, folder: Path, projection: str = "cc_projec
 
 
 def open_folder(folder: Path, config: str | Path | ModelConfig | None) -> tuple[WeightsFile, ModelConfig]:
-    """Present a folder as one file of the original layout: the same names, and the parts of each packed tensor."""
+    """Open a folder as one table of tensors with the names of the original layout, parts of packed tensors apart.
+
+    Args:
+        folder: of the diffusers layout.
+        config: sizes as the original's YAML file or a `ModelConfig`; None = the folder's own.
+
+    Returns:
+        The table, and the sizes.
+
+    Raises:
+        CheckpointError: the folder is incomplete or is not a Zero123 model's.
+    """
     resolved, files = read_folder(folder)
     if config is not None:
         resolved = config if isinstance(config, ModelConfig) else read_model_config(config)

@@ -1,4 +1,4 @@
-"""Which Zero123 a file is: no tensor tells, but the fourth pose term and the licence depend on it."""
+"""Tells which Zero123 model a file holds: its tensors do not, but the fourth pose term and the licence depend on it."""
 
 import logging
 import sys
@@ -35,30 +35,50 @@ _announced: set[str] = set()
 
 @dataclass(frozen=True)
 class FamilyChoice:
-    """A model's name, and the family that decides its arithmetic."""
+    """A model's name, and the family that decides the fourth pose term."""
 
     name: str
     family: str
 
 
 def announce_licence(name: str) -> None:
-    """Say once per process under which licence the weights called `name` stand."""
+    """Print the licence of a model's weights, once per process.
+
+    Args:
+        name: a key of LICENCES.
+    """
     if name not in _announced:
         _announced.add(name)
         print(f"note: licence of {name}: {LICENCES[name]}", file=sys.stderr)
 
 
 def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto", sha256: str = "") -> FamilyChoice:
-    """Return the family: as asked, else by the hash of a published file, else the file's metadata, else its name.
+    """Decide the family: as requested, else by the hash of a published file, else its metadata, else its name.
 
-    When none of them tells, stable-zero123 is a guess and logged as a warning.
+    When none of these decides, the family is taken to be stable-zero123, with a warning in the log.
 
-    Raises ConfigError for an unknown family.
+    Args:
+        path: of the checkpoint; its name is the last resort.
+        metadata: of the file; "family" and "name" are read.
+        asked: "auto", "stable-zero123" or "zero123".
+        sha256: of the file, in hexadecimal.
+
+    Returns:
+        Name and family.
+
+    Raises:
+        ConfigError: an unknown family.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from zero123s.diffusion.checkpoint.family import decide_family
+        >>> decide_family(Path("zero123-xl.ckpt"), metadata={})
+        FamilyChoice(name='zero123', family='zero123')
     """
     if asked not in ("auto", *FAMILIES):
         raise ConfigError(f"Unknown family '{asked}'. Known: auto, {', '.join(FAMILIES)}.")
     stated, origin = metadata.get("family"), metadata.get("name")
-    # A fine-tuned model stands under the licence of what it was tuned from, whatever its file is called.
+    # A fine-tuned model keeps the licence of the model it was tuned from, whatever its file is called.
     name = PUBLISHED_HASHES.get(sha256) or (origin if origin in LICENCES else None) or _name_of(path)
     if asked != "auto":
         family = asked
@@ -69,7 +89,9 @@ def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto", 
     elif name is not None:
         family = _family_of(name)
     else:
-        log.warning("Nothing tells which family %s is: taking stable-zero123; say `family: zero123` if not.", path)
+        log.warning(
+            "Cannot determine the family of %s: assuming stable-zero123; set `family: zero123` otherwise.", path
+        )
         family = "stable-zero123"
     if name is None or (name.startswith("stable") and family == "zero123") or (name == "zero123" and family != name):
         name = family
@@ -81,7 +103,7 @@ def _family_of(name: str) -> str:
 
 
 def _name_of(path: Path) -> str | None:
-    """Guess the model from the words of its file or folder name, or of the hub's cache folder that it lies in."""
+    """Guess the model from its file or folder name, or from the name of the hub's cache folder around it."""
     cached = [part for part in path.parts if part.startswith("models--")]
     words = " ".join((*cached, path.name)).lower().replace("_", "-")
     if "small-zero123" in words:

@@ -1,7 +1,7 @@
-"""Where each weight of the diffusers and transformers modules stands in a checkpoint of the original layout.
+"""Maps parameters of the diffusers and transformers modules to tensors of a checkpoint in the original layout.
 
-One table serves both directions: `WeightSource` says which tensor of the original file a parameter comes from and how
-its shape differs. The table is made from the names that the modules have, so nothing can be forgotten.
+One table serves reading and writing: `WeightSource` says which tensor of the original file a parameter comes from and
+how its shape differs. The table is derived from the modules' parameter names, so it is complete by construction.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ SCHEDULE_BUFFERS = (
 
 @dataclass(frozen=True)
 class WeightSource:
-    """One parameter's place in the original file."""
+    """Where a parameter lies in a checkpoint of the original layout."""
 
     key: str
     part: int | None = None
@@ -38,7 +38,22 @@ class WeightSource:
     transpose: bool = False
 
     def extract(self, original: Tensor) -> Tensor:
-        """Return the parameter as a view of the original tensor."""
+        """Take the parameter out of the original tensor.
+
+        Args:
+            original: the tensor called `key`.
+
+        Returns:
+            A view of it.
+
+        Example:
+            >>> import torch
+            >>> from zero123s.diffusion.checkpoint.layout import WeightSource
+            >>> packed = torch.arange(12.0).reshape(6, 2)  # query, key and value
+            >>> WeightSource("attn.in_proj_weight", part=1).extract(packed)
+            tensor([[4., 5.],
+                    [6., 7.]])
+        """
         if self.part is not None:
             original = original.chunk(3)[self.part]
         if self.squeeze:
@@ -46,7 +61,19 @@ class WeightSource:
         return original.T if self.transpose else original
 
     def original_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape that the original tensor has when the parameter has `shape`."""
+        """Compute the shape of the original tensor.
+
+        Args:
+            shape: of the parameter.
+
+        Returns:
+            The shape of the tensor called `key`.
+
+        Example:
+            >>> from zero123s.diffusion.checkpoint.layout import WeightSource
+            >>> WeightSource("attn.in_proj_weight", part=1).original_shape((2, 2))
+            (6, 2)
+        """
         if self.transpose:
             shape = shape[::-1]
         if self.part is not None:
@@ -55,11 +82,21 @@ class WeightSource:
 
 
 def weight_sources(config: ModelConfig, component: str, names: Iterable[str]) -> dict[str, WeightSource]:
-    """Return the original place of each parameter name of one component.
+    """Map the parameters of one component to the original layout.
 
     Args:
-        component: unet, vae, image_encoder, cc_projection or lift: an attribute of `Zero123Model`.
+        config: sizes of the model.
+        component: "unet", "vae", "image_encoder", "cc_projection" or "lift": an attribute of `Zero123Model`.
         names: the component's parameter names.
+
+    Returns:
+        Where each parameter lies, by its name.
+
+    Example:
+        >>> from zero123s.diffusion.checkpoint.layout import weight_sources
+        >>> from zero123s.diffusion.model_config import ModelConfig
+        >>> weight_sources(ModelConfig(), "unet", ["conv_in.weight"])["conv_in.weight"].key
+        'model.diffusion_model.input_blocks.0.0.weight'
     """
     if component == "unet":
         prefixes = _unet_prefixes(config)
@@ -74,17 +111,55 @@ def weight_sources(config: ModelConfig, component: str, names: Iterable[str]) ->
 
 
 def ema_name(key: str) -> str:
-    """Return the name of the moving average of `key`; dots were dropped, so there is no way back."""
+    """Name the moving average of a tensor; the original drops the dots, so the inverse does not exist.
+
+    Args:
+        key: of the tensor in the original layout.
+
+    Returns:
+        The key of its average.
+
+    Example:
+        >>> from zero123s.diffusion.checkpoint.layout import ema_name
+        >>> ema_name("model.diffusion_model.out.2.bias")
+        'model_ema.diffusion_modelout2bias'
+    """
     return "model_ema." + key.removeprefix("model.").replace(".", "")
 
 
 def part_key(source: WeightSource) -> str:
-    """Return a name for one part of a packed tensor, as folders of the diffusers layout store it."""
+    """Name one part of a packed tensor, as folders of the diffusers layout store it.
+
+    Args:
+        source: of the parameter.
+
+    Returns:
+        A key, unique in the file.
+
+    Example:
+        >>> from zero123s.diffusion.checkpoint.layout import WeightSource, part_key
+        >>> part_key(WeightSource("attn.in_proj_weight", part=1))
+        'parts/attn.in_proj_weight/1'
+    """
     return f"parts/{source.key}" if source.part is None else f"parts/{source.key}/{source.part}"
 
 
 def join_parts(parts: list[tuple[WeightSource, Tensor]]) -> Tensor:
-    """Rebuild an original tensor from its one parameter, or from its three attention matrices."""
+    """Rebuild an original tensor from its parameters; the inverse of `WeightSource.extract`.
+
+    Args:
+        parts: one parameter, or the three attention matrices of a packed tensor, in any order.
+
+    Returns:
+        The original tensor, contiguous.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.diffusion.checkpoint.layout import WeightSource, join_parts
+        >>> parts = [(WeightSource("attn.in_proj_bias", part=i), torch.full((1,), float(i))) for i in (2, 0, 1)]
+        >>> join_parts(parts)
+        tensor([0., 1., 2.])
+    """
     tensors = []
     for source, tensor in sorted(parts, key=lambda item: item[0].part or 0):
         whole = tensor.T if source.transpose else tensor

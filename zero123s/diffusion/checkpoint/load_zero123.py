@@ -1,6 +1,7 @@
-"""Loads Zero123 checkpoints of the original layout, and writes them.
+"""Loads Zero123 checkpoints of the original layout and writes them.
 
-Modules are built without storage and the mapped tensors assigned to them, so loading costs the weights that are kept.
+The modules are built without storage and the memory-mapped tensors assigned to them, so that loading takes no more
+memory than the weights that are kept.
 """
 
 import json
@@ -14,12 +15,11 @@ from torch import Tensor, nn
 
 from zero123s.diffusion.checkpoint import layout
 from zero123s.diffusion.checkpoint.family import LICENCES, announce_licence, decide_family
+from zero123s.diffusion.checkpoint.infer_sizes import infer_clip_config, infer_model_config
 from zero123s.diffusion.checkpoint.weights_file import StoredTensor, WeightsFile, open_weights, sha256_of
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.model_config import (
     ModelConfig,
-    infer_clip_config,
-    infer_model_config,
     model_config_document,
     parse_model_config,
     read_model_config,
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 COMPONENTS = ("unet", "vae", "image_encoder", "cc_projection", "lift")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONFIG_KEY = "zero123s_config"
-"""Safetensors metadata: the architecture as JSON, in the words of the original YAML."""
+"""Safetensors metadata: the architecture as JSON, with the keys of the original YAML."""
 # From here on, a denoiser is so large that bf16 halves its time on a CPU with native bf16; smaller ones gain nothing.
 LARGE_UNET_CHANNELS = 256
 
@@ -46,21 +46,32 @@ def load_zero123(
     device: str | torch.device = "cpu",
     decoder: bool = True,
 ) -> Zero123Model:
-    """Load a checkpoint of the original layout, or a folder of the diffusers layout, as a frozen model in eval mode.
+    """Load a checkpoint of the original layout, or a folder of the diffusers layout.
 
     Args:
-        path: `.ckpt` or `.safetensors` file, with or without averages, of any float precision; or a folder.
+        path: `.ckpt` or `.safetensors` file, with or without moving averages, of any float precision; or a folder.
         config: sizes as the original's YAML file or a `ModelConfig`; None = the file's metadata, else a `.yaml` beside
             it, else read from the tensors' shapes.
         family: "stable-zero123", "zero123", or "auto" (metadata, else file name; a guess is logged as a warning).
         ema: prefer the denoiser's moving average where the file has one.
         dtype: "fp32", "bf16", "fp16", or "auto" (fp16 on CUDA; on a CPU fp32, and bf16 for a large denoiser where the
-            processor computes in it). On a CPU that does not, half precision is how weights are stored, and fp32 how
-            they are used.
-        decoder: False drops the autoencoder's decoder, which distillation alone does not need.
+            processor computes in it). On a CPU that does not, weights are stored in half precision and used in fp32.
+        device: where the model computes.
+        decoder: False drops the autoencoder's decoder, which score distillation does not need.
+
+    Returns:
+        A frozen model in eval mode; its `info` has path, hash, family, licence and dtypes.
 
     Raises:
-        CheckpointError, ConfigError: one sentence: missing, damaged, unsafe, not a Zero123 checkpoint, wrong shapes.
+        CheckpointError: the file is missing, damaged, unsafe, not a Zero123 checkpoint, or of other shapes.
+        ConfigError: an unknown family or dtype, or a YAML file that does not describe a Zero123 model.
+
+    Example:
+        >>> from zero123s.diffusion import load_zero123
+        >>> from zero123s.diffusion.checkpoint.locate import find_file
+        >>> model = load_zero123(find_file("load/zero123/small_zero123.safetensors"))  # the bundled small model
+        >>> model.info["name"], model.image_size, model.latent_size
+        ('small-zero123', 64, 16)
     """
     path = Path(path)
     if path.is_dir():
@@ -98,7 +109,14 @@ def load_zero123(
 
 
 def original_state_dict(model: Zero123Model) -> dict[str, Tensor]:
-    """Return the model's weights under the original's key names, bit for bit."""
+    """Collect the model's weights under the original's key names, unchanged to the bit.
+
+    Args:
+        model: with all its components.
+
+    Returns:
+        Tensors by key, as in the `state_dict` of an original checkpoint.
+    """
     parts: dict[str, list[tuple[layout.WeightSource, Tensor]]] = {}
     for component in COMPONENTS:
         module = getattr(model, component)
@@ -113,11 +131,30 @@ def original_state_dict(model: Zero123Model) -> dict[str, Tensor]:
 def save_zero123(
     model: Zero123Model, path: str | Path, dtype: torch.dtype | None = None, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write the weights under the original key names; the file appears under its name only when it is whole.
+    """Write the weights under the original key names; the file appears under its name only when it is complete.
 
-    A `.safetensors` carries its own architecture and family. A `.ckpt` is for tools that know the original only: its
-    weights lie under `state_dict`, and the denoiser's once more as moving average (the same bytes, stored once),
+    A `.safetensors` file carries its own architecture and family. A `.ckpt` is for tools that know only the original:
+    its weights lie under `state_dict`, and the denoiser's once more as moving average (the same bytes, stored once),
     because those tools overwrite the denoiser with the average whether the file has one or not.
+
+    Args:
+        model: with all its components.
+        path: ends in `.safetensors` or `.ckpt`; its folder is made.
+        dtype: of the written weights; None = as they are.
+        metadata: more text for a `.safetensors` file's metadata.
+
+    Raises:
+        ConfigError: the path has another suffix.
+
+    Example:
+        >>> import tempfile
+        >>> from zero123s.diffusion import load_zero123, save_zero123
+        >>> from zero123s.diffusion.checkpoint.locate import find_file
+        >>> model = load_zero123(find_file("load/zero123/small_zero123.safetensors"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_zero123(model, f"{folder}/copy.safetensors")
+        ...     load_zero123(f"{folder}/copy.safetensors").info["name"]
+        'small-zero123'
     """
     path = Path(path)
     tensors = {k: v.to("cpu", dtype).contiguous() for k, v in original_state_dict(model).items()}
@@ -155,7 +192,7 @@ def _resolve_config(file: WeightsFile, config: str | Path | ModelConfig | None) 
     else:
         resolved = infer_model_config(file.shapes)
         if resolved != ModelConfig():
-            log.warning("%s says nothing of its architecture: assuming 8 heads and 32 x 32 latents.", file.path)
+            log.warning("%s does not state its architecture: assuming 8 heads and 32 x 32 latents.", file.path)
     if resolved.clip is None:
         resolved = replace(resolved, clip=infer_clip_config(file.shapes))
     return resolved
@@ -182,7 +219,7 @@ def _choose_dtypes(dtype: str, device: torch.device, config: ModelConfig) -> dic
     names = [name for name in COMPONENTS if name != "lift" or config.pose_lift is not None]
     if dtype != "auto":
         chosen = dict.fromkeys(names, DTYPES[dtype])
-        # The lift has layers that compute_in_float32 does not know, and few weights.
+        # The lift has layers that compute_in_float32 does not handle, and few weights.
         if "lift" in chosen and not computes_natively(DTYPES[dtype], device):
             chosen["lift"] = torch.float32
         return chosen
@@ -195,7 +232,7 @@ def _choose_dtypes(dtype: str, device: torch.device, config: ModelConfig) -> dic
 
 
 def _assign(model: Zero123Model, file: WeightsFile, ema: bool, dtypes: Mapping[str, torch.dtype]) -> None:
-    """Put the file's tensors in the place of the model's, component by component; any gap is an error."""
+    """Assign the file's tensors to the model, component by component; a missing one is an error."""
     used, missing, wrong = set(), [], []
     for component, dtype in dtypes.items():
         module: nn.Module = getattr(model, component)
@@ -248,12 +285,12 @@ def _report(file: WeightsFile, used: set[str], missing: list[str], wrong: list[s
         few = ", ".join(missing[:3])
         raise CheckpointError(
             f"Cannot load {file.path}: {len(missing)} of {len(used)} tensors are missing ({few} ...); it was pruned "
-            "too far, or its architecture is another than its YAML says."
+            "too far, or its architecture differs from its YAML."
         )
     if wrong:
         raise CheckpointError(
-            f"Cannot load {file.path}: {len(wrong)} tensors have another shape than the architecture asks for "
-            f"({'; '.join(wrong[:2])}): give the YAML that belongs to it."
+            f"Cannot load {file.path}: {len(wrong)} tensors have another shape than the architecture requires "
+            f"({'; '.join(wrong[:2])}): give its own YAML."
         )
 
 
@@ -263,7 +300,7 @@ def _is_known_extra(key: str) -> bool:
 
 
 def _materialise_buffers(model: Zero123Model) -> None:
-    """Recompute the buffers that no file holds, which were built without storage."""
+    """Compute the buffers that checkpoints do not contain and that were built without storage."""
     from zero123s.diffusion.conditioning import alphas_cumprod
 
     config = model.config

@@ -21,7 +21,7 @@ DOWNLOADS = {
     "165000.ckpt": "zero123-165000",
     "stable_zero123_c.ckpt": "stable-zero123-c",
 }
-"""Names that `zero123s download` knows, by published file; the others are answered with HOW_TO_GET."""
+"""Names for `zero123s download`, by published file; for other files the error is HOW_TO_GET."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Finds and reads the two files of weights that LPIPS is made of; neither comes with this project.
+"""Finds and reads the two weight files of LPIPS; neither comes with this project.
 
-They are read with PyTorch's own unpickler for weights: `weights_file` refuses the form from before PyTorch 1.6, which
+They are read with PyTorch's own unpickler for weights: `weights_file` refuses the format from before PyTorch 1.6, which
 these files have.
 """
 
@@ -23,21 +23,21 @@ BACKBONE_FILES = {
 }
 DOWNLOADS = "https://download.pytorch.org/models"
 LINEAR_FOLDERS = ("", "v0.1", "weights/v0.1", "lpips/weights/v0.1")
-"""Where the linear weights lie below a folder that a user may name."""
+"""Where the linear weights may lie below the user's folder."""
 INSTALLED_LINEAR = {"torchmetrics": "functional/image/lpips_models", "lpips": "weights/v0.1"}
 """Packages that carry the linear weights; Lightning brings the first one."""
 
 
 @dataclass(frozen=True)
 class LpipsFiles:
-    """The files found; None = not there."""
+    """The two files; None = not found."""
 
     backbone: Path | None
     linear: Path | None
 
     @property
     def are_complete(self) -> bool:
-        """Tell whether both are there."""
+        """Whether both files were found."""
         return self.backbone is not None and self.linear is not None
 
 
@@ -49,7 +49,20 @@ def _installed(package: str) -> Path | None:
 
 
 def find_lpips_files(net: str, folder: Path | None = None) -> LpipsFiles:
-    """Return the weights of "alex" or "vgg": in `folder`, then in torch hub's cache and in installed packages."""
+    """Find the weights of LPIPS.
+
+    Args:
+        net: "alex" or "vgg".
+        folder: searched first; then torch hub's cache and installed packages.
+
+    Returns:
+        The paths of backbone and linear weights.
+
+    Example:
+        >>> from zero123s.diffusion.checkpoint.lpips_files import find_lpips_files
+        >>> find_lpips_files("alex").linear.name  # in torchmetrics, which Lightning installs
+        'alex.pth'
+    """
     hub = Path(torch.hub.get_dir()) / "checkpoints"
     backbones = [place / name for place in (folder, hub) if place for name in BACKBONE_FILES[net]]
     folders = [folder / below for below in LINEAR_FOLDERS] if folder else []
@@ -59,7 +72,7 @@ def find_lpips_files(net: str, folder: Path | None = None) -> LpipsFiles:
 
 
 def _read(path: Path, check: Callable[[Mapping[str, Tensor], str], dict[str, Tensor]], net: str) -> dict[str, Tensor]:
-    """Return the weights that `check` wants of a file; raises CheckpointError."""
+    """Read a weight file and select the weights with `check`; raises CheckpointError."""
     try:
         if tarfile.is_tarfile(
             path
@@ -73,20 +86,23 @@ def _read(path: Path, check: Callable[[Mapping[str, Tensor], str], dict[str, Ten
         raise CheckpointError(f"Cannot use {path} for LPIPS: {error}; get the file again.") from error
     except Exception as error:  # a damaged pickle can fail in any way: every one of them means the same to a user
         raise CheckpointError(
-            f"Cannot use {path} for LPIPS: it is damaged, cut off or no file of weights ({type(error).__name__}); get "
+            f"Cannot use {path} for LPIPS: it is damaged, truncated or not a weight file ({type(error).__name__}); get "
             "the file again."
         ) from error
 
 
 def load_lpips(net: str = "alex", folder: Path | None = None) -> Lpips:
-    """Return LPIPS with a user's weights.
+    """Load LPIPS with the user's weights.
 
     Args:
         net: "alex", the authors' default, or "vgg".
-        folder: looked into first, before torch hub's cache and installed packages.
+        folder: searched first; then torch hub's cache and installed packages.
+
+    Returns:
+        The metric, frozen.
 
     Raises:
-        CheckpointError: one sentence: a missing file and where to get both, or which file is damaged or another one.
+        CheckpointError: a file is missing (the message says where to get it), damaged, or not LPIPS's.
     """
     if folder is not None and not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; name the one that holds the weights of LPIPS.")

@@ -1,7 +1,7 @@
-"""Reads the pickle inside a PyTorch checkpoint without ever importing or calling what it names.
+"""Reads the pickle inside a PyTorch checkpoint without importing or calling anything that it names.
 
-Tensors become `PickledTensor` records that say where their bytes lie; every other class becomes an inert stand-in, so
-a Lightning checkpoint loads without Lightning. A pickle that would call a function is refused.
+Tensors become `PickledTensor` records that say where their bytes lie; every other class becomes an inert placeholder,
+so that a Lightning checkpoint loads without Lightning. A pickle that would call a function is refused.
 """
 
 import io
@@ -19,7 +19,7 @@ from zero123s.errors import CheckpointError
 
 @dataclass(frozen=True)
 class PickledStorage:
-    """Bytes of one or several tensors: record `data/<key>` of the archive."""
+    """The bytes of one or more tensors: record `data/<key>` of the archive."""
 
     key: str
     dtype: torch.dtype
@@ -28,7 +28,7 @@ class PickledStorage:
 
 @dataclass(frozen=True)
 class PickledTensor:
-    """A tensor's place in a storage; offset and stride count elements."""
+    """Where a tensor lies in a storage; offset and stride count elements."""
 
     storage: PickledStorage
     offset: int
@@ -48,7 +48,7 @@ STORAGE_DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# What honest training checkpoints call besides classes: rebuilding of numbers, arrays and containers.
+# Functions that ordinary training checkpoints call besides classes: they rebuild numbers, arrays and containers.
 _HARMLESS_CALLS = {
     f"{module}.{name}"
     for module, names in {
@@ -78,7 +78,7 @@ _HARMLESS_CALLS = {
 
 
 class _Inert:
-    """Stands for a class that is not imported: can be made, filled and compared, and does nothing."""
+    """Placeholder for a class that is not imported: can be created, filled and compared, and has no effect."""
 
     qualified_name = ""
 
@@ -98,17 +98,17 @@ class _Inert:
         pass
 
     def append(self, value: Any) -> None:
-        """Swallow a list item."""
+        """Ignore a list item."""
 
     def extend(self, values: Any) -> None:
-        """Swallow list items."""
+        """Ignore list items."""
 
     def add(self, value: Any) -> None:
-        """Swallow a set item."""
+        """Ignore a set item."""
 
 
 def _is_harmless(name: str) -> bool:
-    """Tell whether a checkpoint may ask to call `name`: a class of some library, or a rebuilder of plain data."""
+    """Tell whether a checkpoint may call `name`: a class of a library, or a function that rebuilds plain data."""
     if name in _HARMLESS_CALLS:
         return True
     top, last = name.split(".", maxsplit=1)[0], name.rsplit(".", maxsplit=1)[-1]
@@ -117,10 +117,25 @@ def _is_harmless(name: str) -> bool:
 
 
 def load_inert(data: bytes) -> Any:
-    """Return the pickled object with tensors as `PickledTensor` and unknown classes as inert stand-ins.
+    """Unpickle an object with tensors as `PickledTensor` and unknown classes as inert placeholders.
+
+    Args:
+        data: the pickle.
+
+    Returns:
+        The object; nothing that it names was imported or called.
 
     Raises:
-        CheckpointError: a fragment of a sentence: the pickle is damaged, or what it would run.
+        CheckpointError: the pickle is damaged, or would call a function; the message is a clause that follows a file
+            name.
+
+    Example:
+        >>> import pickle
+        >>> from zero123s.diffusion.checkpoint.safe_pickle import load_inert
+        >>> load_inert(pickle.dumps({"global_step": 3, "rates": [0.5]}))
+        {'global_step': 3, 'rates': [0.5]}
+        >>> load_inert(pickle.dumps(print))  # a reference is harmless; calling it would be refused
+        <class 'zero123s.diffusion.checkpoint.safe_pickle.print'>
     """
     try:
         _refuse_memory_bombs(data)
@@ -148,7 +163,7 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> PickledStorage:
         kind, dtype, key, _location, numel = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
-            raise CheckpointError("it holds a kind of tensor that is not known here")
+            raise CheckpointError("it holds an unsupported kind of tensor")
         return PickledStorage(key, dtype, int(numel))
 
 
@@ -167,7 +182,7 @@ def _rebuild_parameter(data: Any, *_unused: Any) -> Any:
 
 
 def _refuse_memory_bombs(data: bytes) -> None:
-    """Refuse memo slots beyond what a file of this length can fill: the C unpickler would allocate them all."""
+    """Refuse memo indices beyond what a file of this length can fill: the C unpickler would allocate them all."""
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in ("LONG_BINPUT", "PUT") and int(argument or 0) > len(data):
             raise CheckpointError("its index is damaged (memo out of range)")

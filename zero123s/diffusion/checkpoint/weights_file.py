@@ -1,4 +1,4 @@
-"""Opens a file of weights as a table of tensors that are mapped, not read: only what is used costs memory."""
+"""Opens a file of weights as a table of memory-mapped tensors, so that only those used take memory."""
 
 import hashlib
 import math
@@ -29,15 +29,22 @@ SIZES = "stable_zero123.ckpt has 8.58 GB, zero123-xl.ckpt 15.47 GB"
 
 @dataclass
 class Record:
-    """A run of bytes with the checksum that the archive states for it; 0 = it states none."""
+    """A range of bytes of the file and its CRC-32 as stated by the archive; 0 = not stated."""
 
     start: int
     size: int
     crc: int
     is_checked: bool = False
 
-    def is_whole(self, buffer: mmap.mmap) -> bool:
-        """Tell whether the bytes are those that were written; looks at them once."""
+    def is_intact(self, buffer: mmap.mmap) -> bool:
+        """Tell whether the bytes have the stated checksum; computed at the first call only.
+
+        Args:
+            buffer: the mapped file.
+
+        Returns:
+            True where they do, or no checksum is stated.
+        """
         if not self.is_checked and self.crc:
             with memoryview(buffer) as view:
                 if zlib.crc32(view[self.start : self.start + self.size]) != self.crc:
@@ -48,7 +55,7 @@ class Record:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor in a mapped file."""
+    """One tensor in a memory-mapped file."""
 
     buffer: mmap.mmap
     start: int
@@ -67,13 +74,20 @@ class StoredTensor:
         return (1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))) * self.dtype.itemsize
 
     def read(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the tensor: a copy-on-write view of the file, or a copy in another dtype that frees the view's pages.
+        """Read the tensor.
 
-        Raises CheckpointError when the bytes are not those that were written.
+        Args:
+            dtype: of the result; None = as stored.
+
+        Returns:
+            A copy-on-write view of the file, or a copy in another dtype that frees the view's pages.
+
+        Raises:
+            CheckpointError: the checksum of the bytes is wrong.
         """
         if self.n_bytes == 0:
             return torch.empty(self.shape, dtype=dtype or self.dtype)
-        if self.record is not None and not self.record.is_whole(self.buffer):
+        if self.record is not None and not self.record.is_intact(self.buffer):
             raise CheckpointError("the checksum of its bytes is wrong: the file is damaged, download it again")
         aligned = self.start % self.dtype.itemsize == 0
         count = self.n_bytes // self.dtype.itemsize
@@ -90,7 +104,7 @@ class StoredTensor:
         return copy
 
     def release(self) -> None:
-        """Give the pages read so far back to the system, where it knows how."""
+        """Release the memory of the pages read so far, where the operating system supports it."""
         if hasattr(mmap, "MADV_DONTNEED"):
             first = self.start // mmap.PAGESIZE * mmap.PAGESIZE
             self.buffer.madvise(mmap.MADV_DONTNEED, first, self.start + self.n_bytes - first)
@@ -98,7 +112,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The tensors of a file by name, and what the file says of itself."""
+    """The tensors of a file by name, and its metadata."""
 
     path: Path
     tensors: Mapping[str, StoredTensor]
@@ -111,9 +125,25 @@ class WeightsFile:
 
 
 def open_weights(path: str | Path) -> WeightsFile:
-    """Open a `.ckpt`/`.pt`/`.bin` or `.safetensors` file; the content decides which it is, not the name.
+    """Open a `.ckpt`, `.pt`, `.bin` or `.safetensors` file; its content decides the format, not its name.
 
-    Raises CheckpointError in one sentence: missing, no checkpoint at all, damaged, truncated, or unsafe.
+    Args:
+        path: of the file.
+
+    Returns:
+        The table of its tensors; nothing is read yet.
+
+    Raises:
+        CheckpointError: the file is missing, not a checkpoint, damaged, truncated, or unsafe.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from zero123s.diffusion.checkpoint.weights_file import open_weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": {"weight": torch.ones(2)}}, f"{folder}/model.ckpt")
+        ...     file = open_weights(f"{folder}/model.ckpt")
+        >>> file.shapes, file.tensors["weight"].read()
+        ({'weight': (2,)}, tensor([1., 1.]))
     """
     path = Path(path)
     if not path.is_file():
@@ -129,7 +159,7 @@ def open_weights(path: str | Path) -> WeightsFile:
             if head[8:9] == b"{":
                 tensors, metadata = _open_safetensors(path, buffer)
                 return WeightsFile(path, tensors, metadata)
-            raise CheckpointError(_what_else(head))
+            raise CheckpointError(_describe_other_file(head))
     except CheckpointError as error:
         raise CheckpointError(f"Cannot load {path}: {error}.") from error
     except (OSError, ValueError) as error:
@@ -137,7 +167,21 @@ def open_weights(path: str | Path) -> WeightsFile:
 
 
 def sha256_of(path: str | Path) -> str:
-    """Return the file's SHA-256 in hexadecimal."""
+    """Hash a file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        SHA-256 in hexadecimal.
+
+    Example:
+        >>> import tempfile
+        >>> from zero123s.diffusion.checkpoint.weights_file import sha256_of
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     sha256_of(file.name)[:8]
+        'e3b0c442'
+    """
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 22):
@@ -145,7 +189,7 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _what_else(head: bytes) -> str:
+def _describe_other_file(head: bytes) -> str:
     if head[:1] == b"\x80":
         return "it is a bare pickle or a checkpoint from before PyTorch 1.6, which cannot be read without running it"
     if head.lstrip()[:1] == b"<":
@@ -161,13 +205,13 @@ def _open_torch_zip(file: Any, buffer: mmap.mmap) -> dict[str, StoredTensor]:
         records = {info.filename: info for info in archive.infolist()}
         index_name = next((name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")), None)
         if index_name is None:
-            raise CheckpointError("it is a zip archive but no PyTorch checkpoint (no data.pkl)")
+            raise CheckpointError("it is a zip archive but not a PyTorch checkpoint (no data.pkl)")
         if records[index_name].file_size > MAX_INDEX_BYTES or records[index_name].compress_type != zipfile.ZIP_STORED:
             raise CheckpointError("its index is too large or compressed, which PyTorch never writes")
         tree = load_inert(archive.read(index_name))
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, UnicodeDecodeError, struct.error) as error:
         size = len(buffer) / 1e9
-        raise CheckpointError(f"it is damaged or cut off at {size:.2f} GB ({SIZES}): download it again") from error
+        raise CheckpointError(f"it is damaged or truncated at {size:.2f} GB ({SIZES}): download it again") from error
     weights = _find_state_dict(tree)
     prefix = index_name.removesuffix("data.pkl") + "data/"
     places: dict[str, Record] = {}
@@ -193,7 +237,7 @@ def _find_state_dict(tree: Any) -> dict[str, PickledTensor]:
 
 
 def _data_start(buffer: mmap.mmap, info: zipfile.ZipInfo | None, pickled: PickledTensor) -> int:
-    """Return where a stored record's bytes begin, which the archive's directory does not say."""
+    """Return where a stored record's bytes begin, which the archive's directory does not state."""
     needed = pickled.storage.numel * pickled.storage.dtype.itemsize
     if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < needed:
         raise CheckpointError(f"the data of storage {pickled.storage.key} is missing or too short")
@@ -203,7 +247,7 @@ def _data_start(buffer: mmap.mmap, info: zipfile.ZipInfo | None, pickled: Pickle
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     start = info.header_offset + 30 + name_length + extra_length
     if start + info.file_size > len(buffer):
-        raise CheckpointError(f"it is cut off ({SIZES}): download it again")
+        raise CheckpointError(f"it is truncated ({SIZES}): download it again")
     return start
 
 
@@ -222,5 +266,5 @@ def _open_safetensors(path: Path, buffer: mmap.mmap) -> tuple[dict[str, StoredTe
             metadata = file.metadata() or {}
     except (SafetensorError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"it is damaged or cut off ({reason}): download it again") from error
+        raise CheckpointError(f"it is damaged or truncated ({reason}): download it again") from error
     return tensors, metadata
