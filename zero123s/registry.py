@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from zero123s.errors import ConfigError
 
 Base = TypeVar("Base")
+Registered = TypeVar("Registered", bound=type)
 
 REGISTRIES: dict[str, "Registry"] = {}
 """Every slot's registry by the slot's name, once its package has been imported."""
@@ -33,22 +34,25 @@ class Registry(Generic[Base]):
         self._classes: dict[str, type[Base]] = {}
         REGISTRIES[slot] = self
 
-    def register(self, name: str) -> Callable[[type[Base]], type[Base]]:
+    def register(self, name: str) -> Callable[[Registered], Registered]:
         """Decorate a class to make it available under `name`; raises TypeError/ValueError on misuse."""
 
-        def decorate(cls: type[Base]) -> type[Base]:
-            if not (isinstance(cls, type) and issubclass(cls, self.base)):
-                raise TypeError(f"{cls!r} cannot be {self.slot}_type '{name}': it must inherit {self.base.__name__}.")
-            if not hasattr(cls, "Config"):
-                raise TypeError(f"{cls.__name__} needs a nested dataclass Config to be registered as '{name}'.")
-            taken = self._classes.get(name)
-            # A module that is executed twice (a notebook cell, a reload) re-registers its own class.
-            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(f"{self.slot}_type '{name}' is already {taken.__module__}.{taken.__qualname__}.")
-            self._classes[name] = cls
+        def decorate(cls: Registered) -> Registered:
+            self._add(name, cls)
             return cls
 
         return decorate
+
+    def _add(self, name: str, cls: type) -> None:
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            raise TypeError(f"{cls!r} cannot be {self.slot}_type '{name}': it must inherit {self.base.__name__}.")
+        if not hasattr(cls, "Config"):
+            raise TypeError(f"{cls.__name__} needs a nested dataclass Config to be registered as '{name}'.")
+        taken = self._classes.get(name)
+        # A module that is executed twice (a notebook cell, a reload) re-registers its own class.
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{self.slot}_type '{name}' is already {taken.__module__}.{taken.__qualname__}.")
+        self._classes[name] = cls
 
     def get(self, name: str) -> type[Base]:
         """Return the class called `name`; raises ConfigError that names the nearest and all known ones."""

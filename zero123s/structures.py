@@ -268,6 +268,8 @@ class StepDiagnostics:
     step: int = 0
     losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     """Unweighted loss terms by "<pass>/<name>"."""
+    numbers: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """All that the step logs, by name."""
     opacity: Float[Tensor, "B H W 1"] | None = None
     """Of the reference views, rendered."""
     mask: Float[Tensor, "B H W 1"] | None = None

@@ -33,7 +33,7 @@ def test_the_gradient_is_the_formula(tiny_text_model):
     (grad,) = torch.autograd.grad(out.loss, rgb)
 
     model = guide.model
-    posterior_noise, t, noise = guide.draw(4, 0, seeded(1))
+    posterior_noise, t, noise, _ = guide.draw(4, 0, seeded(1))
     dist = model.vae.encode(2 * rgb.permute(0, 3, 1, 2) - 1).latent_dist
     latents = model.vae.config.scaling_factor * (dist.mean + dist.std * posterior_noise)
     a = model.alphas_cumprod[t][:, None, None, None]

@@ -32,7 +32,7 @@ def render(n=2):
 
 def step_parts(guide, rgb):
     """Latents, timesteps, noise and noised latents of the step with seed 1."""
-    posterior_noise, t, noise = guide.draw(len(rgb), 0, seeded(1))
+    posterior_noise, t, noise, _ = guide.draw(len(rgb), 0, seeded(1))
     latents = guide.encode(rgb, posterior_noise)
     return latents, t, noise, guide.model.add_noise(latents.detach(), noise, t)
 
@@ -116,7 +116,7 @@ def test_latents_are_judged_without_the_encoder(tiny_text_model):
     rendered = torch.randn(2, 16, 16, 4, generator=seeded(), requires_grad=True)
     out = guide(rendered, CAMERAS, 0, seeded(1))
     latents = F.interpolate(rendered.permute(0, 3, 1, 2), (8, 8), mode="area")
-    _, t, noise = guide.draw(2, 0, seeded(1))
+    _, t, noise, _ = guide.draw(2, 0, seeded(1))
     noised = guide.model.add_noise(latents.detach(), noise, t)
     expected = guide.guided_noise(noised, t, guide.condition(CAMERAS)) - noise
     torch.testing.assert_close(out.grad_norm, expected.norm(), rtol=1e-4, atol=0)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from zero123s.config.options import option
+from zero123s.config.schedule import Stages
 from zero123s.data.base import DATA, BaseData
 from zero123s.data.companions import ASPECT_TOLERANCE
 from zero123s.data.named_views import (
@@ -20,7 +21,6 @@ from zero123s.data.named_views import (
     NamedWeightsConfig,
     read_named,
 )
-from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError, ImageError
 from zero123s.images.io import read_image, resize_rgba, write_png_atomic

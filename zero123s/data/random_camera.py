@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zero123s.config.options import option
-from zero123s.data.progressive import Stages
+from zero123s.config.schedule import Stages
 from zero123s.errors import ConfigError
 from zero123s.ops.cameras import look_at, orbit_cameras, orbit_positions, with_lights
 from zero123s.structures import Cameras

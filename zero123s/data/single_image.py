@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from zero123s.config.options import option
+from zero123s.config.schedule import Stages
 from zero123s.data.base import DATA, BaseData
 from zero123s.data.companions import (
     check_conventions,
@@ -19,7 +20,6 @@ from zero123s.data.companions import (
     read_companion,
     write_companion,
 )
-from zero123s.data.progressive import Stages
 from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError
 from zero123s.images.io import fit_square, read_image, resize_rgba, write_png_atomic

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import GEOMETRIES
-from zero123s.geometry.encoded_field import EncodedFieldGeometry
-from zero123s.geometry.scalar_field import norm
+from zero123s.geometry.scalar_field import EncodedFieldGeometry, norm
 from zero123s.ops.activations import get_activation
 from zero123s.ops.networks import MLP, build_mlp
 

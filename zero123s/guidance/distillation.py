@@ -116,6 +116,12 @@ class Draws(NamedTuple):
     posterior_noise: Float[Tensor, "B C h w"]
     t: Int[Tensor, "B"]
     noise: Float[Tensor, "B C h w"]
+    extra: tuple[Tensor, ...] = ()
+    """What `Variant.draw` returned."""
+
+    def rows(self, part: slice) -> "Draws":
+        """Return the numbers of some of the views."""
+        return Draws(self.posterior_noise[part], self.t[part], self.noise[part], tuple(x[part] for x in self.extra))
 
 
 @dataclass(frozen=True)
@@ -133,13 +139,11 @@ class NoisedViews:
     """These views as a share of the batch."""
 
 
-class _Guided(NamedTuple):
-    """Latents with their graph and the gradient with respect to them; with `image_loss` the same of the images."""
+class Distilled(NamedTuple):
+    """Latents of the views, or their images, with their graph, and the gradient with respect to them."""
 
-    latents: Float[Tensor, "B C h w"]
+    rendered: Float[Tensor, "B C h w"]
     grad: Float[Tensor, "B C h w"]
-    image: Any = None
-    image_grad: Any = None
 
 
 class Variant:
@@ -251,38 +255,19 @@ class ScoreDistillation(BaseGuidance):
     def __call__(
         self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
-        """Return the loss of rendered views; its gradient reaches `comp_rgb` through the encoder.
-
-        With micro-batches every part goes through the encoder and back before the next one: the memory of one part.
-        """
+        """Return the loss of rendered views; its gradient reaches `comp_rgb` through the encoder."""
         cameras = cameras.to(self.device)
         batch = len(cameras)
         self.variant.begin(step, cameras)
         draws = self.draw(batch, step, generator)
-        extra = self.variant.draw(tuple(draws.noise.shape), generator)
+        draws = draws._replace(extra=self.variant.draw(tuple(draws.noise.shape), generator))
         size = min(self.cfg.micro_batch or batch, -(-batch // self.n_parts))
-        if size >= batch:
-            guided = self._gradient(comp_rgb, cameras, draws, extra, step, 1.0)
-            image_loss = None if guided.image is None else sds_loss(guided.image, guided.image_grad)
-            return GuidanceOutput(sds_loss(guided.latents, guided.grad), guided.grad.norm(), draws.t, image_loss)
-        grads, image_grads, norms, image_norms = [], [], [], []
-        for start in range(0, batch, size):
-            part = slice(start, start + size)
-            rgb = comp_rgb[part].detach().requires_grad_()
-            drawn, more = Draws(*(x[part] for x in draws)), tuple(x[part] for x in extra)
-            with torch.enable_grad():
-                guided = self._gradient(rgb, cameras.select(part), drawn, more, step, len(rgb) / batch)
-            if guided.image is not None:
-                image_grads.append(torch.autograd.grad(guided.image, rgb, guided.image_grad / batch)[0])
-                image_norms.append(guided.image_grad.norm())
-            grads.append(torch.autograd.grad(guided.latents, rgb, guided.grad / batch)[0])
-            norms.append(guided.grad.norm())
-        losses = [
-            loss_with_gradient(comp_rgb, torch.cat(g), 0.5 * torch.stack(n).square().sum() / batch)
-            for g, n in ((grads, norms), (image_grads, image_norms))
-            if g
-        ]
-        return GuidanceOutput(losses[0], torch.stack(norms).norm(), draws.t, losses[1] if image_grads else None)
+        if size < batch:
+            losses, grad_norm = self._in_micro_batches(comp_rgb, cameras, draws, step, size)
+        else:
+            distilled = self._distill(comp_rgb, cameras, draws, step, 1.0)
+            losses, grad_norm = [sds_loss(*pair) for pair in distilled], distilled[0].grad.norm()
+        return GuidanceOutput(losses[0], grad_norm, draws.t, losses[1] if len(losses) > 1 else None)
 
     def draw(self, batch: int, step: int, generator: torch.Generator) -> Draws:
         """Return the random numbers of global step `step`."""
@@ -298,33 +283,45 @@ class ScoreDistillation(BaseGuidance):
             return sample_timesteps(*levels, generator)
         return annealed_timesteps(*levels, min(1.0, step / self.cfg.anneal_steps), self.cfg.timesteps)
 
-    def _gradient(
-        self,
-        comp_rgb: Float[Tensor, "B H W K"],
-        cameras: Cameras,
-        draws: Draws,
-        extra: tuple[Tensor, ...],
-        step: int,
-        share: float,
-    ) -> "_Guided":
-        """Return the views' latents, with their graph, and the gradient with respect to them; the same of the images."""
+    def _distill(
+        self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, draws: Draws, step: int, share: float
+    ) -> list[Distilled]:
+        """Return the views' latents and their gradient; with `image_loss`, the images and theirs as well."""
         with section("guidance: encode"):
             latents = self.latents_of(comp_rgb, draws.posterior_noise)
         noise = draws.noise.to(latents)
         with torch.no_grad(), section("guidance: network"):
             noised = self.model.add_noise(latents, noise, draws.t)
             condition = self.condition(cameras)
-            views = NoisedViews(latents.detach(), noise, draws.t, noised, condition, extra, share)
+            views = NoisedViews(latents.detach(), noise, draws.t, noised, condition, draws.extra, share)
             residual = self.variant.residual(views)
         clip = None if self.grad_clip is None else self.grad_clip(step)
         alphas = self.model.alphas_cumprod[draws.t].to(latents)
         settings = (alphas, self.cfg.weighting, self.cfg.grad_normalize, clip)
-        grad = weighted_gradient(residual, *settings)
-        if not self.cfg.image_loss:
-            return _Guided(latents, grad)
-        with torch.no_grad(), section("guidance: decode"):
-            difference = self._image_difference(comp_rgb, views, residual)
-        return _Guided(latents, grad, self._channels_first(comp_rgb), weighted_gradient(difference, *settings))
+        distilled = [Distilled(latents, weighted_gradient(residual, *settings))]
+        if self.cfg.image_loss:
+            with torch.no_grad(), section("guidance: decode"):
+                difference = self._image_difference(comp_rgb, views, residual)
+            distilled.append(Distilled(self._channels_first(comp_rgb), weighted_gradient(difference, *settings)))
+        return distilled
+
+    def _in_micro_batches(
+        self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, draws: Draws, step: int, size: int
+    ) -> tuple[list[Float[Tensor, ""]], Float[Tensor, ""]]:
+        """Return losses and gradient norm of the batch; every part goes to the networks and back before the next one."""
+        grads, norms = [], []
+        for start in range(0, len(cameras), size):
+            part = slice(start, start + size)
+            rgb = comp_rgb[part].detach().requires_grad_()
+            with torch.enable_grad():
+                distilled = self._distill(rgb, cameras.select(part), draws.rows(part), step, len(rgb) / len(cameras))
+            grads.append([torch.autograd.grad(x, rgb, grad / len(cameras))[0] for x, grad in distilled])
+            norms.append([grad.norm() for _, grad in distilled])
+        losses = [
+            loss_with_gradient(comp_rgb, torch.cat(g), 0.5 * torch.stack(n).square().sum() / len(cameras))
+            for g, n in zip(zip(*grads, strict=True), zip(*norms, strict=True), strict=True)
+        ]
+        return losses, torch.stack([norm[0] for norm in norms]).norm()
 
     def _channels_first(self, comp_rgb: Float[Tensor, "B H W K"]) -> Float[Tensor, "B K S S"]:
         return fit_image(comp_rgb.permute(0, 3, 1, 2), self.image_size or comp_rgb.shape[1])
@@ -381,7 +378,7 @@ class ScoreDistillation(BaseGuidance):
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return the rendered, noised and one-step denoised views as the network sees them."""
         cameras = cameras.to(self.device)
-        posterior_noise, t, noise = self.draw(len(cameras), step, generator)
+        posterior_noise, t, noise, _ = self.draw(len(cameras), step, generator)
         latents = self.latents_of(comp_rgb, posterior_noise)
         noised = self.model.add_noise(latents, noise.to(latents), t)
         noise_pred = self.guided_noise(noised, t, self.condition(cameras))

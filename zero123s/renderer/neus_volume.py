@@ -12,7 +12,7 @@ from zero123s.errors import ConfigError
 from zero123s.ops.compositing import Composited, composite_alpha
 from zero123s.ops.ray_marching import Samples
 from zero123s.renderer.base import RENDERERS
-from zero123s.renderer.volume import VolumeRenderer
+from zero123s.renderer.nerf_volume import NerfVolumeRenderer
 from zero123s.structures import FieldOutput, RadianceField
 
 EPS = 1e-5
@@ -21,11 +21,11 @@ MAX_VOLSDF_SHARPNESS = 80.0
 
 
 @RENDERERS.register("neus-volume-renderer")
-class NeusVolumeRenderer(VolumeRenderer):
+class NeusVolumeRenderer(NerfVolumeRenderer):
     """Opacity from the drop of a logistic function of the distance over each step, with a learned sharpness."""
 
     @dataclass
-    class Config(VolumeRenderer.Config):
+    class Config(NerfVolumeRenderer.Config):
         """Settings of `neus-volume-renderer`."""
 
         learned_variance_init: float = 0.3

@@ -123,7 +123,7 @@ class BaseSystem(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Begin new diagnostics, and move every module's schedules to this step before its forward pass."""
-        self.diagnostics = replace(self.diagnostics, step=self.global_step, losses={}, guidance_images={})
+        self.diagnostics = replace(self.diagnostics, step=self.global_step, losses={}, numbers={}, guidance_images={})
         step_modules(self, self.global_step)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:

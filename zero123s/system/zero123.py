@@ -24,7 +24,7 @@ from zero123s.ops.cameras import generate_rays
 from zero123s.ops.latent_colors import latents_to_rgb
 from zero123s.randomness import generator_for
 from zero123s.renderer import RENDERERS
-from zero123s.structures import Batch, Cameras, Provenance, ReferenceView, RenderOutput
+from zero123s.structures import Batch, Cameras, GuidanceOutput, Provenance, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
 from zero123s.system.field import GeometryMaterialField, LatentColors
 from zero123s.system.optimizers import (
@@ -100,8 +100,6 @@ class Zero123System(BaseSystem):
             check_novel_sizes(data, GUIDANCES.get(cfg.guidance_type).sees_squares)
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
-        self._numbers: dict[str, torch.Tensor] = {}
-        """What the present step logs, by name."""
 
     # ------------------------------------------------------------ parts
 
@@ -230,7 +228,6 @@ class Zero123System(BaseSystem):
         """Return the weighted sum of all losses of both passes."""
         step = self.global_step
         reference_pass, novel_pass = self.passes(batch, step)
-        self._numbers = {}
         total = torch.zeros((), device=self.device)
         if novel_pass:
             assert batch.novel is not None
@@ -239,8 +236,8 @@ class Zero123System(BaseSystem):
             assert batch.reference is not None
             total = total + self._weigh(self.reference_losses(batch.reference, step), "reference")
         total = total + self._weigh(self.geometry_losses(step), "geometry")
-        self._numbers["loss/total"] = total
-        self.log_numbers(self._numbers)
+        self.diagnostics.numbers["loss/total"] = total.detach()
+        self.log_numbers(self.diagnostics.numbers)
         self.diagnostics = replace(
             self.diagnostics, occupancy=self.renderer.occupied(), elevation_deg=self._elevation_deg
         )
@@ -249,44 +246,55 @@ class Zero123System(BaseSystem):
     def reference_losses(self, reference: ReferenceView, step: int) -> dict[str, LossTerm]:
         """Render the supervised views, unlit, and compare."""
         generator = self.generator("render-reference")
-        out = self.render(
-            reference.cameras, self.loss_weights.needs("reference", step), Shading("albedo", 1.0), generator
-        )
-        self._numbers["samples/reference"] = torch.tensor(float(out.n_samples))
+        needs = self.loss_weights.needs("reference", step)
+        out = self.render(reference.cameras, needs, Shading("albedo", 1.0), generator)
+        self.diagnostics.numbers["samples/reference"] = torch.tensor(float(out.n_samples))
         self.diagnostics = replace(self.diagnostics, opacity=out.opacity.detach(), mask=reference.mask)
         return self.loss_weights.compute("reference", step, View(out, reference))
 
     def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
-        """Render random views and let the guidance judge them."""
+        """Render random views under random light, and let the guidance judge them."""
         assert self.guidance is not None
         generator = self.generator("render-novel")
-        draw = float(torch.rand((), generator=generator))
-        least = self.cfg.ambient_ratio_min
-        ratio = None if least is None else least + (1 - least) * draw
-        shading = self.material.draw_shading(step, ratio, generator)
+        shading = self._draw_shading(step, generator)
         needs = self.loss_weights.needs("novel", step)
-        judges_normals = self.cfg.guidance_input == "normal"
-        out = self.render(cameras, needs | {"normal"} if judges_normals else needs, shading, generator)
-        judged = out.comp_normal if judges_normals else out.comp_rgb
-        assert judged is not None
-        if self.cfg.guidance_input == "rgb":
-            judged = judged[..., :3]
-        self.guidance.n_parts = self.n_parts
+        if self.cfg.guidance_input == "normal":
+            needs |= {"normal"}
+        out = self.render(cameras, needs, shading, generator)
+        self.diagnostics.numbers["samples/novel"] = torch.tensor(float(out.n_samples))
         # In double precision the field is trained, not the networks that judge it.
-        judged, cameras = judged.float(), cameras.to(self.device, torch.float32)
-        guided = self.guidance(judged, cameras, step, self.generator("guidance"))
-        self._numbers["guidance/grad_norm"] = guided.grad_norm
-        self.diagnostics = replace(self.diagnostics, guidance_grad_norm=guided.grad_norm.detach())
-        self._numbers["samples/novel"] = torch.tensor(float(out.n_samples))
-        every = self.cfg.freq.guidance_eval
-        if every and step % every == 0:
-            images = self.guidance.evaluate(judged.detach(), cameras, step, self.generator("guidance-eval"))
-            self.diagnostics = replace(self.diagnostics, guidance_images=images)
-        terms = self.loss_weights.compute("novel", step, View(out))
+        image, cameras = self._guidance_image(out).float(), cameras.to(self.device, torch.float32)
+        self.guidance.n_parts = self.n_parts
+        guided = self.guidance(image, cameras, step, self.generator("guidance"))
+        self._diagnose_guidance(guided, image, cameras, step)
         distilled = {"sds": LossTerm(guided.loss, self.loss_weights.weight("sds", step))}
         if guided.image_loss is not None:
             distilled["sds_img"] = LossTerm(guided.image_loss, self.loss_weights.weight("sds_img", step))
-        return {**distilled, **terms}
+        return {**distilled, **self.loss_weights.compute("novel", step, View(out))}
+
+    def _draw_shading(self, step: int, generator: torch.Generator) -> Shading:
+        """Draw the light of the random views, at least `ambient_ratio_min` of it ambient."""
+        draw = float(torch.rand((), generator=generator))
+        least = self.cfg.ambient_ratio_min
+        return self.material.draw_shading(step, None if least is None else least + (1 - least) * draw, generator)
+
+    def _guidance_image(self, out: RenderOutput) -> torch.Tensor:
+        """Return the channels of a rendering that `guidance_input` names, B H W K."""
+        if self.cfg.guidance_input == "normal":
+            assert out.comp_normal is not None
+            return out.comp_normal
+        return out.comp_rgb[..., :3] if self.cfg.guidance_input == "rgb" else out.comp_rgb
+
+    def _diagnose_guidance(self, guided: GuidanceOutput, image: torch.Tensor, cameras: Cameras, step: int) -> None:
+        """Keep the size of the guidance's gradient and, in steps of `freq.guidance_eval`, images of what it works on."""
+        assert self.guidance is not None
+        grad_norm = guided.grad_norm.detach()
+        self.diagnostics.numbers["guidance/grad_norm"] = grad_norm
+        self.diagnostics = replace(self.diagnostics, guidance_grad_norm=grad_norm)
+        every = self.cfg.freq.guidance_eval
+        if every and step % every == 0:
+            images = self.guidance.evaluate(image.detach(), cameras, step, self.generator("guidance-eval"))
+            self.diagnostics = replace(self.diagnostics, guidance_images=images)
 
     def geometry_losses(self, step: int) -> dict[str, LossTerm]:
         """Return the terms of the geometry itself, where one of them has a weight."""
@@ -297,13 +305,14 @@ class Zero123System(BaseSystem):
         return {name: LossTerm(values[name], weight) for name, weight in weights.items() if weight}
 
     def _weigh(self, terms: dict[str, LossTerm], where: str) -> torch.Tensor:
+        """Return the weighted sum of the terms of one pass, each noted down for logs and callbacks."""
         total = torch.zeros((), device=self.device)
-        for name, t in terms.items():
-            weighted = t.weight * t.value
-            self.diagnostics.losses[f"{where}/{name}"] = t.value.detach()
-            self._numbers[f"loss/{where}/{name}"] = t.value
-            self._numbers[f"loss_weighted/{where}/{name}"] = weighted
+        for name, term in terms.items():
+            weighted = term.weight * term.value
             total = total + weighted
+            self.diagnostics.losses[f"{where}/{name}"] = term.value.detach()
+            self.diagnostics.numbers[f"loss/{where}/{name}"] = term.value.detach()
+            self.diagnostics.numbers[f"loss_weighted/{where}/{name}"] = weighted.detach()
         return total
 
     @property
