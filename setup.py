@@ -10,7 +10,7 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2.2",
     "peft",
-    "pytest-xdist",
+    "pytest-xdist>=3.8",
     "hypothesis",
     "ruff",
     "pyright",

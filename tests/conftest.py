@@ -33,10 +33,13 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs a CUDA device where there is none, and let slow tests take their time."""
+    """Put whole jobs after the units, leave out what needs a CUDA device where there is none, let slow tests be slow."""
     for item in items:
+        if item.path.parent.name in ("end_to_end", "pretend"):
+            item.add_marker(pytest.mark.end_to_end)
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(0))
+    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -21,6 +21,8 @@ from zero123s.errors import ConfigError, ImageError
 from zero123s.images.pixels import rgba_of
 from zero123s.run.plan import plan_run
 
+pytestmark = pytest.mark.end_to_end
+
 REPOSITORY = Path(__file__).parents[1]
 TINY = [
     *SMALL,

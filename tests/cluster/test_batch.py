@@ -14,6 +14,8 @@ from zero123s.errors import ConfigError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
+pytestmark = pytest.mark.end_to_end
+
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -9,6 +9,8 @@ from zero123s.commands.batch import main
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.mark.slow
 def test_a_batch_uses_both_nodes_of_a_cluster_and_survives_a_kill(pictures, batch_config, tmp_path, monkeypatch):

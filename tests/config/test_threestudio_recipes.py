@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from short_refinement import shorten_refinement
 from tiny_threestudio import tiny_words
 
 from zero123s.commands.launch import main
 from zero123s.config.load import load_config
 from zero123s.errors import ConfigError
 from zero123s.run.plan import check_experiment, plan_run
-from zero123s.system import refinement
+
+pytestmark = pytest.mark.end_to_end
 
 FOLDER = Path(__file__).parent / "threestudio"
 FILES = {p.stem: p for p in sorted(FOLDER.glob("*.yaml"))}
@@ -41,8 +43,7 @@ def plan_of(name: str, *words: str):
 @pytest.fixture(scope="module", autouse=True)
 def quick_start():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refinement, "RESOLUTION", 24)
-        patch.setattr(refinement, "STEPS", 3)
+        shorten_refinement(patch, steps=3, resolution=24)
         yield
 
 

@@ -1,6 +1,7 @@
 """Floors and rooms, the absence of import cycles, unique file names and size budgets, read from the source."""
 
 import ast
+import functools
 from collections import defaultdict
 from pathlib import Path
 
@@ -35,11 +36,16 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(p): p for p in FILES}
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Modules of this package that a file imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     found = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zero123s"):
             names = {f"{node.module}.{a.name}" for a in node.names}
             found |= {n if n in MODULES else node.module for n in names}
@@ -109,7 +115,7 @@ def test_no_two_files_share_a_name():
 def test_sizes(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 400, f"{path.name} is longer than 400 lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0]
             docstring = (first.end_lineno or 0) - first.lineno + 1 if ast.get_docstring(node) else 0
@@ -119,10 +125,10 @@ def test_sizes(path):
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_public_functions_are_annotated_and_documented(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{path.name}: class {node.name} has no docstring"
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
             assert node.returns is not None, f"{path.name}: {node.name} lacks a return annotation"

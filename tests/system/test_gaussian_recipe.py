@@ -14,6 +14,8 @@ from zero123s.mesh.readers import read_mesh
 from zero123s.mesh.splats import read_splats
 from zero123s.system.slots import check_gaussians
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "multi-view-gaussians.yaml"
 WORDS = [

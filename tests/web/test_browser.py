@@ -16,6 +16,8 @@ from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
+pytestmark = pytest.mark.end_to_end
+
 SAMPLE = Path("load/images/hamburger_rgba.png").resolve()
 IMAGES = Path("docs/images")
 MINUTES = 60_000

@@ -3,6 +3,8 @@
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+pytestmark = pytest.mark.end_to_end
 MINUTES = 60_000
 """Milliseconds."""
 

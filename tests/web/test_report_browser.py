@@ -11,6 +11,8 @@ from zero123s.mesh.writers import WRITERS
 from zero123s.structures import Mesh
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+pytestmark = pytest.mark.end_to_end
 RED, BLUE = (0.9, 0.1, 0.1), (0.1, 0.1, 0.9)
 
 

@@ -20,6 +20,8 @@ from zero123s.web.service import Service
 from zero123s.web.settings import Choice
 from zero123s.web.watching import history_table, loss_plots
 
+pytestmark = pytest.mark.end_to_end
+
 SAMPLE = Path("load/images/hamburger_rgba.png")
 
 

@@ -17,6 +17,8 @@ from PIL import Image
 pytest.importorskip("viser", reason="viser is not installed: pip install -e '.[viewer]'")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).parents[2]
 TINY = [
     "system.loss.lambda_sds=0",

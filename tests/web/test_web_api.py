@@ -10,6 +10,8 @@ import trimesh
 gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed: pip install -e '.[web]'")
 import httpx  # noqa: E402 (comes with gradio)
 
+pytestmark = pytest.mark.end_to_end
+
 SAMPLE = Path("load/images/hamburger_rgba.png")
 
 
