@@ -1,7 +1,6 @@
 """Files from strangers: whatever is in them, an answer or one sentence, in bounded time and memory.
 
-pytest tests/hostile -m slow          # 10,000 images, 3,000 meshes
-python tests/hostile/fuzz.py yaml     # coverage-guided, see there
+pytest tests/end_to_end/test_hostile_input.py -m slow          # 10,000 images, 3,000 meshes
 """
 
 import io

@@ -1,31 +1,57 @@
 """The check for a machine with a GPU, run without one: parts end by themselves or at their limit, and results are kept."""
 
+import argparse
+import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu" / "check.py"
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
 
 
-def check(out: Path, *words: str) -> tuple[int, dict]:
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--out", out, *words], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert (out / "gpu_check.json").is_file(), done.stderr
-    return done.returncode, json.loads((out / "gpu_check.json").read_text())
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(f"gpu_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_a_part_states_its_result_and_one_without_a_gpu_fails_alone(tmp_path):
-    code, results = check(tmp_path, "--device", "cpu", "--small", "resume", "backends")
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    """Return a function that runs the check with these words and returns its exit code and the written results."""
+    module = load("check")
+
+    def check(*words: str) -> tuple[int, dict]:
+        monkeypatch.setattr(sys, "argv", ["check.py", "--out", str(tmp_path), "--device", "cpu", *words])
+        code = module.main()
+        return code, json.loads((tmp_path / "gpu_check.json").read_text())
+
+    check.run_part = module.run_part
+    return check
+
+
+@pytest.mark.slow  # a start of ten seconds; the test of a part that hangs holds that parts fail alone
+def test_a_failing_part_keeps_its_log(check):
+    code, results = check("--small", "resume")
     assert code == 1
     assert "no such checkpoint" in results["resume"]["log"], "there was no recipe before"
-    assert results["backends"]["auto"]["hash_grid"] == "numba"
-    assert "needs a CUDA device" in results["backends"]["vendors"]["hash_grid"]
 
 
-def test_a_part_that_hangs_ends_with_the_time_that_is_left(tmp_path):
-    code, results = check(tmp_path, "--device", "cpu", "--minutes", "0.17", "recipe", "backends")
+def test_backends_are_listed_without_a_gpu(tmp_path):
+    parts = load("parts")
+    found = parts.backends(parts.Check(tmp_path, "cpu", small=True))
+    assert found["auto"]["hash_grid"] == "numba"
+    assert "needs a CUDA device" in found["vendors"]["hash_grid"]
+
+
+def test_a_part_that_hangs_ends_with_its_time(check, tmp_path):
+    args = argparse.Namespace(device="cpu", small=False, out=tmp_path)
+    assert check.run_part("recipe", args, limit=0.2)["failed"] == "not done after 0 s"
+
+
+def test_parts_without_time_are_not_started(check):
+    code, results = check("--minutes", "0.1", "recipe", "backends")
     assert code == 1
-    assert "not done after 10 s" in results["recipe"]["failed"]
-    assert "not started" in results["backends"]["failed"]
+    assert all("not started" in results[part]["failed"] for part in ("recipe", "backends"))
