@@ -1,6 +1,7 @@
 """VSD with Zero123, on small models of random weights: one that predicts noise, one that predicts v and lifts poses."""
 
 import copy
+import functools
 import json
 import logging
 import sys
@@ -70,12 +71,18 @@ def judge(guide, step=0, n=5, generator=None):
     return out, torch.autograd.grad(out.loss, rgb)[0]
 
 
+@functools.cache
+def state_of_three_steps(checkpoint):
+    guide = guidance(checkpoint)
+    for step in range(3):
+        judge(guide, step)
+    return guide.state()
+
+
 def taught(checkpoint, **settings):
     """A guidance whose adapters have learned three steps."""
     guide = guidance(checkpoint, **settings)
-    for step in range(3):
-        judge(guide, step)
-    guide.state()
+    guide.load_state(copy.deepcopy(state_of_three_steps(checkpoint)))
     return guide
 
 
@@ -120,7 +127,7 @@ def test_the_gradient_is_the_formula(checkpoint, weighting):
     out, grad = judge(guide, 3)
 
     model = guide.model
-    posterior_noise, t, noise, _ = guide.draw(5, 3, seeded(3))
+    posterior_noise, t, noise = guide.draw(5, 3, seeded(3))
     rgb = renderings().requires_grad_()
     latents = guide.encode(rgb, posterior_noise)
     a = model.alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -163,7 +170,7 @@ def test_sds_is_as_it_was(checkpoint):
     guide, generator = guidance(checkpoint, variant="sds", guidance_scale=3.0), seeded()
     out, grad = judge(guide, generator=generator)
     again = seeded()
-    posterior_noise, t, noise, _ = guide.draw(5, 0, again)
+    posterior_noise, t, noise = guide.draw(5, 0, again)
     assert torch.equal(generator.get_state(), again.get_state()), "nothing else is drawn"
     rgb = renderings().requires_grad_()
     latents = guide.encode(rgb, posterior_noise)
@@ -187,7 +194,7 @@ def test_adapters_learn_the_renderings_and_the_prior_stays(checkpoint):
         before = {name: tensor.clone() for name, tensor in guide.model.state_dict().items()}
         latents = guide.encode(renderings(), torch.zeros(5, 4, 8, 8))
         condition, losses = guide.condition(CAMERAS), []
-        for step in range(60):
+        for step in range(30):
             guide.variant.begin(step, CAMERAS)
             losses.append(
                 guide.variant.score.accumulate(
@@ -267,7 +274,7 @@ def updates(state):
     return {int(moments["step"]) for moments in state["optimizer"]["state"].values()}
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2])
 def test_micro_batches_have_the_gradients_of_the_whole_batch(checkpoint, size):
     whole = taught(checkpoint)
     parts = guidance(checkpoint, micro_batch=size)
@@ -374,17 +381,17 @@ def test_the_main_recipe_runs_with_vsd_and_goes_on_bit_exactly(tmp_path):
     words = ["--config", str(REPOSITORY / "configs" / "stable-zero123.yaml"), "--train", *SMALL, "threads=1"]
     words += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "system.guidance.variant=vsd"]
     words += ["system.guidance.lora_lr=1e-2", "checkpoint.every_n_train_steps=1", "trainer.val_check_interval=0"]
-    assert main([*words, "tag=whole", "trainer.max_steps=4"]) == 0
-    assert main([*words, "tag=halves", "trainer.max_steps=2", "export_after_train=false"]) == 0
-    assert main([*words, "tag=halves", "trainer.max_steps=4", "resume=last", "export_after_train=true"]) == 0
+    assert main([*words, "tag=whole", "trainer.max_steps=2"]) == 0
+    assert main([*words, "tag=halves", "trainer.max_steps=1", "export_after_train=false"]) == 0
+    assert main([*words, "tag=halves", "trainer.max_steps=2", "resume=last", "export_after_train=true"]) == 0
     runs = [tmp_path / "stable-zero123" / tag for tag in ("whole", "halves")]
     whole, halves = (AtomicCheckpointIO().load_checkpoint(run / "ckpts" / "last.ckpt") for run in runs)
     for part in (lambda c: c["state_dict"], lambda c: c["guidance"]["adapters"]):
         assert part(whole).keys() == part(halves).keys()
         assert all(torch.equal(part(whole)[name], part(halves)[name]) for name in part(whole))
-    assert updates(whole["guidance"]) == {4}
+    assert updates(whole["guidance"]) == {2}
     for run in runs:
         record = json.loads((run / "run.json").read_text())
-        assert (record["state"], record["step"], record["model"]["bundled"]) == ("finished", 4, True)
+        assert (record["state"], record["step"], record["model"]["bundled"]) == ("finished", 2, True)
         assert (run / "export" / "model.glb").is_file()
     assert (runs[0] / "export" / "model.glb").read_bytes() == (runs[1] / "export" / "model.glb").read_bytes()

@@ -12,9 +12,12 @@ SMALL = [
     "data.random_camera.eval_width=16",
     "data.random_camera.n_val_views=1",
     "data.random_camera.n_test_views=2",
+    "system.geometry.pos_encoding_config.n_levels=4",
     "system.geometry.pos_encoding_config.log2_hashmap_size=12",
     "system.renderer.num_samples_per_ray=32",
     "system.exporter.isosurface_resolution=24",
+    "system.exporter.texture_size=64",
+    "system.exporter.poster=false",
     "trainer.max_steps=2",
     "trainer.enable_progress_bar=false",
 ]

@@ -133,12 +133,12 @@ def test_a_model_too_small_to_be_scored(refused, rendered_views, tiny_autoencode
     )
 
 
-def test_latents_that_another_model_cached(refused, rendered_views, tiny_autoencoder, tiny_zero123, tmp_path):
+def test_latents_that_another_model_cached(refused, views, tiny_autoencoder, tiny_zero123, tmp_path):
     checkpoint, config = (word.split("=", 1)[1] for word in tiny_zero123)
-    folder = tmp_path / "latents"
-    words = ["cache-latents", str(rendered_views), str(folder), "--checkpoint", checkpoint, "--config", config]
+    root, folder = views(32, 2), tmp_path / "latents"
+    words = ["cache-latents", str(root), str(folder), "--checkpoint", checkpoint, "--config", config]
     assert command(words) == 0
-    error = refused(*finetune(rendered_views, tiny_autoencoder, f"data.latents={folder}"))
+    error = refused(*finetune(root, tiny_autoencoder, f"data.latents={folder}"))
     assert "cached latents were not computed by this model (4 x 32 x 32 numbers instead of 4 x 8 x 8)" in error
 
 
@@ -202,7 +202,7 @@ def test_training_sizes_of_another_shape_than_the_pictures(refused, wide_scene, 
     error = refused("multi-view.yaml", *words)
     assert "16x16 pixels have another shape than" in error
     assert "000.png' with 80x60, which would be squeezed; with data.height=16 give data.width=21" in error
-    out = [f"exp_root_dir={tmp_path / 'outputs'}", "trainer.max_steps=1"]
+    out = [f"exp_root_dir={tmp_path / 'outputs'}", "trainer.max_steps=1", "export_after_train=false"]
     assert main(["--config", str(CONFIGS / "multi-view.yaml"), "--train", *words, *out, "data.width=21"]) == 0
 
 

@@ -1,11 +1,8 @@
 """A session knows its system only by the hooks of `BaseSystem`; stopping it at any step loses nothing."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import forked
 import pytest
 import tiny_system  # noqa: F401 (registers tiny-system)
 import torch
@@ -14,7 +11,6 @@ from zero123s.commands.launch import main
 from zero123s.errors import ConfigError
 from zero123s.run.lock import locked
 
-REPOSITORY = Path(__file__).parents[2]
 YAML = """
 name: tiny
 data_type: tiny-numbers
@@ -77,18 +73,13 @@ def test_a_stop_signal_finishes_the_step_and_resuming_loses_nothing(launch, tmp_
 
 def test_two_signals_quit_at_once(launch, tmp_path):
     words = ["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path / 'out'}"]
-    code = "import sys, tiny_system; from zero123s.commands.launch import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words, "system.signal_at=[3,3]", "system.seconds_per_step=0.2"],
-        cwd=REPOSITORY / "tests",
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY / 'tests/helpers'}:{REPOSITORY}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 130, done.stderr
-    assert "Quitting at once." in done.stderr
-    assert "Traceback" not in done.stderr
+    words += ["system.signal_at=[3,3]", "system.seconds_per_step=0.2"]
+    process = forked.start(words, tmp_path / "log.txt", imports=["tiny_system"])
+    process.join(300)
+    printed = (tmp_path / "log.txt").read_text()
+    assert process.exitcode == 130, printed
+    assert "Quitting at once." in printed
+    assert "Traceback" not in printed
     assert record_of(tmp_path)["state"] == "training", "nothing was tidied up"
     assert state_of(tmp_path)["global_step"] == 2, "the last good checkpoint is whole"
     assert launch("resume=last", "system.signal_at=[]") == 0, "and the lock went with its process"

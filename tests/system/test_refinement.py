@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from short_refinement import shorten_refinement
 from tiny_run import SMALL
 
 from zero123s.commands.launch import main
@@ -16,6 +17,8 @@ from zero123s.run.plan import inherit_first_stage
 from zero123s.system import refinement
 from zero123s.system.visualize import score_reference
 from zero123s.system.zero123 import Zero123System
+
+pytestmark = pytest.mark.end_to_end
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REFINE = CONFIGS / "stable-zero123-refine.yaml"
@@ -36,7 +39,7 @@ WORDS = [
 @pytest.fixture(scope="module")
 def first_run(disc_path, tiny_zero123, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("first")
-    words = [*WORDS, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}"]
+    words = [*WORDS, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}", "export_after_train=false"]
     config = ["--config", str(CONFIGS / "stable-zero123.yaml"), "--profile", "none"]
     assert main([*config, "--train", *words]) == 0
     return root / "stable-zero123" / "disc_rgba"
@@ -45,9 +48,7 @@ def first_run(disc_path, tiny_zero123, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def few_steps():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refinement, "STEPS", 60)
-        patch.setattr(refinement, "RESOLUTION", 48)
-        patch.setattr(refinement, "BATCH", 2048)
+        shorten_refinement(patch, steps=60, resolution=48)
         yield
 
 
@@ -93,7 +94,7 @@ def test_it_goes_on_without_its_first_stage(second_run, first_run, monkeypatch, 
     words = ["--config", str(REFINE), "--profile", "none", f"resume={second_run}", "use_timestamp=false"]
     assert main([*words, "--export", "system.exporter.formats=[ply]", "system.exporter.poster=false"]) == 0
     assert (second_run / "export" / "model.ply").is_file()
-    assert main([*words, "--train", "trainer.max_steps=3"]) == 0
+    assert main([*words, "--train", "trainer.max_steps=3", "export_after_train=false"]) == 0
     assert json.loads((second_run / "run.json").read_text())["step"] == 3
 
 
@@ -149,7 +150,7 @@ def test_the_rasterised_stage_differs_in_renderer_and_rate_alone_and_ends_with_a
     rates = [system["optimizer"]["args"].pop("lr") for system in systems]
     assert rates == [1e-4, 3e-4]
     assert systems[0] == systems[1]
-    words = [f"resume={run}", "use_timestamp=false", "trainer.max_steps=3"]
+    words = [f"resume={run}", "use_timestamp=false", "trainer.max_steps=3", "export_after_train=false"]
     assert main(["--config", str(REFINE_MESH), "--profile", "none", "--train", *words]) == 0
     assert json.loads((run / "run.json").read_text())["step"] == 3
 
