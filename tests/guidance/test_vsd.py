@@ -127,7 +127,7 @@ def test_the_gradient_is_the_formula(checkpoint, weighting):
     out, grad = judge(guide, 3)
 
     model = guide.model
-    posterior_noise, t, noise = guide.draw(5, 3, seeded(3))
+    posterior_noise, t, noise, _ = guide.draw(5, 3, seeded(3))
     rgb = renderings().requires_grad_()
     latents = guide.encode(rgb, posterior_noise)
     a = model.alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -170,7 +170,7 @@ def test_sds_is_as_it_was(checkpoint):
     guide, generator = guidance(checkpoint, variant="sds", guidance_scale=3.0), seeded()
     out, grad = judge(guide, generator=generator)
     again = seeded()
-    posterior_noise, t, noise = guide.draw(5, 0, again)
+    posterior_noise, t, noise, _ = guide.draw(5, 0, again)
     assert torch.equal(generator.get_state(), again.get_state()), "nothing else is drawn"
     rgb = renderings().requires_grad_()
     latents = guide.encode(rgb, posterior_noise)

@@ -137,7 +137,7 @@ def test_a_variant_works_with_a_guidance_of_the_project(tiny_text_model):
     rgb = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0))
     cameras = orbit_cameras(10.0, torch.tensor([0.0, 90.0]))
     out = guide(rgb, cameras, 0, torch.Generator().manual_seed(1))
-    posterior_noise, t, noise = guide.draw(2, 0, torch.Generator().manual_seed(1))
+    posterior_noise, t, noise, _ = guide.draw(2, 0, torch.Generator().manual_seed(1))
     with torch.no_grad():
         noised = guide.model.add_noise(guide.encode(rgb, posterior_noise), noise, t)
         uncond, cond = guide.predict(noised, t, guide.condition(cameras))
