@@ -1,6 +1,6 @@
 """Guidances by name. Add your own with `imports:` in YAML; see docs/extending.md."""
 
-from zero123s.guidance import combined, sdi, sjc, stable_diffusion, vsd, zero123  # noqa: F401
+from zero123s.guidance import combined, stable_diffusion, zero123  # noqa: F401
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 
 __all__ = ["GUIDANCES", "BaseGuidance"]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zero123s.registry import Registry
-from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
+from zero123s.structures import Cameras, GuidanceOutput, RadianceField, ReferenceView
 
 
 class BaseGuidance:
@@ -60,6 +60,10 @@ class BaseGuidance:
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
         """Return named images of what the guidance works on (noised, denoised); empty when it has none."""
         return {}
+
+    def scene(self, bound: float) -> RadianceField | None:
+        """Return the object as the guidance's model itself guesses it, in the cube [-bound, bound]^3; None = it does not."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """Return what this guidance has learned in training, for the checkpoint; most learn nothing."""

@@ -12,7 +12,7 @@ from zero123s.config.parse import parse, parse_slot
 from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
+from zero123s.structures import Cameras, GuidanceOutput, RadianceField, ReferenceView
 
 
 @dataclass
@@ -100,6 +100,10 @@ class CombinedGuidance(BaseGuidance):
             for i, part in enumerate(self.parts)
             for name, image in part.evaluate(comp_rgb, cameras, step, generator).items()
         }
+
+    def scene(self, bound: float) -> RadianceField | None:
+        """Return what the first part with a guess of its own makes of the object."""
+        return next((found for part in self.parts if (found := part.scene(bound)) is not None), None)
 
     def describe(self) -> dict[str, str | bool | None]:
         """Return the first part's record, and the paths of the others under "also"."""

@@ -1,113 +1,31 @@
 """Score distillation: rendered views in, noise added, and the error of the predicted noise as their gradient.
 
 `ScoreDistillation` is the loop that all guidances by a latent diffusion model share; guidance/zero123.py and
-guidance/stable_diffusion.py say how their model encodes and conditions. What the gradient is made of is a `Variant`:
-SDS here, VSD, SJC and SDI in files of their own. A further one is a class with one method, under `@variant`.
+guidance/stable_diffusion.py say how their model encodes and conditions. What the gradient is made of is a `Variant`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from zero123s.config.options import option
 from zero123s.config.schedule import Schedule
 from zero123s.diffusion.conditioning import fit_image
-from zero123s.errors import ConfigError
 from zero123s.guidance.base import BaseGuidance
 from zero123s.guidance.sds import (
     annealed_timesteps,
     loss_with_gradient,
+    prioritized_timesteps,
+    rescale_guidance,
     sample_timesteps,
     sds_loss,
+    threshold_noise,
     weighted_gradient,
 )
+from zero123s.guidance.variant import VARIANTS, Condition, DiffusionModel, NoisedViews
 from zero123s.ops.sections import section
-from zero123s.registry import nearest
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
-
-Condition = tuple[Tensor, ...]
-"""What a model's `predict_noise` takes after the timestep, one row per view."""
-
-
-@dataclass
-class DistillationConfig:
-    """Settings of every guidance by score distillation."""
-
-    min_step_percent: Any = option(0.02, low=0.0, high=1.0, schedule=True)
-    """Smallest noise level as a share of the schedule; number or schedule."""
-    max_step_percent: Any = option(0.98, low=0.0, high=1.0, schedule=True)
-    """Largest noise level; number or schedule."""
-    timesteps: str = option("uniform", choices=("uniform", "linear", "sqrt"))
-    """"uniform": drawn anew for every view; "linear" and "sqrt": from the largest to the smallest over anneal_steps."""
-    anneal_steps: int = option(10000, low=1)
-    """Steps over which "linear" and "sqrt" come down."""
-    weighting: str = option("sds", choices=("sds", "uniform", "fantasia3d"))
-    """Weight over t of the gradient: 1 - a_t (sds), 1 (uniform) or sqrt(a_t) (1 - a_t) (fantasia3d)."""
-    grad_normalize: bool = False
-    """Divide every view's gradient by its norm, as classifier-free scales of 100 need at changing noise levels."""
-    grad_clip: Any = option(None, low=0.0, schedule=True)
-    """Largest absolute latent gradient; number, schedule, or None."""
-    micro_batch: int = option(0, low=0)
-    """Views that go through the networks at once, to save memory; same gradients; 0 = the whole batch."""
-    image_loss: bool = False
-    """Also compare the rendered image with the decoded one-step denoised latents (HiFA, eq. 9); weighted by
-    system.loss.lambda_sds_img; SDS and VSD only."""
-    variant: str = "sds"
-    """"sds": compare the predicted noise with the added noise; "vsd": with the prediction of a low-rank copy of the denoiser
-    that learns the present renderings (ProlificDreamer); "sjc": Score Jacobian Chaining; "sdi": noise by DDIM inversion."""
-    lora_rank: int = option(4, low=1, high=1024)
-    """VSD: rank of that copy's adapters."""
-    lora_lr: float = option(1e-4, above=0.0)
-    """VSD: its learning rate."""
-    variance_reduction: bool = True
-    """SJC: subtract the added noise from the predicted one, which leaves the expected gradient as it is."""
-    inversion_steps: int = option(10, low=1, high=1000)
-    """SDI: DDIM steps over the whole noise schedule; only those below the drawn level are done."""
-    inversion_guidance_scale: float = -7.5
-    """SDI: classifier-free guidance scale of the inversion."""
-    inversion_eta: float = option(0.3, low=0.0)
-    """SDI: share of DDPM's noise that each inversion step adds."""
-
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            known = sorted(VARIANTS)
-            raise ConfigError(
-                f"system.guidance.variant: '{self.variant}' is not known.{nearest(self.variant, known)} Known: "
-                f"{', '.join(known)}."
-            )
-        if self.image_loss and self.variant not in ("sds", "vsd"):
-            raise ConfigError(f"system.guidance.image_loss is defined for SDS and VSD, not for variant {self.variant}.")
-        low = Schedule(self.min_step_percent, "system.guidance.min_step_percent")
-        high = Schedule(self.max_step_percent, "system.guidance.max_step_percent")
-        # Both are straight between their points, so a crossing shows at one of them.
-        for step, _ in low.points + high.points:
-            if low(step) > high(step):
-                raise ConfigError(
-                    f"system.guidance.min_step_percent is {low(step):g} at step {step}, above max_step_percent {high(step):g}."
-                )
-
-
-@runtime_checkable
-class DiffusionModel(Protocol):
-    """What score distillation needs of a latent diffusion model."""
-
-    alphas_cumprod: Tensor
-    n_timesteps: int
-    latent_channels: int
-    latent_size: int
-    unet: Any
-
-    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Return sqrt(a_t) latents + sqrt(1 - a_t) noise."""
-        ...
-
-    def predict_noise(self, latents: Tensor, t: Tensor, *condition: Tensor, unet: nn.Module | None = None) -> Tensor:
-        """Return the noise in noisy latents as a denoiser (default: the model's own) predicts it."""
-        ...
 
 
 class Draws(NamedTuple):
@@ -124,87 +42,11 @@ class Draws(NamedTuple):
         return Draws(self.posterior_noise[part], self.t[part], self.noise[part], tuple(x[part] for x in self.extra))
 
 
-@dataclass(frozen=True)
-class NoisedViews:
-    """Views that go through the networks together: their latents without a graph, noised to timestep t."""
-
-    latents: Float[Tensor, "B C h w"]
-    noise: Float[Tensor, "B C h w"]
-    t: Int[Tensor, "B"]
-    noised: Float[Tensor, "B C h w"]
-    condition: Condition
-    extra: tuple[Tensor, ...]
-    """What `Variant.draw` returned, the rows of these views."""
-    share: float
-    """These views as a share of the batch."""
-
-
 class Distilled(NamedTuple):
     """Latents of the views, or their images, with their graph, and the gradient with respect to them."""
 
     rendered: Float[Tensor, "B C h w"]
     grad: Float[Tensor, "B C h w"]
-
-
-class Variant:
-    """How score distillation turns noise predictions into a gradient; the base class of all variants.
-
-    Args:
-        guidance: whose model predicts.
-        cfg: its settings.
-    """
-
-    @classmethod
-    def check(cls) -> None:
-        """Raise UserError where a package that the variant needs is missing; loads nothing."""
-
-    def __init__(self, guidance: "ScoreDistillation", cfg: DistillationConfig) -> None:
-        self.guidance = guidance
-
-    def begin(self, step: int, cameras: Cameras) -> None:
-        """Prepare for a batch of global step `step`; called again where a step that ran out of memory is repeated."""
-
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return further random numbers for latents of shape (B, C, h, w), one row per view."""
-        return ()
-
-    def residual(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
-        """Return the latents' gradient before its weight w(t); called without autograd."""
-        raise NotImplementedError(f"{type(self).__name__} must define residual().")
-
-    def rendered_latents(self, views: NoisedViews) -> Float[Tensor, "B C h w"] | None:
-        """Return latents that an image loss has in the place of the render's; None = the render itself."""
-        return None
-
-    def state(self) -> dict[str, Any]:
-        """Return what was learned, for the checkpoint."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned; raises CheckpointError where it does not fit."""
-
-
-VARIANTS: dict[str, type[Variant]] = {}
-
-
-def variant(name: str) -> Callable[[type[Variant]], type[Variant]]:
-    """Register a variant under its name in `system.guidance.variant`."""
-
-    def decorate(cls: type[Variant]) -> type[Variant]:
-        VARIANTS[name] = cls
-        return cls
-
-    return decorate
-
-
-@variant("sds")
-class SDS(Variant):
-    """Score Distillation Sampling (DreamFusion, eq. 3): predicted minus added noise."""
-
-    def residual(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
-        """Return eps_guided(x_t) - eps."""
-        guided = self.guidance.guided_noise(views.noised, views.t, views.condition)
-        return guided.to(views.latents) - views.noise
 
 
 class ScoreDistillation(BaseGuidance):
@@ -250,6 +92,14 @@ class ScoreDistillation(BaseGuidance):
         """Return the condition of the unconditional branch of classifier-free guidance, of the same shapes."""
         raise NotImplementedError(f"{type(self).__name__} must define unconditional().")
 
+    def view_weights(self, cameras: Cameras) -> Float[Tensor, "B"] | None:
+        """Return by what each view's gradient is multiplied; None = 1."""
+        return None
+
+    def null_condition(self, condition: Condition) -> Condition:
+        """Return the condition of a branch that is given nothing, of the same shapes; with text, the empty prompt."""
+        return self.unconditional(condition)
+
     # ------------------------------------------------------------ the step
 
     def __call__(
@@ -281,7 +131,10 @@ class ScoreDistillation(BaseGuidance):
         levels = (batch, self.min_percent(step), self.max_percent(step), self.model.n_timesteps)
         if self.cfg.timesteps == "uniform":
             return sample_timesteps(*levels, generator)
-        return annealed_timesteps(*levels, min(1.0, step / self.cfg.anneal_steps), self.cfg.timesteps)
+        progress = min(1.0, step / self.cfg.anneal_steps)
+        if self.cfg.timesteps == "dreamtime":
+            return prioritized_timesteps(*levels[:3], self.model.alphas_cumprod, progress)
+        return annealed_timesteps(*levels, progress, self.cfg.timesteps)
 
     def _distill(
         self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, draws: Draws, step: int, share: float
@@ -303,7 +156,10 @@ class ScoreDistillation(BaseGuidance):
             with torch.no_grad(), section("guidance: decode"):
                 difference = self._image_difference(comp_rgb, views, residual)
             distilled.append(Distilled(self._channels_first(comp_rgb), weighted_gradient(difference, *settings)))
-        return distilled
+        weights = self.view_weights(cameras)
+        if weights is None:
+            return distilled
+        return [Distilled(rendered, weights[:, None, None, None] * grad) for rendered, grad in distilled]
 
     def _in_micro_batches(
         self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, draws: Draws, step: int, size: int
@@ -366,9 +222,15 @@ class ScoreDistillation(BaseGuidance):
         """Return the prediction under classifier-free guidance, eps_u + scale (eps_c - eps_u); None = `guidance_scale`."""
         factor: float = self.cfg.guidance_scale if scale is None else scale
         if factor == 1:
-            return self.model.predict_noise(noised, t, *condition)
-        uncond, cond = self.predict(noised, t, condition)
-        return uncond + factor * (cond - uncond)
+            guided = self.model.predict_noise(noised, t, *condition)
+        else:
+            uncond, cond = self.predict(noised, t, condition)
+            guided = uncond + factor * (cond - uncond)
+            if self.cfg.guidance_rescale > 0:
+                guided = rescale_guidance(guided, cond, self.cfg.guidance_rescale)
+        if self.cfg.latent_quantile == 1:
+            return guided
+        return threshold_noise(guided, noised, self.model.alphas_cumprod[t].to(noised), self.cfg.latent_quantile)
 
     # ------------------------------------------------------------ images and state
 

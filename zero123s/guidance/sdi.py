@@ -1,12 +1,13 @@
 """Score Distillation via Inversion (Lukoianov et al. 2024): the noise is the one that DDIM inversion finds in the render."""
 
-from itertools import pairwise
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from zero123s.guidance.distillation import DistillationConfig, NoisedViews, ScoreDistillation, Variant, variant
+from zero123s.guidance.ddim_inversion import denoised, invert, signal_share
+from zero123s.guidance.variant import NoisedViews, NoisePredictor, Variant, variant
 
 
 @variant("sdi")
@@ -15,14 +16,14 @@ class SDI(Variant):
 
     Args:
         guidance: whose model predicts.
-        cfg: its settings; `weighting: uniform` is the paper's.
+        cfg: its settings, a `DistillationConfig`; `weighting: uniform` is the paper's.
     """
 
-    def __init__(self, guidance: ScoreDistillation, cfg: DistillationConfig) -> None:
+    def __init__(self, guidance: NoisePredictor, cfg: Any) -> None:
         super().__init__(guidance, cfg)
-        self.n_steps = cfg.inversion_steps
-        self.scale = cfg.inversion_guidance_scale
-        self.eta = cfg.inversion_eta
+        self.n_steps: int = cfg.inversion_steps
+        self.scale: float = cfg.inversion_guidance_scale
+        self.eta: float = cfg.inversion_eta
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return by how much of a step each view is inverted further than t, and the noise of every step."""
@@ -31,46 +32,25 @@ class SDI(Variant):
 
     def residual(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
         """Return (z - x0(z_t)) / (C h w), view by view: every one is inverted to a level of its own."""
+        model = self.guidance.model
         share, noise = (x.to(views.latents) for x in views.extra)
         rows = []
         for i in range(len(views.latents)):
             one = slice(i, i + 1)
             latents, t = views.latents[one], views.t[one]
             condition = tuple(x[one] for x in views.condition)
-            levels = inversion_levels(int(t), float(share[i]), self.n_steps, self.guidance.model.n_timesteps)
-            inverted = self._invert(latents, levels, condition, noise[i])
-            found = self._noise_between(latents, inverted, levels[-1])
-            noised = self.guidance.model.add_noise(latents, found, t)
+            levels = inversion_levels(int(t), float(share[i]), self.n_steps, model.n_timesteps)
+
+            def predict(x: Tensor, at: Tensor, condition: tuple[Tensor, ...] = condition) -> Tensor:
+                return self.guidance.guided_noise(x, at, condition, self.scale)
+
+            inverted = invert(latents, levels, model.alphas_cumprod, predict, self.eta, noise[i])
+            last = signal_share(model.alphas_cumprod, levels[-1])
+            found = (inverted - last.sqrt() * latents) / (1 - last).sqrt()
+            noised = model.add_noise(latents, found, t)
             predicted = self.guidance.guided_noise(noised, t, condition).to(latents)
-            rows.append(latents - self._denoised(noised, predicted, int(t)))
+            rows.append(latents - denoised(noised, predicted, model.alphas_cumprod[t]))
         return torch.cat(rows) / views.latents[0].numel()
-
-    def _signal(self, t: int) -> Float[Tensor, ""]:
-        """Return a_t; 1 below the schedule's first level, where there is no noise yet."""
-        alphas = self.guidance.model.alphas_cumprod
-        return alphas[t] if t >= 0 else torch.ones_like(alphas[0])
-
-    def _denoised(self, noised: Tensor, predicted: Tensor, t: int) -> Tensor:
-        a = self._signal(t)
-        return (noised - (1 - a).sqrt() * predicted) / a.sqrt()
-
-    def _noise_between(self, latents: Tensor, noised: Tensor, t: int) -> Tensor:
-        a = self._signal(t)
-        return (noised - a.sqrt() * latents) / (1 - a).sqrt()
-
-    def _invert(
-        self, latents: Tensor, levels: list[int], condition: tuple[Tensor, ...], noise: Float[Tensor, "S C h w"]
-    ) -> Tensor:
-        """Return the latents taken up through `levels` by DDIM's equation (Song et al. 2021, eq. 12) backwards."""
-        x = latents
-        for (now, after), drawn in zip(pairwise(levels), noise, strict=False):
-            t: Int[Tensor, "1"] = torch.tensor([max(now, 0)], device=x.device)
-            predicted = self.guidance.guided_noise(x, t, condition, self.scale).to(x)
-            a, b = self._signal(now), self._signal(after)
-            variance = ((1 - a) / (1 - b) * (1 - b / a)).clamp_min(0)  # DDPM's, of the step back from `after` to `now`
-            x = b.sqrt() * self._denoised(x, predicted, now) + (1 - b).sqrt() * predicted
-            x = x + self.eta * variance.sqrt() * drawn
-        return x
 
 
 def inversion_levels(t: int, share: float, n_steps: int, n_timesteps: int) -> list[int]:

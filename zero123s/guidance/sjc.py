@@ -1,9 +1,11 @@
 """Score Jacobian Chaining (Wang et al. 2023): the score of the perturbed latents, averaged over perturbations."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
-from zero123s.guidance.distillation import DistillationConfig, NoisedViews, ScoreDistillation, Variant, variant
+from zero123s.guidance.variant import NoisedViews, NoisePredictor, Variant, variant
 
 
 @variant("sjc")
@@ -16,10 +18,10 @@ class SJC(Variant):
 
     Args:
         guidance: whose model predicts.
-        cfg: its settings.
+        cfg: its settings, a `DistillationConfig`.
     """
 
-    def __init__(self, guidance: ScoreDistillation, cfg: DistillationConfig) -> None:
+    def __init__(self, guidance: NoisePredictor, cfg: Any) -> None:
         super().__init__(guidance, cfg)
         self.variance_reduction = cfg.variance_reduction
 

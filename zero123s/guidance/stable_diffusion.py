@@ -13,7 +13,9 @@ from zero123s.diffusion.shared import shared
 from zero123s.diffusion.text_model import TextModel, check_text_model, load_text_model
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.guidance.distillation import VARIANTS, Condition, DistillationConfig, ScoreDistillation
+from zero123s.guidance.distillation import ScoreDistillation
+from zero123s.guidance.distillation_config import DistillationConfig
+from zero123s.guidance.variant import VARIANTS, Condition
 from zero123s.guidance.view_prompts import (
     PerpNegCondition,
     PromptConfig,
@@ -67,6 +69,7 @@ class StableDiffusionGuidance(ScoreDistillation):
         self.image_size = self.model.image_size
         self.positive = self.model.embed(prompts_of_views(cfg))
         self.negative = self.model.embed([cfg.negative_prompt])
+        self.empty = self.model.embed([""])
 
     def load_model(self) -> TextModel:
         """Return the pipeline that the settings name, shared between the runs of one process."""
@@ -87,6 +90,10 @@ class StableDiffusionGuidance(ScoreDistillation):
     def unconditional(self, condition: Condition) -> Condition:
         """Return the negative prompt's context for every view."""
         return (self.negative.expand_as(condition[0]),)
+
+    def null_condition(self, condition: Condition) -> Condition:
+        """Return the empty prompt's context for every view."""
+        return (self.empty.expand_as(condition[0]),)
 
     def guided_noise(
         self,

@@ -11,14 +11,7 @@ from torch.nn import functional as F
 
 from zero123s.diffusion.lora import add_lora, import_peft
 from zero123s.errors import CheckpointError
-from zero123s.guidance.distillation import (
-    DiffusionModel,
-    DistillationConfig,
-    NoisedViews,
-    ScoreDistillation,
-    Variant,
-    variant,
-)
+from zero123s.guidance.variant import DiffusionModel, NoisedViews, NoisePredictor, Variant, variant
 from zero123s.ops.sections import section
 from zero123s.randomness import world_size
 from zero123s.structures import Cameras
@@ -142,7 +135,7 @@ class VSD(Variant):
         """Raise MissingDependencyError without peft."""
         import_peft()
 
-    def __init__(self, guidance: ScoreDistillation, cfg: DistillationConfig) -> None:
+    def __init__(self, guidance: NoisePredictor, cfg: Any) -> None:
         super().__init__(guidance, cfg)
         self.score = LoRAScore(guidance.model, cfg.lora_rank, cfg.lora_lr)
         self._batch: tuple[int, Tensor] | None = None

@@ -16,7 +16,10 @@ from zero123s.diffusion.shared import shared
 from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
-from zero123s.guidance.distillation import VARIANTS, Condition, DistillationConfig, ScoreDistillation
+from zero123s.guidance.distillation import ScoreDistillation
+from zero123s.guidance.distillation_config import DistillationConfig
+from zero123s.guidance.lifted_field import LiftedField
+from zero123s.guidance.variant import VARIANTS, Condition
 from zero123s.structures import Cameras, ReferenceView
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,9 @@ class StableZero123Guidance(ScoreDistillation):
         """"fp32", "bf16", "fp16", or "auto" = what suits the device."""
         guidance_scale: float = option(5.0, low=0.0)
         """Classifier-free guidance scale."""
+        input_view_weight: float = option(1.0, low=0.0, high=1.0)
+        """Weight of a view's guidance in the direction of an input view; it grows to 1 at 90 degrees from it: less guidance
+        where the image itself speaks."""
         max_conditions: int = option(8, low=1)
         """Of many reference views at most this many condition the model, evenly chosen; a view takes the nearest."""
         fast: bool = True
@@ -130,10 +136,28 @@ class StableZero123Guidance(ScoreDistillation):
         own_pose = self._pose(reference.cameras, torch.arange(len(reference.cameras)))
         self.cond_volume = self.model.lift_volume(self.cond_latents, own_pose)
 
+    def scene(self, bound: float) -> LiftedField | None:
+        """Return what the pose lift makes of the input views; None = the model has no lift."""
+        if self.cond_volume is None or self.model.lift is None:
+            return None
+        return LiftedField(self.model.lift, self.cond_volume, self.cond_cameras, bound)
+
     def nearest(self, cameras: Cameras) -> Int[Tensor, "B"]:
         """Return the reference view from whose direction each camera looks most nearly."""
+        return self._cosines(cameras).argmax(dim=1)
+
+    def _cosines(self, cameras: Cameras) -> Float[Tensor, "B V"]:
+        """Return the cosine of the angle between every camera's direction and every reference view's."""
         directions = [F.normalize(c.positions.to(self.device), dim=-1) for c in (cameras, self.cond_cameras)]
-        return (directions[0] @ directions[1].T).argmax(dim=1)
+        return directions[0] @ directions[1].T
+
+    def view_weights(self, cameras: Cameras) -> Float[Tensor, "B"] | None:
+        """Return w + (1 - w) sin^2 of the angle to the nearest input view, 1 behind 90 degrees; w is `input_view_weight`."""
+        least = self.cfg.input_view_weight
+        if least == 1:
+            return None
+        cosine = self._cosines(cameras).amax(dim=1).clamp(0, 1)
+        return least + (1 - least) * (1 - cosine.square())
 
     def _pose(self, cameras: Cameras, source: Int[Tensor, "B"]) -> Float[Tensor, "B 4"]:
         """Return the pose of each camera relative to the reference view numbered `source`."""

@@ -160,7 +160,7 @@ class Runner:
             elif self.checkpoint is None and self.system.first_stage is not None:
                 self.record["first_stage"] = start_from_first_stage(self.system, self.system.first_stage)
             elif self.checkpoint is None:
-                self.system.start()
+                self.record |= self.system.start()
         if not is_main_process():
             return self._run_nonzero_rank(mode)
         with self.interrupt.listening(), locked(self.out_dir):

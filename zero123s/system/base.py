@@ -75,8 +75,13 @@ class BaseSystem(pl.LightningModule):
         """
         return {}
 
-    def start(self) -> None:
-        """Set what of a new run's parameters depends on its data; not called where it is resumed or has a first stage."""
+    def start(self) -> dict[str, Any]:
+        """Set what of a new run's parameters depends on its data; not called where it is resumed or has a first stage.
+
+        Returns:
+            What run.json should say of it, by key.
+        """
+        return {}
 
     @property
     def weights_from(self) -> str | None:

@@ -16,6 +16,7 @@ from zero123s.material import MATERIALS
 from zero123s.renderer import RENDERERS
 from zero123s.system.base import BaseSystem
 from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig
+from zero123s.system.warm_start import WarmStartConfig
 
 SLOTS = {
     "geometry": GEOMETRIES,
@@ -69,6 +70,8 @@ class FieldSystemConfig(BaseSystem.Config):
     """Registered geometry."""
     geometry: Any = field(default_factory=dict)
     """Its settings."""
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    """What a new run starts from."""
     weights: str | None = option(None, path=True)
     """Checkpoint of another run whose parameters this one starts from, at step 0; what it lacks stays as initialised."""
     weights_ignore_modules: list[str] = field(default_factory=list)

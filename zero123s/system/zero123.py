@@ -37,6 +37,7 @@ from zero123s.system.optimizers import (
 from zero123s.system.refinement import start_from_field
 from zero123s.system.slots import FieldSystemConfig, check_novel_sizes, check_slots, novel_size_notes
 from zero123s.system.visualize import render_orbit, save_strip, save_video, score_reference
+from zero123s.system.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -128,10 +129,11 @@ class Zero123System(BaseSystem):
         """Settings of the first stage that geometry_convert_override replaces."""
         return self.cfg.geometry_convert_override
 
-    def start(self) -> None:
-        """Initialise the geometry from the reference images; see `BaseSystem`."""
+    def start(self) -> dict[str, Any]:
+        """Initialise the geometry from the reference images and by `warm_start`; see `BaseSystem`."""
         if self.input_view() is not None:
             self.geometry.start_from_views(self.data_source.photos(), generator_for(self.seed, 0, "start"))
+        return {} if self.cfg.warm_start.type == "none" else {"warm_start": warm_start(self)}
 
     def start_from(self, first: BaseSystem) -> dict[str, Any]:
         """Take over the surface and the colours of a first stage; see `BaseSystem`."""
