@@ -95,7 +95,12 @@ def scores(mesh: Mesh, scene: SceneMesh, truth: np.ndarray, cameras: Cameras) ->
 def run_job(picture: Path, out_dir: Path, azimuth: float, words: list[str]) -> Mesh:
     """Run launch.py on one image and return the exported mesh, z up."""
     angles = [f"data.default_elevation_deg={ELEVATION}", f"data.default_azimuth_deg={azimuth}"]
-    job = [f"data.image_path={picture}", *angles, "system.exporter.formats=[obj]", "trainer.val_check_interval=0"]
+    job = [
+        f"data.image_path={picture}",
+        *angles,
+        "data.cut_out.frame=never",
+    ]  # framed anew, it would not be the camera of the truth
+    job += ["system.exporter.formats=[obj]", "trainer.val_check_interval=0"]
     return _launched("stable-zero123.yaml", out_dir / "run" / picture.stem, [*job, *words])
 
 

@@ -159,3 +159,34 @@ def test_no_more_networks_are_kept_than_fit():
         for key in "abab":
             shared(key, lambda key=key: made.append(key))
     assert made[5:] == ["a", "b"]
+
+
+def test_views_near_the_input_can_weigh_less(checkpoint):
+    guide = guidance(checkpoint, input_view_weight=0.2)
+    cameras = orbit_cameras(5.0, torch.tensor([0.0, 30.0, 90.0, 180.0]))
+    cosine = (cameras.positions / 3.8) @ (guide.cond_cameras.positions[0] / 3.8)
+    expected = 0.2 + 0.8 * (1 - cosine.clamp(0, 1) ** 2)
+    torch.testing.assert_close(guide.view_weights(cameras), expected)
+    assert guidance(checkpoint).view_weights(cameras) is None
+
+    def rows(**settings):
+        rgb = torch.full((4, 24, 24, 3), 0.5, requires_grad=True)
+        out = guidance(checkpoint, **settings)(rgb, cameras, 0, torch.Generator().manual_seed(0))
+        return torch.autograd.grad(out.loss, rgb)[0]
+
+    weighted = expected[:, None, None, None] * rows()
+    torch.testing.assert_close(rows(input_view_weight=0.2), weighted, rtol=1e-3, atol=1e-6)
+
+
+def test_samples_are_repeatable_images(checkpoint):
+    guide = guidance(checkpoint)
+    cameras = orbit_cameras(0.0, torch.tensor([90.0, 180.0]))
+    first, again = (guide.sample(cameras, 2, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert first.shape == (2, 32, 32, 3)
+    assert torch.equal(first, again)
+    assert 0 <= float(first.min())
+    assert float(first.max()) <= 1
+
+
+def test_a_model_without_lift_has_no_scene(checkpoint):
+    assert guidance(checkpoint).scene(1.0) is None

@@ -14,7 +14,7 @@ from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES
-from zero123s.guidance.distillation import VARIANTS
+from zero123s.guidance.variant import VARIANTS
 from zero123s.losses import TERMS
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.run.plugins import load_plugins
@@ -133,7 +133,7 @@ def test_the_example_geometry_is_symmetric():
 def test_a_variant_works_with_a_guidance_of_the_project(tiny_text_model):
     cls = GUIDANCES.get("stable-diffusion-guidance")
     settings = {"prompt": "a ball", "checkpoint": str(tiny_text_model), "weighting": "uniform", "micro_batch": 1}
-    guide = cls(cls.Config(variant="csd", **settings), None)
+    guide = cls(cls.Config(variant="bounded-sds", **settings), None)
     rgb = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0))
     cameras = orbit_cameras(10.0, torch.tensor([0.0, 90.0]))
     out = guide(rgb, cameras, 0, torch.Generator().manual_seed(1))
@@ -141,6 +141,7 @@ def test_a_variant_works_with_a_guidance_of_the_project(tiny_text_model):
     with torch.no_grad():
         noised = guide.model.add_noise(guide.encode(rgb, posterior_noise), noise, t)
         uncond, cond = guide.predict(noised, t, guide.condition(cameras))
-    torch.testing.assert_close(out.grad_norm, (cond - uncond).norm(), rtol=1e-4, atol=0)
+    expected = uncond - noise + guide.cfg.guidance_scale * (cond - uncond).tanh()
+    torch.testing.assert_close(out.grad_norm, expected.norm(), rtol=1e-4, atol=0)
     with pytest.raises(ConfigError, match=r"system\.guidance\.variant: 'csdd' is not known\. Did you mean 'csd'"):
         cls.Config(variant="csdd", **settings)

@@ -65,6 +65,10 @@ class BaseGuidance:
         """Return the object as the guidance's model itself guesses it, in the cube [-bound, bound]^3; None = it does not."""
         return None
 
+    def sample(self, cameras: Cameras, steps: int, generator: torch.Generator) -> Float[Tensor, "V h w 3"] | None:
+        """Return views as the guidance's model draws them on white, in `steps` denoising steps; None = it cannot."""
+        return None
+
     def state(self) -> dict[str, Any]:
         """Return what this guidance has learned in training, for the checkpoint; most learn nothing."""
         return {}

@@ -12,6 +12,7 @@ from zero123s.config.options import option
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
+from zero123s.diffusion.sampling import sample_latents
 from zero123s.diffusion.shared import shared
 from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError
@@ -141,6 +142,17 @@ class StableZero123Guidance(ScoreDistillation):
         if self.cond_volume is None or self.model.lift is None:
             return None
         return LiftedField(self.model.lift, self.cond_volume, self.cond_cameras, bound)
+
+    @torch.no_grad()
+    def sample(self, cameras: Cameras, steps: int, generator: torch.Generator) -> Float[Tensor, "V h w 3"]:
+        """Return views by DDIM, one at a time, with the settings' guidance scale."""
+        size, images = self.model.latent_size, []
+        for i in range(len(cameras)):
+            context, concat = self.condition(cameras.select(slice(i, i + 1)).to(self.device))
+            noise = torch.randn((1, 4, size, size), generator=generator).to(self.device)
+            latents = sample_latents(self.model, noise, context, concat, steps, self.cfg.guidance_scale)
+            images.append(self.decode(latents))
+        return torch.cat(images).permute(0, 2, 3, 1)
 
     def nearest(self, cameras: Cameras) -> Int[Tensor, "B"]:
         """Return the reference view from whose direction each camera looks most nearly."""

@@ -1,4 +1,4 @@
-"""The start of a second stage: a signed distance field that shows the surface and the colours of a first one."""
+"""The start of a second stage, or a warm one: a geometry that shows the surface and the colours of another field."""
 
 import time
 from typing import Any
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from zero123s.mesh.signed_distance import SignedDistance
 from zero123s.mesh.surface import SurfaceOptions, find_surface, surface_threshold
+from zero123s.structures import RadianceField
 
 System = Any
 """A `Zero123System`; its module imports this one."""
@@ -26,12 +27,12 @@ COLOR_WEIGHT = 0.1
 """Weight of squared colour differences beside absolute distances in world units."""
 
 
-def start_from_field(system: System, first: System) -> dict[str, Any]:
-    """Fit the geometry to the first stage's surface and colours (Gaussians: put them there), and take its material and background where their settings are equal.
+def convert_first_stage(system: System, first: System) -> dict[str, Any]:
+    """Bring a new system's geometry to a first stage's surface and colours, and take over its material and background where
+    their settings are equal.
 
     Returns:
-        The threshold of the first surface, its faces, the seconds it took, and of a fitted geometry the mean distance between the two surfaces in world units, the
-        PSNR of the colours on it; of Gaussians their number.
+        The seconds it took, and what `start_from_surface` returns.
 
     Raises:
         MeshError: the first stage has no surface.
@@ -44,26 +45,49 @@ def start_from_field(system: System, first: System) -> dict[str, Any]:
     if _take_over_nodes(system.geometry, first.geometry):
         if inherits:
             _take_over_colors(system.geometry, first.geometry)
-        return {"nodes": "those of the first stage", "seconds": round(time.perf_counter() - started, 1)}
+        record: dict[str, Any] = {"nodes": "those of the first stage"}
+    else:
+        threshold = first.geometry.cfg.isosurface_threshold
+        record = start_from_surface(system, first.field(), threshold, inherits, first.geometry)
+    return record | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def start_from_surface(
+    system: System, field: RadianceField, threshold: Any, colors: bool = True, geometry: Any = None
+) -> dict[str, Any]:
+    """Fit a new system's geometry to the surface and the colours of a field; Gaussians are put there.
+
+    Args:
+        system: whose geometry has a signed distance or Gaussians.
+        field: has the surface.
+        threshold: level of the surface, or "auto".
+        colors: fit the colours, too.
+        geometry: that of the field; where its networks are the system's own ones, they are copied.
+
+    Returns:
+        The threshold of the surface, its faces and, of a fitted geometry, the mean distance between the two surfaces in
+        world units and the PSNR of the colours on it; of Gaussians their number.
+
+    Raises:
+        MeshError: the field has no surface.
+    """
     stats: dict[str, Any] = {}
-    field = first.field()
-    level = surface_threshold(field, first.geometry.cfg.isosurface_threshold, system.input_view(), stats)
+    level = surface_threshold(field, threshold, system.input_view(), stats)
     if system.geometry.has_gaussians:
-        return _start_gaussians(system, first, level, stats) | {"seconds": round(time.perf_counter() - started, 1)}
+        return _start_gaussians(system, field, level, stats)
     distance = SignedDistance(*find_surface(field, level, SurfaceOptions(RESOLUTION), stats))
     has_surface = system.geometry.start_from_distance(_NearDistance(distance, system.geometry.cfg.radius))
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(system.seed)
         # A network that the surface is fitted with shares its encoding with the colours.
-        has_colors = has_surface and inherits and _take_over_colors(system.geometry, first.geometry)
-        fits_colors = inherits and not has_colors and system.geometry.n_features > 0
-        error, color_mse = _fit(system, first, distance, not has_surface, fits_colors)
+        has_colors = has_surface and colors and _take_over_colors(system.geometry, geometry)
+        fits_colors = colors and not has_colors and system.geometry.n_features > 0
+        error, color_mse = _fit(system, field, distance, not has_surface, fits_colors)
     return {
         "threshold": level,
         "faces": stats["faces_before_simplification"],
         "surface_distance": error,
         "color_psnr_db": float(-10 * np.log10(max(color_mse, 1e-10))),
-        "seconds": round(time.perf_counter() - started, 1),
     }
 
 
@@ -121,9 +145,9 @@ class _NearDistance:
 
 
 @torch.no_grad()
-def _start_gaussians(system: System, first: System, level: float, stats: dict[str, Any]) -> dict[str, Any]:
-    """Put Gaussians on points of the first stage's surface, evenly by area, in its colours seen from straight outside."""
-    vertices, faces = find_surface(first.field(), level, SurfaceOptions(RESOLUTION), stats)
+def _start_gaussians(system: System, field: RadianceField, level: float, stats: dict[str, Any]) -> dict[str, Any]:
+    """Put Gaussians on points of the surface, evenly by area, in its colours seen from straight outside."""
+    vertices, faces = find_surface(field, level, SurfaceOptions(RESOLUTION), stats)
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.linalg.norm(normals, axis=1)
@@ -131,17 +155,19 @@ def _start_gaussians(system: System, first: System, level: float, stats: dict[st
     drawn = rng.choice(len(faces), system.geometry.cfg.n_points, p=areas / areas.sum())
     points = (rng.dirichlet([1.0, 1.0, 1.0], len(drawn))[..., None] * corners[drawn]).sum(1)
     dirs = -normals[drawn] / np.maximum(areas[drawn, None], 1e-12)
-    rgb = first.field().query(_tensor(points), _tensor(dirs), frozenset({"rgb"})).rgb
+    rgb = field.query(_tensor(points), _tensor(dirs), frozenset({"rgb"})).rgb
     system.geometry.start_from_points(_tensor(points), rgb)
     return {"threshold": level, "faces": stats["faces_before_simplification"], "gaussians": len(points)}
 
 
-def _fit(system: System, first: System, distance: SignedDistance, surface: bool, colors: bool) -> tuple[float, float]:
+def _fit(
+    system: System, field: RadianceField, distance: SignedDistance, surface: bool, colors: bool
+) -> tuple[float, float]:
     """Return mean |signed distance| and mean squared colour difference on the surface, after fitting one, both or none."""
     rng = np.random.default_rng(system.seed)
     bound = system.geometry.cfg.radius
     if not surface and not colors:
-        return _errors(system, first, distance, rng.integers(len(distance.surface), size=BATCH))
+        return _errors(system, field, distance, rng.integers(len(distance.surface), size=BATCH))
     optimizer = torch.optim.Adam(
         [*system.geometry.parameters(), *system.material.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.99)
     )
@@ -155,13 +181,13 @@ def _fit(system: System, first: System, distance: SignedDistance, surface: bool,
         if surface:
             terms.append((_sdf(system, _tensor(points[drawn])) - targets[torch.from_numpy(drawn)]).abs().mean())
         if colors:
-            terms.append(COLOR_WEIGHT * _color_mse(system, first, distance, on_surface))
+            terms.append(COLOR_WEIGHT * _color_mse(system, field, distance, on_surface))
         loss = torch.stack(terms).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         decay.step()
-    return _errors(system, first, distance, rng.integers(len(distance.surface), size=BATCH))
+    return _errors(system, field, distance, rng.integers(len(distance.surface), size=BATCH))
 
 
 def _targets(distance: SignedDistance, bound: float, rng: np.random.Generator) -> tuple[np.ndarray, torch.Tensor]:
@@ -174,9 +200,9 @@ def _targets(distance: SignedDistance, bound: float, rng: np.random.Generator) -
 
 
 @torch.no_grad()
-def _errors(system: System, first: System, distance: SignedDistance, on: np.ndarray) -> tuple[float, float]:
+def _errors(system: System, field: RadianceField, distance: SignedDistance, on: np.ndarray) -> tuple[float, float]:
     error = float(_sdf(system, _tensor(distance.surface[on])).abs().mean())
-    return error, float(_color_mse(system, first, distance, on))
+    return error, float(_color_mse(system, field, distance, on))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -187,11 +213,11 @@ def _sdf(system: System, x: torch.Tensor) -> torch.Tensor:
     return -system.field().surface_level(x)
 
 
-def _color_mse(system: System, first: System, distance: SignedDistance, on: np.ndarray) -> torch.Tensor:
+def _color_mse(system: System, field: RadianceField, distance: SignedDistance, on: np.ndarray) -> torch.Tensor:
     """Compare colours on the surface, seen from straight outside."""
     x, dirs = _tensor(distance.surface[on]), _tensor(-distance.normals[on])
     with torch.no_grad():
-        wanted = first.field().query(x, dirs, frozenset({"rgb"})).rgb
+        wanted = field.query(x, dirs, frozenset({"rgb"})).rgb
     got = system.field().query(x, dirs, frozenset({"rgb"})).rgb
     assert wanted is not None
     assert got is not None

@@ -16,7 +16,7 @@ from zero123s.material import MATERIALS
 from zero123s.renderer import RENDERERS
 from zero123s.system.base import BaseSystem
 from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig
-from zero123s.system.warm_start import WarmStartConfig
+from zero123s.system.warm_start import WarmStartConfig, check_warm_start
 
 SLOTS = {
     "geometry": GEOMETRIES,
@@ -140,6 +140,7 @@ def check_slots(cfg: Any) -> None:
     check_gaussians(cfg, weights)
     check_surface_terms(cfg, weights)
     check_colors(cfg)
+    check_warm_start(cfg, weights.ever("sds"))
 
 
 def check_sdf(cfg: Any, weights: LossWeights) -> None:

@@ -12,6 +12,8 @@ from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.mesh.silhouette import outside_visual_hull
 from zero123s.structures import RadianceField, ReferenceView
+from zero123s.system.refinement import start_from_surface
+from zero123s.system.warm_views import sample_warm_views
 
 System = Any
 """A `Zero123System`; its module imports this one."""
@@ -30,11 +32,21 @@ SOME_OPACITY = 0.02
 class WarmStartConfig:
     """What a new run starts from."""
 
-    type: str = option("none", choices=("none", "lift"))
+    type: str = option("none", choices=("none", "lift", "views"))
     """"none": as the geometry's settings say; "lift": the volume that the guidance's own pose lift makes of the input image,
-    fitted into the geometry before step 0 (the small model that comes along has one)."""
+    fitted into the geometry before step 0 (the small model that comes along has one); "views": views that the guidance's
+    model samples all around supervise the first steps, too (any Zero123)."""
     steps: int = option(300, low=1, high=100_000)
-    """Optimiser steps of that fit."""
+    """lift: optimiser steps of the fit of a density; signed distances and Gaussians start from the volume's surface."""
+    n_views: int = option(8, low=1, high=64)
+    """views: how many, evenly around the input view."""
+    elevations_deg: list[float] = option([0.0, 30.0], low=-90.0, high=90.0)
+    """views: their elevations, one after the other."""
+    sampling_steps: int = option(30, low=1, high=1000)
+    """views: DDIM steps of each."""
+    weight: Any = option([0, 300.0, 0.0, 150], low=0.0, schedule=True)
+    """views: weight of the mean squared error of one view a step, drawn anew, times (1 + cos) / 2 of its angle to the
+    nearest input view; number or schedule."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +58,53 @@ class _Targets:
 
 
 def warm_start(system: System) -> dict[str, Any]:
-    """Fit a system's geometry and material to the field of its guidance; returns what run.json says of it.
+    """Give a new run what its guidance knows, as `system.warm_start` says.
+
+    Returns:
+        What run.json says of it; empty without a warm start.
 
     Raises:
-        ConfigError: the guidance has no field of its own, or sees nothing in the image.
+        ConfigError: the guidance does not know it, or finds no object in the image.
     """
     cfg, started = system.cfg.warm_start, time.perf_counter()
-    guessed = None if system.guidance is None else system.guidance.scene(system.geometry.cfg.radius)
+    if cfg.type == "none":
+        return {}
+    assert system.guidance is not None, "check_warm_start looks at it before training"
+    if cfg.type == "views":
+        reference, generator = system.data_source.conditioning_views(), system.generator("warm-start", 0)
+        system.warm_views = sample_warm_views(cfg, system.guidance, reference, generator)
+        record: dict[str, Any] = {"n_views": cfg.n_views}
+    else:
+        record = _start_from_lift(system)
+    return {"warm_start": {"type": cfg.type, **record, "seconds": round(time.perf_counter() - started, 1)}}
+
+
+def check_warm_start(cfg: Any, has_guidance: bool) -> None:
+    """Refuse a warm start where there is nothing to start from, or another start; raises ConfigError."""
+    if cfg.warm_start.type == "none":
+        return
+    off = "set system.warm_start.type=none."
+    if not has_guidance:
+        raise ConfigError(f"system.warm_start takes what the guidance knows, and system.loss.lambda_sds is 0: {off}")
+    if cfg.geometry_convert_from is not None or cfg.weights is not None:
+        key = "weights" if cfg.geometry_convert_from is None else "geometry_convert_from"
+        raise ConfigError(f"system.warm_start and system.{key} are two starts of one run: {off}")
+    if cfg.guidance_input != "rgb":
+        raise ConfigError(f"system.warm_start needs colours, and system.guidance_input is {cfg.guidance_input}: {off}")
+
+
+def _start_from_lift(system: System) -> dict[str, Any]:
+    guessed = system.guidance.scene(system.geometry.cfg.radius)
     if guessed is None:
         raise ConfigError(
-            "system.warm_start.type: lift needs a guidance whose model has a pose lift, as the small model that comes along "
-            "has; set system.warm_start.type=none."
+            "system.warm_start.type: lift needs a guiding model with a pose lift, as the small model that comes along has; "
+            "set system.warm_start.type=views, or none."
         )
+    if system.geometry.has_sdf or system.geometry.has_gaussians:
+        return start_from_surface(system, guessed, "auto")
     generator = system.generator("warm-start", 0)
     targets = _look_up(guessed, system.data_source.photos(), generator)
-    errors = _fit_density(system, targets, cfg.steps, generator)
-    return {"type": cfg.type, **errors, "seconds": round(time.perf_counter() - started, 1)}
+    return _fit_density(system, targets, system.cfg.warm_start.steps, generator)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from zero123s.errors import ConfigError, MissingDependencyError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES, BaseGuidance
+from zero123s.images.io import write_png_atomic
 from zero123s.losses import LossTerm, LossWeights, View
 from zero123s.material import MATERIALS
 from zero123s.material.base import Shading
@@ -34,10 +35,11 @@ from zero123s.system.optimizers import (
     check_scheduler,
     may_fuse,
 )
-from zero123s.system.refinement import start_from_field
+from zero123s.system.refinement import convert_first_stage
 from zero123s.system.slots import FieldSystemConfig, check_novel_sizes, check_slots, novel_size_notes
 from zero123s.system.visualize import render_orbit, save_strip, save_video, score_reference
 from zero123s.system.warm_start import warm_start
+from zero123s.system.warm_views import WarmViews, restore_warm_views
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +103,8 @@ class Zero123System(BaseSystem):
             check_novel_sizes(data, GUIDANCES.get(cfg.guidance_type).sees_squares)
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
+        self.warm_views: WarmViews | None = None
+        """Sampled views that supervise the first steps, with `warm_start.type: views`."""
 
     # ------------------------------------------------------------ parts
 
@@ -133,13 +137,13 @@ class Zero123System(BaseSystem):
         """Initialise the geometry from the reference images and by `warm_start`; see `BaseSystem`."""
         if self.input_view() is not None:
             self.geometry.start_from_views(self.data_source.photos(), generator_for(self.seed, 0, "start"))
-        return {} if self.cfg.warm_start.type == "none" else {"warm_start": warm_start(self)}
+        return warm_start(self)
 
     def start_from(self, first: BaseSystem) -> dict[str, Any]:
         """Take over the surface and the colours of a first stage; see `BaseSystem`."""
         if not isinstance(first, Zero123System):
             raise ConfigError(f"system.geometry_convert_from: {self.first_stage} is not a run of a radiance field.")
-        return start_from_field(self, first)
+        return convert_first_stage(self, first)
 
     def load_networks(self, device: torch.device) -> None:
         """Load the guidance; see `BaseSystem`."""
@@ -195,12 +199,17 @@ class Zero123System(BaseSystem):
         super().on_save_checkpoint(checkpoint)
         if self.guidance and (learned := self.guidance.state()):
             checkpoint["guidance"] = learned
+        if self.warm_views is not None:
+            checkpoint["warm_views"] = self.warm_views.images.cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what the guidance had learned."""
         super().on_load_checkpoint(checkpoint)
         if self.guidance and "guidance" in checkpoint:
             self.guidance.load_state(checkpoint["guidance"])
+        if "warm_views" in checkpoint and self.cfg.warm_start.type == "views":
+            reference = self.data_source.conditioning_views()
+            self.warm_views = restore_warm_views(self.cfg.warm_start, checkpoint["warm_views"], reference)
 
     def setup(self, stage: str) -> None:
         """Load the guidance when training begins."""
@@ -238,6 +247,9 @@ class Zero123System(BaseSystem):
             assert batch.reference is not None
             total = total + self._weigh(self.reference_losses(batch.reference, step), "reference")
         total = total + self._weigh(self.geometry_losses(step), "geometry")
+        if self.warm_views is not None:
+            warm = self.warm_views.loss(self.render, step, self.generator("warm-view"))
+            total = total + self._weigh(warm, "warm")
         self.diagnostics.numbers["loss/total"] = total.detach()
         self.log_numbers(self.diagnostics.numbers)
         self.diagnostics = replace(
@@ -337,6 +349,9 @@ class Zero123System(BaseSystem):
         """Score the supervised views and write a strip of the validation orbit."""
         reference = self.input_view()
         scores = {} if reference is None else score_reference(self, reference)
+        sheet = out_dir / "save" / "warm-views.png"
+        if self.warm_views is not None and not sheet.exists():
+            write_png_atomic(sheet, self.warm_views.sheet())
         save_strip(
             out_dir / "save" / f"it{step}-val.png", render_orbit(self, self.data_source.eval_cameras("validate"))
         )

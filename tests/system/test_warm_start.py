@@ -1,0 +1,169 @@
+"""Warm starts: a run begins with the guidance's own volume or its own views, resumes exactly, and says what it began with."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_run import SMALL
+
+from zero123s.commands.launch import main
+from zero123s.config.schedule import Schedule
+from zero123s.diffusion.lift import DENSITY_SHIFT, PoseLift
+from zero123s.errors import ConfigError
+from zero123s.guidance.lifted_field import LiftedField
+from zero123s.ops.cameras import generate_rays, orbit_cameras
+from zero123s.structures import ReferenceView
+from zero123s.system.warm_start import check_warm_start
+from zero123s.system.warm_views import WarmViews, restore_warm_views, warm_cameras
+
+ROOT = Path(__file__).parents[2]
+IMAGE = ROOT / "load" / "images" / "hamburger_rgba.png"
+
+
+def train(root, *words, image=IMAGE):
+    places = [f"exp_root_dir={root}", "use_timestamp=false", "threads=1", "export_after_train=false"]
+    given = [f"data.image_path={image}", *SMALL, "trainer.val_check_interval=0", *places]
+    return main(["--config", str(ROOT / "configs/stable-zero123.yaml"), "--train", *given, *words])
+
+
+def record_of(root):
+    (path,) = root.rglob("run.json")
+    return json.loads(path.read_text())
+
+
+def weights_of(root):
+    return torch.load(next(root.rglob("last.ckpt")), weights_only=True)["state_dict"]
+
+
+# ------------------------------------------------------------ the lift's volume
+
+
+@pytest.fixture(scope="module")
+def lift():
+    return PoseLift(latent_size=8, widths=(32, 64), volume_channels=4, features=4)
+
+
+def opacity_of(field, cameras):
+    """March straight through a field in 200 steps."""
+    rays = generate_rays(cameras)
+    along = torch.linspace(-0.9, 0.9, 200) + cameras.distance[0]
+    points = rays.rays_o[..., None, :] + along[:, None] * rays.rays_d[..., None, :]
+    sigma = field.density(points.reshape(-1, 3)).reshape(points.shape[:-1])
+    return 1 - torch.exp(-sigma.sum(-1) * 1.8 / 200)
+
+
+@pytest.mark.parametrize(("azimuth", "distance"), [(0.0, 3.8), (70.0, 3.8), (-120.0, 1.9)])
+def test_the_field_is_the_volume_in_the_world(lift, azimuth, distance):
+    volume = torch.zeros(1, 16, 16, 16, 5)
+    volume[:, 3:7, 6:10, 9:13, 0] = 0.5 * DENSITY_SHIFT  # a block in front of the middle, to the right
+    source = orbit_cameras(20.0, azimuth, distance)
+    field = LiftedField(lift, volume, source, 1.0)
+    turns = torch.tensor([0.0, 50.0, 180.0])
+    seen = opacity_of(field, orbit_cameras(5.0, azimuth + turns, distance, 20.0, 16, 16))
+    pose = torch.stack(
+        [torch.full((3,), torch.pi / 180 * 15), *(f(torch.deg2rad(turns)) for f in (torch.sin, torch.cos))], 1
+    )
+    poses = torch.cat([pose, torch.full((3, 1), torch.pi / 180 * 70)], 1)[None]
+    expected = lift.render(volume, poses).opacity[:, 0]
+    both = ((seen > 0.5) & (expected > 0.5)).sum() / ((seen > 0.5) | (expected > 0.5)).sum()
+    assert both > 0.85
+    assert ((expected > 0.5).sum((1, 2)) > 5).all()
+
+
+def test_two_volumes_are_averaged(lift):
+    volumes = torch.zeros(2, 16, 16, 16, 5)
+    volumes[0, ..., 0], volumes[1, ..., 0] = 0.5 * DENSITY_SHIFT, 0.6 * DENSITY_SHIFT
+    cameras = orbit_cameras(0.0, torch.tensor([0.0, 90.0]))
+    x = 0.3 * torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+    alone = [LiftedField(lift, volumes[i : i + 1], cameras.select(slice(i, i + 1)), 1.0).density(x) for i in range(2)]
+    torch.testing.assert_close(LiftedField(lift, volumes, cameras, 1.0).density(x), (alone[0] + alone[1]) / 2)
+
+
+@pytest.fixture(scope="module")
+def lifted_run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("lifted")
+    assert train(root, "system.warm_start.type=lift", "system.warm_start.steps=150", "trainer.max_steps=1") == 0
+    return root
+
+
+def test_a_run_begins_with_the_lifted_object(lifted_run):
+    warm = record_of(lifted_run)["warm_start"]
+    assert warm["type"] == "lift"
+    assert warm["opacity_rmse"] < 0.12
+    assert warm["color_rmse"] < 0.08
+
+
+def test_a_surface_starts_from_the_lift(tmp_path):
+    words = ["system.geometry_type=implicit-sdf"]
+    grid = ["system.renderer_type=neus-volume-renderer"]
+    assert train(tmp_path, *words, *grid, "system.warm_start.type=lift", "trainer.max_steps=1") == 0
+    assert record_of(tmp_path)["warm_start"]["surface_distance"] < 0.05
+
+
+def test_a_model_without_lift_is_refused(tiny_zero123, tmp_path, capsys):
+    assert train(tmp_path, *tiny_zero123, "system.warm_start.type=lift") == 2
+    assert "needs a guiding model with a pose lift" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------ sampled views
+
+
+VIEWS = ["system.warm_start={type: views, n_views: 3, sampling_steps: 2, weight: [0, 300.0, 0.0, 3]}"]
+
+
+def test_sampled_views_resume_exactly(tiny_zero123, tmp_path):
+    words = [*tiny_zero123, *VIEWS]
+    assert train(tmp_path / "whole", *words, "trainer.max_steps=4") == 0
+    assert train(tmp_path / "parts", *words, "trainer.max_steps=2") == 0
+    (folder,) = [p.parent for p in (tmp_path / "parts").rglob("run.json")]
+    more = [f"resume={folder}", "trainer.max_steps=4", "trainer.val_check_interval=1"]
+    assert train(tmp_path / "parts", *words, *more) == 0
+    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert (folder / "save" / "warm-views.png").is_file()
+    assert record_of(tmp_path / "whole")["warm_start"]["n_views"] == 3
+    assert train(tmp_path / "without", *tiny_zero123, "trainer.max_steps=4") == 0
+    cold = weights_of(tmp_path / "without")
+    assert any(not torch.equal(value, cold[name]) for name, value in whole.items())
+
+
+def test_the_loss_of_a_view_is_its_weighted_error():
+    cameras = orbit_cameras(0.0, torch.tensor([0.0]), height=2, width=2)
+    views = WarmViews(cameras, torch.zeros(1, 2, 2, 3), torch.tensor([0.25]), Schedule([0, 8.0, 0.0, 4], "w"))
+
+    def render(*_):
+        return SimpleNamespace(comp_rgb=torch.full((1, 2, 2, 3), 0.5))
+
+    term = views.loss(render, 2, torch.Generator())["warm_view"]
+    assert (float(term.value), term.weight) == (0.25, 0.25 * 4.0)
+    assert views.loss(render, 4, torch.Generator()) == {}
+
+
+def test_views_far_from_the_input_weigh_less():
+    cfg = SimpleNamespace(n_views=3, elevations_deg=[0.0], weight=1.0)
+    given = orbit_cameras(0.0, torch.tensor([30.0]))
+    reference = ReferenceView(given, torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 1))
+    cameras = warm_cameras(cfg, given, 8)
+    assert cameras.azimuth_deg.tolist() == [120.0, 210.0, 300.0]
+    weights = restore_warm_views(cfg, torch.zeros(3, 8, 8, 3), reference).weights
+    torch.testing.assert_close(weights, torch.tensor([0.5, 0.0, 0.5]))
+
+
+# ------------------------------------------------------------ what does not go together
+
+
+@pytest.mark.parametrize(
+    ("settings", "guided", "said"),
+    [
+        ({}, False, "lambda_sds is 0"),
+        ({"weights": "a.ckpt"}, True, "system.weights are two starts"),
+        ({"geometry_convert_from": "run"}, True, "system.geometry_convert_from are two starts"),
+        ({"guidance_input": "normal"}, True, "needs colours"),
+    ],
+)
+def test_a_second_start_is_refused(settings, guided, said):
+    section = {"weights": None, "geometry_convert_from": None, "guidance_input": "rgb"} | settings
+    with pytest.raises(ConfigError, match=said):
+        check_warm_start(SimpleNamespace(warm_start=SimpleNamespace(type="lift"), **section), guided)
