@@ -1,5 +1,6 @@
 """Warm starts: a new run begins with what the guidance already knows of the object, not with a blob."""
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from zero123s.mesh.silhouette import outside_visual_hull
 from zero123s.structures import RadianceField, ReferenceView
 from zero123s.system.refinement import start_from_surface
 from zero123s.system.warm_views import sample_warm_views
+
+logger = logging.getLogger(__name__)
 
 System = Any
 """A `Zero123System`; its module imports this one."""
@@ -32,10 +35,10 @@ SOME_OPACITY = 0.02
 class WarmStartConfig:
     """What a new run starts from."""
 
-    type: str = option("none", choices=("none", "lift", "views"))
+    type: str = option("none", choices=("none", "auto", "lift", "views"))
     """"none": as the geometry's settings say; "lift": the volume that the guidance's own pose lift makes of the input image,
-    fitted into the geometry before step 0 (the small model that comes along has one); "views": views that the guidance's
-    model samples all around supervise the first steps, too (any Zero123)."""
+    fitted into the geometry before step 0 (the small model that comes along has one); "auto": that where the model has a
+    lift, else none; "views": views that the guidance's model samples all around supervise the first steps, too (any Zero123)."""
     steps: int = option(300, low=1, high=100_000)
     """lift: optimiser steps of the fit of a density; signed distances and Gaussians start from the volume's surface."""
     n_views: int = option(8, low=1, high=64)
@@ -67,21 +70,25 @@ def warm_start(system: System) -> dict[str, Any]:
         ConfigError: the guidance does not know it, or finds no object in the image.
     """
     cfg, started = system.cfg.warm_start, time.perf_counter()
-    if cfg.type == "none":
+    if cfg.type == "none" or (cfg.type == "auto" and (system.guidance is None or system.cfg.guidance_input != "rgb")):
         return {}
     assert system.guidance is not None, "check_warm_start looks at it before training"
     if cfg.type == "views":
         reference, generator = system.data_source.conditioning_views(), system.generator("warm-start", 0)
         system.warm_views = sample_warm_views(cfg, system.guidance, reference, generator)
-        record: dict[str, Any] = {"n_views": cfg.n_views}
+        record: dict[str, Any] = {"type": "views", "n_views": cfg.n_views}
     else:
-        record = _start_from_lift(system)
-    return {"warm_start": {"type": cfg.type, **record, "seconds": round(time.perf_counter() - started, 1)}}
+        lifted = system.guidance.scene(system.geometry.cfg.radius)
+        if lifted is None and cfg.type == "auto":
+            logger.warning("note: the guiding model has no pose lift, so the run starts from the geometry's own blob.")
+            return {}
+        record = {"type": "lift", **_start_from_lift(system, lifted)}
+    return {"warm_start": record | {"seconds": round(time.perf_counter() - started, 1)}}
 
 
 def check_warm_start(cfg: Any, has_guidance: bool) -> None:
     """Refuse a warm start where there is nothing to start from, or another start; raises ConfigError."""
-    if cfg.warm_start.type == "none":
+    if cfg.warm_start.type in ("none", "auto"):
         return
     off = "set system.warm_start.type=none."
     if not has_guidance:
@@ -93,17 +100,16 @@ def check_warm_start(cfg: Any, has_guidance: bool) -> None:
         raise ConfigError(f"system.warm_start needs colours, and system.guidance_input is {cfg.guidance_input}: {off}")
 
 
-def _start_from_lift(system: System) -> dict[str, Any]:
-    guessed = system.guidance.scene(system.geometry.cfg.radius)
-    if guessed is None:
+def _start_from_lift(system: System, lifted: RadianceField | None) -> dict[str, Any]:
+    if lifted is None:
         raise ConfigError(
             "system.warm_start.type: lift needs a guiding model with a pose lift, as the small model that comes along has; "
             "set system.warm_start.type=views, or none."
         )
     if system.geometry.has_sdf or system.geometry.has_gaussians:
-        return start_from_surface(system, guessed, "auto")
+        return start_from_surface(system, lifted, "auto")
     generator = system.generator("warm-start", 0)
-    targets = _look_up(guessed, system.data_source.photos(), generator)
+    targets = _look_up(lifted, system.data_source.photos(), generator)
     return _fit_density(system, targets, system.cfg.warm_start.steps, generator)
 
 
