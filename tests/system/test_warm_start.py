@@ -15,6 +15,7 @@ from zero123s.errors import ConfigError
 from zero123s.guidance.lifted_field import LiftedField
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.structures import ReferenceView
+from zero123s.system import refinement
 from zero123s.system.warm_start import check_warm_start
 from zero123s.system.warm_views import WarmViews, restore_warm_views, warm_cameras
 
@@ -95,7 +96,9 @@ def test_a_run_begins_with_the_lifted_object(lifted_run):
     assert warm["color_rmse"] < 0.08
 
 
-def test_a_surface_starts_from_the_lift(tmp_path):
+def test_a_surface_starts_from_the_lift(tmp_path, monkeypatch):
+    monkeypatch.setattr(refinement, "STEPS", 60)
+    monkeypatch.setattr(refinement, "RESOLUTION", 48)
     words = ["system.geometry_type=implicit-sdf"]
     grid = ["system.renderer_type=neus-volume-renderer"]
     assert train(tmp_path, *words, *grid, "system.warm_start.type=lift", "trainer.max_steps=1") == 0
@@ -118,15 +121,12 @@ def test_sampled_views_resume_exactly(tiny_zero123, tmp_path):
     assert train(tmp_path / "whole", *words, "trainer.max_steps=4") == 0
     assert train(tmp_path / "parts", *words, "trainer.max_steps=2") == 0
     (folder,) = [p.parent for p in (tmp_path / "parts").rglob("run.json")]
-    more = [f"resume={folder}", "trainer.max_steps=4", "trainer.val_check_interval=1"]
+    more = [f"resume={folder}", "trainer.max_steps=4", "trainer.val_check_interval=2"]
     assert train(tmp_path / "parts", *words, *more) == 0
     whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert (folder / "save" / "warm-views.png").is_file()
     assert record_of(tmp_path / "whole")["warm_start"]["n_views"] == 3
-    assert train(tmp_path / "without", *tiny_zero123, "trainer.max_steps=4") == 0
-    cold = weights_of(tmp_path / "without")
-    assert any(not torch.equal(value, cold[name]) for name, value in whole.items())
 
 
 def test_the_loss_of_a_view_is_its_weighted_error():
