@@ -12,8 +12,7 @@ from zero123s.guidance.csd import CSD
 from zero123s.guidance.ddim_inversion import invert
 from zero123s.guidance.ism import ISM, interval_levels
 from zero123s.guidance.nfsd import NFSD
-from zero123s.guidance.sds import prioritized_timesteps, rescale_guidance, threshold_noise
-from zero123s.guidance.variant import SDS, NoisedViews
+from zero123s.guidance.sds import SDS, NoisedViews, prioritized_timesteps, rescale_guidance, threshold_noise
 
 ALPHAS = torch.linspace(0.9995, 0.005, 1000, dtype=torch.float64)
 T = torch.tensor([100, 700])

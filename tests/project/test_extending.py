@@ -14,7 +14,7 @@ from zero123s.errors import ConfigError
 from zero123s.exporter import EXPORTERS
 from zero123s.geometry import GEOMETRIES
 from zero123s.guidance import GUIDANCES
-from zero123s.guidance.variant import VARIANTS
+from zero123s.guidance.sds import VARIANTS
 from zero123s.losses import TERMS
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.run.plugins import load_plugins

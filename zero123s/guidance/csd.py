@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from zero123s.guidance.variant import NoisedViews, Variant, variant
+from zero123s.guidance.sds import NoisedViews, Variant, variant
 
 
 @variant("csd")

@@ -14,6 +14,10 @@ from zero123s.config.schedule import Schedule
 from zero123s.diffusion.conditioning import fit_image
 from zero123s.guidance.base import BaseGuidance
 from zero123s.guidance.sds import (
+    VARIANTS,
+    Condition,
+    DiffusionModel,
+    NoisedViews,
     annealed_timesteps,
     loss_with_gradient,
     prioritized_timesteps,
@@ -23,7 +27,6 @@ from zero123s.guidance.sds import (
     threshold_noise,
     weighted_gradient,
 )
-from zero123s.guidance.variant import VARIANTS, Condition, DiffusionModel, NoisedViews
 from zero123s.ops.sections import section
 from zero123s.structures import Cameras, GuidanceOutput, ReferenceView
 

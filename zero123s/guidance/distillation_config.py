@@ -7,7 +7,7 @@ from zero123s.config.options import option
 from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
 from zero123s.guidance import csd, ism, nfsd, sdi, sjc, vsd  # noqa: F401
-from zero123s.guidance.variant import VARIANTS
+from zero123s.guidance.sds import VARIANTS
 from zero123s.registry import nearest
 
 

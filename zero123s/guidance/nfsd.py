@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zero123s.guidance.variant import NoisedViews, Variant, variant
+from zero123s.guidance.sds import NoisedViews, Variant, variant
 
 LOW_NOISE_STEPS = 200
 """Timesteps, of 1000, below which the unconditional prediction is nearly free of noise and is taken as the domain's direction."""

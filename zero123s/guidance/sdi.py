@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zero123s.guidance.ddim_inversion import denoised, invert, signal_share
-from zero123s.guidance.variant import NoisedViews, NoisePredictor, Variant, variant
+from zero123s.guidance.sds import NoisedViews, NoisePredictor, Variant, variant
 
 
 @variant("sdi")

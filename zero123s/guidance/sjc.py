@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from zero123s.guidance.variant import NoisedViews, NoisePredictor, Variant, variant
+from zero123s.guidance.sds import NoisedViews, NoisePredictor, Variant, variant
 
 
 @variant("sjc")

@@ -15,7 +15,7 @@ from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.distillation import ScoreDistillation
 from zero123s.guidance.distillation_config import DistillationConfig
-from zero123s.guidance.variant import VARIANTS, Condition
+from zero123s.guidance.sds import VARIANTS, Condition
 from zero123s.guidance.view_prompts import (
     PerpNegCondition,
     PromptConfig,

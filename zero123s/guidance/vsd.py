@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from zero123s.diffusion.lora import add_lora, import_peft
 from zero123s.errors import CheckpointError
-from zero123s.guidance.variant import DiffusionModel, NoisedViews, NoisePredictor, Variant, variant
+from zero123s.guidance.sds import DiffusionModel, NoisedViews, NoisePredictor, Variant, variant
 from zero123s.ops.sections import section
 from zero123s.randomness import world_size
 from zero123s.structures import Cameras

@@ -20,7 +20,7 @@ from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.distillation import ScoreDistillation
 from zero123s.guidance.distillation_config import DistillationConfig
 from zero123s.guidance.lifted_field import LiftedField
-from zero123s.guidance.variant import VARIANTS, Condition
+from zero123s.guidance.sds import VARIANTS, Condition
 from zero123s.structures import Cameras, ReferenceView
 
 logger = logging.getLogger(__name__)
