@@ -2,11 +2,10 @@
 
 import csv
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from tiny_lpips import write_weights
@@ -18,6 +17,8 @@ from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero12
 from zero123s.diffusion.validation import embedding_similarity, image_scores, pose_sensitivity, sample_views
 from zero123s.errors import CheckpointError, ConfigError
 from zero123s.system.finetune import Zero123FinetuneSystem
+
+pytestmark = pytest.mark.end_to_end
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
@@ -46,14 +47,20 @@ def launch(rendered_views, tiny_autoencoder, tmp_path_factory):
 
 def kill_when_reached(words: list[str], checkpoint: Path, step: int) -> None:
     """Start a process of its own and kill -9 it once a checkpoint of `step` or later stands."""
-    process = subprocess.Popen([sys.executable, str(CONFIGS.parent / "launch.py"), *words], stderr=subprocess.DEVNULL)
+    process = forked.start(words)
     deadline = time.monotonic() + 240
     while not (checkpoint.exists() and AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"] >= step):
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.is_alive(), "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.join()
+
+
+@pytest.fixture(scope="module")
+def started(launch) -> Path:
+    """A model trained one step, to go on from."""
+    return launch("start", "trainer.max_steps=1") / "export" / "zero123.safetensors"
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -118,7 +125,8 @@ def test_a_resumed_training_ends_with_the_same_weights(launch):
     assert all(torch.equal(a, b) for a, b in pairs), "the averages went on too"
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights_and_loss(launch):
+@pytest.mark.slow  # end_to_end/test_kill.py kills smaller runs; the test above resumes this one
+def test_a_killed_training_ends_with_the_same_weights(launch):
     whole = launch("undisturbed", "trainer.max_steps=24")
     killed = launch("killed", "trainer.max_steps=24", kill_at_step=4)
     reached = AtomicCheckpointIO().load_checkpoint(killed / "ckpts" / "last.ckpt")["global_step"]
@@ -141,15 +149,14 @@ def test_mixed_precision_clips_and_learns(launch):
     assert float(last_loss(run)) > 0
 
 
-def test_a_lift_learns_to_lift_the_mirrored_picture_too(launch):
-    start = launch("plain", "trainer.max_steps=1") / "export" / "zero123.safetensors"
-    words = ["system.model=", f"system.checkpoint={start}", "system.components=[lift]"]
+def test_a_lift_learns_to_lift_the_mirrored_picture_too(launch, started):
+    words = ["system.model=", f"system.checkpoint={started}", "system.components=[lift]"]
     fit = ["system.lambda_lift=0", "system.lambda_denoise=0", "system.lambda_mirror=1", "system.mirror_lift=true"]
     run = launch("mirror", *words, *fit, "trainer.max_steps=40", "system.optimizer.args.lr=6e-3")
     with open(run / "csv_logs" / "version_0" / "metrics.csv") as file:
         losses = [float(row["train/mirror"]) for row in csv.DictReader(file) if row.get("train/mirror")]
     assert losses[-1] < 0.8 * losses[0], "better than the flip it starts as"
-    model, begun = load_zero123(run / "export" / "zero123.safetensors"), load_zero123(start)
+    model, begun = load_zero123(run / "export" / "zero123.safetensors"), load_zero123(started)
     assert model.lift is not None
     assert begun.lift is not None
     assert model.lift.mirror is not None
@@ -200,13 +207,11 @@ def test_data_visits_every_object_once_an_epoch_and_depends_on_the_step_alone(re
     assert not torch.equal(again.rgba, data.batch_at(1, micro_step=1).rgba)
 
 
-def test_training_from_cached_latents_equals_training_from_pictures(launch, rendered_views, tmp_path):
+def test_training_from_cached_latents_equals_training_from_pictures(launch, started, rendered_views, tmp_path):
     from zero123s.commands.main import main as command
 
-    run = launch("start", "trainer.max_steps=1")
-    start = run / "export" / "zero123.safetensors"
-    assert command(["cache-latents", str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(start)]) == 0
-    words = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "system.model=''", f"system.checkpoint={start}"]
+    assert command(["cache-latents", str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(started)]) == 0
+    words = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "system.model=''", f"system.checkpoint={started}"]
     words.append("system.components=[unet]")
     pictures = launch("pictures", *words)
     cached = launch("cached", *words, f"data.latents={tmp_path / 'latents'}")
@@ -215,19 +220,18 @@ def test_training_from_cached_latents_equals_training_from_pictures(launch, rend
     assert first == pytest.approx(second, rel=0.01), "half precision is all that differs"
 
 
-def test_adapters_train_resume_and_are_merged(launch):
-    start = launch("start2", "trainer.max_steps=1") / "export" / "zero123.safetensors"
-    words = ["system.model=''", f"system.checkpoint={start}", "system.components=[unet,cc_projection]"]
+def test_adapters_train_resume_and_are_merged(launch, started):
+    words = ["system.model=''", f"system.checkpoint={started}", "system.components=[unet,cc_projection]"]
     words += ["system.lora_rank=2", "system.gradient_checkpointing=true"]
     launch("lora", *words, "trainer.max_steps=2")
     run = launch("lora", *words, "trainer.max_steps=3", "resume=last")
-    trained, begun = (load_zero123(p, dtype="fp32") for p in (run / "export" / "zero123.safetensors", start))
+    trained, begun = (load_zero123(p, dtype="fp32") for p in (run / "export" / "zero123.safetensors", started))
     assert set(trained.state_dict()) == set(begun.state_dict())
     changed = [n for n, p in trained.unet.named_parameters() if not torch.equal(p, begun.unet.get_parameter(n))]
     assert changed
     assert all(".attentions." in name for name in changed)
     assert trained.info["name"] == begun.info["name"] == "own"
-    renamed = start.with_name("stable_zero123_c.safetensors")
+    renamed = started.with_name("stable_zero123_c.safetensors")
     save_zero123(begun, renamed, metadata={"name": "stable-zero123-c"})
     tuned = launch("tuned", "system.model=''", f"system.checkpoint={renamed}", "trainer.max_steps=1") / "export"
     assert load_zero123(tuned / "zero123.safetensors").info["name"] == "stable-zero123-c", "licences are inherited"
