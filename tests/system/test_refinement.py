@@ -39,7 +39,7 @@ WORDS = [
 @pytest.fixture(scope="module")
 def first_run(disc_path, tiny_zero123, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("first")
-    words = [*WORDS, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}", "export_after_train=false"]
+    words = [*WORDS, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}"]
     config = ["--config", str(CONFIGS / "stable-zero123.yaml"), "--profile", "none"]
     assert main([*config, "--train", *words]) == 0
     return root / "stable-zero123" / "disc_rgba"
