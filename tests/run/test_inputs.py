@@ -15,6 +15,8 @@ from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.procedural import named
 from zero123s.scenes.render import render_views
 
+pytestmark = pytest.mark.end_to_end
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 WORDS = [
     *SMALL,
@@ -53,12 +55,18 @@ def photo(tmp_path_factory):
     return path, rgba
 
 
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """A folder of a text-to-image pipeline of toy size."""
+    return save_tiny_sdxl(tmp_path_factory.mktemp("pipeline"))
+
+
 def test_a_photograph_becomes_a_mesh_and_the_run_goes_on_without_it(photo, tmp_path, tiny_zero123, capsys):
     path, truth = photo
     moved = tmp_path / "photo.jpg"
     moved.write_bytes(path.read_bytes())
     words = [f"data.image_path={moved}", *tiny_zero123]
-    code, run = launch(tmp_path / "out", "stable-zero123.yaml", *words, "trainer.max_steps=12")
+    code, run = launch(tmp_path / "out", "stable-zero123.yaml", *words, "trainer.max_steps=3")
     assert code == 0
     assert len(trimesh.load(run / "export" / "model.glb", force="mesh").faces) > 50
     kept = np.asarray(Image.open(run / "input" / "photo_rgba.png")) / 255
@@ -103,19 +111,18 @@ def test_a_doubtful_photo_stops_the_launch_and_shows_why(tmp_path, capsys, tiny_
 
 
 def test_two_named_pictures_become_a_mesh(tmp_path, tiny_zero123):
-    code, run = launch(tmp_path, "few-views.yaml", *tiny_zero123, "trainer.max_steps=12", "data.weights.back=0.5")
+    code, run = launch(tmp_path, "few-views.yaml", *tiny_zero123, "trainer.max_steps=3", "data.weights.back=0.5")
     assert code == 0
     assert len(trimesh.load(run / "export" / "model.glb", force="mesh").faces) > 50
 
 
-def test_a_sentence_becomes_a_mesh(tmp_path, tiny_zero123, monkeypatch):
+def test_a_sentence_becomes_a_mesh(pipeline, tmp_path, tiny_zero123, monkeypatch):
     draw_a_disc(monkeypatch)
-    model = save_tiny_sdxl(tmp_path)
     drawing = [
-        f"data.text_to_image.{w}" for w in (f"model={model}", "steps=2", "candidates=2", "height=64", "width=64")
+        f"data.text_to_image.{w}" for w in (f"model={pipeline}", "steps=2", "candidates=2", "height=64", "width=64")
     ]
     words = ["data.prompt=a round duck", *drawing, *tiny_zero123]
-    code, run = launch(tmp_path / "out", "text-to-3d.yaml", *words, "trainer.max_steps=12")
+    code, run = launch(tmp_path / "out", "text-to-3d.yaml", *words, "trainer.max_steps=3")
     assert code == 0
     assert len(trimesh.load(run / "export" / "model.glb", force="mesh").faces) > 50
     assert {p.name for p in (run / "input").iterdir()} == {
@@ -128,7 +135,9 @@ def test_a_sentence_becomes_a_mesh(tmp_path, tiny_zero123, monkeypatch):
     assert (record["prompt"], len(record["scores"])) == ("a round duck", 2)
     assert record["scores"][record["chosen"]] == max(record["scores"]) > 0.5
     # Going on needs neither the pipeline nor the sentence.
-    code, _ = launch(tmp_path / "out", "text-to-3d.yaml", f"resume={run}", "trainer.max_steps=13")
+    code, _ = launch(
+        tmp_path / "out", "text-to-3d.yaml", f"resume={run}", "trainer.max_steps=4", "export_after_train=false"
+    )
     assert code == 0
 
 
@@ -140,8 +149,8 @@ def test_without_weights_a_sentence_names_both_ways(tmp_path, capsys, tiny_zero1
     assert not run.exists()
 
 
-def test_a_sentence_that_shows_nothing_is_told_before_anything_is_written(tmp_path, capsys, tiny_zero123):
-    drawing = [f"data.text_to_image.{w}" for w in (f"model={save_tiny_sdxl(tmp_path)}", "steps=1", "candidates=1")]
+def test_a_sentence_that_shows_nothing_is_told_before_anything_is_written(pipeline, tmp_path, capsys, tiny_zero123):
+    drawing = [f"data.text_to_image.{w}" for w in (f"model={pipeline}", "steps=1", "candidates=1")]
     words = [*drawing, "data.text_to_image.height=64", "data.text_to_image.width=64", *tiny_zero123]
     code, run = launch(tmp_path, "text-to-3d.yaml", *words)
     assert code == 2
