@@ -62,7 +62,7 @@ def test_a_picture_becomes_mesh_images_and_metrics(disc_path, words):
     assert np.array_equal(again.mesh.vertices, result.mesh.vertices)
 
 
-def test_a_callback_that_says_false_stops_the_run_and_resume_goes_on(disc_path, words):
+def test_a_callback_returning_false_stops_the_run(disc_path, words):
     with pytest.raises(RunInterrupted, match=r"step 2; overrides=\['resume=(.*)'\]") as stopped:
         image_to_mesh(disc_path, overrides=words, callback=lambda p: p.step < 2)
     folder = Path(str(stopped.value).split("resume=")[1].split("'")[0])
@@ -73,7 +73,7 @@ def test_a_callback_that_says_false_stops_the_run_and_resume_goes_on(disc_path, 
     assert result.mesh is None
 
 
-def test_pictures_in_memory_are_kept_in_the_run_folder(disc_path, words):
+def test_images_in_memory_are_saved_with_run(disc_path, words):
     picture = rgba_of(Image.open(disc_path))
     result = image_to_mesh(picture, overrides=[*words, "trainer.max_steps=1", "export_after_train=false"])
     assert result.mesh is None
@@ -92,7 +92,7 @@ def test_overrides_may_be_a_mapping():
         override_words("trainer.max_steps=3")
 
 
-def test_prepare_takes_files_and_arrays_and_novel_views_takes_what_it_returns(tmp_path, tiny_weights):
+def test_prepare_takes_files_and_arrays(tmp_path, tiny_weights):
     photo = np.full((64, 96, 3), 230, np.uint8)
     photo[16:48, 30:60] = (200, 40, 30)
     rgba = prepare(photo, size=64)
@@ -125,7 +125,7 @@ def test_mistakes_are_one_sentence(arguments, message, words, monkeypatch):
         image_to_mesh(**arguments, overrides=[*words, *more])
 
 
-def test_the_package_lists_its_public_names_and_imports_nothing_for_them():
+def test_public_names_are_listed_without_importing():
     assert set(zero123s.__all__) <= set(dir(zero123s))
     assert novel_views.__module__ == "zero123s.diffusion.novel_views"
     with pytest.raises(AttributeError, match="image_to_mash"):
@@ -193,7 +193,7 @@ def test_natural_values_of_overrides_are_understood():
         ({"image": np.ones((32, 32, 4), bool)}, "image: an array of bool should hold"),
     ],
 )
-def test_what_cannot_be_meant_is_one_sentence_that_names_it(arguments, message, monkeypatch):
+def test_wrong_arguments_are_named_in_one_sentence(arguments, message, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises((ConfigError, ImageError), match=message) as told:
         image_to_mesh(**arguments)
@@ -214,7 +214,7 @@ def test_none_and_mappings_where_there_can_be_none(overrides, message, monkeypat
         image_to_mesh(overrides=overrides)
 
 
-def test_none_is_null_where_a_text_key_may_be_null(monkeypatch):
+def test_none_is_null_for_nullable_keys(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     _, plan = plan_run("configs/stable-zero123.yaml", override_words({"resume": None, "trainer.max_time": None}))
     assert (plan.experiment.resume, plan.experiment.trainer.max_time) == (None, None)
@@ -245,7 +245,7 @@ def test_pictures_come_as_bytes_and_open_files_too(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_a_run_that_ends_before_a_checkpoint_promises_none(error, tmp_path):
+def test_ending_before_a_checkpoint_promises_none(error, tmp_path):
     def stop(progress):
         raise error
 
@@ -257,7 +257,7 @@ def test_a_run_that_ends_before_a_checkpoint_promises_none(error, tmp_path):
     assert result.record["step"] == 4
 
 
-def test_a_finished_run_can_be_moved_and_passed_on(disc_path, words, tmp_path):
+def test_a_finished_run_can_be_moved(disc_path, words, tmp_path):
     """Its mesh, record and report are found in the new place and name no folder of the old one."""
     result = image_to_mesh(disc_path, overrides=[*words, "trainer.max_steps=1", "system.exporter.formats=[glb,gltf]"])
     moved = result.run_dir.rename(tmp_path / "moved")

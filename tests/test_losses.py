@@ -43,7 +43,7 @@ def test_views_count_by_their_weights(out, reference):
     assert value("mask", View(two, views)) == pytest.approx(0.25**2 / 4)
 
 
-def test_near_is_the_mean_distance_of_the_surface_inside_the_mask(out, reference):
+def test_near_is_the_mean_distance_inside_masks(out, reference):
     depth = torch.tensor([[0.5, 1.0], [1.5, 40.0]]).reshape(1, 2, 2, 1).requires_grad_()  # weights add up to 0.25
     loss = TERMS["near"].fn(View(replace(out, depth=depth), reference))
     assert loss.item() == pytest.approx((2.0 + 4.0 + 6.0) / 3)
@@ -72,7 +72,7 @@ def test_depth_is_what_no_scale_and_shift_explains(out, reference):
     assert value("depth_rel", view) == pytest.approx(1 - 5 / math.sqrt(2 * 14))
 
 
-def test_depth_of_a_flat_picture_or_an_empty_mask_is_finite(out, reference):
+def test_depth_loss_of_degenerate_images_is_finite(out, reference):
     rendered = torch.tensor([[1.0, 2.0], [6.0, 9.0]]).reshape(1, 2, 2, 1).requires_grad_()
     for given in (reference, replace(reference, mask=0 * reference.mask)):
         view = View(replace(out, depth=rendered), replace(given, depth=torch.ones(1, 2, 2, 1)))
@@ -134,7 +134,7 @@ def test_no_samples_is_no_loss_but_still_differentiable(out):
     assert float(loss) == 0
 
 
-def test_a_term_that_is_off_is_neither_needed_nor_computed(out):
+def test_a_disabled_term_is_not_computed(out):
     weights = LossWeights(loss_config()(lambda_opaque=2.0, lambda_orient=[0, 0.0, 1.0, 10]))
     assert weights.needs("novel", 0) == frozenset()
     assert weights.needs("novel", 5) == {"samples", "normal"}
@@ -163,7 +163,7 @@ def test_mask_bce_is_binary_cross_entropy(out, reference):
     assert value("mask_bce", View(out, reference)) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_z_variance_is_that_of_the_depth_along_solid_rays(out):
+def test_z_variance_is_the_depth_variance(out):
     opacity = torch.tensor([1.0, 0.4, 0.0, 0.0]).reshape(1, 2, 2, 1)
     rays = torch.tensor([0, 0, 1, 1])
     seen = replace(out, opacity=opacity, weights=torch.tensor([0.5, 0.5, 0.2, 0.2]), t=torch.tensor([1.0, 3, 0, 9]))

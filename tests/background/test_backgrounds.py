@@ -12,7 +12,7 @@ def directions(batch: int = 2) -> torch.Tensor:
     return F.normalize(torch.randn(batch, 5, 7, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
 
 
-def test_a_learned_colour_is_a_parameter_and_a_fixed_one_is_not():
+def test_only_a_learned_colour_is_a_parameter():
     learned = SolidColorBackground(SolidColorBackground.Config(color=[0.2, 0.4, 0.6], learned=True))
     learned(directions()).sum().backward()
     torch.testing.assert_close(learned.color.grad, torch.full((3,), 70.0))
@@ -22,7 +22,7 @@ def test_a_learned_colour_is_a_parameter_and_a_fixed_one_is_not():
 
 
 @pytest.mark.parametrize("cls", [SolidColorBackground, NeuralEnvironmentMapBackground])
-def test_random_colours_come_with_their_probability_one_per_view_and_only_in_training(cls):
+def test_random_colours_are_drawn_per_view_in_training(cls):
     background = cls(cls.Config(random_aug=True, random_aug_prob=0.3))
     generator = torch.Generator().manual_seed(0)
     plain = background.eval()(directions())
@@ -38,7 +38,7 @@ def test_random_colours_come_with_their_probability_one_per_view_and_only_in_tra
     assert torch.equal(background.eval()(directions(), generator), plain)
 
 
-def test_the_panorama_shows_its_texels_where_they_belong_and_has_no_seam():
+def test_panorama_shows_texels_in_place_without_a_seam():
     background = TexturedBackground(TexturedBackground.Config(height=4, width=8, color_activation="none"))
     with torch.no_grad():
         background.texture.copy_(torch.randn(1, 3, 4, 8, generator=torch.Generator().manual_seed(0)))

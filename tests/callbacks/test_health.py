@@ -34,7 +34,7 @@ def adam(state):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_step_that_is_not_finite_changes_nothing_but_the_rate(launch, what):
+def test_a_non_finite_step_changes_only_the_rate(launch, what):
     """The optimiser takes one step fewer than an undisturbed run, and its rate is half from then on."""
     code, err, record = launch("system.nan_at=[3]", f"system.nan_in={what}")
     assert code == 0
@@ -49,7 +49,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_rate(launch, what):
     assert record["warnings"][0].startswith("step 3: ")
 
 
-def test_after_three_such_steps_the_run_stops_with_a_diagnosis(launch):
+def test_three_non_finite_steps_stop_with_a_diagnosis(launch):
     code, err, record = launch("system.nan_at=[3,4,6]", "system.nan_in=gradient")
     assert code == 3
     assert err.splitlines()[-1].startswith(
@@ -68,7 +68,7 @@ def test_failures_far_apart_are_forgotten(launch):
     assert (code, record["health"]["skipped_steps"]) == (0, [0, 3, 6])
 
 
-def test_weights_that_are_not_finite_go_back_to_the_checkpoint(launch):
+def test_non_finite_weights_return_to_the_checkpoint(launch):
     code, err, record = launch("system.nan_at=[5]", "system.nan_in=weight")
     assert code == 0
     assert "the weights are not finite; back to those of step 4" in err
@@ -85,7 +85,7 @@ def test_without_a_checkpoint_bad_weights_end_the_run(launch):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_resuming_after_a_failure_goes_on_as_if_nothing_had_stopped(launch, what):
+def test_resuming_after_a_failure_equals_an_uninterrupted_run(launch, what):
     words = ["system.nan_at=[2]", f"system.nan_in={what}"]
     assert launch(*words, out="whole")[0] == 0
     assert launch(*words, "trainer.max_steps=5", out="parts")[0] == 0
@@ -100,7 +100,7 @@ def test_resuming_after_a_failure_goes_on_as_if_nothing_had_stopped(launch, what
 # ---------------------------------------------------------------- measurements
 
 
-def test_a_fatal_run_stops_and_says_what_to_change(launch):
+def test_a_fatal_run_stops_with_advice(launch):
     code, err, record = launch("system.is_empty=true", "health.every=1", "health.after=2", "health.lost_after=3")
     assert code == 3
     last = err.splitlines()[-1]
@@ -154,7 +154,7 @@ def test_a_silhouette_that_still_rises_is_no_finding():
     assert [len(f) for f in found] == [0, 0, 0, 1]
 
 
-def test_findings_need_to_stay_before_a_run_is_lost():
+def test_only_lasting_findings_end_a_run():
     monitor = HealthMonitor(HealthConfig(after=0, lost_after=2))
     verdicts = [monitor.lost(monitor.check(i, {"occupied": share})) for i, share in enumerate([0.0, 0.5, 0.0, 0.0])]
     assert [v is not None for v in verdicts] == [False, False, False, True]
@@ -184,7 +184,7 @@ def test_measurements_come_from_the_diagnostics():
     )
 
 
-def test_cells_that_touch_at_a_corner_are_one_piece():
+def test_cells_touching_at_a_corner_are_connected():
     cells = np.zeros((4, 4, 4), bool)
     cells[0, 0, 0] = cells[1, 1, 1] = True
     assert count_components(cells) == 1

@@ -22,7 +22,7 @@ class Agreement:
 
 
 @pytest.mark.parametrize(("signal_in_vote", "stops_after"), [(1, 2), (3, None)])
-def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(signal_in_vote, stops_after):
+def test_a_signal_during_synchronisation_is_not_lost(signal_in_vote, stops_after):
     interrupt = GracefulInterrupt()
     trainer = SimpleNamespace(global_step=0, should_stop=False, strategy=Agreement(signal_in_vote))
     with interrupt.listening():

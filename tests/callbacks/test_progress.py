@@ -17,13 +17,13 @@ METRICS = {
 }
 
 
-def test_terms_of_one_pass_come_first_and_without_its_name():
+def test_terms_of_one_pass_come_first_unprefixed():
     words = "total=3 sds=40 rgb=0.05 novel/opaque=0.2 reference/opaque=0.1"
     assert loss_words(METRICS) == words
     assert loss_words({}) == ""
 
 
-def test_what_does_not_fit_is_left_out_but_never_the_total():
+def test_the_total_stays_when_terms_do_not_fit():
     assert loss_words(METRICS, width=24) == "total=3 sds=40 rgb=0.05"
     assert loss_words(METRICS, width=0) == "total=3"
 
@@ -37,7 +37,7 @@ def test_unwatched_output_is_made_of_lines(monkeypatch, capsys):
     assert not sys.stderr.isatty()
 
 
-def test_stages_are_lines_where_nobody_watches_and_one_line_where_somebody_does(monkeypatch, capsys):
+def test_stages_are_one_line_only_in_a_terminal(monkeypatch, capsys):
     def export():
         bar = StageProgress("export")
         bar("unwrap", 0.5)

@@ -131,7 +131,7 @@ class Looking(Viewer):
         self.seen.append(picture_of(system, orbit_cameras(5.0, 30.0 * step, 3.8, 20.0, 16, 16), "normal")[0])
 
 
-def test_training_ends_with_the_same_weights_whether_somebody_looks_or_not(tmp_path):
+def test_an_open_viewer_does_not_change_the_weights(tmp_path):
     looking = Looking(plan_of(tmp_path).experiment.viewer)
     watched = trained(tmp_path / "a", looking)
     alone = trained(tmp_path / "b")
@@ -142,7 +142,7 @@ def test_training_ends_with_the_same_weights_whether_somebody_looks_or_not(tmp_p
 
 
 @pytest.mark.parametrize("method", ["_open", "_tell", "_draw"])
-def test_a_viewer_that_breaks_is_closed_and_training_goes_on(tmp_path, caplog, method):
+def test_training_survives_a_broken_viewer(tmp_path, caplog, method):
     looking = Looking(plan_of(tmp_path).experiment.viewer)
 
     def breaks(*args):
@@ -156,7 +156,7 @@ def test_a_viewer_that_breaks_is_closed_and_training_goes_on(tmp_path, caplog, m
     assert looking.server is None
 
 
-def test_without_viser_one_sentence_says_what_to_install_before_anything_begins(tmp_path, monkeypatch, capsys):
+def test_missing_viser_is_reported_before_anything_begins(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "viser", None)
     words = ["--config", "configs/stable-zero123.yaml", "--train", "--viewer", *TINY, f"exp_root_dir={tmp_path}/out"]
     assert main(words) == 2

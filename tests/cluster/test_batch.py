@@ -45,7 +45,7 @@ def result(out, name):
     return (out / "items" / name / "export" / "walker.txt").read_text()
 
 
-def test_every_picture_gets_a_result_a_record_and_a_row(pictures, batch_config, tmp_path, loads, capsys):
+def test_every_image_gets_result_record_and_row(pictures, batch_config, tmp_path, loads, capsys):
     out = tmp_path / "out"
     assert batch(pictures, out, batch_config) == 0
     assert "4 of 4 finished, 0 of them before" in capsys.readouterr().out
@@ -112,7 +112,7 @@ def test_bugs_are_retried_and_mistakes_are_not(pictures, batch_config, tmp_path,
 
 
 @pytest.mark.slow
-def test_time_outs_end_one_item_and_going_on_finishes_it(pictures, batch_config, tmp_path):
+def test_a_timed_out_item_finishes_when_resumed(pictures, batch_config, tmp_path):
     csv = tmp_path / "slow.csv"
     csv.write_text("image,elevation,system.seconds_per_step\npictures/p0.png,0,0\npictures/p1.png,10,6\n")
     out = tmp_path / "out"

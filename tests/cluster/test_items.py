@@ -76,7 +76,7 @@ def test_a_list_in_another_encoding_is_told(tmp_path):
         read_items(tmp_path / "a.csv")
 
 
-def test_folders_and_pictures_called_like_companions_are_not_lost(pictures, tmp_path, batch_config, capsys):
+def test_images_named_like_companions_are_not_lost(pictures, tmp_path, batch_config, capsys):
     (pictures / "stone_normal.png").write_bytes((pictures / "p0.png").read_bytes())  # there is no stone.png
     (pictures / "p0_steps.png").write_bytes(b"")
     (pictures / "more").mkdir()
@@ -112,7 +112,7 @@ def test_a_folder_names_the_files_it_leaves_out(pictures, batch_config, tmp_path
     assert "pip install -e '.[heif]'" in told.err
 
 
-def test_a_dry_run_checks_the_settings_of_every_item_and_writes_nothing(pictures, batch_config, tmp_path, capsys):
+def test_a_dry_run_checks_every_item_writing_nothing(pictures, batch_config, tmp_path, capsys):
     words = ["--out", str(tmp_path / "out"), "--config", str(batch_config), "--dry-run"]
     assert main([str(pictures), *words]) == 0
     assert capsys.readouterr().out.count("run ") == 4
@@ -136,7 +136,7 @@ def test_a_dry_run_checks_the_settings_of_every_item_and_writes_nothing(pictures
         main(["nowhere", *words])
 
 
-def test_records_are_whole_only_with_every_file_as_it_was(tmp_path):
+def test_records_are_complete_only_with_unchanged_files(tmp_path):
     (tmp_path / "mesh.glb").write_bytes(b"mesh")
     record = {"state": "finished", "fingerprint": "f", "sha256": file_hashes(tmp_path, [tmp_path / "mesh.glb"])}
     write_checked(tmp_path / "item.json", record)

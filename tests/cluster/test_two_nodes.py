@@ -13,7 +13,7 @@ pytestmark = pytest.mark.end_to_end
 
 
 @pytest.mark.slow
-def test_a_batch_uses_both_nodes_of_a_cluster_and_survives_a_kill(pictures, batch_config, tmp_path, monkeypatch):
+def test_a_batch_uses_two_nodes_and_survives_kills(pictures, batch_config, tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # what else runs here is not our business

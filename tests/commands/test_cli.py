@@ -40,7 +40,7 @@ def test_the_package_imports_quickly_and_without_torch():
 @pytest.mark.parametrize(
     ("given", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")]
 )
-def test_waiting_threads_spin_briefly_unless_the_user_says_otherwise(module, given, spins):
+def test_waiting_threads_spin_briefly_by_default(module, given, spins):
     code = (
         f"import os, sys; from {module} import main; main(['--help']) if '{module}'.endswith('main') else main(['-x']);"
         "assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"

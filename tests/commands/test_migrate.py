@@ -85,7 +85,7 @@ def test_other_code_stays_as_it_is():
     assert migrate("x = 1\n").text == "x = 1\n"
 
 
-def test_the_command_prints_a_diff_and_changes_nothing_unless_told(tmp_path, capsys):
+def test_the_command_only_prints_a_diff_by_default(tmp_path, capsys):
     path = tmp_path / "striped.py"
     path.write_text(MATERIAL)
     assert main(["migrate", str(path)]) == 0

@@ -52,7 +52,7 @@ def test_parse_names_the_key(section, message):
         parse(Outer, section, "system")
 
 
-def test_base_profile_and_command_line_override_in_that_order(write):
+def test_command_line_overrides_profile_overrides_base(write):
     write("base.yaml", "name: base\nseed: 1\ntag: t\nprofiles: {cpu: {seed: 2, threads: 3}}\n")
     child = write("child.yaml", "base: base.yaml\nname: child\n")
     assert parse_experiment(load_config(child)).seed == 1
@@ -63,7 +63,7 @@ def test_base_profile_and_command_line_override_in_that_order(write):
     assert loaded.origins["seed"].endswith("base.yaml (profile cpu)")
 
 
-def test_another_scheduler_does_not_inherit_the_args_of_the_first(write):
+def test_another_scheduler_does_not_inherit_args(write):
     path = write("a.yaml", "name: run\nsystem: {scheduler: {name: LinearLR, args: {total_iters: 9}}}")
     same = load_config(path, ["system.scheduler.args.start_factor=1.0", "name=other"])
     assert same.cfg.system.scheduler.args == {"total_iters": 9, "start_factor": 1.0}
@@ -111,7 +111,7 @@ def test_missing_file_and_bad_words(tmp_path, write):
         load_config(tmp_path / "stable.yaml", [], "gpu")
 
 
-def test_nothing_behind_the_equals_sign_is_the_empty_text(write):
+def test_nothing_after_the_equals_sign_is_empty_text(write):
     path = write("d.yaml", "name: x\ntag: full\n")
     assert parse_experiment(load_config(path, ["tag="])).tag == ""
     assert parse_experiment(load_config(path, ["tag=a="])).tag == "a="

@@ -47,7 +47,7 @@ class Outer:
         ({"clip": 0}, r"s\.clip: 0 is out of range, expected > 0"),
     ],
 )
-def test_values_outside_their_limits_are_told_with_the_key(section, message):
+def test_out_of_range_values_are_reported_with_key(section, message):
     with pytest.raises(ConfigError, match=message):
         parse(Outer, section, "s")
 

@@ -30,7 +30,7 @@ def test_text_is_taken_as_it_is_typed(dry_run, text):
     assert (code, resolved["data"]["prompt"], resolved["description"]) == (0, text, text)
 
 
-def test_quotes_around_the_whole_and_null_keep_their_meaning(dry_run):
+def test_quotes_and_null_keep_their_meaning(dry_run):
     _, resolved = dry_run('data.prompt="a: b"', "trainer.max_time=null", "system.exporter.formats=glb")
     assert (resolved["data"]["prompt"], resolved["trainer"]["max_time"]) == ("a: b", None)
     assert resolved["system"]["exporter"]["formats"] == ["glb"]
@@ -72,12 +72,12 @@ def test_the_sentence_names_what_was_typed(dry_run, word, message):
     assert message in error
 
 
-def test_formats_may_be_separated_by_commas_or_set_one_by_one(dry_run):
+def test_formats_are_separated_by_commas_or_set_singly(dry_run):
     assert dry_run("system.exporter.formats=glb,obj")[1]["system"]["exporter"]["formats"] == ["glb", "obj"]
     assert dry_run("system.exporter.formats.1=ply")[1]["system"]["exporter"]["formats"] == ["glb", "ply"]
 
 
-def test_an_entry_of_a_list_is_set_by_its_index(dry_run):
+def test_a_list_entry_is_set_by_index(dry_run):
     code, resolved = dry_run(
         "data.height.0=32", "data.width[0]=32", "trainer.max_steps=1000000000", config="stable-zero123"
     )

@@ -27,7 +27,7 @@ def home(tmp_path, monkeypatch):
     return home
 
 
-def test_a_run_below_the_home_folder_is_one_run(home):
+def test_a_home_folder_run_is_one_run(home):
     (home / "t.yaml").write_text(tiny_system.CONFIG + "exp_root_dir: ~/outs\n")
     assert main(["--config", "~/t.yaml", "--train"]) == 0
     run = home / "outs" / "tiny" / "run"
@@ -38,7 +38,7 @@ def test_a_run_below_the_home_folder_is_one_run(home):
     assert not Path("~").exists()
 
 
-def test_a_base_file_may_lie_in_the_home_folder(home):
+def test_a_base_file_may_lie_in_home(home):
     (home / "common.yaml").write_text(tiny_system.CONFIG)
     Path("t.yaml").write_text("base: ~/common.yaml\nexp_root_dir: out\n")
     assert main(["--config", "t.yaml", "--train"]) == 0

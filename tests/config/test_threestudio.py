@@ -35,7 +35,7 @@ TINY = [
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_the_file_builds_at_full_size_with_its_own_numbers(path, monkeypatch, capsys):
+def test_the_file_builds_at_full_size(path, monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     plan = check_experiment(load_config(path))
     system = plan.build()
@@ -74,13 +74,13 @@ def test_the_file_trains(path, monkeypatch, tmp_path, tiny_zero123, capsys):
         assert "16-mixed needs CUDA" in capsys.readouterr().err
 
 
-def test_the_command_line_wins_by_either_name_of_a_key(monkeypatch, capsys):
+def test_the_command_line_wins_by_either_key_name(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     for word in ("system.guidance.checkpoint=auto", "system.guidance.pretrained_model_name_or_path=auto"):
         assert check_experiment(load_config(FILES[0], [word])).experiment.system.guidance.checkpoint == "auto"
 
 
-def test_the_two_names_of_one_key_are_not_mixed_in_one_file(tmp_path):
+def test_two_names_of_one_key_are_refused(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("system: {guidance: {checkpoint: auto, pretrained_model_name_or_path: a.ckpt}}\n")
     with pytest.raises(ConfigError, match="give only one of them"):
@@ -88,7 +88,7 @@ def test_the_two_names_of_one_key_are_not_mixed_in_one_file(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "noted"), [("null", 0), ("4.0", 1)])
-def test_a_former_key_of_a_run_folder_is_accepted(tmp_path, value, noted):
+def test_former_keys_of_run_folders_are_accepted(tmp_path, value, noted):
     (tmp_path / "config.yaml").write_text(f"trainer: {{max_memory_gb: {value}}}\ndata: {{image_path: x.png}}\n")
     loaded = load_config(tmp_path / "config.yaml")
     assert "max_memory_gb" not in loaded.cfg.trainer
@@ -96,7 +96,7 @@ def test_a_former_key_of_a_run_folder_is_accepted(tmp_path, value, noted):
 
 
 @pytest.mark.parametrize(("former", "expected"), [("25", 25), ("auto", 10)])
-def test_an_earlier_runs_exporter_threshold_moves_to_the_geometry(former, expected, tmp_path):
+def test_earlier_exporter_thresholds_move_to_the_geometry(former, expected, tmp_path):
     (tmp_path / "config.yaml").write_text(
         f"system: {{exporter: {{isosurface_threshold: {former}}}, geometry: {{isosurface_threshold: 10}}}}\n"
     )

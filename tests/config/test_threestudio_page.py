@@ -38,7 +38,7 @@ def test_the_words_are_those_of_the_code():
 
 
 @pytest.mark.parametrize("name", recipe.TEXT_SYSTEMS + recipe.IMAGE_SYSTEMS)
-def test_a_system_becomes_the_one_that_the_page_names(name):
+def test_a_system_becomes_the_one_documented(name):
     content = {"system_type": name, "system": {"prompt_processor_type": "dummy-prompt-processor"}}
     recipe.to_native(content)
     assert (f"system_type: {name}", f"system_type: {content['system_type']}") in words_of_the_code()

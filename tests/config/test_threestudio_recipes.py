@@ -253,7 +253,7 @@ def test_a_second_stage_takes_its_own_file_alone(tiny, tmp_path):
     assert plan.experiment.system.geometry.radius == 2.0
 
 
-def test_a_run_goes_on_and_exports_by_its_words(tiny, tmp_path):
+def test_a_run_resumes_and_exports_by_its_words(tiny, tmp_path):
     start = ["--config", str(FILES["unified-dreamfusion-sd"]), "--gpu", "0", f"exp_root_dir={tmp_path}", "tag=a", "use_timestamp=False"]  # fmt: skip
     assert main([*start, "--train", *tiny("unified-dreamfusion-sd")]) == 0
     last = tmp_path / "dreamfusion-sd" / "a" / "ckpts" / "last.ckpt"

@@ -107,7 +107,7 @@ def test_a_guidance_never_sees_what_is_held_out(tmp_path):
     assert not shown & {tuple(p) for p in data.reference().cameras.positions.tolist()}
 
 
-def test_posed_photos_without_transparency_are_cut_out_in_place(tmp_path):
+def test_opaque_posed_photos_are_segmented_in_place(tmp_path):
     path = write_nerf_synthetic(named("burger", 1), tmp_path, n_views=2, size=64)
     truth = np.asarray(Image.open(tmp_path / "000.png"))[..., 3] / 255
     for name in ("000.png", "001.png"):

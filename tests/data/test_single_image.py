@@ -51,7 +51,7 @@ def load(path, **changes) -> SingleImageData:
     return data
 
 
-def test_depth_and_normal_pictures_are_read_in_our_units(pictures):
+def test_depth_and_normal_maps_are_converted(pictures):
     view = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).reference()
     mask, distance, normal = ball()
     given = view.depth[0, ..., 0].numpy()[mask]
@@ -81,14 +81,14 @@ def test_other_conventions_and_places(pictures):
     torch.testing.assert_close(other.depth, 1 - plain.depth)
 
 
-def test_smaller_sizes_do_not_mix_in_what_lies_outside(pictures):
+def test_downsampling_does_not_mix_in_the_outside(pictures):
     view = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).view(12, 12)
     covered = view.mask[0, ..., 0] > 0.1
     assert view.depth[0, ..., 0][covered].min() > 0.1  # outside the ball the image is 0
     assert (view.normal[0][covered].norm(dim=-1) - 1).abs().max() < 1e-5
 
 
-def test_a_picture_that_is_not_asked_for_is_not_read(pictures):
+def test_an_unrequested_image_is_not_read(pictures):
     (pictures / "ball_depth.png").write_text("no image")
     view = load(pictures / "ball_rgba.png").reference()
     assert view.depth is None
@@ -169,7 +169,7 @@ def test_missing_folder_and_unreadable(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("mode", "name"), [("RGB", "a.png"), ("RGB", "a.jpg"), ("CMYK", "a.jpg"), ("RGB", "a.webp")])
-def test_a_picture_without_transparency_is_cut_out_and_framed(tmp_path, mode, name):
+def test_an_opaque_image_is_segmented_and_framed(tmp_path, mode, name):
     photo = Image.new("RGB", (240, 160), (225, 225, 215))
     photo.paste((200, 40, 10), (30, 60, 90, 110))
     photo.convert(mode).save(tmp_path / name, **({} if name.endswith("png") else {"quality": 90}))
@@ -180,7 +180,7 @@ def test_a_picture_without_transparency_is_cut_out_and_framed(tmp_path, mode, na
     assert columns[0] + columns[-1] + 1 == pytest.approx(100, abs=2)
 
 
-def test_what_was_cut_out_is_kept_and_gone_on_with(tmp_path):
+def test_a_segmented_image_is_saved_and_reused(tmp_path):
     photo = Image.new("RGB", (240, 160), (225, 225, 215))
     photo.paste((200, 40, 10), (30, 60, 90, 110))
     photo.save(tmp_path / "photo.png")
@@ -212,7 +212,7 @@ def test_a_doubtful_cut_out_is_refused_unless_forced(tmp_path):
     assert float(load(tmp_path / "a.png", cut_out=CutOutConfig(force=True)).reference().mask.mean()) > 0.3
 
 
-def test_an_object_off_its_place_is_told_and_mended_on_request(tmp_path, caplog):
+def test_an_object_off_centre_is_reported_and_recentred(tmp_path, caplog):
     image = Image.new("RGBA", (200, 200), (0, 0, 0, 0))
     image.paste((0, 255, 0, 255), (10, 20, 50, 50))
     image.save(tmp_path / "corner.png")
@@ -266,7 +266,7 @@ def test_any_aspect_keeps_its_proportions(tmp_path):
     assert (int(rows), int(columns)) == (10, 10)
 
 
-def test_the_texture_gets_the_picture_at_its_own_size(pictures, monkeypatch):
+def test_the_texture_gets_the_full_size_image(pictures, monkeypatch):
     path = pictures / "ball_rgba.png"
     assert load(path, height=[8, 16], width=[8, 16], resolution_milestones=[1]).photos().rgb.shape == (1, 48, 48, 3)
     assert load(path, height=96, width=96).photos().rgb.shape == (1, 96, 96, 3), "never smaller than it was trained on"

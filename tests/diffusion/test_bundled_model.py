@@ -52,7 +52,7 @@ def test_it_knows_where_the_camera_went(unseen_views):
     assert lifted["lift_psnr"] > copied["psnr"] + 5.5
 
 
-def test_the_main_job_makes_a_mesh_of_the_sample_picture(tmp_path):
+def test_the_main_job_makes_a_mesh(tmp_path):
     words = ["--config", str(Path(REPOSITORY) / "configs" / "stable-zero123.yaml"), "--train"]
     words += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "trainer.max_steps=60", "trainer.val_check_interval=0"]
     words += [

@@ -129,7 +129,7 @@ def test_hub_out_of_reach_is_explained(tmp_path, capsys):
     assert "The server cannot be reached" in capsys.readouterr().err
 
 
-def test_file_that_the_hub_does_not_hold_goes_on_in_a_later_try(hub, tmp_path, monkeypatch):
+def test_a_missing_hub_file_is_retried_later(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "cut", 200_000)
     with pytest.raises(CheckpointError, match="what is here is kept"):
         download("zero123-xl", tmp_path, endpoint=hub)

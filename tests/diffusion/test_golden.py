@@ -128,7 +128,7 @@ def test_everything_recorded_with_the_average_is_reproduced(models, golden, inpu
         assert_same_weights(getattr(model, part), getattr(models["raw"][0], part))
 
 
-def test_the_half_precision_file_holds_the_very_same_weights(models):
+def test_half_precision_file_holds_the_same_weights(models):
     # So that all its outputs are the ones above; the original's weights are exact in fp16.
     assert_same_weights(models["half"][0], models["raw"][0])
 

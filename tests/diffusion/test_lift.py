@@ -56,7 +56,7 @@ def test_samples_lie_on_the_target_cameras_rays(lift):
 
 
 @pytest.mark.parametrize(("elevation", "azimuth"), [(0.0, 0.0), (0.0, 90.0), (60.0, -130.0)])
-def test_a_ball_in_the_volume_is_seen_where_it_is(lift, elevation, azimuth):
+def test_a_ball_in_the_volume_projects_in_place(lift, elevation, azimuth):
     polar = torch.tensor([math.pi / 2])
     axis = (torch.arange(64) + 0.5) / 32 - 1
     world = lift._world(axis, polar)[0]
@@ -79,7 +79,7 @@ def test_a_ball_in_the_volume_is_seen_where_it_is(lift, elevation, azimuth):
     torch.testing.assert_close(middle, torch.tensor([1.0, -1.0, -1.0]), atol=0.08, rtol=0)
 
 
-def test_half_precision_around_it_does_not_move_the_rays(lift):
+def test_surrounding_half_precision_does_not_move_rays(lift):
     volume, pose = torch.randn(1, 16, 16, 16, 5), pose_of(25.0, 100.0, 10.0)[None]
     exact = lift.render(volume, pose)
     with torch.autocast("cpu", torch.bfloat16):
@@ -88,7 +88,7 @@ def test_half_precision_around_it_does_not_move_the_rays(lift):
     torch.testing.assert_close(mixed.opacity, exact.opacity)
 
 
-def test_a_half_precision_lift_sees_what_a_whole_one_does(lift):
+def test_a_half_precision_lift_equals_full_precision(lift):
     latents, pose = torch.randn(2, 4, 8, 8), pose_of(5.0, 100.0, 10.0).expand(2, -1)
     half = copy.deepcopy(lift).bfloat16()
     volume = half.volume(latents.bfloat16(), pose[:, 3].bfloat16())
@@ -113,7 +113,7 @@ def test_forward_gives_maps_and_gradients_reach_every_weight(lift):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in lift.parameters())
 
 
-def test_one_image_is_lifted_once_for_all_its_views(tiny_v_model):
+def test_one_image_is_lifted_once_for_all_views(tiny_v_model):
     model = tiny_v_model
     latents = model.encode_image(torch.rand(1, 3, 32, 32)).detach()
     pose = model.pose_vector([10.0, -5.0, 60.0], [0.0, 90.0, 200.0], 3.8, 10.0, 0.0, 3.8)

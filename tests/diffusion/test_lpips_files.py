@@ -32,7 +32,7 @@ def test_both_forms_of_files_are_read(tmp_path, net, legacy):
     assert lpips.key == {"alex": "lpips", "vgg": "lpips_vgg"}[net]
 
 
-def test_a_folder_comes_before_the_cache_and_each_file_may_lie_elsewhere(tmp_path, bare_machine):
+def test_a_folder_precedes_the_cache_per_file(tmp_path, bare_machine):
     assert not find_lpips_files("alex").are_complete
     write_weights(bare_machine)
     assert find_lpips_files("alex").backbone == bare_machine / NAME
@@ -43,7 +43,7 @@ def test_a_folder_comes_before_the_cache_and_each_file_may_lie_elsewhere(tmp_pat
     assert not find_lpips_files("vgg", tmp_path / "own").are_complete
 
 
-def test_an_installed_package_gives_its_linear_weights_without_being_imported(tmp_path, bare_machine, monkeypatch):
+def test_installed_lpips_weights_are_read_without_importing(tmp_path, bare_machine, monkeypatch):
     package = tmp_path / "site" / "package_with_weights"
     write_weights(package / "weights" / "v0.1", backbone=False)
     (package / "__init__.py").write_text("raise ImportError('torchvision is of another torch')")
@@ -66,7 +66,7 @@ def test_the_real_weights_that_torchmetrics_brings_are_read(bare_machine, monkey
         assert load_lpips(net).get_buffer("lin0_model_1_weight").max() > 0
 
 
-def test_a_missing_file_is_told_with_where_to_get_both(tmp_path):
+def test_a_missing_file_is_reported_with_both_sources(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"LPIPS lacks alexnet-owt-7be5be79.pth and alex.pth in .*checkpoints"
     ) as e:
@@ -115,7 +115,7 @@ def as_tar(path, flag):
     ],
 )
 @pytest.mark.parametrize("legacy", [True, False])
-def test_a_damaged_or_foreign_file_is_one_sentence_and_runs_nothing(tmp_path, spoil, message, legacy):
+def test_a_damaged_file_is_one_sentence_executing_nothing(tmp_path, spoil, message, legacy):
     folder = write_weights(tmp_path / "w", legacy=legacy)
     spoil(folder / NAME, tmp_path / "flag")
     with pytest.raises(CheckpointError, match=message) as told:

@@ -66,7 +66,7 @@ def test_fast_model_answers_as_the_plain_one(model, channels_last, monkeypatch):
     assert relative(encoder_gradient(fast), encoder_gradient(plain)) < 2e-4
 
 
-def test_half_precision_is_stored_and_used_in_float32_where_it_is_not_native(model, monkeypatch, tmp_path):
+def test_non_native_half_precision_computes_in_float32(model, monkeypatch, tmp_path):
     save_zero123(model, tmp_path / "stable_zero123.safetensors")
     monkeypatch.setattr(
         "zero123s.diffusion.checkpoint.load_zero123.computes_natively", lambda dtype, device: dtype == torch.float32
@@ -101,7 +101,7 @@ def test_compiling_is_asked_of_denoiser_and_encoder_only(model, monkeypatch):
     assert asked == [model.unet, model.vae.encoder]
 
 
-def test_float32_weights_share_a_buffer_only_where_no_gradient_needs_them(model):
+def test_gradient_free_weights_share_a_buffer(model):
     rounded = copy.deepcopy(model)
     for component in (rounded.unet, rounded.vae):
         component.to(torch.bfloat16).float()

@@ -53,7 +53,7 @@ def test_average_follows_with_warm_up():
     torch.testing.assert_close(other.averages[0], average.averages[0])
 
 
-def test_lift_loss_is_zero_on_the_shrunken_truth_and_known_elsewhere():
+def test_lift_loss_has_known_values():
     rgb, alpha = torch.rand(2, 3, 16, 16), torch.rand(2, 1, 16, 16)
     small = torch.nn.functional.avg_pool2d(rgb * 2 - 1, 4)
     cover = torch.nn.functional.avg_pool2d(alpha, 4)
@@ -80,7 +80,7 @@ def test_two_processes_draw_what_one_draws(tiny_v_model):
             assert torch.equal(mine, all_of_them[3 * rank : 3 * rank + 3])
 
 
-def test_adapters_start_as_nothing_and_merge_into_an_ordinary_network(tiny_v_model):
+def test_adapters_start_as_identity_and_merge(tiny_v_model):
     unet = copy.deepcopy(tiny_v_model.unet)
     names = set(unet.state_dict())
     x, t, context = torch.randn(2, 16, 8, 8), torch.tensor([5, 900]), torch.randn(2, 1, 32)

@@ -73,7 +73,7 @@ def test_other_inputs_of_the_denoiser_are_seen(mistake, ema, golden, inputs):
     assert deviation(eps(ema, INPUTS[mistake](*first(inputs))), golden["ema/eps_cond"][:1]) > SEEN
 
 
-def test_plain_weights_in_place_of_the_average_are_seen(raw, golden, inputs):
+def test_plain_weights_instead_of_averages_are_noticed(raw, golden, inputs):
     assert deviation(eps(raw, first(inputs)), golden["ema/eps_cond"][:1]) > SEEN  # 1.2
 
 
@@ -145,7 +145,7 @@ def test_another_resize_is_seen(resize, raw, golden, image):
     assert deviation(embedding, golden["clip_embed"][:1]) > SEEN  # .023, .035, .046
 
 
-def test_another_range_or_activation_of_the_image_encoder_is_seen(raw, golden, image, monkeypatch):
+def test_another_image_encoder_activation_is_noticed(raw, golden, image, monkeypatch):
     with torch.no_grad():
         assert deviation(raw.embed_image(image[:1] * 2 - 1), golden["clip_embed"][:1]) > SEEN  # .96
         for layer in raw.image_encoder.vision_model.encoder.layers:

@@ -139,7 +139,7 @@ def test_export_and_test_from_a_checkpoint(scene, run, capsys):
     assert mesh.is_watertight
 
 
-def test_going_on_keeps_the_runs_own_settings_whatever_the_file_says(run, tmp_path, capsys):
+def test_resuming_keeps_the_settings_of_the_run(run, tmp_path, capsys):
     """The export of a run on my own image must not take the sample image that the file names."""
     words = ["--config", CONFIG, "--export", f"resume={run}", "system.exporter.max_faces=2000"]
     assert main(words) == 0, "transforms_path and sizes are those of the run"
@@ -195,7 +195,7 @@ def test_launch_py_shows_its_help():
     assert "resume=last" in done.stdout
 
 
-def test_a_full_disk_during_the_export_leaves_the_last_whole_mesh(run, scene, capsys):
+def test_a_full_disk_leaves_the_last_whole_mesh(run, scene, capsys):
     before = {path.name: path.read_bytes() for path in (run / "export").iterdir()}
     with files_no_larger_than(20_000):
         assert launch(scene, run.parents[1], "--export", f"resume={run}", "system.exporter.max_faces=3000") == 2
@@ -209,7 +209,7 @@ def test_a_full_disk_during_the_export_leaves_the_last_whole_mesh(run, scene, ca
     assert (run / "export" / "model.glb").read_bytes() != before["model.glb"]
 
 
-def test_the_whole_job_with_every_shape_and_type_checked(scene, tmp_path):
+def test_the_whole_job_passes_every_type_check(scene, tmp_path):
     words = ["--config", CONFIG, "--train", "--typecheck", f"data.transforms_path={scene / 'transforms.json'}"]
     words += [f"exp_root_dir={tmp_path}", *QUICK, "trainer.max_steps=5", "data.resolution_milestones=[3]"]
     words += ["system.loss.lambda_normal_smooth=1.0", "system.loss.lambda_3d_normal_smooth=1.0"]

@@ -34,7 +34,7 @@ def launch(tmp_path):
 # ---------------------------------------------------------------- the clock
 
 
-def test_the_last_run_is_found_although_the_clock_was_set_back(launch, tmp_path):
+def test_last_run_is_found_after_clock_set_back(launch, tmp_path):
     assert launch("tag=first") == 0
     assert launch("tag=second") == 0
     later = time.time() + 86400
@@ -47,7 +47,7 @@ def test_the_last_run_is_found_although_the_clock_was_set_back(launch, tmp_path)
     assert state["global_step"] == 6
 
 
-def test_two_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
+def test_runs_of_one_second_get_own_folders(tmp_path):
     experiment = ExperimentConfig(name="n", exp_root_dir=str(tmp_path), tag="a")
     now = datetime(2026, 10, 25, 2, 30, 0)
     names = []
@@ -58,7 +58,7 @@ def test_two_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
     assert names == ["a@20261025-023000", "a@20261025-023000-2", "a@20261025-023000-3"]
 
 
-def test_a_run_does_not_mind_a_clock_that_jumps(launch, tmp_path, monkeypatch):
+def test_a_jumping_clock_does_not_change_a_run(launch, tmp_path, monkeypatch):
     assert launch("tag=still") == 0
     hours = iter(range(10**6))
     monkeypatch.setattr(time, "time", lambda: 1.8e9 - 3600 * next(hours))
@@ -85,7 +85,7 @@ def kill_first_child(command):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
-def test_a_killed_rendering_process_is_one_sentence_and_loses_no_shard(tmp_path):
+def test_a_killed_rendering_process_loses_no_shard(tmp_path):
     settings = RenderSettings(views=2, size=16, supersample=1, shard_size=2)
     objects = procedural_objects(0, 4)
     killer = threading.Thread(target=kill_first_child, args=(b"spawn_main",), daemon=True)
@@ -100,7 +100,7 @@ def test_a_killed_rendering_process_is_one_sentence_and_loses_no_shard(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
-def test_a_killed_unwrapping_process_is_replaced_by_the_simple_layout():
+def test_a_killed_unwrapping_falls_back_to_triangles():
     ball = trimesh.creation.icosphere(3)
     killer = threading.Thread(target=kill_first_child, args=(b"xatlas_worker",), daemon=True)
     killer.start()
@@ -116,7 +116,7 @@ def test_a_killed_unwrapping_process_is_replaced_by_the_simple_layout():
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting needs root on Linux")
 @pytest.mark.parametrize("options", ["ro", "size=1m"])
-def test_a_read_only_and_a_tiny_disk_are_one_sentence(launch, tmp_path, capsys, options):
+def test_read_only_and_tiny_disks_are_one_sentence(launch, tmp_path, capsys, options):
     """Real mounts, where the system lets us."""
     place = tmp_path / "mounted"
     place.mkdir()

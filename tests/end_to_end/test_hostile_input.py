@@ -199,7 +199,7 @@ FRAMES = st.fixed_dictionaries(
 
 @quick
 @given(FRAMES | JSON)
-def test_any_json_is_a_set_of_views_or_one_sentence(tmp_path, content):
+def test_any_json_is_views_or_one_sentence(tmp_path, content):
     path = tmp_path / "transforms.json"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"transforms\.json"):

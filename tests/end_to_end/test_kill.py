@@ -266,7 +266,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("how", PLACES)
-def test_killed_in_another_place_ends_with_the_same_weights(how, trained, tmp_path, begin):
+def test_killed_elsewhere_ends_with_the_same_weights(how, trained, tmp_path, begin):
     hit = kill_again_and_again(how, 3, tiny_job(tmp_path), trained, begin, random.Random(1))
     assert hit["training"] > 0
 
@@ -285,5 +285,5 @@ def test_fifty_kills_in_other_places_lose_nothing(trained, tmp_path, begin):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", PLACES)
-def test_killed_in_another_place_ends_with_the_same_mesh(how, scene, whole, tmp_path, begin):
+def test_killed_elsewhere_ends_with_the_same_mesh(how, scene, whole, tmp_path, begin):
     kill_again_and_again(how, 2, mesh_job(scene, tmp_path), whole[0], begin, random.Random(1))

@@ -51,7 +51,7 @@ def test_a_mesh_against_its_own_pictures_and_itself():
     assert same["f_score_at_0.05_of_extent"] > 0.999
 
 
-def test_a_smaller_ball_has_the_closed_form_scores_and_alignment_undoes_it():
+def test_a_smaller_ball_has_closed_form_scores():
     truth, small = ball(0.4), ball(0.36, (0.0, 0.0, 0.0))
     ours, theirs = outer_points(small, 8000, 0.8, seed=1), outer_points(truth, 8000, 0.8)
     assert chamfer(ours, theirs) == pytest.approx(0.04, abs=0.004)
@@ -61,7 +61,7 @@ def test_a_smaller_ball_has_the_closed_form_scores_and_alignment_undoes_it():
     assert aligned["volume_iou"] > 0.96
 
 
-def test_a_cavity_counts_where_somebody_can_look_into_it():
+def test_a_cavity_counts_only_where_visible():
     """A hollow ball looks like a whole one; an open bowl does not: its hollow, 0.8^3 of it, must be there."""
     whole = ball()
     inside = trimesh.creation.icosphere(3, 0.8 * 0.4)
@@ -128,7 +128,7 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_the_command_scores_a_run_and_writes_a_report_that_needs_nothing_else(run, capsys):
+def test_the_command_writes_a_self_contained_report(run, capsys):
     assert main(["evaluate", str(run), "--gt", str(run / "truth.ply")]) == 0
     printed = capsys.readouterr().out
     assert "volume iou" in printed
@@ -150,14 +150,14 @@ def test_the_command_scores_a_run_and_writes_a_report_that_needs_nothing_else(ru
     assert "loss/total" in text
 
 
-def test_a_run_whose_pictures_are_gone_is_scored_without_them(run, capsys):
+def test_a_run_without_its_images_is_scored(run, capsys):
     (run / "config.yaml").write_text("data_type: multi-view-datamodule\ndata: {transforms_path: gone.json}\n")
     assert main(["evaluate", str(run)]) == 0
     assert "note: the input view is left out" in capsys.readouterr().err
     (run / "config.yaml").unlink()
 
 
-def test_a_run_with_a_class_from_custom_keeps_its_input_view(run, tmp_path, monkeypatch, capsys):
+def test_a_run_with_custom_classes_is_scored(run, tmp_path, monkeypatch, capsys):
     from zero123s.images.io import write_png_atomic
 
     camera = orbit_cameras(5.0, 0.0, height=96, width=96)
@@ -217,7 +217,7 @@ def scores_of(run, pictures, *words):
 
 
 @pytest.mark.parametrize(("net", "key"), [("alex", "lpips"), ("vgg", "lpips_vgg")])
-def test_lpips_scores_input_and_novel_views_with_the_users_weights(run, pictures, net, key, capsys):
+def test_lpips_scores_views_with_given_weights(run, pictures, net, key, capsys):
     folder = write_weights(pictures / "weights", net)
     scores = scores_of(run, pictures, "--lpips", str(folder), "--lpips-net", net)
     assert scores["input_view"][key] > 0
@@ -229,9 +229,7 @@ def test_lpips_scores_input_and_novel_views_with_the_users_weights(run, pictures
     assert view_scores(ball(0.36), views, lpips)[key] < 0.01 * view_scores(ball(0.3), views, lpips)[key]
 
 
-def test_lpips_takes_part_unasked_where_its_weights_are_found_and_is_an_error_where_they_are_asked_for(
-    run, pictures, capsys
-):
+def test_lpips_without_weights_fails_only_when_requested(run, pictures, capsys):
     assert "lpips" not in scores_of(run, pictures)["input_view"]
     assert "LPIPS" not in capsys.readouterr().err, "nobody asked for it"
     for words in (["--lpips", str(pictures)], ["--lpips-net", "alex"]):

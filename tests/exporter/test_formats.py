@@ -80,12 +80,12 @@ def compare(mesh, read, camera, colors):
 
 @pytest.mark.parametrize("kind", ["glb", "gltf", "obj", "ply", "stl"])
 @pytest.mark.parametrize("azimuth", [0.0, 70.0])
-def test_rendered_from_the_file_it_looks_as_it_should(mesh, files, kind, azimuth):
+def test_the_written_file_renders_as_the_mesh(mesh, files, kind, azimuth):
     camera = orbit_cameras(20.0, azimuth, height=64, width=64)
     compare(mesh, read_mesh(files[kind]), camera, colors=kind != "stl")
 
 
-def test_trimesh_reads_all_that_it_can_with_the_same_volume(mesh, files):
+def test_trimesh_reads_formats_with_the_same_volume(mesh, files):
     volume = trimesh.Trimesh(mesh.vertices, mesh.faces).volume
     for kind in ("glb", "gltf", "obj", "ply", "stl"):
         assert trimesh.load(files[kind], force="mesh").volume == pytest.approx(volume, rel=1e-4), kind

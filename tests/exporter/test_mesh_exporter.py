@@ -76,7 +76,7 @@ def test_the_choice_of_the_threshold_is_drawn(exported):
     assert float(line.get("x1")) == pytest.approx(5 + 410 * share, abs=0.1)
 
 
-def test_glb_stands_upright_faces_the_viewer_and_carries_its_texture(exported):
+def test_glb_is_upright_facing_front_and_textured(exported):
     read = trimesh.load(exported.files["glb"], force="mesh")
     colors = np.asarray(read.visual.to_color().vertex_colors)[:, :3]
     front, top = read.vertices[:, 2] > 0.2, read.vertices[:, 1] > 0.2  # glTF: +z faces the viewer, +y is up
@@ -211,7 +211,7 @@ def test_photo_is_put_on_what_it_sees(tmp_path):
     assert score[True] > 26
 
 
-def test_what_stands_out_of_the_only_picture_is_cut_off(tmp_path):
+def test_what_exceeds_the_silhouette_is_cut_off(tmp_path):
     camera = orbit_cameras(10.0, 30.0, height=200, width=200)
     row, column = torch.meshgrid(torch.arange(200), torch.arange(200), indexing="ij")
     mask = ((row - 100).abs() < 40) & ((column - 90).abs() < 60)  # the ball's own silhouette is a disc of 90 pixels
@@ -266,7 +266,7 @@ class Layers:
 
 
 @pytest.mark.parametrize("sigma", [1.0, 40.0])
-def test_colours_are_those_that_a_ray_through_the_surface_gathers(sigma):
+def test_colours_are_composited_through_the_surface(sigma):
     # 9 samples from 0.09 before to 0.09 behind the surface: those at 0.02, 0.04, 0.06 and 0.08 behind it are dense.
     seen = field_colors(Layers(sigma), np.zeros((3, 3)), np.array([[-1.0, 0, 0]] * 3), depth=0.09)
     clear = np.exp(-sigma * 0.02)
@@ -274,13 +274,13 @@ def test_colours_are_those_that_a_ray_through_the_surface_gathers(sigma):
     assert seen == pytest.approx(np.array([[red, green, 0]] * 3) / (1 - clear**4), abs=1e-5)
 
 
-def test_where_nothing_stands_the_colour_is_that_of_the_point():
+def test_empty_rays_take_the_point_colour():
     points, inwards = np.array([[-0.02, 0, 0], [-0.04, 0, 0]]), np.array([[-1.0, 0, 0]] * 2)
     assert field_colors(Layers(1e-3), points, inwards, depth=0.09).tolist() == [[0, 1, 0], [1, 0, 0]]
     assert field_colors(Layers(1e3), points, inwards).tolist() == [[0, 1, 0], [1, 0, 0]], "no depth: the same"
 
 
-def test_a_second_export_leaves_no_files_of_the_first(tmp_path):
+def test_a_second_export_removes_the_first_files(tmp_path):
     export(tmp_path, formats=["glb", "gltf", "obj"], lods=[400], texture_size=128, poster=True)
     for mine in ("model.blend", "model_final.glb", "notes.txt"):
         (tmp_path / mine).touch()

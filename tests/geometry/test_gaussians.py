@@ -47,7 +47,7 @@ def test_one_gaussian_as_a_field():
     assert out.normal[0].tolist() == pytest.approx([1, 0, 0], abs=1e-4)
 
 
-def test_density_makes_a_ray_as_opaque_as_the_gaussian():
+def test_density_reproduces_the_opacity_of_a_gaussian():
     g = geometry(1)
     with torch.no_grad():
         g.means.zero_()
@@ -223,7 +223,7 @@ def test_plyfile_reads_the_ply(tmp_path):
     np.testing.assert_allclose(rows["scale_2"], parameters(degree=1).log_scales[:, 2])
 
 
-def test_splat_has_32_bytes_a_gaussian_most_visible_first(tmp_path):
+def test_splat_files_list_the_most_visible_first(tmp_path):
     import numpy as np
 
     p = parameters(3, 0)

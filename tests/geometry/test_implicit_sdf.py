@@ -42,7 +42,7 @@ def test_it_starts_as_an_exact_sphere(words):
     torch.testing.assert_close(out.sigma, 20 * torch.sigmoid(-20 * exact), atol=1e-4, rtol=0)
 
 
-def test_it_starts_as_an_exact_ellipsoid_with_unit_slope_on_it():
+def test_it_starts_as_an_exact_ellipsoid():
     x = on_the_ellipsoid()
     geometry = build(shape_init="ellipsoid", shape_init_params=list(AXES), normal_type="analytic")
     out = geometry(x, frozenset({"sdf", "normal"}))
@@ -52,7 +52,7 @@ def test_it_starts_as_an_exact_ellipsoid_with_unit_slope_on_it():
     torch.testing.assert_close(out.normal, outward, atol=1e-4, rtol=0)
 
 
-def test_the_ellipsoid_is_a_sphere_for_equal_axes_even_at_its_centre():
+def test_an_ellipsoid_of_equal_axes_is_a_sphere():
     x = torch.cat([random_points(), torch.zeros(1, 3)]).requires_grad_()
     sdf = ellipsoid_sdf(x, (0.5, 0.5, 0.5))
     torch.testing.assert_close(sdf, x.norm(dim=-1) - 0.5, atol=1e-5, rtol=0)
@@ -71,7 +71,7 @@ def test_gradients_are_those_of_the_sphere(normal_type):
 
 
 @pytest.mark.parametrize("normal_type", NORMAL_TYPES)
-def test_the_eikonal_loss_trains_every_parameter_of_the_sdf(normal_type):
+def test_eikonal_loss_trains_every_sdf_parameter(normal_type):
     geometry = build(normal_type=normal_type)
     with torch.no_grad():
         geometry.encoding.table.uniform_(-1, 1)
@@ -91,7 +91,7 @@ def test_sharpness_follows_its_schedule():
         assert geometry.density(x).item() == pytest.approx(expected, rel=1e-3)
 
 
-def test_progressive_differences_follow_the_finest_level_that_is_on():
+def test_progressive_differences_follow_the_finest_active_level():
     encoding = EncodingConfig("ProgressiveBandHashGrid", 4, 2, 10, 4, 2.0, start_level=1, update_steps=10)
     geometry = build(pos_encoding_config=encoding, finite_difference_normal_eps="progressive")
     for step, cells in ((0, 4), (10, 8), (1000, 32)):

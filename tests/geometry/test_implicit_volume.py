@@ -50,7 +50,7 @@ def test_normals_of_the_blob_point_outwards(normal_type):
     assert (normal * outwards).sum(-1).min() > 0.97
 
 
-def test_analytic_normals_train_the_table_and_match_finite_differences():
+def test_analytic_normals_match_finite_differences_and_train():
     geometry = build()
     with torch.no_grad():
         geometry.encoding.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
@@ -65,7 +65,7 @@ def test_analytic_normals_train_the_table_and_match_finite_differences():
     assert geometry.encoding.table.grad.abs().sum() > 0
 
 
-def test_a_share_of_the_smoothness_term_has_the_mean_of_the_whole():
+def test_a_smoothness_subsample_has_the_same_mean():
     geometry = build()
     with torch.no_grad():
         geometry.encoding.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))

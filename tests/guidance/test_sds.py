@@ -3,7 +3,7 @@ import torch
 from zero123s.guidance.sds import sample_timesteps, sds_loss, weighted_gradient
 
 
-def test_gradient_of_the_loss_is_the_sds_gradient_over_the_batch():
+def test_loss_gradient_is_the_mean_sds_gradient():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(3, 4, 5, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     noise, noise_pred = torch.randn(2, 3, 4, 5, 5, generator=generator, dtype=torch.float64)

@@ -82,7 +82,7 @@ def test_annealing_ends_at_anneal_steps(tiny_text_model):
 
 
 @pytest.mark.parametrize("variant", ["sds", "vsd"])
-def test_micro_batches_have_the_gradients_of_the_whole_batch(tiny_text_model, variant):
+def test_micro_batches_equal_the_whole_batch(tiny_text_model, variant):
     found = []
     for size in (0, 1, 3):
         guide = guidance(tiny_text_model, micro_batch=size, variant=variant)
@@ -94,7 +94,7 @@ def test_micro_batches_have_the_gradients_of_the_whole_batch(tiny_text_model, va
             assert (a - b).norm() < 1e-4 * b.norm()
 
 
-def test_vsd_learns_the_renderings_and_starts_from_the_networks_opinion(tiny_text_model):
+def test_vsd_starts_as_sds_and_learns_renderings(tiny_text_model):
     guide = guidance(tiny_text_model, variant="vsd", guidance_scale=1.0, lora_lr=1e-2)
     before = {k: v.clone() for k, v in guide.model.state_dict().items()}
     rgb = torch.rand(2, 16, 16, 3, generator=seeded())

@@ -230,7 +230,7 @@ def test_a_float32_denoiser_lies_in_memory_once(checkpoints):
     assert added == list(guide.variant.score.adapters)
 
 
-def test_a_compiled_denoiser_is_copied_as_it_was_before():
+def test_a_compiled_denoiser_is_copied_uncompiled():
     module = torch.nn.Linear(2, 2)
     module.compile(backend="eager")
     copied = float32_copy(module)
@@ -255,7 +255,7 @@ def test_mixed_precision_does_not_reach_what_is_learned(checkpoints):
     assert all(torch.equal(grad, plain[name]) for name, grad in gathered(guide).items())
 
 
-def test_what_is_not_finite_is_not_learned_and_told(checkpoints, caplog):
+def test_non_finite_gradients_are_skipped_and_reported(checkpoints, caplog):
     guide = taught(checkpoints["v"])
     before = guide.state()
     guide(torch.full((1, 24, 24, 3), float("nan")), CAMERAS.select(slice(0, 1)), 3, seeded())
@@ -275,7 +275,7 @@ def updates(state):
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_micro_batches_have_the_gradients_of_the_whole_batch(checkpoint, size):
+def test_micro_batches_equal_the_whole_batch(checkpoint, size):
     whole = taught(checkpoint)
     parts = guidance(checkpoint, micro_batch=size)
     parts.load_state(whole.state())
@@ -350,7 +350,7 @@ def test_going_on_is_bit_exact(checkpoint, tmp_path):
     assert all(torch.equal(a["adapters"][name], b["adapters"][name]) for name in a["adapters"])
 
 
-def test_another_rank_is_refused_and_another_rate_is_taken(checkpoints):
+def test_another_rank_is_refused_another_rate_accepted(checkpoints):
     state = taught(checkpoints["v"]).state()
     with pytest.raises(CheckpointError, match=r"do not fit system\.guidance\.lora_rank=8"):
         guidance(checkpoints["v"], lora_rank=8).load_state(state)
@@ -360,7 +360,7 @@ def test_another_rank_is_refused_and_another_rate_is_taken(checkpoints):
     guidance(checkpoints["v"], variant="sds").load_state(state)  # an override may switch it off
 
 
-def test_a_missing_package_is_told_before_anything_is_loaded(checkpoints, tiny_text_model, monkeypatch):
+def test_a_missing_package_is_reported_before_loading(checkpoints, tiny_text_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     zero123 = StableZero123Guidance.Config(checkpoint=checkpoints["v"], variant="vsd")
     text = {"prompt": "a ball", "checkpoint": str(tiny_text_model), "variant": "vsd"}
@@ -377,7 +377,7 @@ def test_a_missing_package_is_told_before_anything_is_loaded(checkpoints, tiny_t
 @pytest.mark.skipif(
     not locate_checkpoint("auto").bundled, reason="a full-size checkpoint stands before the bundled one"
 )
-def test_the_main_recipe_runs_with_vsd_and_goes_on_bit_exactly(tmp_path):
+def test_the_main_recipe_with_vsd_resumes_exactly(tmp_path):
     words = ["--config", str(REPOSITORY / "configs" / "stable-zero123.yaml"), "--train", *SMALL, "threads=1"]
     words += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "system.guidance.variant=vsd"]
     words += ["system.guidance.lora_lr=1e-2", "checkpoint.every_n_train_steps=1", "trainer.val_check_interval=0"]

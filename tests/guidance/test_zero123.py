@@ -45,7 +45,7 @@ def judge(guide, comp_rgb, seed=0):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_micro_batches_have_the_gradients_of_the_whole_batch(size, checkpoint):
+def test_micro_batches_equal_the_whole_batch(size, checkpoint):
     torch.manual_seed(1)
     comp_rgb = torch.rand(5, 24, 24, 3)
     torch.manual_seed(2)
@@ -58,7 +58,7 @@ def test_micro_batches_have_the_gradients_of_the_whole_batch(size, checkpoint):
     assert torch.equal(parts.timesteps, whole.timesteps)
 
 
-def test_micro_batches_never_show_more_views_to_a_network(checkpoint, monkeypatch):
+def test_micro_batches_never_exceed_their_size(checkpoint, monkeypatch):
     guide = guidance(checkpoint, micro_batch=2)
     seen = []
     for name, branches in (("encode_image", 1), ("predict_noise", 2)):
@@ -73,7 +73,7 @@ def test_micro_batches_never_show_more_views_to_a_network(checkpoint, monkeypatc
     assert seen == [2, 2, 2, 2, 1, 1]
 
 
-def test_a_step_costs_one_encoding_and_one_call_of_the_denoiser(checkpoint, monkeypatch):
+def test_a_step_encodes_and_denoises_once(checkpoint, monkeypatch):
     guide = guidance(checkpoint)
     calls = []
     for part in ("unet", "vae.encoder", "image_encoder"):
@@ -129,7 +129,7 @@ def test_record_names_file_hash_licence_and_precision(checkpoint):
     assert "unet float32" in record["dtype"]
 
 
-def test_runs_that_share_networks_load_them_once_and_see_the_same(checkpoint):
+def test_shared_networks_are_loaded_once(checkpoint):
     comp_rgb = torch.rand(2, 24, 24, 3)
 
     def seeded(dtype="auto"):

@@ -239,7 +239,7 @@ def test_composite_over_colours():
     np.testing.assert_allclose(composite(rgba, (1.0, 0.0, 0.0))[0, 0], [0.8, 0.1, 0.15], atol=1e-6)
 
 
-def test_reading_keeps_no_second_float_copy_of_a_large_picture(tmp_path):
+def test_reading_a_large_image_copies_it_once(tmp_path):
     Image.new("RGB", (2000, 1000), (200, 50, 10)).save(tmp_path / "large.png")
     tracemalloc.start()
     loaded = read_image(tmp_path / "large.png")

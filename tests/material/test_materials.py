@@ -68,7 +68,7 @@ def test_light_needs_normals():
         build()(FEATURES, X, UP, None, LIGHT, Shading("diffuse"))
 
 
-def test_no_light_until_its_step_and_then_by_its_shares():
+def test_lights_begin_at_their_step_by_probability():
     material = build(ambient_only_steps=10, diffuse_prob=0.75, textureless_prob=0.5)
     generator = torch.Generator().manual_seed(0)
     assert material.draw_shading(9, 0.5, generator).mode == "albedo"
@@ -87,7 +87,7 @@ def radiance(seed: int = 0, **changes) -> NeuralRadianceMaterial:
     return NeuralRadianceMaterial(NeuralRadianceMaterial.Config(**changes), 3)
 
 
-def test_radiance_depends_on_features_and_direction_and_not_on_light():
+def test_radiance_depends_on_direction_not_on_light():
     material = radiance()
     here = material(FEATURES, X, UP, None, None, Shading())
     assert ((here > 0) & (here < 1)).all()

@@ -88,7 +88,7 @@ def test_bounds_contain_the_surface():
     assert (upper - lower < 1.6).all()
 
 
-def test_level_of_a_soft_ball_matches_its_rendered_silhouette():
+def test_the_chosen_level_matches_the_silhouette():
     def density(x):
         return 40 * torch.sigmoid((0.5 - x.norm(dim=-1)) / 0.03)
 
@@ -113,7 +113,7 @@ def test_no_opaque_ray_means_no_level():
     assert choose_level(sphere, lambda x: 0 * x[:, 0], [(origins, directions, None)], (LOWER, UPPER)) is None
 
 
-def test_vertices_settle_where_a_steep_field_crosses_the_level():
+def test_vertices_lie_on_a_steep_level_set():
     def density(x):
         return torch.exp(60 * (0.5 - x.norm(dim=-1)))
 

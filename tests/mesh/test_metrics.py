@@ -77,7 +77,7 @@ def test_relative_roughness_is_one_for_equals():
     assert relative_roughness([0.4], [0.2]) == pytest.approx(2, rel=0.01)
 
 
-def test_surface_samples_lie_on_the_surface_and_are_even(rng):
+def test_surface_samples_are_even_and_on_it(rng):
     points = sample_surface(*box(), 20000, rng)
     assert np.abs(np.abs(points).max(1) - 0.5).max() < 1e-12
     assert (points[:, 0] == 0.5).mean() == pytest.approx(1 / 6, abs=0.02)
@@ -156,7 +156,7 @@ def test_uv_health_of_a_square():
     assert uv_health(vertices, doubled, uvs, 64).overlap == pytest.approx(0.5)
 
 
-def test_health_of_a_torus_an_open_box_and_a_flipped_face():
+def test_health_finds_handles_holes_and_flipped_faces():
     torus = trimesh.creation.torus(0.6, 0.2)
     health = mesh_health(np.asarray(torus.vertices), np.asarray(torus.faces))
     assert (health.watertight, health.manifold, health.winding_consistent) == (True, True, True)

@@ -22,7 +22,7 @@ def test_tangents_of_a_square_point_where_u_grows(mirrored):
     np.testing.assert_allclose(basis[0, 1], [0, 1, 0], atol=1e-12, err_msg="v grows along y in both")
 
 
-def test_a_vertex_without_texture_area_still_gets_a_unit_tangent():
+def test_vertices_without_texture_area_get_unit_tangents():
     tangents = vertex_tangents(np.eye(3), np.tile([0.0, 0, 1], (3, 1)), np.array([[0, 1, 2]]), np.zeros((3, 2)))
     np.testing.assert_allclose(np.linalg.norm(tangents[:, :3], axis=1), 1)
     np.testing.assert_allclose(tangents[:, 2], 0, atol=1e-12)

@@ -27,7 +27,7 @@ def photo(mesh, azimuth=0.0, size=128):
     return ReferenceView(camera, rgba[..., :3], rgba[..., 3:])
 
 
-def test_photo_gives_back_the_colours_it_was_made_of(ball):
+def test_photo_projection_recovers_the_colours(ball):
     seen, trust = Photos(ball, photo(ball)).sample(ball.vertices, ball.normals)
     trusted = trust > 0.5
     assert 0.25 < trusted.mean() < 0.5

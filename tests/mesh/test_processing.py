@@ -17,7 +17,7 @@ def sound(vertices, faces):
     return is_closed(faces) and is_wound(faces) and signed_volume(vertices, faces) > 0
 
 
-def test_a_sound_mesh_is_left_alone_and_an_inside_out_one_is_turned(ball):
+def test_only_an_inside_out_mesh_is_turned(ball):
     _, faces = repair(*ball)
     np.testing.assert_array_equal(faces, ball[1])
     assert sound(*repair(ball[0], ball[1][:, ::-1]))
@@ -33,7 +33,7 @@ def test_holes_of_all_sizes_are_covered(ball):
     assert signed_volume(*closed) == pytest.approx(signed_volume(*ball), rel=0.1)
 
 
-def test_a_fin_and_a_flipped_and_a_doubled_face_are_cut_out(ball):
+def test_fins_flipped_and_doubled_faces_are_removed(ball):
     vertices, faces = ball
     fin = np.array([[faces[0, 0], faces[0, 1], len(vertices)]])
     tangled = np.concatenate([faces[:-1], faces[-1:, ::-1], fin, faces[100:101]])

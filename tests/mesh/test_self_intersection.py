@@ -6,7 +6,7 @@ import trimesh
 from zero123s.mesh.self_intersection import self_intersecting
 
 
-def test_two_overlapping_boxes_cross_and_apart_they_do_not():
+def test_only_overlapping_boxes_cross():
     box = trimesh.creation.box([1, 1, 1])
     faces = np.concatenate([box.faces, box.faces + 8])
     # Turned, so that no face lies in a face of the other.
@@ -16,7 +16,7 @@ def test_two_overlapping_boxes_cross_and_apart_they_do_not():
     assert not self_intersecting(np.concatenate([box.vertices, box.vertices @ turn.T + [3, 0, 0]]), faces).any()
 
 
-def test_a_closed_ball_does_not_cross_itself_and_counts_are_those_of_all_pairs():
+def test_crossing_counts_equal_those_of_all_pairs():
     ball = trimesh.creation.icosphere(3)
     assert not self_intersecting(ball.vertices, ball.faces).any()
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ def distance(n):
 
 
 @pytest.mark.parametrize("max_nodes", [100, 40])
-def test_a_hollow_ball_is_filled_even_with_a_leak(max_nodes):
+def test_a_leaking_hollow_ball_is_filled(max_nodes):
     n = 60
     r = distance(n)
     shell = (r < 0.8) & (r > 0.6)
@@ -22,7 +22,7 @@ def test_a_hollow_ball_is_filled_even_with_a_leak(max_nodes):
     assert not (hidden & shell).any()
 
 
-def test_a_bowl_and_the_gap_between_two_plates_stay_empty():
+def test_visible_cavities_stay_empty():
     r = distance(48)
     bowl = (r < 0.8) & (r > 0.6) & (np.indices(r.shape)[2] < 24)
     assert hidden_nodes(bowl).mean() < 0.002
@@ -31,7 +31,7 @@ def test_a_bowl_and_the_gap_between_two_plates_stay_empty():
     assert not hidden_nodes(plates).any()
 
 
-def test_a_box_open_below_is_solid_because_nobody_looks_from_there():
+def test_a_box_open_below_is_solid():
     box = np.zeros((40, 40, 40), bool)
     box[8:32, 8:32, 4:32] = True
     box[11:29, 11:29, 4:29] = False

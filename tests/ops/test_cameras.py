@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from zero123s.ops.cameras import cameras_from_matrices, generate_rays, orbit_cameras, project, sphere_fit_distance
 
 
-def test_reference_camera_stands_on_plus_x_and_looks_back():
+def test_reference_camera_looks_from_plus_x():
     cameras = orbit_cameras(0.0, 0.0, distance=3.8)
     torch.testing.assert_close(cameras.positions, torch.tensor([[3.8, 0.0, 0.0]]))
     right, up, back = cameras.c2w[0, :3, :3].T
@@ -25,7 +25,7 @@ def test_azimuth_grows_towards_plus_y_and_elevation_upwards():
     torch.testing.assert_close(position, torch.tensor([[math.sqrt(3), 0.0, 1.0]]))
 
 
-def test_looking_straight_down_is_the_limit_of_the_orbit():
+def test_looking_straight_down_continues_the_orbit():
     almost = orbit_cameras(89.9, 0.0).c2w
     torch.testing.assert_close(orbit_cameras(90.0, 0.0).c2w, almost, atol=1e-2, rtol=0)
 

@@ -38,7 +38,7 @@ def test_inputs_need_not_be_contiguous():
     )
 
 
-def test_auto_takes_it_only_where_it_gains_and_is_differentiable_enough():
+def test_auto_takes_it_only_where_faster_and_differentiable():
     x, weight, bias = example(1, 96, 96, 32, 32)
     assert gains_from_winograd(x, weight)
     assert not gains_from_winograd(x[:, :, :30], weight)

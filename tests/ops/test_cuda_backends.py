@@ -70,7 +70,7 @@ def tcnn(monkeypatch):
     sys.modules.pop("zero123s.ops.hash_grid.tcnn", None)
 
 
-def test_tiny_cuda_nn_reads_our_table_and_trains_it(tcnn):
+def test_tiny_cuda_nn_reads_and_trains_our_table(tcnn):
     x, table = random_field()
     out = tcnn.encode(x, table, GRID.sizes)
     expected = hash_reference.encode(x, table, GRID.levels)
@@ -87,7 +87,7 @@ def test_tiny_cuda_nn_reads_our_table_and_trains_it(tcnn):
     assert torch.autograd.grad(empty.sum(), table)[0].abs().sum() == 0
 
 
-def test_another_layout_of_tiny_cuda_nn_is_an_error(tcnn, monkeypatch):
+def test_another_tiny_cuda_nn_layout_is_an_error(tcnn, monkeypatch):
     monkeypatch.setattr(StandInEncoding, "extra", 8)
     x, table = random_field()
     with pytest.raises(MissingDependencyError, match="parameters instead of"):
@@ -179,7 +179,7 @@ def test_a_broken_package_costs_one_sentence(monkeypatch):
     backends._why_not.cache_clear()
 
 
-def test_auto_on_cuda_is_triton_and_never_a_vendors_library(monkeypatch, caplog):
+def test_auto_on_cuda_is_triton(monkeypatch, caplog):
     monkeypatch.setattr(backends, "_why_not", lambda package: pytest.fail("looked for a vendor's library"))
     monkeypatch.setattr(backends, "_triton_works", lambda: True)
     no_triton = {"gaussian_splatting"}  # there gsplat is taken where it works
@@ -197,7 +197,7 @@ def test_auto_on_cuda_is_triton_and_never_a_vendors_library(monkeypatch, caplog)
 
 
 @pytest.mark.gpu
-def test_tiny_cuda_nn_gives_the_references_features_and_gradients():
+def test_tiny_cuda_nn_equals_the_reference():
     pytest.importorskip("tinycudann", reason="tiny-cuda-nn is not installed")
     x, table = random_field("cuda", 1000)
     ours = hash_grid.encode(x, table, GRID, backend="tinycudann")

@@ -87,7 +87,7 @@ def test_a_small_gaussian_projects_like_its_center():
     torch.testing.assert_close(seen.conics, only_low_pass, atol=1e-3, rtol=1e-3)
 
 
-def test_a_ball_at_the_center_has_its_projected_variance():
+def test_a_central_ball_has_its_projected_variance():
     _, centers, matrices = cameras()
     sigma = 0.1
     seen = project_gaussians(
@@ -132,7 +132,7 @@ def test_invisible_gaussians_add_nothing_and_stay_finite(change, why, backend):
     assert all(t.grad is None or bool(torch.isfinite(t.grad).all()) for t in leaves)
 
 
-def test_a_flat_gaussian_seen_from_the_side_stays_finite():
+def test_a_flat_gaussian_edge_on_stays_finite():
     _, centers, matrices = cameras(dtype=torch.float32)
     cloud = [
         torch.zeros(1, 3),
@@ -148,7 +148,7 @@ def test_a_flat_gaussian_seen_from_the_side_stays_finite():
     assert all(torch.isfinite(t.grad).all() for t in leaves)
 
 
-def test_a_gaussian_at_the_edge_of_the_frame_is_cut():
+def test_a_gaussian_is_cut_at_the_frame():
     seen = on_screen([(0.0, 8.5)], 4.0, [1.0])
     image, _ = blend(seen, torch.tensor([0.9], dtype=torch.float64), torch.ones(1, 1, 1, dtype=torch.float64), 16, 16)
     assert image[0, 8, 0, 0].item() == pytest.approx(0.9 * math.exp(-0.5 * 0.25 / 4))

@@ -15,7 +15,7 @@ def test_the_default_layout_is_tiny_cuda_nns():
     assert [level.hashed for level in grid.levels] == [False] * 5 + [True] * 11
 
 
-def test_the_middle_of_a_cell_is_the_mean_of_its_corners():
+def test_a_cell_centre_averages_its_corners():
     grid = HashGrid(n_levels=1, base_resolution=4, n_features_per_level=1)
     table = torch.arange(64.0)[:, None]
     # scale 3: x = 1/3 is position 1.5, the middle between grid points 1 and 2
@@ -81,7 +81,7 @@ def test_kernels_equal_the_reference(kind):
     _assert_equal(_derivatives(x, "numba"), _derivatives(x, "reference"))
 
 
-def test_kernels_handle_more_features_than_a_pair_and_leave_one_to_the_reference():
+def test_kernels_handle_any_even_number_of_features():
     four, one = (HashGrid(3, n, log2_hashmap_size=8, base_resolution=4) for n in (4, 1))
     x = _points("random", 500)
     _assert_equal(_derivatives(x, "numba", four), _derivatives(x, "reference", four))

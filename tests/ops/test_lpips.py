@@ -43,13 +43,13 @@ def test_distances_are_those_of_the_original_code(lpips):
     assert lpips(*two_pictures()).tolist() == pytest.approx(RECORDED[lpips.net], rel=1e-5)
 
 
-def test_equal_pictures_are_0_apart_and_the_order_does_not_matter(lpips):
+def test_distance_is_symmetric_and_zero_for_equals(lpips):
     a, b = two_pictures()
     assert lpips(a, a).tolist() == [0, 0]
     assert lpips(a, b).tolist() == pytest.approx(lpips(b, a).tolist(), rel=1e-6)
 
 
-def test_pictures_of_a_batch_do_not_see_each_other(lpips):
+def test_images_of_a_batch_are_independent(lpips):
     a, b = two_pictures()
     alone = [float(lpips(a[i : i + 1], b[i : i + 1])) for i in range(2)]
     assert lpips(a, b).tolist() == pytest.approx(alone, rel=1e-5)
@@ -65,7 +65,7 @@ def test_more_blur_and_more_noise_are_further_away(lpips):
     assert 0 < apart[0] < apart[1] < apart[2]
 
 
-def test_it_is_linear_in_the_weights_of_the_channels():
+def test_it_is_linear_in_the_channel_weights():
     backbone, linear = random_weights("alex")
     once = Lpips(backbone, linear)(*two_pictures())
     thrice = Lpips(backbone, {name: 3 * w for name, w in linear.items()})(*two_pictures())

@@ -27,7 +27,7 @@ def volume(vertices, faces):
     return (a * torch.linalg.cross(b, c)).sum() / 6
 
 
-def test_six_tetrahedra_fill_a_cell_and_are_all_positive():
+def test_six_positive_tetrahedra_fill_a_cell():
     nodes, tetrahedra = grid(1, torch.float64)
     a, b, c, d = nodes[tetrahedra].unbind(1)
     volumes = torch.linalg.det(torch.stack([b - a, c - a, d - a], dim=1)) / 6
@@ -35,7 +35,7 @@ def test_six_tetrahedra_fill_a_cell_and_are_all_positive():
 
 
 @pytest.mark.parametrize("resolution", [12, 24])
-def test_a_sphere_is_closed_turns_outwards_and_has_its_area_and_volume(resolution):
+def test_a_sphere_is_closed_with_area_and_volume(resolution):
     vertices, faces = sphere(resolution)
     mesh = trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)
     assert mesh.is_watertight
@@ -47,7 +47,7 @@ def test_a_sphere_is_closed_turns_outwards_and_has_its_area_and_volume(resolutio
     assert mesh.volume > 0, "counter-clockwise seen from outside"
 
 
-def test_the_error_of_the_radius_falls_with_the_square_of_the_cell():
+def test_radius_error_falls_with_squared_cell_size():
     errors = [(sphere(n)[0].norm(dim=-1) - 0.71).abs().max().item() for n in (10, 20, 40)]
     assert errors[0] < 0.2**2
     for coarse, fine in pairwise(errors):
@@ -82,7 +82,7 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda x, s: volume(*marching_tetrahedra(x, s, tetrahedra)), inputs)
 
 
-def test_a_larger_sphere_gains_its_area_times_the_step():
+def test_volume_gradient_of_a_sphere_is_its_area():
     nodes, tetrahedra = grid(24, torch.float64)
     radius = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     enclosed = volume(*marching_tetrahedra(nodes, nodes.norm(dim=-1) - radius, tetrahedra))

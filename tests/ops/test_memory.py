@@ -42,7 +42,7 @@ def test_other_errors_and_the_last_one_propagate(error, use_less):
         retry_on_oom(lambda: (_ for _ in ()).throw(error), use_less)
 
 
-def test_a_recomputed_function_has_the_gradients_of_the_kept_one():
+def test_recomputing_gives_the_same_gradients():
     w = torch.rand(3, 3, requires_grad=True)
     unused = torch.rand(2, requires_grad=True)
     calls = []
@@ -61,7 +61,7 @@ def test_a_recomputed_function_has_the_gradients_of_the_kept_one():
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 3, 64])
-def test_a_mean_over_parts_is_that_of_the_whole(n_parts):
+def test_a_mean_over_parts_equals_the_whole(n_parts):
     w, x = torch.rand(4, requires_grad=True), torch.rand(5, 4)
     sizes = []
 

@@ -67,7 +67,7 @@ def coverage(screen, faces, size: int = 20) -> torch.Tensor:
 # ---------------------------------------------------------------- cameras
 
 
-def test_the_pinhole_behind_rays_is_the_camera_that_made_them():
+def test_a_pinhole_camera_is_recovered_from_rays():
     cameras = orbit_cameras(torch.tensor([10.0, -30, 80]), torch.tensor([0.0, 120, 250]), 3.1, 33.0, 9, 14)
     centers, matrices = pinhole(generate_rays(cameras))
     torch.testing.assert_close(centers, cameras.positions)
@@ -96,7 +96,7 @@ def test_rays_of_no_pinhole_are_refused():
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_the_nearest_face_wins_and_faces_behind_the_camera_do_not(backend):
+def test_the_nearest_face_before_the_camera_wins(backend):
     near, far = on_screen(square(half=2), 1.0), on_screen(square(half=6), 3.0)
     behind = on_screen(square(half=9), -1.0)
     faces = torch.cat([SQUARE + 4 * i for i in range(3)])
@@ -179,7 +179,7 @@ def test_edges_of_closed_and_open_meshes():
 
 
 @pytest.mark.parametrize("half", [4.8, 5.0, 5.3])
-def test_an_upright_square_covers_its_area_but_for_its_corners(half):
+def test_a_square_covers_its_area_except_corners(half):
     covered = coverage(on_screen(square((10.2, 9.9), half)), SQUARE)
     assert covered.item() == pytest.approx(4 * half**2, abs=4 * 0.25)
 
@@ -190,7 +190,7 @@ def test_a_turned_square_covers_its_area(angle_deg):
     assert coverage(on_screen(size), SQUARE, 40).item() == pytest.approx(576, rel=0.01)
 
 
-def test_the_border_pixel_of_a_half_plane_has_its_exact_share():
+def test_half_plane_border_pixels_have_exact_coverage():
     face_id = visible_faces(on_screen([[-5.0, -5], [3.2, -5], [3.2, 25], [-5, 25]]), SQUARE, 20, 20)
     screen = on_screen([[-5.0, -5], [3.2, -5], [3.2, 25], [-5, 25]])
     depth = torch.where(face_id >= 0, 2.0, torch.inf).double()
@@ -202,7 +202,7 @@ def test_the_border_pixel_of_a_half_plane_has_its_exact_share():
 
 
 @pytest.mark.parametrize("radius", [4.3, 7.7])
-def test_the_coverage_of_a_disc_moves_as_its_area_does(radius):
+def test_disc_coverage_changes_with_its_area(radius):
     shape, faces = disc()
     scale = torch.tensor(radius, dtype=torch.float64, requires_grad=True)
     shift = torch.zeros(2, dtype=torch.float64, requires_grad=True)
@@ -226,7 +226,7 @@ def test_what_moves_into_the_picture_covers_more(axis, center, angle_deg):
     assert gradient[axis].item() == pytest.approx(10.0 / math.cos(math.radians(angle_deg)), rel=0.06)
 
 
-def test_the_silhouette_of_a_marched_ball_grows_with_it():
+def test_a_marched_silhouette_grows_with_its_ball():
     """Faces smaller than pixels, seen in perspective: the disc's radius is f r / sqrt(d^2 - r^2) pixels."""
     cells = torch.cartesian_prod(*[torch.arange(48)] * 3)
     nodes = torch.cartesian_prod(*[torch.linspace(-0.7, 0.7, 49)] * 3)
@@ -241,7 +241,7 @@ def test_the_silhouette_of_a_marched_ball_grows_with_it():
     assert gradient.item() == pytest.approx(2 * math.pi * focal**2 * 0.45 * 3.8**2 / d2**2, rel=0.05)
 
 
-def test_an_occluder_in_front_blends_and_what_it_hides_does_not():
+def test_only_the_front_edge_is_blended():
     """A small square before a large one: only the small one's outline blends within, in its own depth order."""
     near, far = on_screen(square((10.2, 10.2), 3.0), 1.0), on_screen(square((10.0, 10.0), 8.0), 3.0)
     hidden = on_screen(square((10.2, 10.2), 1.5), 2.0)

@@ -12,7 +12,7 @@ BACKENDS = ["reference", "numba"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_full_box_is_sampled_from_face_to_face(backend):
+def test_a_full_box_is_sampled_between_faces(backend):
     o, d = torch.tensor([[3.0, 0, 0], [3.0, 0, 0]]), torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]])
     samples = march(o, d, BOX, torch.ones(1, 4, 4, 4, dtype=torch.bool), 0.125, backend=backend)
     assert samples.packed_info.tolist() == [[0, 16], [16, 0]]

@@ -61,7 +61,7 @@ def test_hash_grid_and_its_derivatives_equal_the_reference(kind, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("n_features", [1, 4])
-def test_hash_grid_has_any_power_of_two_of_features(n_features, device):
+def test_hash_grid_takes_power_of_two_features(n_features, device):
     grid = HashGrid(2, n_features, log2_hashmap_size=8, base_resolution=4)
     x, table = (
         drawn(100, 3).to(device).requires_grad_(),
@@ -121,7 +121,7 @@ def test_the_march_finds_the_references_samples(far, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_march_of_no_rays_and_of_none_that_hits(device):
+def test_marching_takes_no_rays_and_no_hits(device):
     grid, box = torch.ones(4, 4, 4, device=device) > 0, torch.tensor([-1.0, -1, -1, 1, 1, 1], device=device)
     assert march(*(torch.zeros(0, 3, device=device),) * 2, box, grid, 0.1, backend="triton").t_starts.shape == (0,)
     away = march(

@@ -52,7 +52,7 @@ def test_no_points(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_even_medium_lets_through_what_beer_and_lambert_say(backend):
+def test_transmittance_follows_the_beer_lambert_law(backend):
     volume = torch.full((1, 4, 4, 4, 3), 1.2)
     volume[..., 1], volume[..., 2] = 0.25, -1.0
     points = torch.zeros(1, 1, 10, 3)

@@ -42,7 +42,7 @@ def test_the_network_that_ships_beats_a_constant():
     assert np.median(errors) < 0.75 * np.median(constant)
 
 
-def test_place_and_size_in_the_frame_do_not_matter():
+def test_place_and_size_do_not_matter():
     rgba = torch.zeros(2, 4, 80, 80)
     rgba[0, :, 10:30, 20:60] = 0.8
     rgba[1, :, 35:75, 0:80] = 0.8

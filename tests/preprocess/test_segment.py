@@ -49,7 +49,7 @@ def test_edges_keep_the_objects_colour():
     assert np.abs(result.rgba[..., 3] - OBJECT[..., 3])[edge].mean() < 0.15
 
 
-def test_a_flat_dark_object_of_the_grounds_own_hue_is_no_shadow():
+def test_a_flat_dark_object_is_not_a_shadow():
     """Darker and of the same hue as a shadow is, but with an edge all around."""
     gray = OBJECT.copy()
     gray[..., :3] = np.array([0.62, 0.66, 0.70])
@@ -59,7 +59,7 @@ def test_a_flat_dark_object_of_the_grounds_own_hue_is_no_shadow():
 
 
 @pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)], ids=["white", "black", "green"])
-def test_the_edge_of_a_jpeg_shows_no_halo_on_any_ground(colour):
+def test_a_jpeg_edge_shows_no_halo(colour):
     """Soft edges of a strongly compressed photo are much nearer to the object's own than a mask without any."""
     photo = photo_of(OBJECT, BACKGROUNDS["gradient"]).rgba[..., :3]
     _, data = cv2.imencode(".jpg", np.rint(photo[..., ::-1] * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 70])
@@ -81,7 +81,7 @@ def test_holes_stay_and_islands_go():
     assert alpha[:20, :20].max() == 0
 
 
-def test_alpha_of_the_file_is_used_as_it_is():
+def test_the_alpha_of_the_file_is_used():
     result = segment(LoadedImage(OBJECT, True))
     assert (result.method, result.confidence) == ("alpha", 1.0)
     np.testing.assert_array_equal(result.rgba, OBJECT)

@@ -37,7 +37,7 @@ def benchmark():
     return module
 
 
-def test_it_has_the_keys_and_the_size_of_a_release(benchmark):
+def test_it_has_keys_and_size_of_a_release(benchmark):
     shapes = benchmark.original_shapes(ModelConfig())
     # As counted in the released layout: 1938 tensors, 8.58 GB in fp32.
     assert len(shapes) == 1938
@@ -46,7 +46,7 @@ def test_it_has_the_keys_and_the_size_of_a_release(benchmark):
 
 
 @pytest.mark.parametrize(("dtype", "averages"), [(torch.float32, True), (torch.float16, False)])
-def test_it_is_a_checkpoint_that_torch_and_we_read(benchmark, dtype, averages, tmp_path):
+def test_torch_and_we_read_the_checkpoint(benchmark, dtype, averages, tmp_path):
     path, config = tmp_path / "zero123.ckpt", parse_model_config(TINY)
     benchmark.write_checkpoint(path, dtype, averages, config)
     state = torch.load(path, weights_only=True)["state_dict"]

@@ -116,7 +116,7 @@ def test_the_recipe_has_the_measured_numbers():
     assert (system.guidance.guidance_scale, system.loss.lambda_sds, system.geometry.radius) == (3.0, 0.1, 2.0)
 
 
-def test_threestudio_words_are_translated_or_dropped_with_a_notice():
+def test_threestudio_words_are_translated_or_noticed():
     content = {
         "data": {"requires_depth": "${cmaxgt0:${system.loss.lambda_depth}}", "image_path": "a.png"},
         "system": {

@@ -132,7 +132,7 @@ def geometry_maker(request, config):
     return make
 
 
-def test_geometry_delivers_what_is_asked_for_and_nothing_else(geometry_maker):
+def test_geometry_computes_only_what_is_requested(geometry_maker):
     geometry, x = geometry_maker(), points()
     randomize(geometry)
     bare = geometry(x, frozenset())
@@ -150,7 +150,7 @@ def test_geometry_delivers_what_is_asked_for_and_nothing_else(geometry_maker):
     assert all(t.dtype == torch.float32 for t in (out.sigma, out.features, out.normal))
 
 
-def test_geometry_starts_solid_in_the_middle_and_empty_at_the_corner(geometry_maker):
+def test_geometry_starts_solid_inside_and_empty_outside(geometry_maker):
     geometry = geometry_maker()
     x = torch.stack([torch.zeros(3), torch.full((3,), 0.99 * geometry.cfg.radius)])
     for level in (geometry.density(x), geometry.surface_level(x)):
@@ -185,7 +185,7 @@ def test_geometry_works_in_double_precision(geometry_maker):
     torch.testing.assert_close(double.sigma.float(), single.sigma, atol=1e-4, rtol=1e-4)
 
 
-def test_geometry_takes_no_points_no_gradients_and_late_steps(geometry_maker):
+def test_geometry_takes_empty_and_gradient_free_queries(geometry_maker):
     geometry = geometry_maker()
     geometry.on_step(10**6)
     out = geometry(torch.zeros(0, 3), NEEDS, seeded())
@@ -390,7 +390,7 @@ def test_renderer_does_not_depend_on_chunks(renderer_maker):
     torch.testing.assert_close(whole.comp_normal, chunked.comp_normal)
 
 
-def test_renderer_trains_by_its_generator_and_hands_over_samples(renderer_maker):
+def test_renderer_trains_reproducibly_and_returns_samples(renderer_maker):
     renderer, field = renderer_maker(), Ball()
     if not renderer.has_samples:
         out = renderer(views(), field, gray, frozenset(), seeded(1))
@@ -459,7 +459,7 @@ def reference_view(disc_path) -> ReferenceView:
 
 
 @pytest.mark.parametrize("name", shipped(GUIDANCES))
-def test_guidance_judges_by_its_generator_and_leaves_its_networks_alone(name, config, reference_view):
+def test_guidance_is_reproducible_and_its_networks_frozen(name, config, reference_view):
     cls = GUIDANCES.get(name)
     cfg = config(GUIDANCES, name)
     cls.check(cfg)
@@ -555,7 +555,7 @@ SYSTEM_DATA = {
 
 
 @pytest.mark.parametrize("name", shipped(SYSTEMS))
-def test_system_builds_alike_from_a_seed_and_its_state_travels(name, config):
+def test_system_is_a_function_of_its_seed(name, config):
     assert name in SYSTEM_DATA, f"say in SYSTEM_DATA which data source {name} is trained on"
     source = DATA.get(SYSTEM_DATA[name])(config(DATA, SYSTEM_DATA[name]))
     source.prepare()

@@ -82,7 +82,7 @@ def launch(tmp_path):
     return launch
 
 
-def test_the_documented_geometry_loss_data_and_exporter_find_the_ball(launch):
+def test_the_documented_classes_find_the_ball(launch):
     record, folder = launch()
     state = torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["state_dict"]
     assert record["metrics"]["mask_iou"] > 0.85  # 16 pixels wide, so the rim counts for much
@@ -130,7 +130,7 @@ def test_the_example_geometry_is_symmetric():
     assert not torch.allclose(geometry.encode(x), geometry.encode(-mirror * x))
 
 
-def test_a_variant_works_with_a_guidance_of_the_project(tiny_text_model):
+def test_a_documented_variant_works_with_our_guidance(tiny_text_model):
     cls = GUIDANCES.get("stable-diffusion-guidance")
     settings = {"prompt": "a ball", "checkpoint": str(tiny_text_model), "weighting": "uniform", "micro_batch": 1}
     guide = cls(cls.Config(variant="bounded-sds", **settings), None)

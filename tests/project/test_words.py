@@ -1,4 +1,4 @@
-"""Names and prose use the field's standard terms: the project's former private words do not come back."""
+"""Names and prose use the field's standard terms, tests have short names: former private words do not come back."""
 
 import ast
 import io
@@ -80,3 +80,17 @@ def test_names_and_prose_are_the_field_s(path):
 def test_private_words_are_found():
     assert "look" in set(defined_names(ast.parse("def look(): pass")))
     assert any(re.search(pattern, "what the model is told") for pattern in PRIVATE_PROSE)
+
+
+MAX_WORDS = 8
+
+
+def test_tests_are_named_in_at_most_eight_words():
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        if node.name.removeprefix("test_").count("_") >= MAX_WORDS
+    ]
+    assert not long, f"name the behaviour that is checked in {MAX_WORDS} words: {long}"

@@ -65,7 +65,7 @@ def ball_area(radius: float, size: int) -> float:
     return math.pi * (focal * radius) ** 2 / (3.8**2 - radius**2)
 
 
-def test_a_ball_has_its_depth_its_normals_and_its_area():
+def test_a_ball_has_its_depth_normals_and_area():
     out = build(grid_resolution=64).eval()(generate_rays(CAMERAS), Ball(), WHITE, frozenset({"normal"}))
     rays = generate_rays(CAMERAS)
     b = (rays.rays_o * rays.rays_d).sum(-1)
@@ -79,7 +79,7 @@ def test_a_ball_has_its_depth_its_normals_and_its_area():
     torch.testing.assert_close(out.comp_rgb, (1 - out.opacity).expand(-1, -1, -1, 3))
 
 
-def test_the_opacity_tells_the_radius_how_much_a_larger_ball_covers():
+def test_opacity_gradient_is_the_covered_area():
     field = Ball()
     out = build(grid_resolution=48)(generate_rays(CAMERAS), field, WHITE, frozenset(), seeded())
     gradient = torch.autograd.grad(out.opacity.sum() / 2, field.radius)[0]
@@ -127,7 +127,7 @@ def test_samples_serve_the_losses_of_three_dimensions():
     assert (bare.weights, bare.sdf_grad) == (None, None)
 
 
-def test_only_the_surroundings_of_the_surface_are_evaluated_once_they_are_known():
+def test_only_surroundings_of_the_surface_are_evaluated():
     field, renderer = Ball(), build(grid_resolution=64).eval()
     rays = generate_rays(CAMERAS)
     whole = renderer(rays, field, WHITE)
@@ -143,14 +143,14 @@ def test_only_the_surroundings_of_the_surface_are_evaluated_once_they_are_known(
 
 
 @pytest.mark.parametrize("steepness", [1.0, 6.0])
-def test_a_surface_that_left_its_surroundings_is_found_again(steepness):
+def test_a_moved_surface_is_found_again(steepness):
     renderer = build().eval()
     renderer.update(Ball(0.2, steepness), 0, seeded())
     out = renderer(generate_rays(CAMERAS), Ball(0.5, steepness), WHITE)
     torch.testing.assert_close(out.opacity.sum((1, 2, 3)), torch.full((2,), ball_area(0.5, 24)), rtol=0.03, atol=0)
 
 
-def test_what_reaches_out_of_the_cube_is_closed_at_its_faces():
+def test_the_surface_is_closed_at_the_cube():
     renderer = build().eval()
     renderer.update(Ball(0.9), 0, seeded())
     out = renderer(generate_rays(CAMERAS), Ball(0.9), WHITE)
@@ -158,7 +158,7 @@ def test_what_reaches_out_of_the_cube_is_closed_at_its_faces():
     assert not renderer.near.all()
 
 
-def test_an_empty_field_is_told_once_and_still_has_a_graph(caplog):
+def test_an_empty_field_is_reported_once(caplog):
     renderer, nothing = build(), Ball(-0.1)
     for _ in range(2):
         out = renderer(generate_rays(CAMERAS), nothing, WHITE, EVERYTHING, seeded())
@@ -170,7 +170,7 @@ def test_an_empty_field_is_told_once_and_still_has_a_graph(caplog):
     assert torch.autograd.grad(losses, nothing.radius)[0] == 0
 
 
-def test_a_grid_that_cannot_be_looked_at_in_blocks_is_refused():
+def test_a_grid_without_blocks_is_refused():
     with pytest.raises(ConfigError, match="multiple of 4, got 30"):
         build(grid_resolution=30)
 
@@ -187,7 +187,7 @@ def small_sphere(radius: float) -> ImplicitSDF:
     )
 
 
-def test_a_sphere_that_is_too_small_grows_into_a_larger_ones_silhouettes():
+def test_a_small_sphere_grows_into_larger_silhouettes():
     """By the gradients at its outline alone: the only loss is the mask's."""
     torch.manual_seed(0)
     cameras = orbit_cameras(torch.tensor([0.0, 0.0, 60.0]), torch.tensor([0.0, 90.0, 45.0]), height=24, width=24)

@@ -44,7 +44,7 @@ def views(size: int = 17):
 WHITE = SolidColorBackground(SolidColorBackground.Config())
 
 
-def test_a_ball_has_its_closed_form_opacity_in_the_middle():
+def test_a_ball_has_its_closed_form_opacity():
     field = Ball(2.0)
     renderer = build(grid_prune=False, num_samples_per_ray=2048).eval()
     out = renderer(views(), field, WHITE, frozenset({"normal"}))
@@ -108,7 +108,7 @@ def test_unknown_estimator_is_told():
         build(estimator="proposal")
 
 
-def test_emptied_space_is_let_go_of_as_fast_as_told():
+def test_emptied_space_is_pruned_at_the_decay():
     occupied = []
     for decay in (0.95, 0.3):
         renderer = build(grid_ema_decay=decay, grid_resolution=8)

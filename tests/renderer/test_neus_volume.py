@@ -50,7 +50,7 @@ def parallel_rays(angle_deg: float = 0.0):
 
 
 @pytest.mark.parametrize("angle_deg", [0.0, 50.0])
-def test_the_light_that_passes_a_plane_is_the_logistic_function_of_the_last_distance(angle_deg):
+def test_transmittance_past_a_plane_is_logistic(angle_deg):
     renderer = build(grid_prune=False, num_samples_per_ray=4096, learned_variance_init=0.3).eval()
     out = renderer(parallel_rays(angle_deg), Plane(), WHITE)
     # Transmittance of NeuS telescopes to S(behind the last step) / S(before the first); the ray ends at the box.
@@ -76,7 +76,7 @@ def test_alpha_is_the_papers_formula():
     torch.testing.assert_close(renderer.alpha(sdf, cosine, dt), (before - behind) / before, atol=2e-5, rtol=0)
 
 
-def test_annealing_blends_the_two_slopes_and_never_turns_positive():
+def test_annealing_blends_slopes_and_stays_negative():
     renderer = build(cos_anneal_end_steps=100)
     normal = torch.tensor([[1.0, 0, 0]]).expand(3, 3)
     dirs = torch.tensor([[-1.0, 0, 0], [0, 1.0, 0], [1.0, 0, 0]])  # entering, grazing, leaving

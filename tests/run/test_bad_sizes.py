@@ -142,7 +142,7 @@ def test_latents_that_another_model_cached(refused, views, tiny_autoencoder, tin
     assert "cached latents were not computed by this model (4 x 32 x 32 numbers instead of 4 x 8 x 8)" in error
 
 
-def test_latents_of_the_right_size_and_the_wrong_model(refused, rendered_views, tiny_autoencoder, tmp_path):
+def test_latents_of_another_model_of_equal_size(refused, rendered_views, tiny_autoencoder, tmp_path):
     """Nothing would break, and nothing right be learned."""
     state = load_file(tiny_autoencoder)
     key = next(name for name in state if name.endswith("quant_conv.weight") and "post" not in name)
@@ -206,7 +206,7 @@ def test_training_sizes_of_another_shape_than_the_pictures(refused, wide_scene, 
     assert main(["--config", str(CONFIGS / "multi-view.yaml"), "--train", *words, *out, "data.width=21"]) == 0
 
 
-def test_wide_pictures_do_not_condition_a_model_that_sees_squares(refused, wide_scene, tiny_zero123):
+def test_wide_images_do_not_condition_square_models(refused, wide_scene, tiny_zero123):
     words = [
         f"data.transforms_path={wide_scene}",
         *SMALL,
@@ -229,14 +229,14 @@ def test_wide_pictures_do_not_condition_a_model_that_sees_squares(refused, wide_
         (64, ""),
     ],
 )
-def test_views_far_smaller_or_larger_than_the_model_sees_are_told(disc_data, size, note):
+def test_views_of_unfitting_size_are_reported(disc_data, size, note):
     camera = replace(disc_data.cfg.random_camera, height=size, width=size)
     notes = novel_size_notes(SingleImageData(replace(disc_data.cfg, random_camera=camera)), 64)
     assert len(notes) == bool(note)
     assert note in "".join(notes)
 
 
-def test_a_picture_smaller_than_the_model_sees_is_told(tiny_zero123, disc_data, caplog):
+def test_an_image_smaller_than_the_model_is_reported(tiny_zero123, disc_data, caplog):
     checkpoint, config = (word.split("=", 1)[1] for word in tiny_zero123)
     StableZero123Guidance(StableZero123Guidance.Config(checkpoint=checkpoint, config=config), disc_data.reference())
     assert "note: the model sees 256 pixels, and its input image has 16; a larger data.height may help." in caplog.text
@@ -256,7 +256,7 @@ def test_every_pixel_of_a_large_view_is_judged(tiny_zero123, disc_data):
     assert (rgb.grad.abs().sum(-1) > 0).float().mean() > 0.99
 
 
-def test_a_small_training_size_does_not_blur_the_picture_that_conditions_the_model(disc_data):
+def test_training_size_does_not_blur_the_conditioning_image(disc_data):
     assert disc_data.reference().rgb.shape[1:3] == (16, 16)
     assert disc_data.conditioning_views().rgb.shape[1:3] == (33, 33)
 
@@ -273,7 +273,7 @@ def test_videos_of_odd_sizes_keep_every_pixel(tmp_path, height, width, capfd):
     assert "WARNING" not in capfd.readouterr().err
 
 
-def test_a_video_without_an_encoder_is_a_folder_of_frames(tmp_path, monkeypatch, caplog):
+def test_without_encoder_a_video_is_a_folder(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     frames = [np.full((4, 6, 3), 60 * i, np.uint8) for i in range(3)]
     folder = save_video(tmp_path / "a.mp4", frames)

@@ -76,7 +76,7 @@ def test_an_output_folder_that_is_not_writable(launch, tmp_path, capsys):
     assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_losing_the_folder_on_the_way_is_a_sentence(launch, tmp_path, capsys, monkeypatch):
+def test_losing_the_folder_while_training_is_a_sentence(launch, tmp_path, capsys, monkeypatch):
     def refuse(self, *args, **kwargs):
         raise OSError(errno.EROFS, "Read-only file system")
 

@@ -14,7 +14,7 @@ def launch(tmp_path):
     return lambda *words: tiny_system.launch(tmp_path, *words)
 
 
-def test_a_disk_without_room_for_the_run_is_told_before_it_begins(launch, tmp_path, monkeypatch, capsys):
+def test_a_too_small_disk_is_reported_before_training(launch, tmp_path, monkeypatch, capsys):
     usage = type("Usage", (), {"free": 130_000_000})
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     assert launch("system.size=1000000") == 2

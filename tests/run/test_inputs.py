@@ -61,7 +61,7 @@ def pipeline(tmp_path_factory):
     return save_tiny_sdxl(tmp_path_factory.mktemp("pipeline"))
 
 
-def test_a_photograph_becomes_a_mesh_and_the_run_goes_on_without_it(photo, tmp_path, tiny_zero123, capsys):
+def test_a_photograph_becomes_a_mesh(photo, tmp_path, tiny_zero123, capsys):
     path, truth = photo
     moved = tmp_path / "photo.jpg"
     moved.write_bytes(path.read_bytes())
@@ -96,7 +96,7 @@ def test_a_missing_picture_is_told_before_anything_else(tmp_path, capsys, tiny_z
     assert "guided by" not in told.out + told.err
 
 
-def test_a_doubtful_photo_stops_the_launch_and_shows_why(tmp_path, capsys, tiny_zero123):
+def test_a_doubtful_photo_stops_the_launch(tmp_path, capsys, tiny_zero123):
     photo = Image.new("RGB", (240, 160), (225, 225, 215))
     photo.paste((200, 40, 10), (0, 0, 200, 150))  # touches two edges: it may be cut off, or the background itself
     photo.save(tmp_path / "photo.png")
@@ -149,7 +149,7 @@ def test_without_weights_a_sentence_names_both_ways(tmp_path, capsys, tiny_zero1
     assert not run.exists()
 
 
-def test_a_sentence_that_shows_nothing_is_told_before_anything_is_written(pipeline, tmp_path, capsys, tiny_zero123):
+def test_an_empty_drawing_is_reported_before_writing(pipeline, tmp_path, capsys, tiny_zero123):
     drawing = [f"data.text_to_image.{w}" for w in (f"model={pipeline}", "steps=1", "candidates=1")]
     words = [*drawing, "data.text_to_image.height=64", "data.text_to_image.width=64", *tiny_zero123]
     code, run = launch(tmp_path, "text-to-3d.yaml", *words)

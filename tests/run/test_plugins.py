@@ -29,7 +29,7 @@ def test_custom_folder_entry_points_and_imports(tmp_path, monkeypatch):
     assert builtins.pointed
 
 
-def test_a_missing_package_is_a_sentence_and_a_broken_one_a_traceback(tmp_path, monkeypatch):
+def test_only_a_broken_package_is_a_traceback(tmp_path, monkeypatch):
     (tmp_path / "custom").mkdir()
     (tmp_path / "broken_package.py").write_text("import something_that_is_not_there")
     monkeypatch.chdir(tmp_path)

@@ -63,13 +63,13 @@ def test_overwrite_clears_what_the_other_run_wrote(launch, stopped, tmp_path):
     assert record_of(run)["step"] == 6
 
 
-def test_a_run_without_a_checkpoint_is_simply_started_again(launch, stopped, tmp_path):
+def test_a_run_without_a_checkpoint_restarts(launch, stopped, tmp_path):
     stopped(1)
     assert launch() == 0
 
 
 @pytest.mark.parametrize("how", ["moved", "copied", "link"])
-def test_a_run_in_another_place_advances_at_every_kill(launch, stopped, tmp_path, how):
+def test_a_moved_run_advances_at_every_kill(launch, stopped, tmp_path, how):
     run = tmp_path / "out" / RUN
     stopped(3)
     for n, step in enumerate((5, 7, 9)):
@@ -105,7 +105,7 @@ def test_checkpoints_may_lie_on_another_disk(launch, stopped, tmp_path):
     assert [p.name for p in (tmp_path / "out" / "tiny").iterdir() if p.is_dir()] == ["run"]
 
 
-def test_the_newest_step_counts_and_not_the_name_or_the_time(launch, stopped, tmp_path):
+def test_the_checkpoint_of_the_newest_step_counts(launch, stopped, tmp_path):
     run = tmp_path / "out" / RUN
     stopped(3, "checkpoint.save_top_k=-1")
     old = (run / "ckpts" / "last.ckpt").read_bytes()
@@ -127,7 +127,7 @@ def test_going_back_is_going_on_from_there(launch, stopped, tmp_path):
     assert read_head(run / "ckpts" / "last.ckpt").step == 5
 
 
-def test_a_checkpoint_of_another_run_is_passed_over_or_refused(launch, stopped, tmp_path, capsys):
+def test_a_checkpoint_of_another_run_is_refused(launch, stopped, tmp_path, capsys):
     run, other = tmp_path / "out" / RUN, tmp_path / "other" / RUN
     assert launch(out="other") == 0
     stopped(3)
@@ -182,7 +182,7 @@ def test_the_newest_few_are_kept(launch, tmp_path):
     assert names == ["epoch=0-step=6.ckpt", "epoch=0-step=8.ckpt", "last.ckpt"]
 
 
-def test_checkpoints_from_before_runs_had_an_identity_still_work(launch, stopped, tmp_path, capsys):
+def test_checkpoints_without_a_run_identity_still_work(launch, stopped, tmp_path, capsys):
     run = tmp_path / "out" / RUN
     stopped(5, "checkpoint.save_top_k=-1")
     for old, new in (("epoch=0-step=2.ckpt", "last.ckpt"), ("epoch=0-step=4.ckpt", "last-v1.ckpt")):
@@ -211,7 +211,7 @@ def test_a_moved_run_takes_its_own_input_along(launch, tmp_path):
     assert f"description: {moved}/input/a.png" in (moved / "config.yaml").read_text()
 
 
-def test_a_checkpoint_from_elsewhere_begins_a_run_of_its_own(launch, stopped, tmp_path, capsys):
+def test_a_checkpoint_from_elsewhere_begins_a_run(launch, stopped, tmp_path, capsys):
     stopped(3)
     lonely = tmp_path / "downloads" / "good.ckpt"
     lonely.parent.mkdir()

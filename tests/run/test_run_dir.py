@@ -28,7 +28,7 @@ SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
 @given(st.text(max_size=300))
-def test_names_are_safe_in_any_shell_and_file_system(text):
+def test_names_are_safe_in_shells_and_files(text):
     name = shell_safe(text)
     assert name
     assert not set(name) - SAFE
@@ -69,7 +69,7 @@ def test_the_environment_names_versions():
     assert "omegaconf 2" in environment()
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "f.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), replacing(path, "w") as file:
@@ -80,7 +80,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         pass
 
 
-def test_runs_that_start_at_the_same_moment_all_note_themselves_as_the_last(tmp_path):
+def test_simultaneous_runs_all_note_themselves(tmp_path):
     # Two workers of a batch share one experiment folder; one took the other's temporary file away.
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: remember_as_last(tmp_path / f"run{n}"), range(400)))
@@ -95,7 +95,7 @@ def test_a_damaged_record_does_not_stop_a_run(tmp_path):
     assert read_run_record(tmp_path) == {"state": "training"}
 
 
-def test_resume_finds_the_newest_run_and_lists_what_there_is(tmp_path):
+def test_resume_finds_the_newest_and_lists_runs(tmp_path):
     experiment = ExperimentConfig(name="n", exp_root_dir=str(tmp_path))
     for tag in ("b", "a"):
         path = tmp_path / "n" / tag / "ckpts" / "last.ckpt"
@@ -110,7 +110,7 @@ def test_resume_finds_the_newest_run_and_lists_what_there_is(tmp_path):
     assert require_checkpoint(experiment, "train") is None
 
 
-def test_runs_that_start_in_the_same_second_each_get_a_folder(tmp_path, monkeypatch):
+def test_simultaneous_runs_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("zero123s.run.folder.datetime", _OneMoment)
     words = ("use_timestamp=true", "system.seconds_per_step=0.05")
     with ThreadPoolExecutor(4) as pool:
@@ -127,7 +127,7 @@ class _OneMoment(datetime):
         return cls(2024, 1, 2, 3, 4, 5)
 
 
-def test_a_folder_made_for_a_run_that_cannot_begin_goes_again(tmp_path):
+def test_the_folder_of_a_refused_run_is_removed(tmp_path):
     experiment = ExperimentConfig(name="n", exp_root_dir=str(tmp_path / "a" / "b"))
 
     def fail(write):
@@ -144,7 +144,7 @@ def test_a_folder_made_for_a_run_that_cannot_begin_goes_again(tmp_path):
     assert len(list(tmp_path.rglob("input.png"))) == 1, "what was written is kept"
 
 
-def test_what_people_pass_on_names_no_folder_of_this_machine(tmp_path):
+def test_shared_files_name_no_local_folder(tmp_path):
     run = tmp_path / "somebody" / "outs" / "run"
     record = {
         "files": {"glb": run / "export" / "model.glb"},

@@ -40,7 +40,7 @@ def state_of(tmp_path, out="out"):
     return torch.load(tmp_path / out / "tiny" / "run" / "ckpts" / "last.ckpt", weights_only=True)
 
 
-def test_a_system_without_pictures_or_export_trains_and_ends_well(launch, tmp_path, capsys):
+def test_a_system_without_images_or_export_trains(launch, tmp_path, capsys):
     assert launch() == 0
     record = record_of(tmp_path)
     assert (record["state"], record["step"], record["files"], record["metrics"]) == ("finished", 6, {}, {})
@@ -53,7 +53,7 @@ def test_a_system_without_pictures_or_export_trains_and_ends_well(launch, tmp_pa
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_stop_signal_finishes_the_step_and_resuming_loses_nothing(launch, tmp_path, capsys, signal_name, accumulate):
+def test_a_stop_signal_finishes_the_step(launch, tmp_path, capsys, signal_name, accumulate):
     every = f"trainer.accumulate_grad_batches={accumulate}"
     assert launch(every, out="whole") == 0
     words = [every, "system.signal_at=[3]", f"system.signal_name={signal_name}"]

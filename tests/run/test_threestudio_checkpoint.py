@@ -75,7 +75,7 @@ def test_the_same_field_comes_back(trial):
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in system.state_dict().items())
 
 
-def test_weights_start_a_new_run_but_for_ignored_modules(trial):
+def test_weights_start_a_run_without_ignored_modules(trial):
     checkpoint, plan, system, _ = trial
     other = plan.build(prepare=False)
     fresh = other.background.network.network.layers[0].weight.clone()

@@ -51,7 +51,7 @@ def test_a_job_that_kills_every_worker_is_lost():
     assert runner.deaths == 2
 
 
-def test_a_job_that_took_too_long_is_not_repeated():
+def test_a_timed_out_job_is_not_repeated():
     _, lost, _ = run_all("ab", {("a", 1): WorkerTimeoutError("slow")}, retries=5)
     assert lost["a"][0] == 1
 

@@ -79,7 +79,7 @@ def test_a_palette_is_taken_over_by_area():
     assert np.allclose(palette_of(with_palette(quads(), new)), new)
 
 
-def test_a_texture_keeps_its_contrast_in_a_new_colour():
+def test_a_recoloured_texture_keeps_its_contrast():
     new = np.array([[0.2, 0.2, 0.9], [0.6, 0.5, 0.3]])
     scene = with_palette(quads(textured=True), new)
     image = scene.textures[0].image.astype(float)

@@ -23,7 +23,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_dataset_is_the_same_with_one_process_and_two(tmp_path):
+def test_a_dataset_is_independent_of_processes(tmp_path):
     objects = procedural_objects(0, 5)
     one = render_dataset(objects, tmp_path / "one", SMALL)
     two = render_dataset(objects, tmp_path / "two", SMALL, processes=2)
@@ -96,7 +96,7 @@ def test_workers_end_with_the_rendering_that_started_them(rendering):
     assert not [w for w in workers if Path(f"/proc/{w}").exists()]
 
 
-def test_a_dataset_may_grow_by_whole_shards_but_not_change(tmp_path):
+def test_a_dataset_grows_only_by_whole_shards(tmp_path):
     render_dataset(procedural_objects(0, 4), tmp_path, SMALL)
     assert len(lines(render_dataset(procedural_objects(0, 6), tmp_path, SMALL))) == 6
     with pytest.raises(ConfigError, match="other objects"):
@@ -107,7 +107,7 @@ def test_a_dataset_may_grow_by_whole_shards_but_not_change(tmp_path):
         render_dataset(procedural_objects(0, 1) * 2, tmp_path / "twice", SMALL)
 
 
-def test_a_broken_mesh_is_listed_with_its_reason_and_left_out(tmp_path):
+def test_a_broken_mesh_is_listed_with_its_reason(tmp_path):
     (tmp_path / "bad.stl").write_bytes(b"nothing")
     objects = [SceneObject("bad", str(tmp_path / "bad.stl")), *procedural_objects(0, 1)]
     good, bad = lines(render_dataset(objects, tmp_path / "out", SMALL))
@@ -156,7 +156,7 @@ def test_the_original_layout_survives_a_round_trip(tmp_path):
     assert matrix @ [0, 0, 0, 1] == pytest.approx([0, 0, -3.8], abs=1e-5)  # the origin lies straight ahead, along -z
 
 
-def test_the_original_layout_refuses_names_that_leave_its_folder(tmp_path):
+def test_the_original_layout_refuses_escaping_names(tmp_path):
     (tmp_path / "views").mkdir()
     for uid in ("../secret", "", "/etc"):
         with pytest.raises(ImageError, match="leads out"):
@@ -191,7 +191,7 @@ def test_the_command_says_what_is_wrong(arguments, message, tmp_path):
         main([str(tmp_path / "x"), *arguments])
 
 
-def test_the_bundled_multi_view_sample_is_readable_and_true():
+def test_the_bundled_multi_view_sample_is_true():
     from zero123s.data.multi_view import read_transforms
 
     folder = Path(__file__).parents[2] / "load" / "images" / "multi_view_sample"
@@ -201,7 +201,7 @@ def test_the_bundled_multi_view_sample_is_readable_and_true():
 
 
 @pytest.mark.parametrize("stem", ["hamburger", "teapot", "car", "chair", "robot", "dog"])
-def test_the_bundled_samples_fill_78_percent_of_the_frame(stem):
+def test_the_bundled_samples_fill_the_frame(stem):
     from PIL import Image
 
     path = Path(__file__).parents[2] / "load" / "images" / f"{stem}_rgba.png"

@@ -196,7 +196,7 @@ def test_damaged_files_end_in_one_sentence(name, content, message, tmp_path):
         load_mesh(tmp_path / name)
 
 
-def test_a_missing_file_and_an_unknown_axis_are_named(tmp_path):
+def test_missing_files_and_unknown_axes_are_named(tmp_path):
     with pytest.raises(MeshError, match="is not a file"):
         load_mesh(tmp_path / "none.glb")
     coloured_box().export(tmp_path / "a.ply")

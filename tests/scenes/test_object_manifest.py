@@ -82,7 +82,7 @@ def test_a_wrong_row_is_named(tmp_path, changed, message):
         manifest_objects(path, tmp_path / "models")
 
 
-def test_an_unknown_split_and_a_missing_column_are_named(tmp_path):
+def test_unknown_splits_and_missing_columns_are_named(tmp_path):
     path = write_manifest(tmp_path)
     with pytest.raises(MeshError, match=r"no rows of split 'trian'; it has train, val"):
         manifest_objects(path, tmp_path / "models", split="trian")

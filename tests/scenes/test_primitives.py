@@ -40,7 +40,7 @@ def test_a_bent_tube_keeps_its_radius():
     assert from_axis[middle] == pytest.approx(0.1, abs=1e-3)
 
 
-def test_a_sharp_profile_shades_as_an_edge_and_a_smooth_one_does_not():
+def test_only_a_sharp_profile_shades_as_edge():
     sharp, smooth = lathe([(0, 0), (1, 0), (1, 1)], 8), lathe([(0, 0), (1, 0), (1, 1)], 8, crease_deg=180)
     assert len(sharp.vertices) == 4 * 8
     assert len(smooth.vertices) == 3 * 8

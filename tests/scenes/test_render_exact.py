@@ -20,7 +20,7 @@ def sphere(paint=BLUE, radius=0.5):
     return builder.build("sphere")
 
 
-def test_a_sphere_has_the_depth_normals_and_area_of_the_closed_form():
+def test_a_sphere_has_closed_form_depth_and_normals():
     cameras = orbit_cameras(torch.tensor([20.0, -50.0]), torch.tensor([70.0, 200.0]), height=64, width=64)
     renders = render_views(sphere(), cameras, WHITE_LIGHT, supersample=1, geometry=True)
     rays = generate_rays(cameras)
@@ -37,7 +37,7 @@ def test_a_sphere_has_the_depth_normals_and_area_of_the_closed_form():
     assert renders.rgba[inside][:, :3] == pytest.approx(np.tile([0.2, 0.4, 0.6], (inside.sum(), 1)), abs=1e-5)
 
 
-def test_the_front_is_seen_from_azimuth_0_and_the_left_side_from_90():
+def test_azimuth_zero_shows_the_front():
     builder = Builder()
     for at, color in (((0.3, 0, 0), (1, 0, 0)), ((0, 0.3, 0), (0, 1, 0)), ((0, 0, 0.3), (0, 0, 1))):
         builder.add(box(0.3, 0.3, 0.3), Paint(color), at=at)
@@ -66,7 +66,7 @@ def test_patterns_are_evaluated_at_the_hit(paint, expected):
     assert same.mean() > 0.97  # the rest lies within a facet's width of an edge of the pattern
 
 
-def test_light_from_the_side_brightens_that_side_and_never_both():
+def test_light_brightens_only_its_side():
     light = Light(direction=(0.0, 1.0, 0.0), ambient=0.5, sky=0.0, diffuse=0.5)
     right, left = render_views(sphere(Paint((1, 1, 1))), orbit_cameras(0.0, torch.tensor([90.0, 270.0])), light).rgba
     assert right[32, 32, 0] == pytest.approx(1.0, abs=1e-2)
@@ -88,7 +88,7 @@ def test_straight_alpha_does_not_darken_edges():
     assert rgba[edge][:, :3].min() == pytest.approx(1.0)
 
 
-def test_every_kind_has_a_front_a_frame_and_a_mirror_plane():
+def test_every_kind_has_front_frame_and_mirror_plane():
     asymmetric = {"assembly", "shelf", "mug", "tower", "machine", "table", "vase", "tree", "toy_ring", "bowl", "tool"}
     for kind in sorted({k.__name__ for k in KINDS} - asymmetric):
         scene = named(kind, 3)

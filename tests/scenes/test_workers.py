@@ -43,7 +43,7 @@ def test_an_error_arrives_with_where_it_came_from():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_process_that_dies_in_its_job_ends_the_others(tmp_path):
+def test_a_dying_process_ends_the_others(tmp_path):
     with pytest.raises(WorkerKilledError):
         list(map_processes(end, [(tmp_path,)] * 4, 2))
     assert children() == []

@@ -38,7 +38,7 @@ def network():
     return y, weights[0].grad, weights[1].grad
 
 
-def test_hash_grid_sums_alike_on_any_number_of_threads():
+def test_hash_grid_sums_are_independent_of_threads():
     one, two = with_threads(1, hash_grid), with_threads(2, hash_grid)
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
@@ -58,7 +58,7 @@ def weights_after_training(data, n_threads):
     return torch.cat([p.detach().flatten() for p in system.parameters()])
 
 
-def test_training_repeats_to_the_bit_with_as_many_threads(disc_data):
+def test_training_repeats_exactly_on_equal_threads(disc_data):
     assert torch.equal(weights_after_training(disc_data, 2), weights_after_training(disc_data, 2))
 
 
@@ -69,7 +69,7 @@ def test_another_number_of_threads_changes_at_most_rounding(disc_data):
     assert (one - two).norm() < 1e-3 * one.norm()
 
 
-def test_a_training_step_draws_nothing_from_the_global_generators(disc_data):
+def test_a_step_leaves_global_generators_alone(disc_data):
     system = build(disc_data, {"sds": 1.0, "rgb": 1.0, "3d_normal_smooth": 1.0})
     before = torch.get_rng_state()
     system.training_step(disc_data.batch_at(0), 0).backward()

@@ -96,7 +96,7 @@ def test_it_learns_and_its_result_loads_and_samples(launch, rendered_views):
     }
 
 
-def test_lpips_scores_the_drawn_views_where_its_weights_are_named(launch, tmp_path):
+def test_lpips_scores_drawn_views(launch, tmp_path):
     folder = write_weights(tmp_path)
     run = launch("lpips", "trainer.max_steps=2", f"system.lpips={folder}")
     metrics = json.loads((run / "run.json").read_text())["metrics"]
@@ -105,7 +105,7 @@ def test_lpips_scores_the_drawn_views_where_its_weights_are_named(launch, tmp_pa
     assert not [name for name in weights(run) if "lpips" in name], "somebody else's weights are in no checkpoint"
 
 
-def test_missing_weights_of_lpips_are_told_before_the_training(rendered_views, tiny_autoencoder, tmp_path, monkeypatch):
+def test_missing_lpips_weights_are_reported_before_training(rendered_views, tiny_autoencoder, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     data = RenderedViews(RenderedViews.Config(root=str(rendered_views), held_out=4))
     data.prepare()
@@ -149,7 +149,7 @@ def test_mixed_precision_clips_and_learns(launch):
     assert float(last_loss(run)) > 0
 
 
-def test_a_lift_learns_to_lift_the_mirrored_picture_too(launch, started):
+def test_a_lift_learns_the_mirrored_image(launch, started):
     words = ["system.model=", f"system.checkpoint={started}", "system.components=[lift]"]
     fit = ["system.lambda_lift=0", "system.lambda_denoise=0", "system.lambda_mirror=1", "system.mirror_lift=true"]
     run = launch("mirror", *words, *fit, "trainer.max_steps=40", "system.optimizer.args.lr=6e-3")
@@ -172,7 +172,7 @@ def test_a_mirror_that_is_not_there_is_told(launch, capsys):
     assert "add system.mirror_lift=true" in capsys.readouterr().err
 
 
-def test_the_lift_alone_leaves_the_denoiser_as_it_was(launch):
+def test_training_the_lift_leaves_the_denoiser_alone(launch):
     run = launch("lift", "trainer.max_steps=3", "system.components=[lift]", "system.lambda_denoise=0")
     trained = load_zero123(run / "export" / "zero123.safetensors", dtype="fp32")
     again = launch("lift0", "trainer.max_steps=1", "system.components=[lift]", "system.lambda_denoise=0")
@@ -194,7 +194,7 @@ def test_bad_settings_are_told(changes, message):
         Zero123FinetuneSystem.check(Zero123FinetuneSystem.Config(**changes))
 
 
-def test_data_visits_every_object_once_an_epoch_and_depends_on_the_step_alone(rendered_views):
+def test_data_visits_every_object_once_an_epoch(rendered_views):
     data = RenderedViews(RenderedViews.Config(root=str(rendered_views), batch_size=4, n_targets=2, held_out=4))
     data.prepare()
     epoch = torch.cat([data.batch_at(step).rgba[:, 0, ..., 3].mean((1, 2)) for step in range(2)])

@@ -20,7 +20,7 @@ def test_every_direction_gets_about_the_same_step(shape, dtype, mixed):
     assert 0.65 < along.diagonal().min() < along.diagonal().max() < 1.25
 
 
-def test_an_update_is_as_large_as_one_of_adamw():
+def test_an_update_has_the_size_of_adamw():
     kernel = torch.nn.Parameter(torch.zeros(64, 32, 3, 3))
     kernel.grad = torch.randn(kernel.shape, generator=torch.Generator().manual_seed(0)) * 1e-4
     MuonAdamW([kernel], lr=1.0, weight_decay=0.0).step()

@@ -81,7 +81,7 @@ def test_it_inherits_all_that_nobody_changed(first_run, second_run):
     assert two["system"]["renderer"]["num_samples_per_ray"] == 40
 
 
-def test_it_starts_from_the_surface_and_ends_with_a_mesh(second_run):
+def test_it_starts_at_the_surface_ends_with_mesh(second_run):
     record = json.loads((second_run / "run.json").read_text())
     assert record["first_stage"]["step"] == 2
     assert record["first_stage"]["surface_distance"] < 0.02
@@ -137,7 +137,7 @@ def test_a_geometry_without_a_distance_is_refused(first_run, tmp_path, capsys):
     assert "use geometry_type: implicit-sdf instead of implicit-volume" in capsys.readouterr().err
 
 
-def test_the_rasterised_stage_differs_in_renderer_and_rate_alone_and_ends_with_a_mesh(first_run, second_run, tmp_path):
+def test_the_rasterised_stage_ends_with_a_mesh(first_run, second_run, tmp_path):
     assert refine(first_run, tmp_path, "system.renderer.grid_resolution=32", config=REFINE_MESH) == 0
     run = tmp_path / "stable-zero123-refine-mesh" / "disc_rgba"
     record = json.loads((run / "run.json").read_text())
@@ -184,7 +184,7 @@ def test_surface_and_colours_are_taken_over(disc_data, monkeypatch):
         second.start_from(torch.nn.Module())
 
 
-def test_the_rasteriser_brings_the_surface_closer_to_the_picture(disc_data, monkeypatch):
+def test_rasterising_brings_the_surface_closer(disc_data, monkeypatch):
     monkeypatch.setattr(refinement, "STEPS", 150)
     first = system_of(disc_data, "implicit-volume", "nerf-volume-renderer", density_blob_scale=30.0)
     second = system_of(disc_data, "implicit-sdf", "mesh-rasterizer", normal_type="analytic")

@@ -129,7 +129,7 @@ def test_sampled_views_resume_exactly(tiny_zero123, tmp_path):
     assert record_of(tmp_path / "whole")["warm_start"]["n_views"] == 3
 
 
-def test_the_loss_of_a_view_is_its_weighted_error():
+def test_view_losses_are_weighted_errors():
     cameras = orbit_cameras(0.0, torch.tensor([0.0]), height=2, width=2)
     views = WarmViews(cameras, torch.zeros(1, 2, 2, 3), torch.tensor([0.25]), Schedule([0, 8.0, 0.0, 4], "w"))
 

@@ -107,7 +107,7 @@ def one_pass(system, name):
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_every_term_goes_from_its_weight_through_the_renderer_to_the_parameters(disc_data, name):
+def test_every_loss_term_reaches_the_parameters(disc_data, name):
     is_mesh, is_sdf = "mesh" in TERMS[name].needs, TERMS[name].needs & {"sdf", "mesh"}
     words = SDF if is_sdf else {}
     if is_mesh:
@@ -138,7 +138,7 @@ def test_terms_without_weight_ask_for_nothing(disc_data):
     assert set(terms) == {"rgb", "sds"}
 
 
-def test_guidance_is_not_built_for_a_weight_of_zero(disc_data):
+def test_zero_weight_builds_no_guidance(disc_data):
     system = build(disc_data, {"rgb": 1.0, "sds": 0.0}, guided=False)
     system.build_guidance()
     assert system.guidance is None
@@ -203,7 +203,7 @@ def test_the_guidance_turns_the_scene_green(disc_data):
     assert recorder.rows[-1]["loss/novel/sds"] < 0.9 * recorder.rows[0]["loss/novel/sds"]
 
 
-def test_ambient_ratio_is_drawn_between_its_least_and_one(disc_data):
+def test_ambient_ratio_lies_between_minimum_and_one(disc_data):
     system = build(disc_data, {"sds": 1.0}, ambient_ratio_min=0.4)
     seen = []
     draw = type(system.material).draw_shading
@@ -215,7 +215,7 @@ def test_ambient_ratio_is_drawn_between_its_least_and_one(disc_data):
     assert 0.85 < max(seen) <= 1
 
 
-def test_without_an_ambient_ratio_the_material_has_its_own_lights(disc_data):
+def test_without_ambient_ratio_the_material_chooses_lights(disc_data):
     material = {"ambient_only_steps": 0, "diffuse_prob": 1.0, "textureless_prob": 0.0}
     system = build(disc_data, {"sds": 1.0}, ambient_ratio_min=None, material=material)
     drawn = []
@@ -227,7 +227,7 @@ def test_without_an_ambient_ratio_the_material_has_its_own_lights(disc_data):
     assert (drawn[0].mode, drawn[0].ambient_ratio) == ("diffuse", None)
 
 
-def test_light_reaches_the_picture_once_its_steps_have_come(disc_data):
+def test_light_begins_at_its_step(disc_data):
     system = build(
         disc_data, {"sds": 1.0}, material={"ambient_only_steps": 5, "diffuse_prob": 1.0, "textureless_prob": 1.0}
     )
@@ -245,7 +245,7 @@ def test_light_reaches_the_picture_once_its_steps_have_come(disc_data):
 # ---------------------------------------------------------------- optimiser
 
 
-def test_groups_have_their_own_rates_and_leave_the_rest_alone(disc_data):
+def test_parameter_groups_have_their_own_rates(disc_data):
     optimizer = {
         "name": "AdamW",
         "args": {"lr": 0.01, "betas": [0.9, 0.99]},
@@ -319,7 +319,7 @@ def test_gradient_clipping_bounds_the_step(disc_data):
     assert moved[0] > 10 * moved[1]
 
 
-def test_two_steps_in_bf16_stay_close_to_those_in_fp32(disc_data):
+def test_bf16_steps_stay_close_to_fp32(disc_data):
     values = {}
     for precision in ("32-true", "bf16-mixed"):
         recorder = Recorder()
@@ -338,7 +338,7 @@ def test_two_steps_in_bf16_stay_close_to_those_in_fp32(disc_data):
 # ---------------------------------------------------------------- images of the guidance
 
 
-def test_guidance_pictures_are_written_by_name_every_so_many_steps(disc_data, tmp_path):
+def test_guidance_images_are_written_at_intervals(disc_data, tmp_path):
     from PIL import Image
 
     from zero123s.callbacks.guidance_views import GuidanceViews

@@ -119,7 +119,7 @@ def test_from_the_upload_to_the_mesh(page, web_server, tmp_path):
     sync_api.expect(page.locator("#table")).to_contain_text("finished")
 
 
-def test_a_run_is_cancelled_and_the_next_one_waits_for_it(page, web_server):
+def test_the_next_run_waits_for_a_cancelled_one(page, web_server):
     upload_sample(page)
     page.locator("#quality label", has_text="endless").click()
     page.locator("#run").click()

@@ -67,7 +67,7 @@ def pids(queue: JobQueue, job: Job) -> list[int]:
     return [int(word) for word in path.read_text().split()]
 
 
-def test_jobs_run_one_after_another_in_the_order_they_came(queue_of):
+def test_jobs_run_in_the_order_of_arrival(queue_of):
     queue = queue_of(STAYS)
     first, second, third = (queue.submit("mesh", f"p{i}", {}) for i in range(3))
     wait_for(lambda: first.state == "running")
@@ -78,7 +78,7 @@ def test_jobs_run_one_after_another_in_the_order_they_came(queue_of):
     assert (first.state, third.state) == ("cancelled", "waiting")
 
 
-def test_a_finished_job_keeps_its_record_for_the_next_server(queue_of):
+def test_finished_jobs_are_known_to_later_servers(queue_of):
     queue = queue_of(FINISHES)
     job = queue.submit("mesh", "duck", {"quality": "quick"}, lambda folder: {"filled": folder.name})
     wait_for(lambda: job.state == "finished")
@@ -90,7 +90,7 @@ def test_a_finished_job_keeps_its_record_for_the_next_server(queue_of):
 
 
 @posix
-def test_a_cancel_ends_the_job_and_what_it_started(queue_of):
+def test_cancelling_ends_a_job_and_its_children(queue_of):
     queue = queue_of(STAYS)
     job = queue.submit("mesh", "duck", {})
     child, process = pids(queue, job)
@@ -134,14 +134,14 @@ def test_no_job_outlives_a_server_that_is_killed(tmp_path):
     queue.close()
 
 
-def test_a_process_that_dies_without_a_word_is_told_as_failed(queue_of):
+def test_a_silently_dying_process_is_reported_as_failed(queue_of):
     queue = queue_of("import sys; sys.exit(7)")
     job = queue.submit("mesh", "duck", {})
     wait_for(lambda: job.state == "failed")
     assert "exit code 7" in job.error
 
 
-def test_a_command_that_cannot_be_started_does_not_stop_the_queue(tmp_path):
+def test_an_unstartable_command_does_not_stop_the_queue(tmp_path):
     commands = iter([["/nowhere/python"], [sys.executable, "-c", "import sys; sys.exit(7)"]])
     queue = JobQueue(tmp_path, command=lambda folder: next(commands))
     first, second = queue.submit("mesh", "a", {}), queue.submit("mesh", "b", {})
@@ -194,7 +194,7 @@ def test_jobs_are_deleted_some_days_after_their_end(queue_of, tmp_path):
         queue.get(old.id)
 
 
-def test_a_new_server_deletes_what_an_old_one_left(queue_of):
+def test_a_new_server_deletes_old_leftovers(queue_of):
     queue = queue_of(FINISHES)
     job = queue.submit("mesh", "old", {})
     wait_for(lambda: job.state == "finished")

@@ -35,7 +35,7 @@ def stroke(colour: str, rows: slice, columns: slice) -> np.ndarray:
     return strokes
 
 
-def test_a_photo_is_cut_out_centred_and_its_elevation_estimated(photo):
+def test_a_photo_is_segmented_centred_and_measured(photo):
     prepared = prepare_photo(read_upload(photo, LIMITS))
     left, top, right, bottom = object_bounds(prepared.rgba[..., 3])
     size = len(prepared.rgba)
@@ -47,7 +47,7 @@ def test_a_photo_is_cut_out_centred_and_its_elevation_estimated(photo):
     assert not prepared.is_doubtful
 
 
-def test_the_green_brush_adds_to_the_object_and_the_red_one_takes_away(photo):
+def test_green_brush_adds_and_red_brush_removes(photo):
     loaded = read_upload(photo, LIMITS)
     plain = prepare_photo(loaded, Corrections(framed=False)).rgba[..., 3] > 0.5
     more = prepare_photo(loaded, Corrections(framed=False), stroke(ADD, slice(40, 80), slice(70, 90)))
@@ -120,7 +120,7 @@ def truncated() -> bytes:
     ],
     ids=["empty", "svg", "postscript", "too many pixels", "bomb", "truncated", "too many bytes"],
 )
-def test_hostile_uploads_are_refused_in_one_sentence_without_the_servers_paths(tmp_path, content, sentence):
+def test_refusals_of_hostile_uploads_name_no_paths(tmp_path, content, sentence):
     path = tmp_path / "evil.png"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=sentence) as told:

@@ -47,7 +47,7 @@ def wait_for(condition, seconds=300.0):
         time.sleep(0.2)
 
 
-def test_a_photo_becomes_a_mesh_and_a_second_run_is_cancelled(service, tmp_path):
+def test_a_photo_becomes_a_mesh(service, tmp_path):
     prepared = service.prepare(SAMPLE)
     job = service.make(prepared, Choice(5.0, "auto", "quick"), SAMPLE.name)
     endless = service.make(prepared, Choice(5.0, "auto", "endless"), "../../<b>two.png")
@@ -92,7 +92,7 @@ def test_a_photo_becomes_a_mesh_and_a_second_run_is_cancelled(service, tmp_path)
     assert "<td>b_two</td><td>cancelled</td>" in table
 
 
-def test_a_sentence_becomes_a_picture_in_a_job_of_its_own(tmp_path, qualities):
+def test_a_sentence_becomes_an_image_in_a_job(tmp_path, qualities):
     from tiny_sdxl import save_tiny_sdxl
 
     drawing = [f"data.text_to_image.{word}" for word in ("steps=2", "candidates=2", "height=64", "width=64")]
@@ -110,7 +110,7 @@ def test_a_sentence_becomes_a_picture_in_a_job_of_its_own(tmp_path, qualities):
     queue.close()
 
 
-def test_a_doubtful_cut_out_needs_somebody_who_has_looked(service, tmp_path):
+def test_a_doubtful_mask_needs_confirmation(service, tmp_path):
     photo = np.full((96, 96, 3), 200, np.uint8)
     photo[20:, :60] = (200, 30, 30)  # cut by the edges of the image
     Image.fromarray(photo).save(tmp_path / "cut.png")

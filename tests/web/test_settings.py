@@ -35,7 +35,7 @@ def planned(settings: Settings, choice: Choice, folder: Path):
     return plan_run(CONFIG, words, "cpu")[1].experiment
 
 
-def test_a_choice_becomes_a_run_of_its_own_folder(settings, tmp_path):
+def test_a_choice_becomes_a_run_folder(settings, tmp_path):
     run = planned(settings, Choice(12.0, "auto", "normal", 7), tmp_path)
     assert (run.data.image_path, run.data.default_elevation_deg, run.seed) == (str(tmp_path / "in put.png"), 12.0, 7)
     assert (run.exp_root_dir, run.name, run.tag, run.use_timestamp) == (str(tmp_path), "0123", "run", False)
@@ -43,7 +43,7 @@ def test_a_choice_becomes_a_run_of_its_own_folder(settings, tmp_path):
     assert run.system.exporter.formats == list(WRITERS), "every format there is"
 
 
-def test_qualities_change_steps_the_learning_rates_end_and_the_mesh(settings, tmp_path):
+def test_qualities_change_steps_rates_and_mesh(settings, tmp_path):
     quick = planned(settings, Choice(0.0, "auto", "quick"), tmp_path)
     best = planned(settings, Choice(0.0, "auto", "best"), tmp_path)
     assert (quick.trainer.max_steps, quick.system.scheduler.args["total_iters"]) == (100, 100)
@@ -51,7 +51,7 @@ def test_qualities_change_steps_the_learning_rates_end_and_the_mesh(settings, tm
     assert quick.system.exporter.max_faces < best.system.exporter.max_faces
 
 
-def test_the_operators_words_hold_unless_the_visitors_choice_is_about_them(settings, tmp_path):
+def test_visitors_choices_override_the_operators_words(settings, tmp_path):
     settings = replace(settings, words=("system.loss.lambda_sds=0", "trainer.max_steps=20", "seed=99"))
     run = planned(settings, Choice(0.0, "auto", "normal", 1), tmp_path)
     assert (run.system.loss.lambda_sds, run.trainer.max_steps, run.seed) == (0, 20, 1)
@@ -74,7 +74,7 @@ def test_visitors_can_choose_nothing_else(settings, change, sentence):
         check_choice(settings, replace(Choice(5.0, "auto", "quick"), **change))
 
 
-def test_settings_are_checked_to_the_last_key_before_the_page_opens(settings):
+def test_every_setting_is_checked_before_opening(settings):
     check_settings(settings)
     wrong = replace(settings, qualities={"fast": Quality(1.0, {"system.exporter.max_facse": 3})})
     with pytest.raises(ConfigError, match=r"quality 'fast': .*max_facse.*max_faces"):
@@ -125,7 +125,7 @@ def test_the_default_qualities_are_those_of_the_docs():
 
 
 @pytest.mark.parametrize("value", ["abc", "1.5", "nan", "inf", ""])
-def test_a_seed_that_is_no_whole_number_is_refused(value):
+def test_a_seed_must_be_a_whole_number(value):
     from zero123s.web.settings import read_whole_number
 
     assert read_whole_number("seed", "7") == read_whole_number("seed", 7.0) == 7

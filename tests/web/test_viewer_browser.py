@@ -86,7 +86,7 @@ def drag(page) -> None:
     page.wait_for_timeout(4000)
 
 
-def test_the_page_shows_the_field_and_moves_with_the_camera(browser, watched):
+def test_the_page_follows_the_camera(browser, watched):
     page = open_page(browser, watched[1])
     first = seen(page)
     assert first.std(axis=(0, 1)).max() > 5, "the canvas is blank"
@@ -132,7 +132,7 @@ def test_the_random_cameras_of_the_step_are_shown(browser, watched):
     page.close()
 
 
-def test_training_goes_on_when_the_browser_leaves_and_ends_when_it_is_asked_to(browser, watched):
+def test_training_outlives_the_browser_and_ends_on_request(browser, watched):
     process, address, log = watched
     for _ in range(2):
         page = browser.new_page()

@@ -62,7 +62,7 @@ def test_hostile_uploads_are_one_sentence(client, tmp_path, name, content, sente
     assert "served" not in str(told.value)
 
 
-def test_too_large_an_upload_is_refused_before_it_is_kept(web_server):
+def test_too_large_uploads_are_refused_unsaved(web_server):
     address, out = web_server
     files = {"files": ("big.png", io.BytesIO(b"\0" * 3_000_000), "image/png")}
     assert httpx.post(f"{address}/gradio_api/upload", files=files).status_code == 413
@@ -139,6 +139,6 @@ def test_unknown_jobs_are_told(client, job_id):
         client.predict(job_id, "../job.json", api_name="/download")
 
 
-def test_a_file_that_a_job_does_not_offer_is_told(client, documented):
+def test_unoffered_files_are_reported(client, documented):
     with pytest.raises(gradio_client.exceptions.AppError, match=r"has no file '\.\./job\.json'"):
         client.predict(documented["job"], "../job.json", api_name="/download")

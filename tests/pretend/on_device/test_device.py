@@ -21,7 +21,7 @@ def test_a_cpu_generator_cannot_draw_on_the_device():
         torch.rand(3, device="cuda", generator=torch.Generator())
 
 
-def test_a_generator_of_the_device_draws_anew_each_time():
+def test_a_device_generator_draws_anew():
     generator = torch.Generator("cuda")
     first, second = (torch.rand(3, device="cuda", generator=generator) for _ in range(2))
     assert not torch.equal(first, second)

@@ -50,13 +50,13 @@ def test_compositor_takes_half_precision_colours():
     assert torch.allclose(summed[:, 0], opacity)
 
 
-def test_frozen_networks_lay_images_out_with_the_channels_last():
+def test_frozen_networks_use_channels_last():
     model = speed_up(build_model(read_model_config(REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml")).to("cuda"))
     kernels = [m.weight for m in model.unet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
-def test_a_second_stage_is_fitted_where_its_field_is(field, monkeypatch):
+def test_a_second_stage_is_fitted_on_device(field, monkeypatch):
     for name, value in (("STEPS", 2), ("RESOLUTION", 16), ("BATCH", 32), ("NEAR_POOL", 64), ("FAR_POOL", 64)):
         monkeypatch.setattr(refinement, name, value)
     sdf = ImplicitSDF(ImplicitSDF.Config(radius=0.7)).to("cuda")
@@ -73,7 +73,7 @@ def test_a_second_stage_is_fitted_where_its_field_is(field, monkeypatch):
     assert {p.device.type for p in sdf.parameters()} == {"cuda"}
 
 
-def test_surface_and_colours_of_a_field_on_the_device(field):
+def test_surface_and_colours_come_from_the_device(field):
     free = lambda x: x[:, 0] > 0.1  # noqa: E731
     vertices, faces = find_surface(field, 10.0, SurfaceOptions(16, coarse=16), {}, free)
     assert len(faces) > 0

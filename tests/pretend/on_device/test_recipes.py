@@ -45,7 +45,7 @@ def test_main_recipe_trains_previews_and_films(trained):
         assert (trained / name).stat().st_size > 0
 
 
-def test_a_resumed_run_trains_and_exports_on_the_device_alone(trained, tmp_path, tiny_zero123, devices_used):
+def test_a_resumed_run_stays_on_the_device(trained, tmp_path, tiny_zero123, devices_used):
     copy = tmp_path / "stable-zero123" / "run"
     shutil.copytree(trained, copy)
     launch(

@@ -31,7 +31,7 @@ def test_the_viewers_images_are_rendered_on_the_device(tmp_path, counts):
 
 
 @pytest.mark.slow
-def test_a_job_of_the_web_page_runs_on_the_device(tmp_path, counts):
+def test_a_web_job_runs_on_the_device(tmp_path, counts):
     task = {"config": str(CONFIG), "words": [*WORDS, f"exp_root_dir={tmp_path}"], "profile": "none"}
     found = make_mesh(tmp_path, task)
     assert found["step"] == 2
@@ -40,7 +40,7 @@ def test_a_job_of_the_web_page_runs_on_the_device(tmp_path, counts):
 
 
 @pytest.mark.slow
-def test_an_item_of_a_batch_runs_on_the_device(tmp_path, counts):
+def test_a_batch_item_runs_on_the_device(tmp_path, counts):
     setup = make_setup(tmp_path / "out", CONFIG, WORDS, "none", 1.0, cut_out=False)
     record = run_item(Item("toy", IMAGE), setup, 1, lambda progress: None)
     assert record["state"] == "finished", record.get("error")

@@ -110,7 +110,7 @@ def test_normals_and_those_near_by_share_one_pass(counts):
     assert counts.n_launches < 180, "one encoding and one gradient of it"
 
 
-def test_numbers_for_the_device_are_drawn_there_and_repeat(counts):
+def test_device_numbers_are_drawn_there_and_repeat(counts):
     draws = []
     for _ in range(2):
         generator = generator_on(torch.device("cuda"), generator_for(0, 7, "render"))
