@@ -4,7 +4,8 @@
 
 Parts run in order of worth, each in a process of its own with its own limit, so that a crash or a hang leaves the others;
 DIR/gpu_check.json is written after each. Needs a GPU of 8 GB, no network, and neither tiny-cuda-nn, nerfacc, nvdiffrast
-nor a video encoder; what is there of these is measured too. `--device cpu --small` runs the check itself without a GPU.
+nor a video encoder; what is there of these is measured too. `--device cpu --small` runs the check itself without a GPU;
+give a busy machine more minutes, by which the parts' limits grow. See README.md beside this file.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from prepare import missing_packages
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMITS = {
@@ -30,7 +33,8 @@ LIMITS = {
     "mixed": 60,
     "profile": 60,
 }
-"""Seconds that each part of parts.py may take, most worth first."""
+"""Seconds that each part of parts.py may take within MINUTES, most worth first."""
+MINUTES = 9.0
 
 
 def run_part(name: str, args: argparse.Namespace, limit: float) -> dict[str, Any]:
@@ -61,17 +65,24 @@ def run_part(name: str, args: argparse.Namespace, limit: float) -> dict[str, Any
 
 
 def main() -> int:
-    """Run the parts that fit into the time; return 0 when none failed."""
+    """Run the parts that fit into the time; return 0 when none failed, 2 when packages are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(LIMITS))
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu_check.json and the parts' logs")
-    parser.add_argument("--minutes", type=float, default=9.0, help="time for all parts together")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="time for all parts together")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--small", action="store_true", help="the sizes of a dry run")
     args = parser.parse_args()
     unknown = [name for name in args.parts if name not in LIMITS]
     if unknown:
         parser.error(f"unknown part {unknown[0]}; choose from {', '.join(LIMITS)}")
+    if missing := missing_packages():
+        print(
+            f"not installed here: {', '.join(missing)}; where there is a network, `python benchmarks/gpu/prepare.py --out "
+            f"gpu_wheels {' '.join(missing)}`, then here `pip install --no-index --no-deps gpu_wheels/*.whl`.",
+            file=sys.stderr,
+        )
+        return 2
     args.out.mkdir(parents=True, exist_ok=True)
     end, results = time.perf_counter() + 60 * args.minutes, {}
     for name in args.parts or LIMITS:
@@ -79,7 +90,7 @@ def main() -> int:
         if left < 10:
             results[name] = {"failed": f"not started: the {args.minutes:g} minutes are over"}
         else:
-            results[name] = run_part(name, args, min(left, LIMITS[name]))
+            results[name] = run_part(name, args, min(left, LIMITS[name] * max(1.0, args.minutes / MINUTES)))
         print(f"== {name}\n{json.dumps(results[name], indent=1)}", flush=True)
         (args.out / "gpu_check.json").write_text(json.dumps(results, indent=1))
     return int(any("failed" in result for result in results.values()))

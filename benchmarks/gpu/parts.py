@@ -157,16 +157,16 @@ def resume(check: Check) -> Result:
 
 def parity(check: Check) -> Result:
     """Return how far the losses of three small steps in float32 are from the CPU's, as shares of each."""
-    rows = {}
-    for device in ("cpu", check.device):
-        words = [*check.words(f"parity-{device}", 3), *check.square(32), "system.guidance.dtype=fp32",
-                 "trainer.val_check_interval=0", "export_after_train=false",
+    rows = []
+    for tag, device in (("parity-on-cpu", "cpu"), ("parity-here", check.device)):
+        words = [*check.words(tag, 3), *check.square(32), "system.guidance.dtype=fp32",
+                 "trainer.tf32=false", "trainer.val_check_interval=0", "export_after_train=false",
                  f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}"]  # fmt: skip
         image_to_mesh(IMAGE, CONFIG, words, profile="none")
-        folder = check.runs / "stable-zero123" / f"parity-{device}"
+        folder = check.runs / "stable-zero123" / tag
         lines = csv.DictReader(next(folder.glob("csv_logs/*/metrics.csv")).open())
-        rows[device] = [{k: float(v) for k, v in line.items() if k.startswith("loss/") and v} for line in lines]
-    pairs = zip(rows["cpu"], rows[check.device], strict=True)
+        rows.append([{k: float(v) for k, v in line.items() if k.startswith("loss/") and v} for line in lines])
+    pairs = zip(*rows, strict=True)
     return {f"step {i}": {k: abs(a[k] - b[k]) / max(abs(a[k]), 1e-6) for k in a} for i, (a, b) in enumerate(pairs)}
 
 
@@ -285,7 +285,7 @@ PARTS: dict[str, Callable[[Check], Result]] = {
 
 def main() -> int:
     """Run one part and print its result."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")

@@ -14,7 +14,9 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
 def load(name: str):
     spec = importlib.util.spec_from_file_location(f"gpu_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)  # as where a script is started by its path
+        spec.loader.exec_module(module)
     return module
 
 
@@ -28,7 +30,7 @@ def check(tmp_path, monkeypatch):
         code = module.main()
         return code, json.loads((tmp_path / "gpu_check.json").read_text())
 
-    check.run_part = module.run_part
+    check.run_part, check.module = module.run_part, module
     return check
 
 
@@ -55,3 +57,26 @@ def test_parts_without_time_are_not_started(check):
     code, results = check("--minutes", "0.1", "recipe", "backends")
     assert code == 1
     assert all("not started" in results[part]["failed"] for part in ("recipe", "backends"))
+
+
+def test_missing_packages_are_named_before_anything_begins(check, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(check.module, "missing_packages", lambda: ["diffusers", "omegaconf"])
+    monkeypatch.setattr(sys, "argv", ["check.py", "--out", str(tmp_path / "out")])
+    assert check.module.main() == 2
+    assert "not installed here: diffusers, omegaconf; where there is a network" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_packages_that_are_too_large_are_refused(monkeypatch, tmp_path, capsys):
+    prepare = load("prepare")
+    source = tmp_path / "library"
+    source.mkdir()
+    (source / "kernel.cu").write_bytes(bytes(range(256)) * 4)
+    monkeypatch.setattr(prepare, "fetch", lambda package, out, python: (out / package).write_bytes(b"0" * 1000))
+    words = ["prepare.py", "--out", str(tmp_path / "out"), "--sources", str(source), "--limit-mb"]
+    monkeypatch.setattr(sys, "argv", [*words, "1"])
+    assert prepare.main() == 0
+    assert (tmp_path / "out" / "library.tar.gz").is_file()
+    monkeypatch.setattr(sys, "argv", [*words, "0.001"])
+    assert prepare.main() == 1
+    assert "leave the largest out" in capsys.readouterr().err

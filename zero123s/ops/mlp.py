@@ -15,8 +15,8 @@ _GRADIENTS = {
     "softplus": lambda grad, h: grad * -torch.expm1(-h),
 }
 """The gradient before an activation, from the one behind it and the activation's own output."""
-CHUNK, GPU_CHUNK = 4096, 1 << 20
-"""Points whose hidden layers are in a CPU's cache together, and those that a GPU computes by one launch per product."""
+CHUNK, GPU_CHUNK = 4096, 1 << 16
+"""Points whose hidden layers stay in the cache together: of a CPU's core, and of a GPU (17 MB per layer of 64)."""
 CHUNKED_ACTIVATIONS = tuple(_GRADIENTS)
 
 
@@ -24,7 +24,7 @@ def mlp_forward(
     x: Float[Tensor, "N I"],
     weights: list[Tensor],
     activation: str = "relu",
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     precision: str = "fp32",
 ) -> Float[Tensor, "N O"]:
     """Apply a multilayer perceptron without biases, in chunks that recompute their hidden layers for the gradients.
@@ -36,7 +36,7 @@ def mlp_forward(
         x: N I, the input.
         weights: matrices of the layers, first to last: H I, H H, ..., O H.
         activation: "relu" or "softplus", between the layers; none after the last.
-        chunk: rows of `x` computed together.
+        chunk: rows of `x` computed together; None = as many as suit the device.
         precision: of the products: "fp32" (the tensors' own type) or "bf16"; gradients are summed in the weights' type.
 
     Returns:
@@ -56,7 +56,11 @@ def mlp_forward(
         raise ConfigError(f"The chunked MLP has no activation '{activation}'; choose {', '.join(_GRADIENTS)}.")
     if precision not in ("fp32", "bf16"):
         raise ConfigError(f"Unknown MLP precision '{precision}'; choose fp32 or bf16.")
-    return _ChunkedMLP.apply(activation, chunk, precision, x, *weights)  # type: ignore[return-value]
+    return _ChunkedMLP.apply(activation, chunk or _chunk_of(x), precision, x, *weights)  # type: ignore[return-value]
+
+
+def _chunk_of(x: Tensor) -> int:
+    return CHUNK if x.device.type == "cpu" else GPU_CHUNK
 
 
 def plain_mlp(x: Float[Tensor, "N I"], weights: list[Tensor], activation: str) -> Float[Tensor, "N O"]:
@@ -176,8 +180,7 @@ def mlp_input_gradient(
         [[3.0, 0.0]]
     """
     if activation == "relu":
-        at_once = chunk or (CHUNK if x.device.type == "cpu" else GPU_CHUNK)
-        return _ReluInputGradient.apply(at_once, x, *weights)  # type: ignore[return-value]
+        return _ReluInputGradient.apply(chunk or _chunk_of(x), x, *weights)  # type: ignore[return-value]
     keep_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = x if x.requires_grad else x.detach().requires_grad_()

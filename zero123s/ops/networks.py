@@ -79,7 +79,7 @@ class MLP(nn.Module):
         return [layer.weight for layer in self.layers]  # type: ignore[misc]
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        """Apply all layers; on a CPU in chunks that stay in the cache and are recomputed for the gradients.
+        """Apply all layers, in chunks that stay in the cache and are recomputed for the gradients.
 
         Args:
             x: N C, the input.
@@ -91,9 +91,8 @@ class MLP(nn.Module):
             return self.output_activation(self._raw(x))
 
     def _raw(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        # The chunks do not support autocast, and pay only where a cache is small.
-        chunked = x.device.type == "cpu" and x.dim() == 2 and self.activation in CHUNKED_ACTIVATIONS
-        if chunked and not torch.is_autocast_enabled("cpu"):
+        chunked = x.dim() == 2 and self.activation in CHUNKED_ACTIVATIONS
+        if chunked and not torch.is_autocast_enabled(x.device.type):  # which the chunks do not support
             return mlp_forward(x, self.weights, self.activation)
         return plain_mlp(x, self.weights, self.activation)
 

@@ -21,8 +21,7 @@ SMALLEST_MATRIX = 8
 class MuonAdamW(Optimizer):
     """Give every direction of a weight matrix the same step; biases, norms, vectors and small heads follow AdamW.
 
-    Convolution kernels count as matrices, output channels x all the rest: they are most of a denoiser's weights, and
-    `torch.optim.Muon` refuses all but matrices.
+    Convolution kernels count as matrices, output channels x all the rest.
 
     Args:
         params: parameters or groups.

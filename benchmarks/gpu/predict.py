@@ -1,0 +1,189 @@
+"""Predict how long the main recipe takes on a GPU, from counts, bytes and arithmetic. A prediction, not a measurement.
+
+    python benchmarks/gpu/predict.py
+
+The host starts operations one after the other while the GPU works them off: a step takes as long as the slower of the two,
+plus a round trip for every wait. Of the guidance every operation of the full-size networks is counted here, without
+computing it, and takes the longer of its arithmetic and its bytes; of the field, bytes counted by step_counts.py and the
+sectors that gathers touch. What is assumed stands beside each constant. Samples are those of the first steps for all of a
+stage; runs of the cpu profile ended with 0.4 to 1.3 times as many.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+import torch  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+from torch.utils.flop_counter import flop_registry  # noqa: E402
+
+from zero123s.diffusion.model import Zero123Model, build_model  # noqa: E402
+from zero123s.diffusion.model_config import ModelConfig  # noqa: E402
+from zero123s.diffusion.speed import speed_up  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Card:
+    """Figures of a data sheet; of the cache, of published micro-benchmarks."""
+
+    name: str
+    bandwidth: float
+    """Bytes per second of the memory."""
+    cache_bandwidth: float
+    """Bytes per second of the second-level cache, which holds most of what a step touches of the hash table (50 MB)."""
+    half_flops: float
+    """Per second, float16 with float32 sums, dense."""
+
+
+CARDS = (Card("RTX 4090", 1.008e12, 5.0e12, 165e12), Card("H100 SXM", 3.35e12, 5.5e12, 989e12))
+REACHED_FLOPS, REACHED_BANDWIDTH = 0.4, 0.7
+"""Shares of these that large convolutions and long streams are assumed to reach."""
+SECONDS_PER_LAUNCH, SECONDS_PER_WAIT = 6e-6, 50e-6
+"""Assumed of eager PyTorch on a desktop processor: starting an operation; letting the queue run empty and filling it."""
+
+FIELD_LAUNCHES, WAITS = 925, 9
+"""Of a step without guidance: step_counts.py --triton --profile none."""
+CHUNK, LAUNCHES_PER_CHUNK = 1 << 16, 86
+"""Samples per pass through the networks (`zero123s.ops.mlp.GPU_CHUNK`), and launches of every further one: two networks forward
+(5) and backward (15), and the gradient by input (7) and its backward pass (16) of twice as many points."""
+STREAMED_PER_SAMPLE = 6e3
+"""Bytes besides table and networks: step_counts.py --triton at 61 and 3,652 samples differs by 4.6 kB per sample, for half as
+many features; estimated from that."""
+CACHED_PER_SAMPLE = 37e3
+"""Bytes of the networks' hidden layers, 64 wide: two networks forward and backward, the gradient by input of two points and its
+backward pass; a chunk stays in the cache."""
+SECTORS = 8 * 8 + 8 * 2
+"""Of 32 bytes, that 16 levels of 8 corners touch per point: on the 8 coarse levels neighbours along a ray share them."""
+GATHERED_PER_SAMPLE = 2 * 32 * SECTORS * (3 + 2 * 2)
+"""Bytes for a sample and the point near it: read three times (features, gradient by position, its derivative), read and
+written twice (the table's two gradients)."""
+CANDIDATES = 2.5
+"""Samples whose density is asked for per sample that is shaded, assumed; each is encoded, and passes one network."""
+CANDIDATE_BYTES = 32 * SECTORS + 2.2e3
+"""Gathered, and the hidden layers of one network forward."""
+STREAMED_PER_STEP = 10 * 4 * 12.6e6
+"""Adam reads four numbers per parameter and writes three, health sums weights and gradients, and the gradient is zeroed."""
+SAMPLES_PER_RAY = 21.2
+"""Counted on a CPU in the first two steps, equally in novel and reference views."""
+TURNTABLE_SAMPLES_PER_RAY = 8.0
+"""Of a finished object that fills a third of the frame; its rendering has neither perturbed normals nor gradients."""
+START_SECONDS, EXPORT_SECONDS = 25.0, 20.0
+"""Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled; simplify, unwrap and fill 50,000 faces on a CPU."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the recipe's three: steps, novel views of so many pixels per edge, and pixels per edge of the reference."""
+
+    steps: int
+    views: int
+    novel: int
+    reference: int
+
+    @property
+    def samples(self) -> float:
+        """Shaded samples of a step."""
+        return SAMPLES_PER_RAY * (self.views * self.novel**2 + self.reference**2)
+
+
+STAGES = (Stage(200, 12, 64, 128), Stage(100, 8, 128, 256), Stage(300, 4, 256, 512))
+
+
+class Tally(TorchDispatchMode):
+    """Arithmetic and bytes of every operation that writes memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[float, float]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one operation; on the device "meta" nothing is computed."""
+        out = func(*args, **(kwargs or {}))
+        returns = func._schema.returns
+        is_view = bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+        if not is_view and not func.name().startswith(("aten::empty", "aten::new_empty", "aten::_unsafe_view")):
+            count = flop_registry.get(func._overloadpacket)
+            flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
+            tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+            self.operations.append((flops, sum(t.numel() * t.element_size() for t in tensors)))
+        return out
+
+    def seconds(self, card: Card) -> float:
+        """Return how long the GPU works at it."""
+        flops, bandwidth = REACHED_FLOPS * card.half_flops, REACHED_BANDWIDTH * card.bandwidth
+        return sum(max(f / flops, b / bandwidth) for f, b in self.operations)
+
+
+def full_size_model() -> Zero123Model:
+    """Return Stable Zero123's networks without numbers."""
+    with torch.device("meta"):
+        model = build_model(ModelConfig()).half().eval().requires_grad_(False)
+    return speed_up(model)
+
+
+def guidance(model: Zero123Model, views: int) -> Tally:
+    """Return what the guidance of a step asks of the GPU: both branches of the denoiser, the encoder and its gradient."""
+    with torch.device("meta"):
+        z, t = torch.randn(views, 4, 32, 32), torch.full((views,), 500)
+        context, rgb = (
+            torch.randn(views, 1, model.config.unet.context_dim),
+            torch.rand(views, 3, 256, 256).requires_grad_(),
+        )
+    tally = Tally()
+    with tally:
+        latents = model.encode_image(rgb)
+        with torch.no_grad():
+            model.guided_noise(z, t, context, z, 3.0)
+        torch.autograd.grad(latents, rgb, torch.ones_like(latents))
+    return tally
+
+
+def launches(stage: Stage, tally: Tally) -> int:
+    """Return the operations of a step."""
+    return FIELD_LAUNCHES + int(stage.samples / CHUNK) * LAUNCHES_PER_CHUNK + len(tally.operations)
+
+
+def step_seconds(stage: Stage, tally: Tally, card: Card) -> tuple[float, float, float]:
+    """Return the seconds of a step: of the host, of the GPU at the field, of the GPU at the guidance."""
+    host = SECONDS_PER_LAUNCH * launches(stage, tally)
+    streamed = STREAMED_PER_STEP + stage.samples * STREAMED_PER_SAMPLE
+    gathered = stage.samples * (GATHERED_PER_SAMPLE + CACHED_PER_SAMPLE + CANDIDATES * CANDIDATE_BYTES)
+    reached = REACHED_BANDWIDTH
+    field = streamed / (reached * card.bandwidth) + gathered / (reached * card.cache_bandwidth)
+    return host, field, tally.seconds(card)
+
+
+def turntable_seconds(card: Card) -> float:
+    """Return the seconds of 120 frames and 24 images of previews of 512 pixels."""
+    samples = TURNTABLE_SAMPLES_PER_RAY * (120 + 24) * 512**2
+    # A quarter of a step's streams, and eight passes of a candidate: twice the candidates, two networks, normals.
+    seconds = STREAMED_PER_SAMPLE / 4 / card.bandwidth + 8 * CANDIDATE_BYTES / card.cache_bandwidth
+    return samples * seconds / REACHED_BANDWIDTH
+
+
+def main() -> None:
+    """Print a table per card."""
+    model = full_size_model()
+    tallies = [guidance(model, stage.views) for stage in STAGES]
+    for card in CARDS:
+        print(f"{card.name}, predicted\nsteps  samples   launches  host ms  field ms  guidance ms  step ms  seconds")
+        total = START_SECONDS + EXPORT_SECONDS + turntable_seconds(card)
+        for stage, tally in zip(STAGES, tallies, strict=True):
+            host, field, guided = step_seconds(stage, tally, card)
+            step = max(host, field + guided) + SECONDS_PER_WAIT * WAITS
+            total += stage.steps * step
+            print(
+                f"{stage.steps:5}  {stage.samples / 1e6:5.2f} M  {launches(stage, tally):9}  {1e3 * host:7.1f}  {1e3 * field:8.1f}  "
+                f"{1e3 * guided:11.1f}  {1e3 * step:7.1f}  {stage.steps * step:7.1f}"
+            )
+        parts = f"start {START_SECONDS:.0f}, previews and turntable {turntable_seconds(card):.1f}, export {EXPORT_SECONDS:.0f}"
+        print(f"{parts}; all in all {total:.0f} s = {total / 60:.1f} minutes\n")
+
+
+if __name__ == "__main__":
+    main()
