@@ -1,8 +1,9 @@
-"""Draw the README's gallery: of each finished run its input and its textured mesh from four sides.
+"""Draw the README's images: of each finished run its input and its textured mesh from several sides.
 
-    python benchmarks/gallery.py OUT.png RUN [RUN ...]
+    python benchmarks/gallery.py docs/images/gallery.png RUN=IMAGE RUN=IMAGE ...
+    python benchmarks/gallery.py docs/images/hamburger.png RUN=IMAGE --azimuths 0 60 120 180 270
 
-Runs are folders of `launch.py --train`; two stand in each row, in the order given.
+Runs are folders of `launch.py --train`; two stand in each row, in the order given, a single one alone.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from zero123s.images.io import read_image, write_png_atomic
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.rasterization.software import on_white, render_mesh
 
-AZIMUTHS = (20.0, 110.0, 200.0, 290.0)
+AZIMUTHS = [20.0, 110.0, 200.0, 290.0]
 SIZE = 200
 
 
@@ -27,12 +28,12 @@ def input_image(run_dir: Path, rgba: Path) -> np.ndarray:
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)) / 255
 
 
-def strip(run_dir: Path, rgba: Path) -> np.ndarray:
-    """Return input and four sides of the run's mesh, SIZE x 5 SIZE pixels."""
+def strip(run_dir: Path, rgba: Path, azimuths: list[float]) -> np.ndarray:
+    """Return input and the sides of the run's mesh, each SIZE x SIZE pixels."""
     mesh = read_result(run_dir).mesh
     if mesh is None:
         raise SystemExit(f"{run_dir} has no exported mesh.")
-    sides = [on_white(render_mesh(mesh, orbit_cameras(10.0, azimuth, 3.8, 20.0, SIZE, SIZE))) for azimuth in AZIMUTHS]
+    sides = [on_white(render_mesh(mesh, orbit_cameras(10.0, azimuth, 3.8, 20.0, SIZE, SIZE))) for azimuth in azimuths]
     return np.concatenate([input_image(run_dir, rgba), *sides], axis=1)
 
 
@@ -41,8 +42,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", nargs="+", help="RUN=IMAGE: a run folder and the RGBA image to show beside it")
+    parser.add_argument("--azimuths", type=float, nargs="+", default=AZIMUTHS, metavar="DEGREES")
     args = parser.parse_args()
-    strips = [strip(*(Path(part) for part in run.split("=", 1))) for run in args.runs]
+    strips = [strip(*(Path(part) for part in run.split("=", 1)), args.azimuths) for run in args.runs]
+    if len(strips) == 1:
+        write_png_atomic(args.out, strips[0].astype(np.float32))
+        return
     if len(strips) % 2:
         strips.append(np.ones_like(strips[0]))
     gap = np.ones((SIZE, SIZE // 4, 3))
