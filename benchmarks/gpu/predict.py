@@ -47,16 +47,13 @@ SECONDS_PER_LAUNCH, SECONDS_PER_WAIT = 6e-6, 50e-6
 """Assumed of eager PyTorch on a desktop processor: starting an operation; letting the queue run empty and filling it."""
 
 FIELD_LAUNCHES, WAITS = 925, 9
-"""Of a step without guidance: step_counts.py --triton --profile none."""
+"""Of a step without guidance: step_counts.py --triton --profile none, the same at 113 and at 2,743 samples."""
 CHUNK, LAUNCHES_PER_CHUNK = 1 << 16, 86
 """Samples per pass through the networks (`zero123s.ops.mlp.GPU_CHUNK`), and launches of every further one: two networks forward
 (5) and backward (15), and the gradient by input (7) and its backward pass (16) of twice as many points."""
-STREAMED_PER_SAMPLE = 6e3
-"""Bytes besides table and networks: step_counts.py --triton at 61 and 3,652 samples differs by 4.6 kB per sample, for half as
-many features; estimated from that."""
-CACHED_PER_SAMPLE = 37e3
-"""Bytes of the networks' hidden layers, 64 wide: two networks forward and backward, the gradient by input of two points and its
-backward pass; a chunk stays in the cache."""
+STREAMED_PER_SAMPLE, CACHED_PER_SAMPLE = 6.8e3, 43e3
+"""Bytes per sample, by the difference of those two counts: in memory, and of the networks' layers (ops/mlp.py), which stay in
+the cache."""
 SECTORS = 8 * 8 + 8 * 2
 """Of 32 bytes, that 16 levels of 8 corners touch per point: on the 8 coarse levels neighbours along a ray share them."""
 GATHERED_PER_SAMPLE = 2 * 32 * SECTORS * (3 + 2 * 2)
