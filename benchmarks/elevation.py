@@ -29,7 +29,7 @@ CANDIDATES = np.arange(-10.0, 56.0, 5.0)
 NOISES = 4
 
 
-def picture_of(seed: int) -> tuple[np.ndarray, float]:
+def sample_view(seed: int) -> tuple[np.ndarray, float]:
     """Return one framed image of a generated object and the elevation it was rendered from."""
     rng = np.random.default_rng(seed)
     scene = generate(seed)
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=9_300_000)
     parser.add_argument("--zero123", type=int, default=0, metavar="N")
     args = parser.parse_args()
-    pictures, truths = zip(*(picture_of(seed) for seed in range(args.first, args.first + args.count)), strict=True)
+    pictures, truths = zip(*(sample_view(seed) for seed in range(args.first, args.first + args.count)), strict=True)
     truth = np.array(truths)
     estimates = [elevation_of(picture) for picture in pictures]
     guess = np.array([e.elevation_deg for e in estimates])

@@ -56,7 +56,7 @@ def main() -> None:
     neus = NeusVolumeRenderer.Config(num_samples_per_ray=128, learned_variance_init=0.45, early_stop=0.01)
     sides = {"rasterizer": MeshRasterizer(MeshRasterizer.Config(), 0.7), "neus": NeusVolumeRenderer(neus, 0.7)}
     field = ball()
-    for number in range(32):  # the occupancy grid has settled
+    for number in range(32):  # the occupancy grid has refine_vertices
         for renderer in sides.values():
             renderer.update(field, number, torch.Generator().manual_seed(number))
     for size in (64, 128):

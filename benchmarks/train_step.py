@@ -21,7 +21,7 @@ from typing import Any
 import compare
 import torch
 
-from zero123s.callbacks.watch import RunCallback
+from zero123s.callbacks.run_callback import RunCallback
 from zero123s.config.load import load_config
 from zero123s.data.base import BaseData
 from zero123s.diffusion.model import Zero123Model, build_model

@@ -141,12 +141,12 @@ def test_a_disabled_term_is_not_computed(out):
     terms = weights.compute("novel", 0, View(out))
     assert list(terms) == ["opaque"]
     assert terms["opaque"].weight == 2
-    assert not weights.ever("sds")
+    assert not weights.is_ever_used("sds")
 
 
 def test_terms_say_what_they_want_of_the_data():
     weights = LossWeights(loss_config()(lambda_depth_rel=[0, 0.0, 1.0, 10], lambda_normal=0.1, lambda_rgb=1.0))
-    assert weights.wanted() == {"depth_rel": "depth", "normal": "normal"}
+    assert weights.required_maps() == {"depth_rel": "depth", "normal": "normal"}
 
 
 def test_a_bad_weight_names_its_key():

@@ -13,13 +13,13 @@ import yaml
 from jaxtyping import Float
 
 from zero123s.callbacks.checkpoints import read_head
+from zero123s.callbacks.run_callback import Progress, StepReport
 from zero123s.callbacks.viewer import require_viewer
-from zero123s.callbacks.watch import Progress, StepReport
 from zero123s.config.overrides import NULL
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError, UserError
 from zero123s.images.io import read_image, write_png_atomic
-from zero123s.images.pixels import Picture, rgba_of
+from zero123s.images.pixels import ImageLike, rgba_of
 from zero123s.mesh.readers import SUFFIXES, read_mesh
 from zero123s.preprocess.input_image import LowConfidenceMaskError, low_confidence_message
 from zero123s.preprocess.input_image import prepare as prepare_photo
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from zero123s.system.base import Plan
 
 KINDS = ("color", "normal", "depth", "opacity")
-"""What a preview shows side by side."""
-UNSAVED = "picture.png"
+"""Images of each view in a preview, side by side."""
+UNSAVED = "image.png"
 
 
 class RunInterrupted(UserError):
@@ -61,7 +61,7 @@ class Result:
 
 
 def image_to_mesh(
-    image: Picture | None = None,
+    image: ImageLike | None = None,
     config: str | Path = "configs/stable-zero123.yaml",
     overrides: Sequence[str] | Mapping[str, Any] | None = (),
     callback: Callable[[Progress], Any] | None = None,
@@ -165,7 +165,9 @@ def _file_of(run_dir: Path, path: str) -> Path:
     return run_dir / path if (run_dir / path).exists() or not Path(path).exists() else Path(path)
 
 
-def prepare(photo: Picture, size: int = 512, backend: str = "auto", model: str = "", force: bool = False) -> np.ndarray:
+def prepare(
+    photo: ImageLike, size: int = 512, backend: str = "auto", model: str = "", force: bool = False
+) -> np.ndarray:
     """Cut the object out of a photo and frame it as Zero123 expects.
 
     Args:

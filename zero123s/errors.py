@@ -7,21 +7,21 @@ import sys
 
 
 class UserError(Exception):
-    """A mistake outside the program, reported in one sentence: what is wrong, where, and what to do."""
+    """An error that the user can correct, reported in one sentence: what is wrong, where, and what to do."""
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """A configuration that cannot mean anything: unknown key, wrong type, value out of range."""
+    """An invalid configuration: unknown key, wrong type, value out of range."""
 
 
 class ImageError(UserError):
-    """An image that cannot be read or cannot be used as it is."""
+    """An image that cannot be read or used."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is missing, damaged, unsafe or of another kind."""
+    """A checkpoint that is missing, damaged, unsafe or of another model."""
 
 
 class MeshError(UserError):
@@ -33,25 +33,25 @@ class OutputError(UserError):
 
 
 class OutOfMemoryError(UserError):
-    """Memory that runs out although everything that can be done in parts is."""
+    """The memory is too small, even with the work split into the smallest parts."""
 
 
 class PeerLostError(UserError):
-    """Another of the processes that train together has ended, and said why."""
+    """Another process of a distributed run has ended and reported why."""
 
 
 class RunLostError(UserError):
-    """Training that cannot end well any more and was stopped."""
+    """Training cannot recover and was stopped."""
 
     exit_code = 3
 
 
 class MissingDependencyError(UserError):
-    """An optional package that the chosen option needs and this environment lacks."""
+    """An optional package that a chosen option needs is not installed."""
 
 
 def explain_missing_package(error: ModuleNotFoundError) -> str:
-    """Return the sentence for an import that failed; raises the error again if the module is one of ours."""
+    """Return the message for a failed import; re-raises the error if the module is one of this package."""
     package = (error.name or "").partition(".")[0]
     if package in ("", "zero123s"):
         raise error

@@ -23,7 +23,7 @@ Scalar = Float[Tensor, ""]
 
 @dataclass(frozen=True)
 class View:
-    """What a loss term may look at."""
+    """The input of a loss term."""
 
     out: RenderOutput
     reference: ReferenceView | None = None
@@ -33,13 +33,13 @@ class View:
 
 @dataclass(frozen=True)
 class Term:
-    """One entry of the table: the function, the passes it applies to and what the renderer must deliver."""
+    """A registered loss term: the function, the passes it applies to and what it needs of the renderer."""
 
     fn: Callable[[View], Scalar]
     views: frozenset[str]
     needs: frozenset[str]
     wants: str | None = None
-    """What the reference views must carry: "depth" or "normal"."""
+    """Maps that the reference views must have: "depth" or "normal"."""
 
 
 TERMS: dict[str, Term] = {}
@@ -47,7 +47,7 @@ DISTILLED = {
     "sds": "Score distillation by the guidance.",
     "sds_img": "The same in image space, where system.guidance.image_loss is on (HiFA).",
 }
-"""What the guidance gives, by name, and its documentation."""
+"""Loss terms computed by the guidance, by name, with their documentation."""
 
 
 def term(
@@ -74,7 +74,7 @@ def term(
 
 
 def _view_mean(error: Float[Tensor, "B H W C"], reference: ReferenceView) -> Scalar:
-    """Mean over pixels, then over views, each times its weight."""
+    """Mean over pixels, then weighted mean over views."""
     per_view = error.flatten(1).mean(dim=1)
     if reference.weights is None:
         return per_view.mean()
@@ -103,7 +103,7 @@ def mask(view: View) -> Scalar:
 
 
 def _masked_depths(view: View) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-    """Return given and rendered depths inside the mask, the given ones without a graph."""
+    """Return given and rendered depths inside the mask, the given ones detached."""
     reference = _reference(view)
     assert reference.depth is not None, "a depth loss is checked against the data before training"
     inside = reference.mask[..., 0] > 0.5
@@ -132,7 +132,7 @@ def depth_rel(view: View) -> Scalar:
 
 @term("near", "reference")
 def near(view: View) -> Scalar:
-    """Mean distance of the surface inside the mask: where plain colour tells no depth, pits are filled to the hull."""
+    """Mean distance of the surface inside the mask: fills pits that colours do not determine, up to the visual hull."""
     inside = _reference(view).mask > 0.5
     return _mean_or_zero((view.out.depth / view.out.opacity.clamp_min(0.1))[inside])
 
@@ -231,7 +231,7 @@ def emptiness(view: View) -> Scalar:
 
 @term("convex", "novel", needs=("normal",))
 def convex(view: View) -> Scalar:
-    """Minus the mean turn of neighbouring normals of a small normal image: prefers bulges to dents (SDI)."""
+    """Minus the mean bend of neighbouring normals of a small normal map: prefers bulges to dents (SDI)."""
     assert view.out.comp_normal is not None
     n = F.interpolate(
         view.out.comp_normal.permute(0, 3, 1, 2),
@@ -266,7 +266,7 @@ def laplacian_smoothness(view: View) -> Scalar:
 
 
 def _mean_or_zero(values: Tensor) -> Scalar:
-    """The mean, or a zero that still has a graph where no ray hit anything."""
+    """The mean, or a zero with a graph if no ray hit anything."""
     return values.sum() / max(values.numel(), 1)
 
 
@@ -282,9 +282,9 @@ class TermSettings:
     """Settings of single terms besides their weights."""
 
     emptiness_scale: float = option(10.0, above=0.0)
-    """Emptiness: how early a sample counts as full."""
+    """Emptiness: factor on the weights; larger = samples saturate earlier."""
     convexity_resolution: int = option(8, low=2, high=1024)
-    """Convex: edge in pixels of the normal image that it looks at."""
+    """Convex: edge in pixels of the downsampled normal map."""
 
 
 def loss_config(own_terms: tuple[str, ...] = ()) -> type:
@@ -341,16 +341,16 @@ class LossWeights:
         """Return the weight of one term at global step `step`."""
         return self.schedules[name](step) * 0.5 ** self.halvings.get(name, 0)
 
-    def ever(self, name: str) -> bool:
-        """Return whether a term is ever used."""
+    def is_ever_used(self, name: str) -> bool:
+        """Tell whether a term has a nonzero weight at any step."""
         return not self.schedules[name].is_zero
 
-    def wanted(self) -> dict[str, str]:
-        """Return, of the terms that are ever used, what the reference views must carry for them."""
-        return {name: t.wants for name, t in TERMS.items() if t.wants and self.ever(name)}
+    def required_maps(self) -> dict[str, str]:
+        """Return the maps of the reference views that the terms with a nonzero weight at any step need."""
+        return {name: t.wants for name, t in TERMS.items() if t.wants and self.is_ever_used(name)}
 
     def active(self, view: str, step: int) -> dict[str, Term]:
-        """Return the terms that count on a "reference" or "novel" pass at `step`."""
+        """Return the terms with a nonzero weight on a "reference" or "novel" pass at `step`."""
         passed_over = view == "reference" and self.regularized == "novel"
         return {
             n: t

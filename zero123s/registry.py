@@ -21,7 +21,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 class Registry(Generic[Base]):
-    """Names the implementations of one slot.
+    """The implementations of one slot by name.
 
     Args:
         slot: the slot's name in YAML, `geometry` for `geometry_type: ...`.

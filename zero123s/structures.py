@@ -91,7 +91,7 @@ class RayBundle(TensorData):
 
 @dataclass(frozen=True)
 class ReferenceView(TensorData):
-    """Images that the result has to show: the input image, or several posed ones."""
+    """Images that supervise the rendering: the input image, or several posed ones."""
 
     cameras: Cameras
     rgb: Float[Tensor, "B H W 3"]
@@ -103,22 +103,22 @@ class ReferenceView(TensorData):
     normal: Float[Tensor, "B H W 3"] | None = None
     """World-space unit normals."""
     weights: Float[Tensor, "B"] | None = None
-    """How much each view counts, 1 on average over all images of a data source; None = all alike."""
+    """Weight of each view, 1 on average over all images of a data source; None = equal weights."""
 
 
 @dataclass(frozen=True)
 class Batch(TensorData):
-    """What one training step sees."""
+    """The input of one training step."""
 
     reference: ReferenceView | None
     """None = no reference image."""
     novel: Cameras | None
-    """Views that only the guidance judges; None = a step without guidance."""
+    """Views supervised by the guidance alone; None = a step without guidance."""
 
 
 @dataclass(frozen=True)
 class PosedViews(TensorData):
-    """V rendered views each of B objects, view 0 first: the image that a Zero123 is given. What it is trained on."""
+    """V rendered views each of B objects, view 0 first: the conditioning view. Training data of Zero123."""
 
     rgba: Float[Tensor, "B V H W 4"]
     """Straight alpha, in [0, 1]."""
@@ -142,7 +142,7 @@ class PosedViews(TensorData):
 
 @dataclass(frozen=True)
 class GaussianViews(TensorData):
-    """N 3D Gaussians, and how each looks from B cameras."""
+    """N 3D Gaussians, and their colours and normals for B cameras."""
 
     means: Float[Tensor, "N 3"]
     scales: Float[Tensor, "N 3"]
@@ -155,12 +155,12 @@ class GaussianViews(TensorData):
     """Unit normals that face the camera: the shortest axis."""
     record_screen_gradients: Callable[[Float[Tensor, "B N 2"], Bool[Tensor, "B N"]], None] | None = None
     """Called in the backward pass with the gradients of the means on the screen (in half images) and which Gaussians are
-    visible; densification is decided by them. None = nobody wants them."""
+    visible; used for densification. None = not needed."""
 
 
 @dataclass(frozen=True)
 class FieldOutput(TensorData):
-    """A radiance field at N points. What was not asked for is None."""
+    """A radiance field evaluated at N points; what was not requested is None."""
 
     sigma: Float[Tensor, "N"]
     rgb: Float[Tensor, "N C"] | None = None
@@ -175,7 +175,7 @@ class FieldOutput(TensorData):
 
 @runtime_checkable
 class RadianceField(Protocol):
-    """All that renderer and exporter know of a scene."""
+    """The interface of a scene for renderer and exporter."""
 
     bound: float
     """Half edge of the cube [-bound, bound]^3 outside which there is nothing."""
@@ -218,7 +218,7 @@ class BackgroundFunction(Protocol):
 
 @dataclass(frozen=True)
 class RenderOutput(TensorData):
-    """Rendered images, and the samples behind them where a loss asked for them."""
+    """Rendered images, and the samples behind them if a loss needs them."""
 
     comp_rgb: Float[Tensor, "B H W C"]
     """Colours; where a field holds latents, those."""
@@ -226,7 +226,7 @@ class RenderOutput(TensorData):
     depth: Float[Tensor, "B H W 1"]
     """Opacity-weighted distance along the ray, not divided by opacity."""
     background: Float[Tensor, "B H W C"] | None = None
-    """What the renderer put behind the object."""
+    """Background colour behind the object."""
     comp_normal: Float[Tensor, "B H W 3"] | None = None
     """(unit normal + 1) / 2, times opacity."""
     weights: Float[Tensor, "N"] | None = None
@@ -248,7 +248,7 @@ class RenderOutput(TensorData):
 
 @dataclass(frozen=True)
 class GuidanceOutput(TensorData):
-    """What a guidance says about a batch of rendered views."""
+    """The loss of a guidance on a batch of rendered views."""
 
     loss: Float[Tensor, ""]
     """Its gradient with respect to the images is the guidance; its value is not meaningful for SDS."""
@@ -260,7 +260,7 @@ class GuidanceOutput(TensorData):
 
 @dataclass(frozen=True)
 class StepDiagnostics:
-    """What a training step leaves for callbacks: tensors without a graph, from which nothing is computed before it is asked for.
+    """Values of a training step for callbacks: detached tensors, reduced only on request.
 
     Losses and images are those of the last step; opacity and guidance those of the last step that had them.
     """
@@ -271,21 +271,21 @@ class StepDiagnostics:
     numbers: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     """All that the step logs, by name."""
     opacity: Float[Tensor, "B H W 1"] | None = None
-    """Of the reference views, rendered."""
+    """Rendered opacity of the reference views."""
     mask: Float[Tensor, "B H W 1"] | None = None
-    """Of the reference views, given."""
+    """Given mask of the reference views."""
     occupancy: Bool[Tensor, "X Y Z"] | None = None
     """Cells of the scene that may hold matter."""
     guidance_grad_norm: Float[Tensor, ""] | None = None
     elevation_deg: float | None = None
     """Of the input image, where there is one and a guidance conditioned on it."""
     guidance_images: dict[str, Float[Tensor, "B h w 3"]] = field(default_factory=dict)
-    """What the guidance worked on, in steps of `freq.guidance_eval`."""
+    """Input and prediction of the guidance, every `freq.guidance_eval` steps."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a mesh comes from: the program, and the model that guided it. Travels inside the files that can hold it."""
+    """The origin of a mesh: the program, and the model that guided it. Saved in the formats that have metadata."""
 
     generator: str = "zero123s"
     model_path: str | None = None
@@ -301,12 +301,12 @@ class Provenance:
 
     @classmethod
     def of_model(cls, record: Mapping[str, object]) -> "Provenance":
-        """Return the provenance that a guidance's `describe()` gives; entries of other names stay in run.json alone."""
+        """Return the provenance from a guidance's `describe()`; its other entries are only in run.json."""
         known = {f.name for f in fields(cls)}
         return cls(**{f"model_{k}": str(v) for k, v in record.items() if v is not None and f"model_{k}" in known})
 
     def as_dict(self) -> dict[str, str]:
-        """Return what is known, by name."""
+        """Return the known entries by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 

@@ -31,7 +31,7 @@ from pretend.cuda import pretend_cuda  # noqa: E402
 from pretend.triton_kernels import interpreted_triton  # noqa: E402
 from torch import Generator, Tensor  # noqa: E402
 
-from zero123s.callbacks.watch import RunCallback  # noqa: E402
+from zero123s.callbacks.run_callback import RunCallback  # noqa: E402
 from zero123s.guidance import GUIDANCES, BaseGuidance  # noqa: E402
 from zero123s.run.plan import plan_run  # noqa: E402
 from zero123s.run.runner import Runner  # noqa: E402

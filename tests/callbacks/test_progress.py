@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from zero123s.callbacks.progress import StageProgress, _Lines, loss_words
+from zero123s.callbacks.progress import StageProgress, _Lines, format_losses
 
 METRICS = {
     "loss/total": 3.0,
@@ -19,13 +19,13 @@ METRICS = {
 
 def test_terms_of_one_pass_come_first_unprefixed():
     words = "total=3 sds=40 rgb=0.05 novel/opaque=0.2 reference/opaque=0.1"
-    assert loss_words(METRICS) == words
-    assert loss_words({}) == ""
+    assert format_losses(METRICS) == words
+    assert format_losses({}) == ""
 
 
 def test_the_total_stays_when_terms_do_not_fit():
-    assert loss_words(METRICS, width=24) == "total=3 sds=40 rgb=0.05"
-    assert loss_words(METRICS, width=0) == "total=3"
+    assert format_losses(METRICS, width=24) == "total=3 sds=40 rgb=0.05"
+    assert format_losses(METRICS, width=0) == "total=3"
 
 
 def test_unwatched_output_is_made_of_lines(monkeypatch, capsys):

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from zero123s.callbacks.viewer import Viewer, require_viewer
-from zero123s.callbacks.viewer_pictures import KINDS, NOTHING, Budget, camera_at, picture_of, pose_of, reference_picture
+from zero123s.callbacks.viewer_images import (
+    KINDS,
+    NOTHING,
+    Budget,
+    camera_at,
+    pose_of,
+    reference_thumbnail,
+    render_view,
+)
 from zero123s.commands.launch import main
 from zero123s.errors import ConfigError, MissingDependencyError
 from zero123s.ops.cameras import orbit_cameras
@@ -81,7 +89,7 @@ def test_pictures_show_the_field_and_disturb_nothing(system, kind):
     before = torch.random.get_rng_state()
     weights = [p.clone() for p in system.parameters()]
     wide = orbit_cameras(5.0, 0.0, 3.8, 30.0, 24, 36)
-    picture, depth = picture_of(system, wide, kind)
+    picture, depth = render_view(system, wide, kind)
     assert picture.shape == (24, 36, 3)
     assert picture.std() > 0.02  # the blob that training starts from
     middle, corner = depth[12, 18], depth[0, 0]
@@ -96,7 +104,7 @@ def test_pictures_show_the_field_and_disturb_nothing(system, kind):
 
 
 def test_reference_pictures_are_small_and_on_white(system):
-    picture = reference_picture(system.data_source.photos(), 0, 32)
+    picture = reference_thumbnail(system.data_source.photos(), 0, 32)
     assert picture.shape == (32, 32, 3)
     np.testing.assert_allclose(picture[0, 0], 1.0)
 
@@ -124,11 +132,11 @@ class Looking(Viewer):
     def stop(self):
         self.seen.append("stopped")
 
-    def _tell(self, trainer):
+    def _show_progress(self, trainer):
         """Nobody reads."""
 
     def _draw(self, system, step, batch):
-        self.seen.append(picture_of(system, orbit_cameras(5.0, 30.0 * step, 3.8, 20.0, 16, 16), "normal")[0])
+        self.seen.append(render_view(system, orbit_cameras(5.0, 30.0 * step, 3.8, 20.0, 16, 16), "normal")[0])
 
 
 def test_an_open_viewer_does_not_change_the_weights(tmp_path):
@@ -141,7 +149,7 @@ def test_an_open_viewer_does_not_change_the_weights(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(watched, alone, strict=True))
 
 
-@pytest.mark.parametrize("method", ["_open", "_tell", "_draw"])
+@pytest.mark.parametrize("method", ["_open", "_show_progress", "_draw"])
 def test_training_survives_a_broken_viewer(tmp_path, caplog, method):
     looking = Looking(plan_of(tmp_path).experiment.viewer)
 

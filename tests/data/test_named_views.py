@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from zero123s.data.multi_view import MultiViewData
-from zero123s.data.named_views import NamedPicturesConfig, NamedWeightsConfig
+from zero123s.data.named_views import NamedImagesConfig, NamedWeightsConfig
 from zero123s.data.random_camera import RandomCameraConfig
 from zero123s.errors import ConfigError, ImageError
 from zero123s.ops.cameras import orbit_cameras
@@ -28,7 +28,7 @@ def block(path, width, height, place, color, mode="RGBA"):
 def load(pictures, weights=None, **words):
     camera = RandomCameraConfig(height=8, width=8, camera_distance_range=[3.8, 3.8], fovy_range=[20.0, 20.0])
     cfg = MultiViewData.Config(
-        pictures=NamedPicturesConfig(**pictures), weights=weights or NamedWeightsConfig(), random_camera=camera, **words
+        pictures=NamedImagesConfig(**pictures), weights=weights or NamedWeightsConfig(), random_camera=camera, **words
     )
     data = MultiViewData(cfg)
     data.prepare()
@@ -117,7 +117,7 @@ def test_opaque_posed_photos_are_segmented_in_place(tmp_path):
         photo.convert("RGB").save(tmp_path / name)
     data = MultiViewData(MultiViewData.Config(transforms_path=str(path)))
     data.prepare()
-    mask = data.pictures[0][..., 3]
+    mask = data.images[0][..., 3]
     assert ((mask > 0.5) & (truth > 0.5)).sum() / ((mask > 0.5) | (truth > 0.5)).sum() > 0.95
 
 

@@ -37,14 +37,14 @@ def by_assimp(path):
         vertices = vertices / MILLIMETRES_PER_UNIT
     if part.texcoords:
         uvs = np.array(part.texcoords[0]).reshape(len(vertices), -1)[:, :2]
-        return Mesh(vertices, faces, uvs=uvs, texture=picture_of(path))
+        return Mesh(vertices, faces, uvs=uvs, texture=texture_of(path))
     colors = np.array(part.colors[0]).reshape(len(vertices), -1)[:, :3] if part.colors else None
     if colors is not None and path.suffix in (".glb", ".gltf"):
         colors = np.where(colors <= 0.0031308, 12.92 * colors, 1.055 * colors ** (1 / 2.4) - 0.055)
     return Mesh(vertices, faces, vertex_colors=colors)
 
 
-def picture_of(path):
+def texture_of(path):
     """Return the base colour image that a glTF or Wavefront file names, read without any mesh library."""
     if path.suffix == ".obj":
         (name,) = re.findall(r"map_Kd (\S+)", path.with_suffix(".mtl").read_text())

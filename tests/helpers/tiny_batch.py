@@ -20,7 +20,7 @@ LOADS = "network-loads"
 
 
 @DATA.register("tiny-picture")
-class Picture(BaseData):
+class ImageLike(BaseData):
     """One number: the mean of an image."""
 
     @dataclass

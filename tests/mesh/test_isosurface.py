@@ -9,9 +9,9 @@ from zero123s.mesh.isosurface import (
     choose_level,
     marching_cubes,
     occupied_bounds,
+    refine_vertices,
     sample_dense,
     sample_sparse,
-    settled,
     sparse_resolution,
 )
 
@@ -121,7 +121,7 @@ def test_vertices_lie_on_a_steep_level_set():
     inside = grid.values > 1.0
     vertices, _ = marching_cubes(grid, 1.0)
     off = np.abs(np.linalg.norm(vertices, axis=1) - 0.5)
-    settled_off = np.abs(np.linalg.norm(settled(density, 1.0, vertices, grid, inside), axis=1) - 0.5)
+    settled_off = np.abs(np.linalg.norm(refine_vertices(density, 1.0, vertices, grid, inside), axis=1) - 0.5)
     cell = 1.6 / 24
     assert off.mean() > 0.1 * cell, "interpolated linearly, steep densities puff the surface up"
     assert settled_off.max() < 0.04 * cell * np.sqrt(3)
@@ -134,4 +134,4 @@ def test_vertices_of_filled_edges_stay():
     grid = sample_dense(ball, 16, np.full(3, -0.8), np.full(3, 0.8))
     vertices, _ = marching_cubes(grid, 0.0)
     nowhere = np.zeros(grid.values.shape, bool)
-    np.testing.assert_array_equal(settled(ball, 0.0, vertices, grid, nowhere), vertices)
+    np.testing.assert_array_equal(refine_vertices(ball, 0.0, vertices, grid, nowhere), vertices)

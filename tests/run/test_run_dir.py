@@ -21,7 +21,7 @@ from zero123s.run.folder import (
     write_run_record,
 )
 from zero123s.run.provenance import environment, git_state
-from zero123s.run.resume import find_checkpoint, remember_as_last, require_checkpoint
+from zero123s.run.resume import find_checkpoint, record_last_started, require_checkpoint
 from zero123s.runtime.files import replacing
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -83,7 +83,7 @@ def test_a_failed_write_leaves_only_the_old_file(tmp_path):
 def test_simultaneous_runs_all_note_themselves(tmp_path):
     # Two workers of a batch share one experiment folder; one took the other's temporary file away.
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: remember_as_last(tmp_path / f"run{n}"), range(400)))
+        list(pool.map(lambda n: record_last_started(tmp_path / f"run{n}"), range(400)))
     assert re.fullmatch(r"run\d+\n", (tmp_path / ".last").read_text())
     assert [p.name for p in tmp_path.iterdir()] == [".last"]
 

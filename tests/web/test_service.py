@@ -14,11 +14,11 @@ from PIL import Image
 from zero123s.commands.web import main, read_settings, read_users
 from zero123s.errors import ConfigError, ImageError
 from zero123s.mesh.writers import WRITERS
+from zero123s.web.job_view import history_table, loss_plots
 from zero123s.web.jobs import JobQueue
-from zero123s.web.pictures import prepare_photo
+from zero123s.web.photos import prepare_photo
 from zero123s.web.service import Service
 from zero123s.web.settings import Choice
-from zero123s.web.watching import history_table, loss_plots
 
 pytestmark = pytest.mark.end_to_end
 
@@ -133,7 +133,7 @@ def test_an_upload_is_needed(service):
 
 
 def test_a_finding_is_the_same_whoever_asks(service):
-    from zero123s.web.pictures import read_upload
+    from zero123s.web.photos import read_upload
 
     direct = prepare_photo(read_upload(SAMPLE, service.settings.limits))
     np.testing.assert_array_equal(service.prepare(SAMPLE).rgba, direct.rgba)

@@ -1,4 +1,4 @@
-"""What a background is: a colour for every direction."""
+"""The interface of backgrounds: a colour for every ray direction."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,9 @@ class BaseBackground(nn.Module):
     def forward(
         self, dirs: Float[Tensor, "B H W 3"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "B H W K"]:
-        """Return sRGB colour in [0, 1], or latents, for unit ray directions; `generator` draws augmentations in training."""
+        """Return sRGB colour in [0, 1], or latents, for unit ray directions; `generator` draws augmentations in
+        training.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define forward().")
 
     def on_step(self, step: int) -> None:

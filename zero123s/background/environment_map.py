@@ -1,4 +1,4 @@
-"""A smooth learned environment."""
+"""A smooth learned environment map."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from zero123s.ops.networks import DirectionEncodingConfig, DirectionNetwork, Net
 
 @BACKGROUNDS.register("neural-environment-map-background")
 class NeuralEnvironmentMapBackground(BaseBackground):
-    """A small network on encoded directions."""
+    """A small network on encoded ray directions."""
 
     @dataclass
     class Config(BaseBackground.Config):
@@ -26,7 +26,7 @@ class NeuralEnvironmentMapBackground(BaseBackground):
         dir_encoding_config: DirectionEncodingConfig = field(default_factory=DirectionEncodingConfig)
         """Encoding of the direction."""
         mlp_network_config: NetworkConfig = field(default_factory=small_network)
-        """Network behind it."""
+        """Network after the encoding."""
         random_aug: bool = False
         """Replace the environment of a training batch by random plain colours, with probability random_aug_prob."""
         random_aug_prob: float = 0.5

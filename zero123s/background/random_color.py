@@ -1,4 +1,4 @@
-"""Random plain colours behind training views, so that no colour can hide against a fixed background."""
+"""Random uniform backgrounds of training views, so that the field cannot blend into a fixed background colour."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor
 def replace_by_random_color(
     color: Float[Tensor, "B H W K"], probability: float, generator: torch.Generator | None
 ) -> Float[Tensor, "B H W K"]:
-    """Return one uniformly random colour per view instead of `color`, with `probability` for the whole batch."""
+    """Return one uniformly random colour per view in place of `color`, with `probability` for the whole batch."""
     if generator is None:
         return color
     chance = torch.rand((), generator=generator)

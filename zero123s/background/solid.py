@@ -1,4 +1,4 @@
-"""One colour everywhere."""
+"""A uniform background colour."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""A learned panorama."""
+"""A learned panorama texture."""
 
 import math
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What happens beside training: checkpoints, signals, progress, images."""
+"""Callbacks during training: checkpoints, signals, progress, previews."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that hold everything a resumed run needs."""
+"""Checkpoints that are written atomically and contain everything a resumed run needs."""
 
 import os
 import random
@@ -25,17 +25,17 @@ LAST = "last.ckpt"
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Which run writes, kept in its checkpoints and in run.json."""
+    """Identifies a run, in its checkpoints and in run.json."""
 
     run_id: str
     """Random digits, drawn when the run starts at step 0."""
     session: int
-    """How often the run has been started, counted from 1: what a later session wrote is newer, whatever its step."""
+    """Number of times the run has been started: checkpoints of a later session are newer, regardless of their step."""
 
 
 @dataclass(frozen=True)
 class CheckpointHead:
-    """What a checkpoint says of itself without its weights."""
+    """A checkpoint's metadata, without its weights."""
 
     path: Path
     step: int
@@ -55,15 +55,15 @@ def read_head(path: Path) -> CheckpointHead:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder by name; no half-written ones, no dangling links, no hidden companions."""
+    """Return the checkpoints in a folder by name, without partial files, dangling links and hidden files."""
     return sorted(p for p in folder.glob("*.ckpt") if p.is_file() and not p.name.startswith("."))
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes to a temporary file, syncs, and renames; reads without running pickled code, and checks every checksum."""
+    """Writes to a temporary file, syncs and renames; reads without running pickled code and verifies every checksum."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; the previous file of that name stays until the new one is whole. Raises OutputError."""
+        """Write a checkpoint; a previous file of that name stays until the new one is complete. Raises OutputError."""
         with replacing(Path(path)) as file:
             try:
                 torch.save(checkpoint, file)
@@ -73,7 +73,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 raise (reason if isinstance(reason, OSError) else OSError(str(error).splitlines()[0])) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Read a checkpoint; raises CheckpointError for a damaged or foreign file."""
+        """Read a checkpoint; raises CheckpointError for a file that is damaged or of another program."""
         check_checksums(Path(path))
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -94,7 +94,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def check_checksums(path: Path) -> None:
-    """Compare every record of a checkpoint with its CRC-32; raises CheckpointError for a damaged file.
+    """Verify the CRC-32 of every record of a checkpoint; raises CheckpointError for a damaged file.
 
     torch writes the checksums and does not look at them when it reads.
     """
@@ -116,10 +116,10 @@ def check_checksums(path: Path) -> None:
 
 
 class Checkpoints(Checkpoint):
-    """Writes `last.ckpt`, always replaced, and the newest checkpoints under the name of their step.
+    """Writes `last.ckpt`, always replaced, and keeps the newest checkpoints under the name of their step.
 
-    Lightning's ModelCheckpoint counts `last-v1.ckpt`, `last-v2.ckpt` up where a file of that name is none of its own, as
-    after a run folder was moved.
+    Lightning's ModelCheckpoint counts `last-v1.ckpt`, `last-v2.ckpt` up where a file of that name is none of its own,
+    as after a run folder was moved.
 
     Args:
         folder: where they go.
@@ -139,7 +139,7 @@ class Checkpoints(Checkpoint):
         self._by_step: dict[Path, int] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take stock of what earlier sessions have left."""
+        """Collect the checkpoints of earlier sessions."""
         # Of several processes, the main one's folder counts.
         self.folder, self.latest = trainer.strategy.broadcast((self.folder, self.latest))
         self._step = trainer.global_step
@@ -162,11 +162,11 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add which run this is."""
+        """Add the run's identity."""
         checkpoint[RUN] = asdict(self.identity)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Save at every n-th step, once."""
+        """Save every n steps, once per step."""
         step = trainer.global_step
         if step == self._step or step % self.cfg.every_n_train_steps:
             return
@@ -184,7 +184,7 @@ class Checkpoints(Checkpoint):
         self._delete_old(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
-        """Write the present state as last.ckpt."""
+        """Write the current state as last.ckpt."""
         trainer.save_checkpoint(self.folder / LAST)
         self.latest = self.folder / LAST
 
@@ -198,7 +198,7 @@ class Checkpoints(Checkpoint):
 
 
 def _replace_by_link(path: Path, target: str) -> None:
-    """Make `path` a link to a file beside it, a copy where links are impossible; what was there stays until then."""
+    """Replace `path` atomically by a link to a file in the same folder, or by a copy where links are not supported."""
     temporary = path.with_name(f".{path.name}.part")
     temporary.unlink(missing_ok=True)
     try:
@@ -211,7 +211,7 @@ def _replace_by_link(path: Path, target: str) -> None:
 
 
 class RandomStates(pl.Callback):
-    """Keeps the global generators of Python, NumPy and torch in every checkpoint.
+    """Saves the states of the global generators of Python, NumPy and torch in every checkpoint.
 
     This package draws from generators that depend on seed and step alone; code that plugs into it may not.
 
@@ -225,7 +225,7 @@ class RandomStates(pl.Callback):
         self.started = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed the generators, or set them to where the checkpoint left them."""
+        """Seed the generators, or restore their states from the checkpoint."""
         self.started = True
         if self.loaded is None:
             random.seed(self.seed)
@@ -237,13 +237,13 @@ class RandomStates(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the present states; those of the checkpoint where there was no step left to do since."""
+        """Add the current states; those of the loaded checkpoint if no step was done since."""
         checkpoint[STATES] = random_states() if self.started or self.loaded is None else self.loaded
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember the states until training starts; loading networks may draw numbers in between."""
+        """Keep the states until training starts; loading networks may draw numbers in between."""
         self.loaded = checkpoint.get(STATES)
 
 
@@ -260,7 +260,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Set the global generators to `random_states()` of another moment."""
+    """Restore the global generators from `random_states()`."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]

@@ -1,4 +1,4 @@
-"""Images of what the guidance works on, every `system.freq.guidance_eval` steps."""
+"""Images of the guidance's input and prediction, every `system.freq.guidance_eval` steps."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class GuidanceViews(pl.Callback):
         self.out_dir = out_dir
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Write the images of a step that has some."""
+        """Write the images of a step that has any."""
         if not trainer.is_global_zero:
             return
         diagnostics = pl_module.diagnostics

@@ -1,4 +1,4 @@
-"""Monitoring of a run: numbers that are not finite never reach the weights, and problems are reported early."""
+"""Monitors a run: non-finite values never reach the weights, and problems are reported early."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Health(pl.Callback):
-    """Skips steps that are not finite, goes back to the last checkpoint where weights are not, and checks the measurements.
+    """Skips steps with non-finite values, restores the last checkpoint if weights are, and checks the measurements.
 
     Args:
         cfg: the thresholds.
@@ -36,23 +36,23 @@ class Health(pl.Callback):
     # ------------------------------------------------------------ kept with the run
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run must know to do what the uninterrupted one would."""
+        """Return the state that a resumed run needs."""
         kept = {"failures": self.failures, "halvings": self.halvings, "warnings": self.warnings}
         return {**kept, "watch": self.monitor.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what a checkpoint says."""
+        """Restore the state from a checkpoint."""
         self.failures, self.halvings = list(state_dict["failures"]), dict(state_dict["halvings"])
         self.warnings = dict(state_dict["warnings"])
         self.monitor.load(state_dict["watch"])
 
     def record(self) -> dict[str, Any]:
-        """Return what run.json says of it."""
+        """Return the entry for run.json."""
         failures = {"skipped_steps": self.failures, "halved": self.halvings} if self.failures else {}
         return {"warnings": list(self.warnings.values()), "health": {**self.measured, **failures}}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Halve again what was halved before the run was resumed; rates came back with the optimiser."""
+        """Halve loss weights that were halved before the run was resumed; rates are restored with the optimiser."""
         for name, times in self.halvings.items():
             if name != "learning rate":
                 pl_module.halve_loss(name, times)
@@ -60,11 +60,11 @@ class Health(pl.Callback):
     # ------------------------------------------------------------ numbers that are not finite
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: torch.Tensor) -> None:
-        """Remember the loss until its gradients are there."""
+        """Keep the loss until its gradients are computed."""
         self._loss = loss.detach()
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Take the gradients away from a step that is not finite: the optimiser then changes nothing, moments neither."""
+        """Clear the gradients of a step with non-finite values: the optimiser then changes no weights or moments."""
         if trainer.precision == "16-mixed":
             return  # the gradient scaler skips such steps itself, they are how it finds its scale
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -81,7 +81,7 @@ class Health(pl.Callback):
         self._fail(trainer, pl_module, f"the loss {bad[0]} is not finite" if bad else "a gradient is not finite", bad)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Look at the weights, before anything could write them down, and now and then at the measurements."""
+        """Check the weights before anything can save them, and at intervals the measurements."""
         step = trainer.global_step
         if step == self._checked:
             return  # between accumulated batches
@@ -113,7 +113,7 @@ class Health(pl.Callback):
         )
 
     def _restore(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Go back to the weights and moments of the last checkpoint, keeping the step and the rates of now."""
+        """Restore weights and moments of the last checkpoint, keeping the current step and learning rates."""
         checkpoint = next(c.latest for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
         if checkpoint is None or not checkpoint.is_file():
             raise RunLostError(
@@ -150,7 +150,7 @@ class Health(pl.Callback):
 
 
 def _state_is_finite(module: torch.nn.Module) -> bool:
-    """Return whether all trained weights and all buffers are finite, by their sum: one pass and one wait for the device."""
+    """Tell whether all trained weights and buffers are finite, from their sum: one pass and one synchronisation."""
     trained = [p for p in module.parameters() if p.requires_grad]
     tensors = [t for t in [*trained, *module.buffers()] if t.is_floating_point() and t.numel()]
     with torch.no_grad():
@@ -158,7 +158,7 @@ def _state_is_finite(module: torch.nn.Module) -> bool:
 
 
 def _halve_rates(trainer: pl.Trainer) -> None:
-    """Halve the learning rates, also where a scheduler computes them anew from their first values."""
+    """Halve the learning rates, including the base rates from which a scheduler computes them."""
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
             group["lr"] *= 0.5

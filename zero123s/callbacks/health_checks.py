@@ -1,4 +1,4 @@
-"""Measurements of a training step against their thresholds: what is wrong, and what to change."""
+"""Compares measurements of a training step with their thresholds: what is wrong, and what to change."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +11,11 @@ from zero123s.config.experiment import HealthConfig
 from zero123s.structures import StepDiagnostics
 
 MIN_CELLS = 2
-"""A single cell that comes and goes is how an occupancy grid looks at the edge of an object, not a floater."""
+"""Single cells flicker at the edge of an object in any occupancy grid; they are not floaters."""
 
 
 def measure(diagnostics: StepDiagnostics) -> dict[str, float]:
-    """Return the measurements that a step allows, by name.
+    """Return the measurements that are available for a step, by name.
 
     "occupied": share of cells. "components": separate pieces of them. "opacity": mean inside the given silhouette.
     "silhouette_iou": overlap of opacity and silhouette. "guidance_gradient": its norm. "elevation_deg": of the input.
@@ -38,24 +38,24 @@ def measure(diagnostics: StepDiagnostics) -> dict[str, float]:
 
 
 def count_components(cells: Bool[np.ndarray, "X Y Z"]) -> int:
-    """Return how many pieces of at least MIN_CELLS cells there are; cells that share a corner belong together."""
+    """Count connected components of at least MIN_CELLS cells; cells that share a corner are connected."""
     labels, n = ndimage.label(cells, structure=np.ones((3, 3, 3), bool))
     return int((np.bincount(labels.ravel(), minlength=n + 1)[1:] >= MIN_CELLS).sum())
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong at one check."""
+    """A problem found by one check."""
 
     name: str
     sentence: str
     fatal: bool = False
-    """If it stays, the run cannot end well."""
+    """If it persists, the run cannot succeed."""
 
 
 @dataclass
 class HealthMonitor:
-    """Compares the measurements of a run with their thresholds, check by check.
+    """Compares the measurements of a run with their thresholds, over several checks.
 
     Args:
         cfg: the thresholds.
@@ -67,16 +67,16 @@ class HealthMonitor:
     in_a_row: dict[str, int] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run must know."""
+        """Return the state that a resumed run needs."""
         return {"best_opacity": self.best_opacity, "last_iou": self.last_iou, "in_a_row": dict(self.in_a_row)}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore what `state()` returned."""
+        """Restore the state that `state()` returned."""
         self.best_opacity, self.last_iou = state["best_opacity"], state["last_iou"]
         self.in_a_row = dict(state["in_a_row"])
 
     def check(self, step: int, measured: dict[str, float]) -> list[Finding]:
-        """Return what is wrong at this step; nothing but the elevation is judged before `after`."""
+        """Return the findings at this step; before `after`, only the elevation is checked."""
         found = _elevation(self.cfg, measured)
         if step >= self.cfg.after:
             found += [*_density(self.cfg, measured), *self._opacity(measured), *self._silhouette(measured)]
@@ -88,7 +88,7 @@ class HealthMonitor:
         return found
 
     def lost(self, found: list[Finding]) -> Finding | None:
-        """Return the fatal finding that was there at the last `lost_after` checks."""
+        """Return the fatal finding that the last `lost_after` checks have in common."""
         limit = self.cfg.lost_after
         fatal = [f for f in found if f.fatal and limit and self.in_a_row[f.name] >= limit]
         return fatal[0] if fatal else None

@@ -1,4 +1,4 @@
-"""Ctrl-C once: finish the step, write a checkpoint, say how to go on. Twice: quit at once."""
+"""Ctrl-C once: finish the step, write a checkpoint, print how to resume. Twice: exit at once."""
 
 import os
 import signal
@@ -18,23 +18,23 @@ STOP_SIGNALS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGUSR1")
     if hasattr(signal, name) and (name != "SIGUSR1" or "SLURM_JOB_ID" in os.environ)
 )
-"""SLURM sends SIGTERM before it takes a node away, or SIGUSR1 where the job asked for it (--signal=USR1@60)."""
+"""SLURM sends SIGTERM before it reclaims a node, or SIGUSR1 if the job requests it (--signal=USR1@60)."""
 
 
 class GracefulInterrupt(pl.Callback):
-    """Turns a stop signal into a clean stop after the running step, and a second one into the end of the process."""
+    """Stops training cleanly after the current step at the first stop signal; exits the process at the second."""
 
     def __init__(self) -> None:
         self.interrupted = False
         """Whether training stops, or was stopped; the same in all processes."""
         self._asked = False
-        """Whether this process was asked to stop; nothing takes that back."""
+        """Whether this process received a stop signal; never reset."""
         self._training = False
         self._step = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take over the signals for the time of the block; outside of training they raise KeyboardInterrupt."""
+        """Handle the signals for the duration of the block; outside of training they raise KeyboardInterrupt."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may; a web server stops its runs in other ways
             return
@@ -57,11 +57,11 @@ class GracefulInterrupt(pl.Callback):
             print("\nStopping after this step; press Ctrl-C again to quit at once.", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
-        """Ask for what a signal asks for, from within the process."""
+        """Request the same stop as a signal, from within the process."""
         self._asked = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a signal waits for the end of a step; Lightning's own handlers are put aside."""
+        """From here on a signal takes effect at the end of a step; Lightning's own handlers are disabled."""
         self._training = True
         if threading.current_thread() is threading.main_thread():
             for signum in STOP_SIGNALS:
@@ -70,11 +70,11 @@ class GracefulInterrupt(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember where the step began."""
+        """Record the step at which the batch began."""
         self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Stop between two steps, never between the accumulated batches of one: their gradients would be lost.
+        """Stop between two steps, never between accumulated batches, whose gradients would be lost.
 
         A signal may reach one of several processes; all stop at the same step, else the others would wait for it.
         """
@@ -83,7 +83,7 @@ class GracefulInterrupt(pl.Callback):
             trainer.should_stop = trainer.should_stop or self.interrupted
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Back to raising: drawing and exporting can be repeated from the checkpoint."""
+        """Raise KeyboardInterrupt again: rendering and exporting can be repeated from the checkpoint."""
         self._training = False
         self._agree(trainer)  # a signal may have come since the last step agreed
 

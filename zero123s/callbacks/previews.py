@@ -1,4 +1,4 @@
-"""Renders and scores of the present state at every validation interval."""
+"""Renders and scores the current state at every validation interval."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 
 
 class Previews(pl.Callback):
-    """Renders and scores the present state at every validation interval and logs the scores.
+    """Renders and scores the current state at every validation interval and logs the scores.
 
     Args:
         out_dir: the run folder.
@@ -20,7 +20,7 @@ class Previews(pl.Callback):
         self._last = -1
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Render a preview at its step, once, and not when the run is asked to stop."""
+        """Render the preview of a step, once, unless the run is about to stop."""
         step = trainer.global_step
         if self.every and step % self.every == 0 and step != self._last and not trainer.should_stop:
             self._last = step

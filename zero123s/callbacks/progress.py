@@ -1,4 +1,4 @@
-"""Progress bars: of the steps, with loss terms and remaining time; of the stages of an export."""
+"""Progress bars: for training steps, with loss terms and remaining time, and for the stages of an export."""
 
 import shutil
 import sys
@@ -13,17 +13,17 @@ SECONDS_BETWEEN_LOSSES = 0.5
 SECONDS_BETWEEN_LINES = 30.0
 """Where the output is a file or a pipe."""
 WIDTH_OF_BAR = 60
-"""Columns left to the bar itself beside the losses."""
+"""Columns reserved for the bar itself."""
 
 
 class StepProgress(pl.Callback):
-    """One line: steps done of all, time left, steps per second, and the losses of a recent step.
+    """One line: steps done and in total, remaining time, steps per second, and the losses of a recent step.
 
     Where nobody watches (a pipe, a log file) a new line now and then, instead of one that redraws itself.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar where the run stands."""
+        """Open the bar at the current step."""
         self.watched = sys.stderr.isatty()
         every = {} if self.watched else {"mininterval": SECONDS_BETWEEN_LINES, "miniters": 1}
         self.bar = tqdm(
@@ -42,7 +42,7 @@ class StepProgress(pl.Callback):
         if last or time.monotonic() - self._shown > SECONDS_BETWEEN_LOSSES:
             self._shown = time.monotonic()
             width = shutil.get_terminal_size().columns - WIDTH_OF_BAR if self.watched else 1000
-            self.bar.set_postfix_str(loss_words(trainer.callback_metrics, width), refresh=False)
+            self.bar.set_postfix_str(format_losses(trainer.callback_metrics, width), refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -50,13 +50,13 @@ class StepProgress(pl.Callback):
         self.bar.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the message gets a line of its own."""
+        """Close the bar, so that the error message starts on its own line."""
         if hasattr(self, "bar"):
             self.bar.close()
 
 
 class StageProgress:
-    """A bar over the stages of work that has no steps, to be called with (what is going on, share done in [0, 1]).
+    """A bar for work in stages, called with (name of the stage, completed share in [0, 1]).
 
     Where nobody watches, a line for every stage; what a stage tells of itself in brackets is for watchers only.
     """
@@ -80,13 +80,13 @@ class StageProgress:
             print(f"{self.title}: {name}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the line to others."""
+        """Close the bar."""
         if self.bar is not None:
             self.bar.close()
 
 
 class _Lines:
-    """What tqdm writes, as lines of their own on stderr."""
+    """Writes each update of tqdm as a line of its own to stderr."""
 
     def write(self, text: str) -> None:
         words = text.strip("\r\n ")
@@ -97,8 +97,8 @@ class _Lines:
         sys.stderr.flush()
 
 
-def loss_words(metrics: Any, width: int = 1000) -> str:
-    """Return "total=1.2 sds=31 rgb=0.03" for the logged losses, those of one pass only first, as far as they fit.
+def format_losses(metrics: Any, width: int = 1000) -> str:
+    """Format the logged losses as "total=1.2 sds=31 rgb=0.03", terms of a single pass first, as far as they fit.
 
     A term of both passes says which: "novel/opaque=0.1 reference/opaque=0.1".
     """

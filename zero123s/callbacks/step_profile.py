@@ -1,4 +1,4 @@
-"""`--profile-run`: where the time and memory of a few training steps went, as a table and as a trace."""
+"""`--profile-run`: time and memory of a few training steps, as a table and as a trace."""
 
 import sys
 from collections import defaultdict
@@ -13,7 +13,7 @@ from zero123s.ops.sections import PREFIX
 
 N_STEPS = 5
 FIRST_STEP = 20
-"""Steps before: kernels are loaded, and the occupancy grid knows the scene."""
+"""Steps of warm-up: kernels are loaded, and the occupancy grid has adapted to the scene."""
 _BACKWARD = "autograd::engine::evaluate_function: "
 _GRADIENTS = {
     "_EncodeBackward": "encode, backward",
@@ -25,7 +25,7 @@ _GRADIENTS = {
 
 
 class StepProfile(pl.Callback):
-    """Records some steps, then prints the table and writes `profile/trace.json`, for chrome://tracing or Perfetto.
+    """Profiles some steps, prints the table and writes `profile/trace.json`, for chrome://tracing or Perfetto.
 
     Args:
         out_dir: the run folder.
@@ -39,7 +39,7 @@ class StepProfile(pl.Callback):
         self._seen = 0
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Begin to record when the warm-up is over."""
+        """Start profiling after the warm-up."""
         self._seen += 1
         if self._seen == self.first + 1:
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
@@ -47,7 +47,7 @@ class StepProfile(pl.Callback):
             self._profile.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Stop after N_STEPS steps and report."""
+        """Stop after N_STEPS steps and print the table."""
         if self._profile is None or self._seen < self.first + N_STEPS:
             return
         recorded, self._profile = self._profile, None
@@ -61,7 +61,7 @@ class StepProfile(pl.Callback):
 
 
 def part_of(event: str) -> str | None:
-    """Return the part of a step that an event of this name stands for, None where its surroundings say."""
+    """Return the part of a step that an event belongs to; None if the enclosing events decide."""
     if event.startswith(PREFIX):
         return event.removeprefix(PREFIX)
     if event.startswith("Optimizer.step"):
@@ -72,7 +72,7 @@ def part_of(event: str) -> str | None:
 
 
 def parts_of(events: Any) -> dict[str, tuple[float, float]]:
-    """Return milliseconds and MiB allocated for each part, each moment counted in the innermost one."""
+    """Return milliseconds and MiB allocated per part; nested events count for the innermost one only."""
     parts: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for event in events:
         at = event
@@ -85,7 +85,7 @@ def parts_of(events: Any) -> dict[str, tuple[float, float]]:
 
 
 def format_table(parts: dict[str, tuple[float, float]], n_steps: int) -> str:
-    """Return the parts, longest first, per step."""
+    """Format the parts as a table, longest first, per step."""
     total = sum(ms for ms, _ in parts.values())
     lines = [f"{'part of a step':<28}{'ms':>9}{'share':>8}{'MiB allocated':>16}"]
     for name, (ms, mib) in sorted(parts.items(), key=lambda item: -item[1][0]):

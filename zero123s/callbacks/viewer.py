@@ -1,4 +1,4 @@
-"""`--viewer`: the field while it trains, in a browser, drawn between steps for a share of the time."""
+"""`--viewer`: a live view of the field in a browser, rendered between training steps for a share of the time."""
 
 import contextlib
 import io
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from zero123s.callbacks.progress import loss_words
-from zero123s.callbacks.viewer_pictures import KINDS, Budget, camera_at, picture_of, pose_of, reference_picture
+from zero123s.callbacks.progress import format_losses
+from zero123s.callbacks.viewer_images import KINDS, Budget, camera_at, pose_of, reference_thumbnail, render_view
 from zero123s.config.experiment import ViewerConfig
 from zero123s.errors import ConfigError, MissingDependencyError
 from zero123s.runtime.processes import print_rank_zero
@@ -20,8 +20,8 @@ from zero123s.system.base import Plan
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_PICTURES = 1.0
-"""While nobody moves the camera; a camera that moves is followed at once."""
+SECONDS_BETWEEN_IMAGES = 1.0
+"""Applies to a camera at rest; a moving one is followed immediately."""
 MAX_FRUSTUMS = 12
 """Cameras shown of either kind."""
 REFERENCE_COLOR, RANDOM_COLOR = (220, 90, 20), (60, 110, 200)
@@ -30,7 +30,7 @@ SIZE_OF_FRUSTUMS = 0.25
 
 
 def require_viewer(plan: Plan) -> None:
-    """Check, before anything begins, that a run that wants a viewer can have one.
+    """Check that a run with `viewer.enabled` can have a viewer.
 
     Raises:
         MissingDependencyError: viser is not installed.
@@ -51,7 +51,7 @@ def require_viewer(plan: Plan) -> None:
 
 
 class Viewer(pl.Callback):
-    """Serves the field to browsers; whatever goes wrong with that, training goes on.
+    """Serves live renders to browsers; errors in the viewer never stop training.
 
     Args:
         cfg: the `viewer` section.
@@ -62,34 +62,34 @@ class Viewer(pl.Callback):
         self.server: Any = None
         self.budget = Budget(cfg.max_share)
         self._drawn: dict[int, tuple[Any, float, int]] = {}
-        """Client -> what it was shown: its camera's and the controls' state, when, and at which step."""
-        self._told = 0.0
+        """Last image of each client: state of its camera and controls, time, and step."""
+        self._last_message = 0.0
 
     # ------------------------------------------------------------ Lightning
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Open the server."""
+        """Start the server."""
         if trainer.is_global_zero:
             self._safely(self._open, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Draw for whoever has waited longest, if the share of time allows."""
+        """Render for the client that has waited longest, if the share of time allows."""
         if self.server is None:
             return
-        self._safely(self._tell, trainer)
+        self._safely(self._show_progress, trainer)
         if self.server is not None and self.budget.is_free:
             self._safely(self._draw, pl_module, trainer.global_step, batch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Close the server: what comes now writes files."""
+        """Stop the server; the following stages only write files."""
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Close the server."""
+        """Stop the server."""
         self._close()
 
     def _safely(self, function: Any, *args: Any) -> None:
-        """Do something; a viewer that fails is closed, because a run of hours must not end for the sake of an image."""
+        """Call a function; on an error close the viewer, so that training continues."""
         try:
             function(*args)
         except Exception as error:
@@ -113,24 +113,24 @@ class Viewer(pl.Callback):
         self._reference = gui.add_checkbox("Reference views", True)
         self._random = gui.add_checkbox("Random cameras", False)
         reference = system.input_view()
-        self._pictures = []
+        self._frustums = []
         if reference is not None:
             for i in range(min(len(reference.cameras), MAX_FRUSTUMS)):
-                picture = (255 * reference_picture(reference, i) + 0.5).astype(np.uint8)
+                rgb = (255 * reference_thumbnail(reference, i) + 0.5).astype(np.uint8)
                 name = f"/reference/{i}"
-                self._pictures.append(self._frustum(name, reference.cameras, i, REFERENCE_COLOR, picture))
+                self._frustums.append(self._frustum(name, reference.cameras, i, REFERENCE_COLOR, rgb))
             self._start_at(reference.cameras)
         self._others: list[Any] = []
         print_rank_zero(f"viewer: http://{self.cfg.host}:{self.server.get_port()}")
 
     def _start_at(self, cameras: Cameras) -> None:
-        """Let a new visitor stand a little behind the first image's camera."""
+        """Place a new client's camera slightly behind the first reference camera."""
         _, position = pose_of(cameras, 0)
         start = self.server.initial_camera
         start.position, start.look_at = 1.4 * position + np.array([0.0, 1.2, 0.5]), np.zeros(3)
         start.fov = math.radians(1.6 * float(cameras.fovy_deg[0]))
 
-    def _frustum(self, name: str, cameras: Cameras, index: int, color: Any, picture: Any = None) -> Any:
+    def _frustum(self, name: str, cameras: Cameras, index: int, color: Any, rgb: Any = None) -> Any:
         wxyz, position = pose_of(cameras, index)
         fov, aspect = math.radians(float(cameras.fovy_deg[index])), cameras.width / cameras.height
         return self.server.scene.add_camera_frustum(
@@ -140,7 +140,7 @@ class Viewer(pl.Callback):
             scale=SIZE_OF_FRUSTUMS,
             thickness=SIZE_OF_FRUSTUMS / 50,
             color=color,
-            image=picture,
+            image=rgb,
             wxyz=wxyz,
             position=position,
         )
@@ -156,11 +156,11 @@ class Viewer(pl.Callback):
 
     # ------------------------------------------------------------ between steps
 
-    def _tell(self, trainer: pl.Trainer) -> None:
-        if time.monotonic() - self._told < SECONDS_BETWEEN_PICTURES:
+    def _show_progress(self, trainer: pl.Trainer) -> None:
+        if time.monotonic() - self._last_message < SECONDS_BETWEEN_IMAGES:
             return
-        self._told = time.monotonic()
-        losses = loss_words(trainer.callback_metrics, 1000).replace(" ", "  \n")
+        self._last_message = time.monotonic()
+        losses = format_losses(trainer.callback_metrics, 1000).replace(" ", "  \n")
         self._words.content = f"**step {trainer.global_step} of {trainer.max_steps}**\n\n{losses}"
 
     def _draw(self, system: Any, step: int, batch: Any) -> None:
@@ -171,7 +171,7 @@ class Viewer(pl.Callback):
         for client_id in sorted(clients, key=lambda i: self._drawn.get(i, never)[1]):
             view, shown_at, shown_step = self._drawn.get(client_id, never)
             now = self._view_of(clients[client_id])
-            is_old = step != shown_step and time.monotonic() - shown_at > SECONDS_BETWEEN_PICTURES
+            is_old = step != shown_step and time.monotonic() - shown_at > SECONDS_BETWEEN_IMAGES
             if now == view and not is_old:
                 continue
             started = time.monotonic()
@@ -189,11 +189,11 @@ class Viewer(pl.Callback):
     def _send(self, system: Any, client: Any) -> None:
         c = client.camera
         camera = camera_at(c.wxyz, c.position, math.degrees(c.fov), c.aspect, int(self._size.value))
-        picture, depth = picture_of(system, camera, self._kind.value)
-        client.scene.set_background_image((255 * picture + 0.5).astype(np.uint8), format="jpeg", depth=depth)
+        rgb, depth = render_view(system, camera, self._kind.value)
+        client.scene.set_background_image((255 * rgb + 0.5).astype(np.uint8), format="jpeg", depth=depth)
 
     def _show_cameras(self, batch: Any) -> None:
-        for frustum in self._pictures:
+        for frustum in self._frustums:
             frustum.visible = bool(self._reference.value)
         for frustum in self._others:
             frustum.remove()

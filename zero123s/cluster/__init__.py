@@ -1,1 +1,1 @@
-"""Many images to meshes on Ray: `zero123s batch`."""
+"""Batches of images on a Ray cluster: `zero123s batch`."""

@@ -1,4 +1,4 @@
-"""A batch: many images with one configuration, each a run of its own; what is finished is not run again."""
+"""A batch: many images with one configuration, a run for each; finished items are not run again."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_PAGES = 5.0
 
 
 def make_setup(out: Path, config: Path, words: Sequence[str], profile: str, cpus: float, cut_out: bool) -> Setup:
-    """Return what all items have in common; raises ConfigError for a file or an override that cannot be read."""
+    """Return the settings that all items share; raises ConfigError for an unreadable file or override."""
     words = list(words)
     if not any(word.startswith("threads=") for word in words):
         words.append(f"threads={max(1, int(cpus))}")
@@ -38,7 +38,7 @@ def make_setup(out: Path, config: Path, words: Sequence[str], profile: str, cpus
 
 
 def check_items(items: Sequence[Item], setup: Setup, source: Path) -> None:
-    """Check every distinct set of overrides down to the last key before anything runs; raises ConfigError.
+    """Check every distinct set of overrides completely before anything runs; raises ConfigError.
 
     Args:
         items, setup: what is to run.
@@ -62,20 +62,20 @@ def check_items(items: Sequence[Item], setup: Setup, source: Path) -> None:
 
 
 def finished_before(items: Sequence[Item], setup: Setup) -> dict[str, dict[str, Any]]:
-    """Return the records of items that an earlier run has finished with these settings, by name."""
+    """Return the records of items that an earlier run finished with the same settings, by name."""
     found = {item.name: whole(folder_of(item, setup), item.fingerprint(setup.fingerprint)) for item in items}
     return {name: {**record, "skipped": True} for name, record in found.items() if record is not None}
 
 
 def summary(total: int, records: Sequence[Mapping[str, Any]], deaths: int) -> str:
-    """Return one line that counts items by state, and workers that died."""
+    """Return one line with the number of items per state, and of workers that died."""
     states = Counter(str(record["state"]) for record in records)
     parts = [f"{len(records)} of {total}", *(f"{n} {state}" for state, n in sorted(states.items()))]
     return ", ".join([*parts, f"{deaths} workers replaced"] if deaths else parts)
 
 
 class Batch:
-    """The items of a batch on the workers of a cluster, with a progress bar, a manifest and a page that say how far they are.
+    """Runs the items of a batch on a cluster, with a progress bar, a manifest and a summary page.
 
     Args:
         setup: what the items have in common.
@@ -92,7 +92,7 @@ class Batch:
         self.retries, self.timeout = retries, timeout
 
     def run(self, placement: Placement) -> dict[str, dict[str, Any]]:
-        """Run what is missing and return the records of all items by name.
+        """Run the remaining items and return the records of all items by name.
 
         Raises:
             ConfigError: no cluster, no room in it, or workers that cannot be started.
@@ -118,7 +118,7 @@ class Batch:
         return self.records
 
     def _watch(self, read_progress: Callable[[], Mapping[str, Mapping[str, Any]]]) -> None:
-        """Show and write down how far the items are, until all have a record."""
+        """Show and record the progress of the items until all have a record."""
         written, n_written, done = 0.0, len(self.records), False
         # Where nobody watches, a line now and then.
         interval = 0.1 if sys.stderr.isatty() else 30.0

@@ -1,4 +1,4 @@
-"""What a batch consists of: a folder of images, a list of them, or a CSV with settings for each."""
+"""The items of a batch: a folder of images, a list of them, or a CSV file with settings for each."""
 
 import csv
 import hashlib
@@ -21,7 +21,7 @@ from zero123s.run.folder import shell_safe
 from zero123s.runtime.files import user_path
 
 COMPANIONS = ("_depth", "_normal", "_steps")
-"""Endings of files beside an image X or X_rgba that belong to it and are none of their own."""
+"""Suffixes of files that belong to an image X or X_rgba and are not items themselves."""
 SEPARATORS = ",;\t|"
 MAX_NAMED = 8
 """Files that are left out are named up to this number, and counted."""
@@ -31,23 +31,23 @@ COLUMN_KEYS = {"elevation": "data.default_elevation_deg", "seed": "seed"}
 
 @dataclass(frozen=True)
 class Item:
-    """One image and what is special about its run."""
+    """One image and the settings of its run."""
 
     name: str
     """Its folder below OUT/items; unique in a batch."""
     image: Path
     """Absolute."""
     words: tuple[str, ...] = ()
-    """Overrides of this item alone."""
+    """Overrides of this item only."""
 
     def fingerprint(self, settings: str) -> str:
-        """Return a hash of all that the result depends on: settings of the batch, this item's own, the image."""
-        picture = hashlib.sha256(self.image.read_bytes()).hexdigest()
-        return hashlib.sha256(json.dumps([settings, sorted(self.words), picture]).encode()).hexdigest()
+        """Return a hash of everything the result depends on: the batch's settings, the item's own and the image."""
+        image_hash = hashlib.sha256(self.image.read_bytes()).hexdigest()
+        return hashlib.sha256(json.dumps([settings, sorted(self.words), image_hash]).encode()).hexdigest()
 
 
 def read_items(source: Path) -> list[Item]:
-    """Return the items that a folder, a list (.txt, one image a line) or a .csv names, in order.
+    """Return the items that a folder, a list (.txt, one image per line) or a .csv file names, in order.
 
     A CSV has a header: `image`, and if wanted `name`, `elevation` (degrees), `seed`, `overrides` (words as on a command
     line) and any key of the YAML file that has a dot. Images are found relative to the file that names them.
@@ -73,7 +73,7 @@ def read_items(source: Path) -> list[Item]:
 
 
 def left_out(source: Path) -> str:
-    """Return a line that counts and names what is in a folder and is not taken; empty when there is nothing.
+    """Return a line that counts and names the skipped files of a folder; empty if there are none.
 
     That is: files that are not images by name, and folders that hold images.
     """
@@ -94,7 +94,7 @@ def left_out(source: Path) -> str:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Return the visible files of a folder, without those that belong to an image."""
+    """Return the visible files of a folder, without companions of an image."""
     files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
     stems = {p.stem for p in files}
     belonging = {

@@ -1,4 +1,4 @@
-"""What is known of every item: one record beside its results, and all of them in OUT/manifest.json, each with a checksum."""
+"""Records of the items, one file beside each item's results and all of them in OUT/manifest.json, with checksums."""
 
 import hashlib
 import json
@@ -15,19 +15,19 @@ MANIFEST = "manifest.json"
 
 
 def checksum(content: dict[str, Any]) -> str:
-    """Return the hash of everything in `content` but its own "checksum"."""
+    """Return the hash of everything in `content` except its "checksum"."""
     rest = {key: value for key, value in content.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_checked(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON with its checksum, whole or not at all; raises OutputError."""
+    """Write JSON with its checksum, atomically; raises OutputError."""
     content = json.loads(json.dumps(content))  # what a reader will see: tuples are lists
     write_text(path, json.dumps({**content, "checksum": checksum(content)}, indent=1) + "\n")
 
 
 def read_checked(path: Path) -> dict[str, Any] | None:
-    """Return JSON whose checksum is right, without the checksum; None for anything else."""
+    """Return JSON whose checksum is correct, without the checksum; None otherwise."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -38,12 +38,12 @@ def read_checked(path: Path) -> dict[str, Any] | None:
 
 
 def file_hashes(folder: Path, files: Iterable[Path]) -> dict[str, str]:
-    """Return path below `folder` -> SHA-256."""
+    """Map each path below `folder` to its SHA-256."""
     return {path.resolve().relative_to(folder.resolve()).as_posix(): sha256_of(path) for path in sorted(set(files))}
 
 
 def whole(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Return an item's record if it finished with these very settings and every file of it is as it was written."""
+    """Return an item's record if it finished with these settings and all its files are unchanged."""
     record = read_checked(folder / RECORD)
     if record is None or record.get("state") != "finished" or record.get("fingerprint") != fingerprint:
         return None

@@ -1,4 +1,4 @@
-"""Workers on Ray: one process each, which keeps its networks between items; whoever dies is replaced."""
+"""Workers on Ray: one process each, which keeps its networks between items; a worker that dies is replaced."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ OBJECT_STORE_BYTES = 100_000_000
 
 @contextmanager
 def cluster(placement: Placement) -> Iterator[int]:
-    """Join or start a Ray cluster for the time of the block; yields how many workers it has room for.
+    """Join or start a Ray cluster for the duration of the block; yields the number of workers that fit.
 
     Raises:
         ConfigError: nothing answers at the address, or no worker fits.
@@ -70,13 +70,13 @@ def _room(placement: Placement) -> int:
 
 
 class Board:
-    """Where workers write how far they are, and the driver reads it."""
+    """Ray actor to which workers write their progress and from which the driver reads it."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
 
-    def tell(self, name: str, words: dict[str, Any]) -> None:
-        """Note an item's progress."""
+    def report(self, name: str, words: dict[str, Any]) -> None:
+        """Set an item's progress."""
         self.rows[name] = words
 
     def read(self) -> dict[str, dict[str, Any]]:
@@ -103,9 +103,9 @@ class Worker:
 
     def run(self, item: Item, setup: Setup, attempt: int) -> dict[str, Any]:
         """Run an item; returns its record."""
-        tell = lambda words: self.board.tell.remote(item.name, {**words, "attempt": attempt})  # noqa: E731
-        tell({"stage": "start"})
-        record = self._run_item(item, setup, attempt, tell)
+        report = lambda words: self.board.report.remote(item.name, {**words, "attempt": attempt})  # noqa: E731
+        report({"stage": "start"})
+        record = self._run_item(item, setup, attempt, report)
         return {**record, "node": ray.get_runtime_context().get_node_id()}
 
 
@@ -131,7 +131,7 @@ class RayWorkers:
         self._actors: list[Any] = []
 
     def open(self) -> Callable[[Item, int], None]:
-        """Start an actor, wait until it has a place, and return what runs an item on it; raises WorkerDiedError."""
+        """Start an actor, wait for its placement, and return a function that runs an item; raises WorkerDiedError."""
         cpus = self.placement.cpus
         place = ray.remote(num_cpus=cpus, num_gpus=self.placement.gpus, scheduling_strategy="SPREAD")
         actor: Any = place(Worker).remote(self.board, max(1, int(cpus)))  # ray adds __ray_ready__ to every actor
@@ -152,13 +152,13 @@ class RayWorkers:
         return ray.get(self.board.read.remote())
 
     def kill(self) -> None:
-        """End all actors, those that still wait for a place included."""
+        """Kill all actors, including those that are not placed yet."""
         for actor in self._actors:
             ray.kill(actor)
 
 
 def _get(ref: Any, timeout: float | None = None) -> Any:
-    """Return what an actor returns, or None when that takes too long; raises WorkerDiedError."""
+    """Return the result of an actor, or None after the timeout; raises WorkerDiedError."""
     try:
         return ray.get(ref, timeout=timeout)
     except ray.exceptions.GetTimeoutError:

@@ -1,4 +1,4 @@
-"""OUT/index.html: what a batch made, with images and numbers, in one page that links to the rest."""
+"""OUT/index.html: the results of a batch, with images and numbers, in one page that links to the files."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -28,7 +28,7 @@ def write_page(out: Path, records: Sequence[Mapping[str, Any]], summary: str) ->
         summary: one line above the table.
     """
     names = sorted({name for r in records for name in r.get("metrics") or {}})
-    heads = ["picture", "mesh", "name", "state", "seconds", "attempts", *names, "files"]
+    heads = ["image", "mesh", "name", "state", "seconds", "attempts", *names, "files"]
     body = "".join(_row(r, names) for r in records)
     path = out / "index.html"
     write_text(
@@ -45,8 +45,8 @@ def _row(r: Mapping[str, Any], names: Sequence[str]) -> str:
     folder = f"{FOLDER}/{quote(str(r['name']))}"
     files = r.get("files") or {}
     cells = [
-        _picture(f"{folder}/thumbnail.png") if r["state"] != "waiting" else "",
-        _picture(f"{folder}/{quote(str(files['poster']))}") if "poster" in files else "",
+        _thumbnail(f"{folder}/thumbnail.png") if r["state"] != "waiting" else "",
+        _thumbnail(f"{folder}/{quote(str(files['poster']))}") if "poster" in files else "",
         f'<a href="{folder}/">{escape(str(r["name"]))}</a>',
         f'<span class="{escape(str(r["state"]))}">{escape(str(r["state"]))}</span> {escape(str(r.get("error") or ""))}',
     ]
@@ -56,7 +56,7 @@ def _row(r: Mapping[str, Any], names: Sequence[str]) -> str:
     return f"<tr>{tds}<td>{links}</td></tr>"
 
 
-def _picture(source: str) -> str:
+def _thumbnail(source: str) -> str:
     return f'<img loading="lazy" alt="" src="{source}">'
 
 

@@ -1,4 +1,4 @@
-"""One item's run, in whatever process: from its checkpoint if there is one, reported step by step, ended by a record."""
+"""The run of one item in any process: resumed from its checkpoint if there is one, reported step by step, recorded."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zero123s.api import Result, prepare, run_plan
-from zero123s.callbacks.watch import Progress, throttled
+from zero123s.callbacks.run_callback import Progress, throttled
 from zero123s.cluster.items import Item
 from zero123s.cluster.manifest import RECORD, file_hashes, read_checked, write_checked
 from zero123s.errors import UserError
@@ -20,14 +20,14 @@ from zero123s.run.plan import plan_run
 from zero123s.run.resume import newest_checkpoint
 
 SECONDS_FOR_LOCK = 60.0
-"""A killed process lets go of its run folder when the system has buried it."""
+"""The operating system releases the lock of a killed process after a moment."""
 THUMBNAIL = 128
 FOLDER = "items"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all items of a batch have in common."""
+    """The settings that all items of a batch share."""
 
     out: Path
     """Absolute; every node must see it under this name."""
@@ -41,11 +41,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class Placement:
-    """What each worker asks the cluster for."""
+    """The resources that each worker requests from the cluster."""
 
     cpus: float = 1.0
     gpus: float = 0.0
-    """A share of a GPU lets several workers live on one."""
+    """With a fraction, several workers share one GPU."""
     workers: int = 0
     """0 = as many as there is room for."""
     address: str | None = None
@@ -57,12 +57,12 @@ def folder_of(item: Item, setup: Setup) -> Path:
     return setup.out / FOLDER / item.name
 
 
-def run_item(item: Item, setup: Setup, attempt: int, tell: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    """Run one item to its end and return its record, which also lies in its folder; never raises.
+def run_item(item: Item, setup: Setup, attempt: int, report: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """Run one item and return its record, which is also saved in its folder; never raises.
 
     Args:
         attempt: counted from 1, for the record.
-        tell: is called with a few words of progress, a few times a second.
+        report: is called with a few words of progress, a few times a second.
     """
     started = time.time()
     folder = folder_of(item, setup)
@@ -70,9 +70,9 @@ def run_item(item: Item, setup: Setup, attempt: int, tell: Callable[[dict[str, A
     record: dict[str, Any] = {"name": item.name, "image": str(item.image), "overrides": list(item.words)}
     record |= {"fingerprint": fingerprint, "attempts": attempt, "process": os.getpid()}
     try:
-        _put_aside_foreign(folder, fingerprint)
+        _rename_foreign_folder(folder, fingerprint)
         write_checked(folder / RECORD, {**record, "state": "running"})
-        result = _train(item, setup, folder, throttled(tell))
+        result = _train(item, setup, folder, throttled(report))
         files = [path for path in result.files.values() if path.is_file()]
         record |= {
             "state": "finished",
@@ -92,8 +92,8 @@ def run_item(item: Item, setup: Setup, attempt: int, tell: Callable[[dict[str, A
     return record
 
 
-def _put_aside_foreign(folder: Path, fingerprint: str) -> None:
-    """Rename a folder that other settings or another image have left: its checkpoint must not be gone on with."""
+def _rename_foreign_folder(folder: Path, fingerprint: str) -> None:
+    """Rename a folder left by other settings or another image, so that its checkpoint is not resumed."""
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):
         return
@@ -105,8 +105,8 @@ def _put_aside_foreign(folder: Path, fingerprint: str) -> None:
 
 
 def _train(item: Item, setup: Setup, folder: Path, report: Callable[[Progress], None]) -> Result:
-    picture = _picture(item, setup, folder)
-    places = {"data.image_path": picture, "exp_root_dir": setup.out, "name": FOLDER, "tag": item.name}
+    image = _input_image(item, setup, folder)
+    places = {"data.image_path": image, "exp_root_dir": setup.out, "name": FOLDER, "tag": item.name}
     if newest_checkpoint(folder) is not None:
         places["resume"] = folder
     words = [*setup.words, *item.words, "use_timestamp=false"]
@@ -122,8 +122,8 @@ def _train(item: Item, setup: Setup, folder: Path, report: Callable[[Progress], 
             time.sleep(1)
 
 
-def _picture(item: Item, setup: Setup, folder: Path) -> Path:
-    """Return the image that training reads, and leave a small one for the summary."""
+def _input_image(item: Item, setup: Setup, folder: Path) -> Path:
+    """Return the image for training, and save a thumbnail for the summary page."""
     loaded = read_image(item.image)
     rgba, path = loaded.rgba, item.image
     if setup.cut_out and not loaded.has_alpha:

@@ -1,4 +1,4 @@
-"""`zero123s batch`: many images to meshes, on this machine or on a Ray cluster; run again, it does what is missing."""
+"""`zero123s batch`: many images to meshes, on this machine or on a Ray cluster; repeated, it runs what is missing."""
 
 import argparse
 import sys
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print_dry_run(items: Sequence[Item], skipped: Collection[str]) -> int:
-    """List what would run; read every image of it. Returns 1 when one cannot be read."""
+    """List what would run, reading every image; returns 1 if one cannot be read."""
     n_bad = 0
     for item in items:
         state = "skip" if item.name in skipped else "run"

@@ -1,4 +1,4 @@
-"""`zero123s cache-latents`: encode rendered views once, so that a training step touches only what learns."""
+"""`zero123s cache-latents`: encode rendered views once, so that training steps skip the frozen encoders."""
 
 import argparse
 from collections.abc import Sequence

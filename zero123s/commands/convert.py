@@ -1,4 +1,4 @@
-"""`zero123s convert IN OUT`: between the original layout (`.ckpt`, `.safetensors`) and folders of diffusers' layout."""
+"""`zero123s convert IN OUT`: between the original layout (`.ckpt`, `.safetensors`) and diffusers folders."""
 
 import argparse
 import sys

@@ -21,7 +21,7 @@ SHA256_LENGTH = 64
 
 @dataclass(frozen=True)
 class Published:
-    """Where a checkpoint is published, and under which of `family.LICENCES`."""
+    """Where a checkpoint is published, and its licence, a key of `family.LICENCES`."""
 
     repo: str
     file: str
@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def download(name: str, folder: Path, token: str | None = None, endpoint: str | None = None) -> Path:
-    """Fetch the checkpoint `name`, going on where an earlier try stopped, and return its path.
+    """Fetch the checkpoint `name`, resuming an interrupted download, and return its path.
 
-    Raises CheckpointError: hub out of reach, licence not accepted, disk too small, or a file that is not the
-    published one.
+    Raises CheckpointError: hub out of reach, licence not accepted, disk too small, or a file that is not the published
+    one.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import (
@@ -106,7 +106,7 @@ def download(name: str, folder: Path, token: str | None = None, endpoint: str | 
 
 
 def _download_from_site(published: Published, folder: Path, endpoint: str | None) -> Path:
-    """Fetch a file by plain HTTP, going on behind the bytes that an earlier try has left."""
+    """Fetch a file by plain HTTP, resuming after the bytes that are already there."""
     url = (endpoint or published.site) + published.url
     path, partial = folder / published.file, folder / (published.file + ".part")
     try:
@@ -159,7 +159,7 @@ def _check_disk(folder: Path, needed: int) -> None:
 
 
 def _check_content(path: Path, size: int | None, etag: str | None) -> None:
-    """Compare with what the hub announced; the tag of a large file is its SHA-256. A wrong file is deleted."""
+    """Verify a file against the hub's hash; the tag of a large file is its SHA-256. A wrong file is deleted."""
     is_wrong = size is not None and path.stat().st_size != size
     if not is_wrong and etag and len(etag) == SHA256_LENGTH:
         is_wrong = sha256_of(path) != etag

@@ -1,4 +1,4 @@
-"""`--dry-run`: everything a run would be, printed; nothing is written."""
+"""`--dry-run`: prints the complete plan of a run; nothing is written."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from zero123s.ops.backends import IMPLEMENTED, resolve
 from zero123s.run.devices import choose_devices, choose_precision, first_device
 from zero123s.run.folder import resolved_yaml
 from zero123s.run.resume import refuse_other_run, run_dir_of
-from zero123s.run.summary import model_words
+from zero123s.run.summary import describe_model
 from zero123s.system.base import Plan
 
 
@@ -44,7 +44,7 @@ def print_dry_run(
         f"backends: {backends}",
         f"parameters: {parameters:,}",
         *(f"{name}: {_words(value)}" for name, value in requirements.items() if name != "model"),
-        f"guided by: {model_words(requirements.get('model', {})) or 'no model'}",
+        f"guided by: {describe_model(requirements.get('model', {})) or 'no model'}",
         f"goes on from: {checkpoint or 'the start'}",
         f"would write to: {out_dir}",
         *(f"  {name}" for name in _files(mode, experiment)),
@@ -54,7 +54,7 @@ def print_dry_run(
 
 
 def _backends(system: torch.nn.Module) -> dict[str, str]:
-    """Operation -> the backend that the configuration names for it, "auto" where it names none."""
+    """Map each operation to the backend that the configuration names, or "auto"."""
     modules = dict(system.named_modules())
     named = {"hash_grid": "geometry.encoding", getattr(modules.get("renderer"), "backend_of", None): "renderer"}
     return {op: getattr(getattr(modules.get(named.get(op, "")), "cfg", None), "backend", "auto") for op in IMPLEMENTED}

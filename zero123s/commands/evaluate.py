@@ -1,4 +1,4 @@
-"""`zero123s evaluate`: a run or a mesh in; metrics.json, a table and report.html out."""
+"""`zero123s evaluate`: scores a run or a mesh into metrics.json, a table and report.html."""
 
 import argparse
 import sys

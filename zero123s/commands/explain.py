@@ -24,7 +24,7 @@ value and where that was set. Values marked "number or schedule" also take `[sta
 
 @dataclass(frozen=True)
 class KeyDoc:
-    """What there is to know about one key."""
+    """The documentation of one key."""
 
     key: str
     type: str
@@ -34,7 +34,7 @@ class KeyDoc:
 
 
 def type_in_words(f: Field) -> str:
-    """Return a field's type as YAML users know it."""
+    """Return a field's type in YAML terms."""
     is_plain = isinstance(f.type, type) and get_origin(f.type) is None
     text = f.type if isinstance(f.type, str) else f.type.__name__ if is_plain else str(f.type)
     return text.replace("typing.", "").replace("None", "null").replace("Any", "any")
@@ -52,7 +52,7 @@ def key_docs(schema: type, prefix: str = "") -> Iterator[KeyDoc]:
 
 
 def explain(key: str, experiment: ExperimentConfig, origins: Mapping[str, str]) -> str:
-    """Return the documentation of one key or of all keys below a section, with present values and where they were set.
+    """Return the documentation of a key or of all keys of a section, with current values and where they were set.
 
     Raises:
         ConfigError: an unknown key; names the nearest.
@@ -77,7 +77,7 @@ def _explained(doc: KeyDoc, value: Any, origins: Mapping[str, str]) -> str:
 
 
 def _present(config: Any, prefix: str = "") -> Iterator[tuple[KeyDoc, Any]]:
-    """Yield documentation and present value of every leaf of a parsed configuration, slots included."""
+    """Yield documentation and current value of every leaf of a parsed configuration, slots included."""
     docs = field_docs(type(config))
     for f in fields(config):
         key = f"{prefix}.{f.name}" if prefix else f.name
@@ -123,7 +123,7 @@ def _table(schema: type, prefix: str) -> str:
 
 
 def _short(value: Any) -> str:
-    """Return a default as YAML writes it."""
+    """Return a default as in YAML."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

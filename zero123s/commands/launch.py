@@ -1,4 +1,4 @@
-"""The command line: one config, one mode, overrides."""
+"""The command line of `launch.py`: one config, one mode, overrides."""
 
 import argparse
 import sys
@@ -25,7 +25,7 @@ EPILOG = """overrides:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are ours: one sentence, exit code 2."""
+    """An argparse parser whose errors are one sentence and exit code 2."""
 
     def error(self, message: str) -> Any:
         raise ConfigError(f"{message[0].upper()}{message[1:]}. See --help.")
@@ -83,7 +83,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
 
 
 def refuse_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Raise ConfigError for the first flag among words that a parser does not know, with what was meant instead."""
+    """Raise ConfigError for the first unknown flag, suggesting the intended one."""
     flags = [option for action in parser._actions for option in action.option_strings]
     for word in words:
         if word.startswith("-"):
@@ -91,7 +91,7 @@ def refuse_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
 
 
 def _without_dashes(word: str) -> str:
-    """Return a hint for an override that was written as a flag, an empty string for anything else."""
+    """Return a hint for an override that was written as a flag, else an empty string."""
     from zero123s.config.experiment import ExperimentConfig
 
     key, _, value = word.lstrip("-").partition("=")
@@ -100,7 +100,7 @@ def _without_dashes(word: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 fine, 2 a mistake that the message explains, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 success, 2 user error with an explanation, 130 interrupted."""
     from zero123s.run.console import limit_openmp_spin, run_command
 
     limit_openmp_spin()
@@ -120,7 +120,7 @@ def _launch(argv: Sequence[str]) -> int:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Check the whole experiment, then do what the mode says."""
+    """Check the whole experiment, then run the selected mode."""
     from zero123s.run.plan import plan_run
     from zero123s.run.resume import require_checkpoint
 
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _run_plan(args: argparse.Namespace, plan: "Plan", profile: str | None, checkpoint: Path | None) -> int:
-    """Check what the mode needs, then run it, or print what it would do."""
+    """Check what the mode needs, then run it, or print the plan."""
     requirements = plan.requirements(args.mode)
     if args.mode == "train":
         from zero123s.callbacks.viewer import require_viewer
@@ -161,12 +161,12 @@ def _run_mode(args: argparse.Namespace, plan: "Plan", checkpoint: Path | None, r
     from zero123s.callbacks.interrupt import EXIT_CODE
     from zero123s.run.resume import run_dir_for
     from zero123s.run.runner import Runner
-    from zero123s.run.summary import model_words, print_summary
+    from zero123s.run.summary import describe_model, print_summary
     from zero123s.runtime.processes import is_main_process, print_rank_zero
 
     with run_dir_for(checkpoint, plan.experiment) as out_dir:
         runner = Runner(plan, out_dir, checkpoint, gpu=args.gpu, profile_run=args.profile_run)
-        if guided := model_words(requirements.get("model", {})):
+        if guided := describe_model(requirements.get("model", {})):
             print_rank_zero(f"guided by {guided}")
         state = runner.run(args.mode)
     if is_main_process():

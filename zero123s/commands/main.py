@@ -1,4 +1,4 @@
-"""The `zero123s` command: one word for every tool besides training."""
+"""The `zero123s` command: one subcommand for every tool besides training."""
 
 import importlib
 import sys
@@ -30,7 +30,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; exit code 2 with one sentence for a mistake."""
+    """Run one subcommand; exit code 2 and one sentence for a user error."""
     limit_openmp_spin()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):

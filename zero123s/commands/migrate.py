@@ -1,4 +1,4 @@
-"""`zero123s migrate`: what to change in an extension that was written for threestudio, as a diff."""
+"""`zero123s migrate`: the changes that an extension written for threestudio needs, as a diff."""
 
 import argparse
 import difflib
@@ -12,7 +12,7 @@ from zero123s.runtime.files import user_path, write_text
 
 
 class Slot(NamedTuple):
-    """How a slot's class is written here."""
+    """The interface of a slot's class in this project."""
 
     registry: str
     base: str
@@ -53,7 +53,7 @@ OF_BASE = {
     "BaseBackground": "background",
     "Exporter": "exporter",
 }
-"""threestudio's base classes and their slots; where none is named, the end of the registered name tells."""
+"""threestudio's base classes and their slots; without one, the suffix of the registered name decides."""
 ADVICE = {
     r"threestudio\.find\(": "slots are built by the system: read self.geometry, self.guidance, ... instead of finding them",
     r"threestudio\.(info|warn|debug)\(": "use logging.getLogger(__name__)",
@@ -63,13 +63,13 @@ ADVICE = {
     r"prompt_utils|prompt_processor": "a prompt belongs to the guidance: settings prompt, negative_prompt, perp_neg",
     r"\bC\(": "read a schedule by zero123s.config.schedule.Schedule(value, key)(step)",
 }
-"""What a pattern that cannot be rewritten becomes."""
+"""Comments for patterns that cannot be rewritten."""
 _REGISTER = re.compile(r"^(\s*)@threestudio\.register\(\s*([\"'])([^\"']+)\2\s*\)")
 _CLASS = re.compile(r"^(\s*)class (\w+)\(([\w.]+)[^)]*\):")
 
 
 class Migration(NamedTuple):
-    """A file as it should be, and what is left to do by hand."""
+    """The rewritten file, and what remains to be done by hand."""
 
     text: str
     advice: list[str]
@@ -135,7 +135,7 @@ def _slot_of(name: str, following: list[str]) -> Slot | None:
 
 
 def _rewritten(line: str, slot: Slot) -> list[str]:
-    """Return the lines that stand for one line inside a registered class."""
+    """Return the lines that replace one line inside a registered class."""
     given = re.sub(r"=[^,]+", "", slot.arguments)
     if (match := _CLASS.match(line)) and match[2] == "Config":
         return [f"{match[1]}class Config({slot.base}.Config):"]
@@ -151,7 +151,7 @@ def _rewritten(line: str, slot: Slot) -> list[str]:
 
 
 def _with_imports(lines: list[str], imports: list[str]) -> list[str]:
-    """Put the imports where the first of threestudio's stood, and take those out."""
+    """Insert the new imports in place of threestudio's first one, and remove threestudio's."""
     theirs = [i for i, line in enumerate(lines) if re.match(r"^\s*(import threestudio\b|from threestudio\b)", line)]
     if not theirs:
         return [*imports, *lines] if imports else lines

@@ -1,4 +1,4 @@
-"""`zero123s prepare`: any photo becomes the centred, transparent image that the main job wants."""
+"""`zero123s prepare`: turns a photo into the centred, transparent image that training needs."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from zero123s.runtime.files import user_path
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `zero123s prepare PHOTO --out PNG`; returns 0, or 2 after a mistake, reported in one sentence."""
+    """Run `zero123s prepare PHOTO --out PNG`; returns 0, or 2 after a user error, reported in one sentence."""
     parser = argparse.ArgumentParser("zero123s prepare", description=__doc__)
     parser.add_argument("photo", type=user_path)
     parser.add_argument("--out", type=user_path, help="PNG to write; default: PHOTO_rgba.png beside the photo")
@@ -27,20 +27,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-elevation", action="store_true", help="do not estimate from which elevation it was taken")
     args = parser.parse_args(argv)
     out = args.out or args.photo.with_name(f"{args.photo.stem}_rgba.png")
-    picture = out.with_name(f"{out.stem}_steps.png")
+    steps_path = out.with_name(f"{out.stem}_steps.png")
     try:
         if not 16 <= args.size <= 4096:
             raise ImageError(f"--size {args.size} is out of range; give 16 to 4096 pixels.")
         if out.resolve() == args.photo.resolve():
             raise ImageError(f"'{out}' is the photo itself; choose another place with --out.")
         prepared = prepare(args.photo, args.size, args.backend, args.model)
-        write_png_atomic(picture, prepared.steps)
+        write_png_atomic(steps_path, prepared.steps)
         if not args.force:
             check(prepared, args.photo)
         write_png_atomic(out, prepared.rgba)
-        words = "" if args.no_elevation else _tell_elevation(prepared, picture)
+        words = "" if args.no_elevation else _report_elevation(prepared, steps_path)
     except LowConfidenceMaskError as error:
-        print(f"error: {error.with_steps_saved_at(picture)}", file=sys.stderr)
+        print(f"error: {error.with_steps_saved_at(steps_path)}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -50,16 +50,16 @@ def main(argv: list[str] | None = None) -> int:
     segmentation = prepared.segmentation
     if words:
         print(words)
-    print(f"{out}: {segmentation.caption}; steps in {picture}")
+    print(f"{out}: {segmentation.caption}; steps in {steps_path}")
     return 0
 
 
-def _tell_elevation(prepared: Prepared, picture: Path) -> str:
-    """Return what is said of the elevation, and draw its score beside the other steps."""
+def _report_elevation(prepared: Prepared, steps_path: Path) -> str:
+    """Return the message about the elevation, and add the plot of its scores to the image of the steps."""
     from zero123s.preprocess.elevation import elevation_of, score_panel
 
     estimate = elevation_of(prepared.rgba)
     panel = score_panel(estimate)
     panel = np.pad(panel, ((0, len(prepared.steps) - len(panel)), (0, 0), (0, 0)), constant_values=1)
-    write_png_atomic(picture, np.concatenate([prepared.steps, panel], axis=1))
+    write_png_atomic(steps_path, np.concatenate([prepared.steps, panel], axis=1))
     return "\n".join([*estimate.warnings, estimate.sentence()])

@@ -1,4 +1,4 @@
-"""`zero123s render`: objects in, shards of training views out."""
+"""`zero123s render`: renders objects into shards of training views."""
 
 import argparse
 import sys

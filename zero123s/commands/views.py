@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(image: str, cfg: ViewsConfig) -> None:
-    """Sample every asked view, write the images and print where they are; raises UserError."""
+    """Sample all requested views, write the images and print their paths; raises UserError."""
     azimuths = parse_angles(cfg.azimuths)
     elevations = [cfg.elevation] if cfg.elevations is None else parse_angles(cfg.elevations)
     cameras = [(elevation, azimuth) for elevation in elevations for azimuth in azimuths]
@@ -73,7 +73,7 @@ def run(image: str, cfg: ViewsConfig) -> None:
 
 
 def read_settings(config: str | None, flags: dict[str, Any]) -> ViewsConfig:
-    """Return the settings: defaults, under the YAML file's, under the flags; raises ConfigError."""
+    """Return the settings: defaults, overridden by the YAML file, overridden by the flags; raises ConfigError."""
     section = {} if config is None else dict(resolve(load_config(config).cfg))
     return parse(ViewsConfig, section | flags)
 

@@ -1,4 +1,4 @@
-"""`zero123s web`: a page on which people make meshes from photos, bound to this machine by default."""
+"""`zero123s web`: a page for making meshes from photos, bound to this machine by default."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from zero123s.errors import ConfigError
 from zero123s.run.lock import locked
 from zero123s.runtime.files import user_path
 from zero123s.web.jobs import JobQueue
-from zero123s.web.pictures import Limits
+from zero123s.web.photos import Limits
 from zero123s.web.service import SERVED, Service
 from zero123s.web.settings import QUALITIES, Settings, check_settings, read_models, read_qualities
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def read_settings(args: argparse.Namespace) -> Settings:
-    """Check everything that the command line says, before anything is opened; raises UserError."""
+    """Check the whole command line before anything is opened; raises UserError."""
     for name in ("jobs", "max_waiting", "max_megabytes", "max_megapixels"):
         if not getattr(args, name) > 0:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name):g} must be above 0.")

@@ -1,4 +1,4 @@
-"""Configuration: what a class declares (`option`), what a file says (`load_config`), what changes over a run (`Schedule`)."""
+"""Configuration: fields of a class (`option`), YAML files (`load_config`), values over the steps (`Schedule`)."""
 
 from zero123s.config.load import LoadedConfig, load_config
 from zero123s.config.options import option

@@ -1,4 +1,4 @@
-"""The top level of a YAML file: which slots, which trainer, where the run goes."""
+"""The top level of a YAML file: slots, trainer, and the run folder."""
 
 import re
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ MAX_STEPS = 1_000_000_000
 
 @dataclass
 class TrainerConfig:
-    """What is handed to Lightning's Trainer, in its own words."""
+    """Arguments of Lightning's Trainer, under its names."""
 
     max_steps: int = option(600, low=1, high=MAX_STEPS)
     """Optimiser steps."""
@@ -47,7 +47,7 @@ class TrainerConfig:
     gradient_clip_algorithm: str | None = option(None, choices=("norm", "value"))
     """What gradient_clip_val limits; None = the norm."""
     deterministic: bool = False
-    """Ask torch for deterministic algorithms only."""
+    """Use deterministic algorithms of torch only."""
     detect_anomaly: bool = False
     """Find the operation that makes a NaN; slow."""
     profiler: str | None = option(None, choices=("simple", "advanced", "pytorch"))
@@ -56,7 +56,7 @@ class TrainerConfig:
 
 @dataclass
 class CheckpointConfig:
-    """When checkpoints are written, in the words of Lightning's ModelCheckpoint."""
+    """When checkpoints are written, with the keys of Lightning's ModelCheckpoint."""
 
     save_last: Any = True
     """Keep `last.ckpt` up to date; "link" makes it a link to the newest one."""
@@ -68,24 +68,26 @@ class CheckpointConfig:
 
 @dataclass
 class HealthConfig:
-    """When a run counts as unwell. Every finding is one line on the terminal, in run.json and in the report."""
+    """Thresholds of the health checks. Every finding is one line on the terminal, in run.json and in the report."""
 
     every: int = option(25, low=0)
-    """Steps between looks at the signs below; 0 = never. Losses, gradients and weights are checked in every step."""
+    """Steps between checks of the measurements below; 0 = never. Losses, gradients and weights are checked in every
+    step.
+    """
     after: int = option(100, low=0)
-    """Steps at the start in which signs are not judged: a scene needs time to appear."""
+    """Steps before the first check: the scene needs time to appear."""
     max_failures: int = option(3, low=1)
     """Steps with a loss, gradient or weight that is not finite, within failure_window, after which the run stops."""
     failure_window: int = option(100, low=1)
     """Steps after which a failure is forgotten."""
     lost_after: int = option(4, low=0)
-    """Looks in a row at an empty, full or wrong scene after which the run stops; 0 = it goes on to the end."""
+    """Consecutive checks with an empty, full or wrong scene after which the run stops; 0 = never."""
     min_occupied: float = option(1e-4, low=0.0, high=1.0)
     """Share of the occupancy grid below which the scene is empty."""
     max_occupied: float = option(0.9, low=0.0, high=1.0)
     """Share of the occupancy grid above which the scene is full of fog."""
     min_opacity: float = option(0.1, low=0.0, high=1.0)
-    """Mean opacity inside the image's silhouette below which nothing is to be seen."""
+    """Mean opacity inside the image's silhouette below which the object is invisible."""
     max_opacity_drop: float = option(0.5, low=0.0, high=1.0)
     """Share of its best value that the opacity inside the silhouette may lose."""
     max_components: int = option(12, low=1)
@@ -93,11 +95,11 @@ class HealthConfig:
     min_silhouette_iou: float = option(0.6, low=0.0, high=1.0)
     """Overlap with the image's silhouette that must be reached, unless it still rises."""
     min_silhouette_gain: float = option(0.01, low=0.0, high=1.0)
-    """What counts as rising, between two looks."""
+    """Smallest increase of the overlap between two checks that counts as rising."""
     lost_silhouette_iou: float = option(0.1, low=0.0, high=1.0)
     """Overlap below which the scene is wrong, see lost_after."""
     min_guidance_gradient: float = option(1e-6, low=0.0)
-    """Norm of the guidance's gradient below which it says nothing."""
+    """Norm of the guidance's gradient below which the guidance has no effect."""
     elevation_range: list[float] = option([-15.0, 70.0], low=-90.0, high=90.0)
     """Degrees of data.default_elevation_deg that are plausible: Zero123 was trained on images from above."""
 
@@ -111,18 +113,18 @@ class HealthConfig:
 
 @dataclass
 class ViewerConfig:
-    """A look at the field while it trains, in a browser."""
+    """A live view of the field during training, in a browser."""
 
     enabled: bool = False
     """Open it; needs the extra `viewer`."""
     host: str = "127.0.0.1"
-    """Address to listen at; any other than this machine's lets everybody look who reaches it."""
+    """Address to listen at; with any other than this machine's, the viewer is open to the network."""
     port: int = option(7007, low=1, high=65535)
     """Port; the next free one where it is taken."""
     height: int = option(128, low=16, high=1024)
     """Pixels of the image; a control of the page changes it."""
     max_share: float = option(0.25, above=0.0, high=1.0)
-    """Most of the time that may go to drawing instead of training."""
+    """Largest share of the time spent on rendering for the viewer."""
 
 
 @dataclass
@@ -142,7 +144,7 @@ class ExperimentConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When checkpoints are written."""
     health: HealthConfig = field(default_factory=HealthConfig)
-    """What is watched while training."""
+    """Health checks during training."""
     viewer: ViewerConfig = field(default_factory=ViewerConfig)
     """Live viewer."""
     name: str = "default"
@@ -162,7 +164,7 @@ class ExperimentConfig:
     exp_root_dir: str = option("outputs", path=True)
     """Where all runs go."""
     resume: str | None = option(None, path=True)
-    """Checkpoint to go on from: a path, a run folder, or `last`."""
+    """Checkpoint to resume from: a path, a run folder, or `last`."""
     export_after_train: bool = True
     """Write the mesh when training ends."""
     imports: list[str] = field(default_factory=list)

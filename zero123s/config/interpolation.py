@@ -1,4 +1,4 @@
-"""`${...}` in a configuration: other keys, and threestudio's arithmetic. Nothing of it runs code or reads a file."""
+"""`${...}` in a configuration: other keys, and threestudio's arithmetic. None of it runs code or reads a file."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ _COMPUTED_NAME = re.compile(r"\$\{[^{}:]*\$\{")
 
 
 def plain(value: Any) -> Any:
-    """Return an OmegaConf container as dicts and lists, resolved; anything else as it is."""
+    """Return an OmegaConf container as dicts and lists, resolved; anything else unchanged."""
     return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
 
 
@@ -28,7 +28,7 @@ def _peak(value: Any) -> float:
 
 
 def _number(value: Any) -> Any:
-    """Numbers only: text times a number would be as much text as somebody likes."""
+    """Accept numbers only: text times a number could become arbitrarily long."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"arithmetic wants numbers, got {value!r}")
     return value
@@ -59,7 +59,7 @@ RESOLVERS = {
 
 
 def register_resolvers() -> None:
-    """Make RESOLVERS known to OmegaConf."""
+    """Register RESOLVERS with OmegaConf."""
     # OmegaConf 2.4 renamed the function; 2.3 has only the old name.
     register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
     for name, fn in RESOLVERS.items():
@@ -99,14 +99,14 @@ def _reason(error: Exception) -> str:
 
 
 def references(value: Any, key: str) -> list[str]:
-    """Return the full keys that the `${...}` of a value at `key` name."""
+    """Return the full keys that the `${...}` of a value at `key` refer to."""
     if not isinstance(value, str):
         return []
     return [".".join(_absolute(name, tuple(key.split(".")))) for name in _REFERENCE.findall(value)]
 
 
 def _check_expansion(cfg: DictConfig) -> None:
-    """Refuse `${...}` that double each other, or go in circles, before anything follows them; raises ConfigError."""
+    """Refuse `${...}` that expand exponentially or form a cycle, before anything is expanded; raises ConfigError."""
     raw = OmegaConf.to_container(cfg, resolve=False)
     sizes: dict[tuple[str, ...], int] = {}
 
@@ -145,7 +145,7 @@ def _absolute(name: str, key: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _at(raw: Any, key: tuple[str, ...]) -> Any:
-    """Return what lies at a key, None where nothing does: OmegaConf itself will say so."""
+    """Return the value at a key, or None, which OmegaConf reports itself."""
     for part in key:
         if isinstance(raw, list) and part.isdigit() and int(part) < len(raw):
             raw = raw[int(part)]

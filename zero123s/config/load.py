@@ -58,7 +58,7 @@ def _layers(path: Path, seen: tuple[Path, ...] = ()) -> list[_Layer]:
 
 
 def _with_prefix(value: Any, old: str, new: str) -> Any:
-    """Return a value in which every path inside the folder `old` is one inside `new`."""
+    """Return a value with every path inside the folder `old` moved to `new`."""
     if isinstance(value, dict):
         return {k: _with_prefix(v, old, new) for k, v in value.items()}
     if isinstance(value, list):
@@ -68,7 +68,7 @@ def _with_prefix(value: Any, old: str, new: str) -> Any:
 
 
 def _split_profiles(layer: _Layer) -> dict[str, _Layer]:
-    """Take `profiles:` out of a file's layer and return them by name."""
+    """Remove `profiles:` from a file's layer and return them by name."""
     entries, written = layer.content.pop("profiles", None) or {}, layer.written.get("profiles") or {}
     if not isinstance(entries, dict) or not all(isinstance(e, dict | None) for e in entries.values()):
         raise ConfigError(f"{layer.origin}: profiles: expected `name: {{key: value}}`, got {str(entries)[:80]}.")
@@ -79,7 +79,7 @@ def _split_profiles(layer: _Layer) -> dict[str, _Layer]:
 
 
 def profile_names(path: str | Path) -> set[str]:
-    """Return the names of all profiles that a file and its bases offer."""
+    """Return the names of all profiles in a file and its bases."""
     return {name for layer in _layers(user_path(path)) for name in _split_profiles(layer)}
 
 
@@ -87,12 +87,12 @@ def profile_names(path: str | Path) -> set[str]:
 
 
 def _is_section(value: Any) -> bool:
-    """Tell a section from a value; a schedule `{step: value}` is a value."""
+    """Distinguish a section from a value; a schedule `{step: value}` is a value."""
     return isinstance(value, dict) and not (value and all(str(k).isdigit() for k in value))
 
 
 def _merge(below: dict[Any, Any], above: dict[Any, Any], notices: list[str], prefix: str = "") -> dict[Any, Any]:
-    """Return `above` laid over `below`: section by section, everything else replaced.
+    """Return `above` merged over `below`: section by section, everything else replaced.
 
     Raises:
         ConfigError: a value in the place of a section.
@@ -151,7 +151,7 @@ def _set_entry(container: Any, parts: tuple[str, ...], value: Any, key: str = ""
 
 
 def _is_indexed(override: Override, cfg: Any) -> bool:
-    """Tell whether a word goes through an entry of a list, or sets a step of a schedule."""
+    """Tell whether an override indexes into a list, or sets a step of a schedule."""
     for part in override.parts[:-1]:
         cfg = cfg.get(part) if isinstance(cfg, dict) else None
         if isinstance(cfg, list) or (isinstance(cfg, dict) and cfg and not _is_section(cfg)):
@@ -236,7 +236,7 @@ def _loaded(
 
 
 def _types_chosen(layers: Sequence[_Layer], words: Sequence[Override]) -> dict[Any, Any]:
-    """Return everything merged once, for its `x_type` keys to tell the types of all others, and where lists are."""
+    """Return everything merged once, so that its `x_type` keys give the types of all other keys."""
     chosen: dict[Any, Any] = {}
     for layer in layers:
         chosen = _merged(chosen, layer, [])
@@ -251,7 +251,7 @@ def _is_known(chosen: dict[Any, Any], key: str) -> bool:
 
 
 def _translated(words: Sequence[Override], known: Callable[[str], bool]) -> tuple[list[Override], list[str]]:
-    """Return the words with threestudio's keys renamed, and a notice for each that was."""
+    """Return the overrides with threestudio's keys renamed, and a notice for each."""
     keys = [threestudio.new_key(w.key, known) for w in words]
     notices = [threestudio.renamed_notice(w.key, k) for w, k in zip(words, keys, strict=True) if k != w.key]
     return [w._replace(parts=tuple(k.split("."))) for w, k in zip(words, keys, strict=True)], notices
@@ -261,19 +261,19 @@ def _translated(words: Sequence[Override], known: Callable[[str], bool]) -> tupl
 
 
 def _load_recipe(layers: Sequence[_Layer], words: Sequence[Override], path: Path, profile: str | None) -> LoadedConfig:
-    """Merge a file of threestudio's and overrides in its words or in this project's, and translate the whole.
+    """Merge a threestudio file with overrides under either project's keys, and translate the result.
 
     It is complete: threestudio's second stages inherit no settings of their first.
     """
     merged: dict[Any, Any] = {}
     for layer in layers:
         content = keep_text(layer.content, layer.written, ExperimentConfig, {})
-        merged = _overlaid(merged, _texts_as_written(content, layer.written))
+        merged = _overlaid(merged, _keep_text_values(content, layer.written))
     native = deepcopy(merged)
     if not words:
         notices = threestudio.to_native(native)
         return _loaded(native, dict.fromkeys(_leaf_keys(native), str(path)), notices, path, profile, is_complete=True)
-    before = _without_complaint(native)
+    before = _translated_if_possible(native)
     for word in words:
         kind = str if word.parts[-1] in TEXT_KEYS else type_at(ExperimentConfig, word.parts, before)
         merged = _without_key(merged, threestudio.other_name(word.key))
@@ -288,11 +288,11 @@ TEXT_KEYS = {
     *("prompt", "negative_prompt", "prompt_front", "prompt_side", "prompt_back", "prompt_overhead"),
     *("pretrained_model_name_or_path", "pretrained_model_name_or_path_lora", "image_path", "cond_image_path"),
 }
-"""Keys of threestudio's sections whose values are text, whatever they look like."""
+"""Keys of threestudio's sections whose values are always text."""
 
 
-def _without_complaint(content: dict[Any, Any]) -> dict[Any, Any]:
-    """Return the translation of a file as it stands; where only overrides make it translatable, the file itself."""
+def _translated_if_possible(content: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the translation of a file; the file itself if it is only translatable with overrides."""
     try:
         translated = deepcopy(content)
         threestudio.to_native(translated)
@@ -302,7 +302,7 @@ def _without_complaint(content: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _overlaid(below: dict[Any, Any], above: dict[Any, Any]) -> dict[Any, Any]:
-    """Return `above` over `below`, as threestudio merges: sections of other types are kept."""
+    """Return `above` merged over `below`, as threestudio merges: sections of other types are kept."""
     out = dict(below)
     for key, value in above.items():
         old = out.get(key)
@@ -311,20 +311,20 @@ def _overlaid(below: dict[Any, Any], above: dict[Any, Any]) -> dict[Any, Any]:
     return out
 
 
-def _texts_as_written(content: Any, written: Any) -> Any:
-    """Return content in which every value of TEXT_KEYS is the text that was written."""
+def _keep_text_values(content: Any, written: Any) -> Any:
+    """Return content with every value of TEXT_KEYS as the text in the file."""
     if not isinstance(content, dict) or not isinstance(written, dict):
         return content
     out = {}
     for key, value in content.items():
         text = written.get(str(key))
         is_number = str(key) in TEXT_KEYS and isinstance(value, bool | int | float) and isinstance(text, str)
-        out[key] = text if is_number else _texts_as_written(value, text)
+        out[key] = text if is_number else _keep_text_values(value, text)
     return out
 
 
 def _without_key(content: dict[Any, Any], key: str | None) -> dict[Any, Any]:
-    """Return a copy of content without a key, which may not be there."""
+    """Return a copy of content without a key, if it is there."""
     if key is None:
         return content
     name, _, rest = key.partition(".")

@@ -1,4 +1,4 @@
-"""A configuration as it was merged from files and overrides, and where each of its keys came from."""
+"""A configuration merged from files and overrides, with the origin of each key."""
 
 import re
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ COMMAND_LINE = "command line"
 
 @dataclass
 class LoadedConfig:
-    """A merged configuration and where it came from."""
+    """A merged configuration and the origin of its keys."""
 
     cfg: DictConfig
     origins: dict[str, str]
     """Full key -> the file, profile or command line that set it last."""
     notices: list[str]
-    """Sentences that the user should see once."""
+    """Sentences to show to the user once."""
     path: Path
     profile: str | None
     is_complete: bool = False
     """Whether a second stage inherits no settings of its first: a file of threestudio's."""
 
     def explain(self, message: str) -> str:
-        """Return a sentence about a key with the key that the user has set, and "(set in FILE)" behind it.
+        """Rewrite a sentence about a key to name the key that the user set, followed by "(set in FILE)".
 
         A value that is `${another.key}`, or computed from it, is that key's.
         """
@@ -52,7 +52,7 @@ class LoadedConfig:
         return f"{message} (set in {origin})"
 
     def _origin_of_section(self, key: str) -> str | None:
-        """Return where the first entry of a section came from, which has no origin of its own.
+        """Return the origin of the first entry of a section, which has no origin of its own.
 
         A word without a dot may be plain English; it is a section only where all of it came from one place.
         """
@@ -60,7 +60,7 @@ class LoadedConfig:
         return origins[0] if origins and ("." in key or len(set(origins)) == 1) else None
 
     def _source(self, key: str) -> str:
-        """Return the key on which the value of `key` depends: the only one, or the one of the command line."""
+        """Return the key that the value of `key` is computed from: the only one, or the one of the command line."""
         for _ in range(len(self.origins)):
             value = OmegaConf.to_container(self.cfg, resolve=False)
             for part in key.split("."):

@@ -1,4 +1,4 @@
-"""What a Config field may hold, beyond its type: ranges, choices, schedules; and its documentation, read from the source."""
+"""Constraints of Config fields beyond their type: ranges, choices, schedules; and their documentation."""
 
 import ast
 import inspect
@@ -22,7 +22,7 @@ LIMITS = "limits"
 """Key of a field's metadata: what `option` was given."""
 PATH = "path"
 WORDS = ("auto", "last")
-"""Values of a path that stand for something else than a file of that name."""
+"""Special values of a path, which are not file names."""
 ENTRIES = "entries"
 """Key of a field's metadata: the dataclass of every entry of a list of sections."""
 SLOT = "slot"
@@ -80,7 +80,7 @@ def limits_in_words(f: Field) -> str:
 
 
 def _plainly(number: float) -> str:
-    """Return a number without an exponent where it is whole: 1,000,000, not 1e+06."""
+    """Format a whole number without an exponent: 1,000,000, not 1e+06."""
     return f"{int(number):,}" if number == int(number) and 1e6 <= abs(number) < 1e16 else f"{number:g}"
 
 
@@ -102,7 +102,7 @@ def expand_paths(config: Any) -> None:
 
 
 def make_paths_absolute(config: Any) -> None:
-    """Make every path of a parsed configuration that names something absolute, in place.
+    """Make every existing path of a parsed configuration absolute, in place.
 
     Names that nothing has in the working folder stay: hub ids, and files that are found in this project's own folder.
     """
@@ -112,7 +112,7 @@ def make_paths_absolute(config: Any) -> None:
 
 
 def _paths(config: Any) -> Iterator[tuple[Any, str, str]]:
-    """Yield (section, field name, value) of every path that is given, in sections, and lists of sections, below."""
+    """Yield (section, field name, value) of every path that is set, in nested sections and lists of sections too."""
     for f in fields(config):
         value = getattr(config, f.name)
         for section in value if isinstance(value, list) else [value]:
@@ -145,7 +145,7 @@ def check_values(config: Any, key: str = "") -> None:
 
 
 def _check_size(value: Any, key: str, limits: str) -> None:
-    """Refuse what no machine number holds, wherever it stands in a value."""
+    """Refuse numbers that exceed the machine's integers, anywhere in a value."""
     for entry in value if isinstance(value, list | tuple) else [value]:
         if isinstance(entry, float) and not math.isfinite(entry):
             raise ConfigError(f"{key}: expected a finite number, got {entry}.")
@@ -178,7 +178,7 @@ def schedules(config: Any, key: str = "") -> dict[str, Schedule]:
 
 
 def field_docs(schema: type) -> dict[str, str]:
-    """Return field -> the docstring under it, base classes included; a field may carry its own under metadata "doc"."""
+    """Map each field to the docstring below it, base classes included; metadata "doc" overrides it."""
     docs: dict[str, str] = {}
     for cls in reversed(schema.__mro__):
         if is_dataclass(cls):
@@ -206,12 +206,12 @@ def _docs_in_source(cls: type) -> dict[str, str]:
 
 
 def has_default(f: Field) -> bool:
-    """Tell whether a field may be left out; "???" is OmegaConf's word for one that may not."""
+    """Tell whether a field is optional; "???" marks a required one in OmegaConf."""
     return (f.default is not MISSING or f.default_factory is not MISSING) and f.default != "???"
 
 
 def default_of(f: Field) -> Any:
-    """Return a field's default, "required" where it has none."""
+    """Return a field's default, or "required"."""
     if not has_default(f):
         return "required"
     return f.default if f.default_factory is MISSING else f.default_factory()

@@ -1,7 +1,7 @@
-"""Overrides `key.subkey=value`. What the text behind the equals sign means depends on the type of the key.
+"""Overrides `key.subkey=value`.
 
-For a key that takes text it is the text, verbatim, but for `${...}`, `null` where the key may be null, and quotes around
-the whole, which are taken off. For any other key it is YAML.
+For a key that takes text it is the text, verbatim, but for `${...}`, `null` where the key may be null, and quotes
+around the whole, which are taken off. For any other key it is YAML.
 """
 
 import re
@@ -17,11 +17,11 @@ from zero123s.errors import ConfigError
 from zero123s.registry import REGISTRIES
 
 NULL = "!!null"
-"""YAML's null where the bare word would be text: how a mapping of Python values says None."""
+"""YAML's null where the bare word would be text: None in a mapping of Python values."""
 
 
 class Override(NamedTuple):
-    """One word of the command line."""
+    """One override of the command line."""
 
     parts: tuple[str, ...]
     """Its key, one name or index per part."""
@@ -49,7 +49,7 @@ def read_overrides(words: Sequence[str]) -> list[Override]:
 
 
 def value_of(text: str, kind: Any) -> Any:
-    """Return what the text behind the equals sign means for a key of type `kind`; None = a type that is not known."""
+    """Return the value that the text after the equals sign has for a key of type `kind`; None = an unknown type."""
     if is_text(kind):
         is_null = text == NULL or (text == "null" and kind is not str)
         return None if is_null else _without_quotes(text)
@@ -60,7 +60,7 @@ def value_of(text: str, kind: Any) -> Any:
 
 
 def _yaml(text: str, as_text: bool = False) -> Any:
-    """Return the YAML value; the text itself where it is none, for the check of the key's type to complain about."""
+    """Return the YAML value; the text itself if it is not valid YAML, for the type check to report."""
     try:
         value = parse_yaml(text, "override")[as_text]
     except ConfigError:
@@ -92,7 +92,7 @@ def is_list_of_text(kind: Any) -> bool:
 
 
 def type_at(schema: type, parts: Sequence[str], cfg: Any) -> Any:
-    """Return the type of a key, through the slots that a configuration chooses; None where it is not known.
+    """Return the type of a key, through the slots that a configuration selects; None if unknown.
 
     A field `x` beside a field `x_type` is the slot `x`: its keys are those of the registered class.
 
@@ -136,7 +136,7 @@ def _get(cfg: Any, name: str) -> Any:
 
 
 def keep_text(content: Any, written: Any, schema: type, cfg: Any, parts: tuple[str, ...] = ()) -> Any:
-    """Return the content of a YAML file with `tag: 007` and `tag: no` as written, wherever the key takes text.
+    """Return the content of a YAML file with `tag: 007` and `tag: no` as text, wherever the key takes text.
 
     Args:
         content: the file's values, or those of its section `parts`.

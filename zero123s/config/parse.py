@@ -1,4 +1,4 @@
-"""Strict typed sections: a mapping becomes the dataclass that describes it, or one sentence says why not."""
+"""Strictly typed sections: a mapping becomes the dataclass that describes it, or raises a one-sentence error."""
 
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass, make_dataclass
@@ -19,7 +19,7 @@ _IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", st
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _BOOLS = {word: word in _TRUE for word in _TRUE + _FALSE}
 _REQUIRED = "???"
-"""OmegaConf's word for a value that has no default."""
+"""OmegaConf's marker of a value without a default."""
 
 
 def parse(schema: type[C], section: Any, key: str = "") -> C:
@@ -49,7 +49,7 @@ def parse_slot(registry: Registry, name: str, section: Any, key: str) -> tuple[t
 
 
 def _known_keys(schema: type, prefix: str) -> list[str]:
-    """All full keys below a dataclass, to find the nearest one for a typo."""
+    """List all full keys below a dataclass, to suggest the nearest one for a typo."""
     keys = []
     for f in fields(schema):
         keys.append(f"{prefix}{f.name}")
@@ -103,7 +103,7 @@ def _value(kind: Any, value: Any, key: str, f: Field | None = None) -> Any:
 
 
 def _container(kind: Any, value: Any, key: str, f: Field | None) -> Any:
-    """Return a list or a mapping with every entry converted; one text is a list of what its commas separate."""
+    """Return a list or a mapping with every entry converted; a single text is split at its commas."""
     options = get_args(kind)
     if get_origin(kind) is dict:
         if value not in (None, "") and not isinstance(value, Mapping):
@@ -121,7 +121,7 @@ def _container(kind: Any, value: Any, key: str, f: Field | None) -> Any:
 
 
 def _with_entries(default: list[Any], entries: Mapping[Any, Any], key: str) -> list[Any]:
-    """Return a default list with the entries replaced that `key.0=value` names; raises ConfigError."""
+    """Return a default list with the entries that `key.0=value` sets replaced; raises ConfigError."""
     value = list(default)
     for index, entry in entries.items():
         if int(index) >= len(value):
@@ -132,7 +132,7 @@ def _with_entries(default: list[Any], entries: Mapping[Any, Any], key: str) -> l
 
 
 def _scalar(kind: type, value: Any, key: str) -> Any:
-    """Return text, a number or a boolean, from text as well: "5" is a whole number, 5.5 is none."""
+    """Return text, a number or a boolean, parsed from text if need be: "5" is a whole number, 5.5 is not one."""
     is_scalar = isinstance(value, str | bool | int | float)
     try:
         if kind is bool and is_scalar:
@@ -157,6 +157,6 @@ def _by_omegaconf(kind: Any, value: Any, key: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as YAML users know it, shortened."""
+    """Return a value as in YAML, shortened."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

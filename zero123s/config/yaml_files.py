@@ -1,4 +1,4 @@
-"""YAML text to plain Python values, within limits: a few lines can stand for more than there is memory."""
+"""Parses YAML text to plain Python values, within limits: a few lines could expand to more than the memory holds."""
 
 import re
 from pathlib import Path
@@ -55,7 +55,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT, re.X
 
 
 def parse_yaml(text: str, where: str) -> tuple[Any, Any]:
-    """Return what a YAML text says, and the same with every scalar as it was written.
+    """Return the values of a YAML text, and the same with every scalar as text.
 
     Args:
         where: named in errors.
@@ -78,7 +78,7 @@ def _as_written(node: yaml.Node) -> Any:
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the content of a YAML file, and the same content with every scalar as it was written.
+    """Return the values of a YAML file, and the same with every scalar as text.
 
     Raises:
         ConfigError: missing, unreadable, oversized or malformed, or not a mapping.

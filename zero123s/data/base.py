@@ -1,4 +1,4 @@
-"""What a data source is: one batch per training step, and the views that are looked at."""
+"""The interface of data sources: one batch per training step, and the evaluation views."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +31,14 @@ class BaseData:
         return frozenset()
 
     def prepare(self) -> None:
-        """Read files; called once, before anything expensive. Raises ImageError with a sentence for the user."""
+        """Read files; called once, before anything expensive. Raises ImageError."""
 
     def conditioning_views(self) -> ReferenceView:
-        """Return the view(s) that condition the guidance, at full training size or sharper."""
+        """Return the view(s) that condition the guidance, at full training resolution or higher."""
         return self.reference()
 
     def save_inputs(self, folder: Path) -> dict[str, Any]:
-        """Write what was made of the input into a folder of the run, and let the configuration name it from now on.
+        """Save the prepared input in the run folder and update the configuration to name it.
 
         Returns:
             What run.json says of the input; empty when the run goes on.
@@ -50,18 +50,18 @@ class BaseData:
         raise NotImplementedError(f"{type(self).__name__} must define batch_at().")
 
     def check_files(self) -> None:
-        """Check that the files which the config names are there and can be read; raises ImageError or ConfigError."""
+        """Check that the files named in the config exist and can be read; raises ImageError or ConfigError."""
 
     def novel_sizes(self) -> list[tuple[int, int]]:
-        """Return (height, width) of the views that a guidance judges, by stage, from the config alone; empty = none."""
+        """Return (height, width) of the novel views by stage, from the config alone; empty = none."""
         return []
 
     def reference(self) -> ReferenceView:
-        """Return the supervised view(s) that results are compared with, at full training size."""
+        """Return the supervised view(s) for comparison with the result, at full training size."""
         raise NotImplementedError(f"{type(self).__name__} must define reference().")
 
     def photos(self) -> ReferenceView:
-        """Return the supervised view(s) as sharp as they were given, for the texture."""
+        """Return the supervised view(s) at the resolution of their files, for the texture."""
         return self.reference()
 
     def eval_cameras(self, split: str) -> Cameras:

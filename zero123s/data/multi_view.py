@@ -1,4 +1,4 @@
-"""Several posed images of an object: in the NeRF-synthetic form, or from the front, the back and the sides."""
+"""Several posed images of an object: in the NeRF-synthetic format, or named front, back and sides."""
 
 import json
 import math
@@ -16,8 +16,8 @@ from zero123s.data.base import DATA, BaseData
 from zero123s.data.companions import ASPECT_TOLERANCE
 from zero123s.data.named_views import (
     AZIMUTHS_DEG,
-    NamedPicture,
-    NamedPicturesConfig,
+    NamedImage,
+    NamedImagesConfig,
     NamedWeightsConfig,
     read_named,
 )
@@ -34,16 +34,17 @@ MAX_TRANSFORMS_BYTES = 50_000_000
 
 @DATA.register("multi-view-datamodule")
 class MultiViewData(BaseData):
-    """Supervises every step by a few of many posed images; novel views are drawn only where a guidance wants them."""
+    """Supervises every step by a few of many posed images; draws novel views only for a guidance."""
 
     @dataclass
     class Config(BaseData.Config):
         """Settings of `multi-view-datamodule`."""
 
         transforms_path: str = option("", path=True)
-        """transforms.json of NeRF-synthetic: camera_angle_x and frames with file_path, transform_matrix and, where
-        images should not count alike, weight."""
-        pictures: NamedPicturesConfig = field(default_factory=NamedPicturesConfig)
+        """transforms.json of NeRF-synthetic: camera_angle_x and frames with file_path, transform_matrix and optionally
+        weight.
+        """
+        pictures: NamedImagesConfig = field(default_factory=NamedImagesConfig)
         """Images by name, in place of transforms_path."""
         weights: NamedWeightsConfig = field(default_factory=NamedWeightsConfig)
         """Weights of the images by name."""
@@ -77,7 +78,7 @@ class MultiViewData(BaseData):
         self.sampler = RandomCameraSampler(cfg.random_camera)
         if cfg.random_camera.eval_elevation_deg == AUTO:
             raise ConfigError("data.random_camera.eval_elevation_deg: posed images estimate none; give a number.")
-        self.named: list[NamedPicture] = []
+        self.named: list[NamedImage] = []
         if bool(cfg.transforms_path) == bool(cfg.pictures.given()):
             raise ConfigError(
                 "data.transforms_path: give either a transforms.json or images by name "
@@ -102,11 +103,11 @@ class MultiViewData(BaseData):
             self.frames = read_transforms(Path(cfg.transforms_path))
             # The poses belong to the whole frame: nothing is centred or scaled.
             in_place = replace(cfg.cut_out, frame="never")
-            self.pictures = [input_from_file(str(f.path), in_place).cut_out for f in self.frames]
+            self.images = [input_from_file(str(f.path), in_place).cut_out for f in self.frames]
         else:
             self.named = read_named(cfg.pictures, cfg.cut_out)
             self.frames = [_named_frame(p.name, cfg.pictures, cfg.weights) for p in self.named]
-            self.pictures = [p.rgba for p in self.named]
+            self.images = [p.rgba for p in self.named]
         self._check_shapes()
         weights = torch.tensor([f.weight for f in self.frames])
         if not (weights.isfinite() & (weights >= 0)).all() or weights.sum() == 0:
@@ -123,9 +124,9 @@ class MultiViewData(BaseData):
             self.weights = weights / weights[self.train].mean()
 
     def _check_shapes(self) -> None:
-        """Refuse training sizes that would squeeze an image, beyond the rounding to whole pixels."""
-        for frame, picture in zip(self.frames, self.pictures, strict=True):
-            h, w = picture.shape[:2]
+        """Refuse training sizes of another aspect ratio than an image, beyond rounding to whole pixels."""
+        for frame, image in zip(self.frames, self.images, strict=True):
+            h, w = image.shape[:2]
             for height, width in zip(self.height.values, self.width.values, strict=True):
                 if abs(width - height * w / h) > max(1.0, ASPECT_TOLERANCE * width):
                     raise ConfigError(
@@ -138,19 +139,19 @@ class MultiViewData(BaseData):
         """Write the images that were cut out; see `BaseData`."""
         facts: dict[str, Any] = {}
         framed_here = any(p.saved for p in self.named)
-        for picture in self.named if framed_here else []:
-            for name, steps in picture.saved.items():
-                write_png_atomic(folder / f"{picture.name}_{name}.png", steps)
-            path = write_png_atomic(folder / f"{picture.name}_rgba.png", picture.rgba)
-            setattr(self.cfg.pictures, picture.name, str(path))
-            facts[picture.name] = dict(picture.facts)
+        for image in self.named if framed_here else []:
+            for name, steps in image.saved.items():
+                write_png_atomic(folder / f"{image.name}_{name}.png", steps)
+            path = write_png_atomic(folder / f"{image.name}_rgba.png", image.rgba)
+            setattr(self.cfg.pictures, image.name, str(path))
+            facts[image.name] = dict(image.facts)
         self.named = []
         return facts
 
     def views(self, height: int, width: int) -> ReferenceView:
         """Return all images at one size."""
         if (height, width) not in self._sizes:
-            rgba = torch.from_numpy(np.stack([resize_rgba(p, height, width) for p in self.pictures]))
+            rgba = torch.from_numpy(np.stack([resize_rgba(p, height, width) for p in self.images]))
             c2w = torch.stack([f.c2w for f in self.frames])
             c2w[:, :3, 3] *= self.cfg.camera_scale
             fovx = torch.tensor([f.fovx for f in self.frames])
@@ -160,7 +161,7 @@ class MultiViewData(BaseData):
         return self._sizes[height, width]
 
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
-        """Return a random choice of training images; every image is seen once before any is seen twice."""
+        """Return a random choice of training images; each image is drawn once per epoch."""
         batch = min(self.batch_size(step), len(self.train))
         per_epoch = math.ceil(len(self.train) / batch)
         epoch, position = divmod(step, per_epoch)
@@ -175,17 +176,17 @@ class MultiViewData(BaseData):
         return self.sampler.sizes() if self.cfg.novel_views else []
 
     def reference(self) -> ReferenceView:
-        """Return the held-out images, or all where none is held out, at the largest training size."""
+        """Return the held-out images, or all if none is held out, at the largest training size."""
         views = self.views(self.height.max, self.width.max)
         return _take(views, self.held_out) if len(self.held_out) else views
 
     def photos(self) -> ReferenceView:
-        """Return the images that were trained on, at the first one's own size."""
-        height, width = self.pictures[0].shape[:2]
+        """Return the training images, at the first one's resolution."""
+        height, width = self.images[0].shape[:2]
         return _take(self.views(max(height, self.height.max), max(width, self.width.max)), self.train)
 
     def conditioning_views(self) -> ReferenceView:
-        """Return the images that are trained on: a guidance must not see those held out."""
+        """Return the training images: a guidance must not be conditioned on held-out ones."""
         return _take(self.views(self.height.max, self.width.max), self.train)
 
     def eval_cameras(self, split: str) -> Cameras:
@@ -203,11 +204,11 @@ class Frame:
     fovx: float
     """Radians."""
     weight: float = 1.0
-    """How much the image counts beside the others."""
+    """Weight of the image relative to the others."""
 
 
 def read_transforms(path: Path) -> list[Frame]:
-    """Return the frames of a NeRF-synthetic transforms.json; raises ConfigError or ImageError naming file and entry."""
+    """Read the frames of a NeRF-synthetic transforms.json; raises ConfigError or ImageError naming file and entry."""
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise ConfigError(
             f"data.transforms_path: '{path}' is not a file; it should be the transforms.json of a set of views."
@@ -226,8 +227,8 @@ def read_transforms(path: Path) -> list[Frame]:
 
 def _read_frame(path: Path, content: dict, entry: dict) -> Frame:
     file = Path(entry["file_path"])
-    picture = path.parent / (file if file.suffix else file.with_suffix(".png"))
-    if not picture.resolve().is_relative_to(path.parent.resolve()):
+    image = path.parent / (file if file.suffix else file.with_suffix(".png"))
+    if not image.resolve().is_relative_to(path.parent.resolve()):
         raise ImageError(f"{path}: '{file}' lies outside the folder of transforms.json; refused.")
     c2w = torch.tensor(entry["transform_matrix"], dtype=torch.float32)
     if c2w.shape != (4, 4) or not torch.isfinite(c2w).all():
@@ -235,11 +236,11 @@ def _read_frame(path: Path, content: dict, entry: dict) -> Frame:
     fovx = entry["camera_angle_x"] if "camera_angle_x" in entry else content["camera_angle_x"]
     if not 0 < float(fovx) < math.pi:
         raise ConfigError(f"{path}: camera_angle_x of '{file}' is {fovx!r}; expected radians between 0 and pi.")
-    return Frame(picture, c2w, float(fovx), float(entry.get("weight", 1.0)))
+    return Frame(image, c2w, float(fovx), float(entry.get("weight", 1.0)))
 
 
-def _named_frame(name: str, own: NamedPicturesConfig, weights: NamedWeightsConfig) -> Frame:
-    """Return the pose that a name stands for; the images are square, so both fields of view are one."""
+def _named_frame(name: str, own: NamedImagesConfig, weights: NamedWeightsConfig) -> Frame:
+    """Return the pose for a name; the images are square, so horizontal and vertical field of view are equal."""
     c2w = orbit_cameras(own.elevation_deg, AZIMUTHS_DEG[name], own.distance).c2w[0]
     return Frame(Path(getattr(own, name)), c2w, math.radians(own.fovy_deg), getattr(weights, name))
 

@@ -1,4 +1,4 @@
-"""Images of an object from its front, back and sides, given by name alone."""
+"""Images of an object from its front, back and sides, without poses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from zero123s.preprocess.framing import SHARE, Framing, apply_framing, native_si
 from zero123s.preprocess.input_image import CutOutConfig, InputImage, LowConfidenceMaskError, input_from_file
 
 AZIMUTHS_DEG = {"front": 0.0, "left": 90.0, "back": 180.0, "right": -90.0}
-"""Left and right are the object's own, as a person's hands are: a camera at its left sees its left side."""
+"""Left and right are the object's own, like a person's hands: the camera at its left shows its left side."""
 
 
 @dataclass
-class NamedPicturesConfig:
-    """Up to four images, all taken from one height; left and right are the object's own."""
+class NamedImagesConfig:
+    """Up to four images at one elevation; left and right are the object's own."""
 
     front: str = option("", path=True)
     """Image from azimuth 0."""
@@ -36,13 +36,13 @@ class NamedPicturesConfig:
     """Vertical field of view of all cameras, degrees."""
 
     def given(self) -> dict[str, str]:
-        """Return name -> path of the images that are given, front first."""
+        """Return the paths of the given images by name, front first."""
         return {name: getattr(self, name) for name in AZIMUTHS_DEG if getattr(self, name)}
 
 
 @dataclass
 class NamedWeightsConfig:
-    """How much each named image counts beside the others."""
+    """Weights of the named images."""
 
     front: float = option(1.0, low=0.0)
     """Weight of the image from the front."""
@@ -55,7 +55,7 @@ class NamedWeightsConfig:
 
 
 @dataclass(frozen=True)
-class NamedPicture:
+class NamedImage:
     """One image, square and framed together with its companions."""
 
     name: str
@@ -65,25 +65,25 @@ class NamedPicture:
     facts: Mapping[str, Any]
 
 
-def read_named(pictures: NamedPicturesConfig, cut_out: CutOutConfig) -> list[NamedPicture]:
-    """Return the given images, cut out where they need it.
+def read_named(images: NamedImagesConfig, cut_out: CutOutConfig) -> list[NamedImage]:
+    """Read the given images, cut out where necessary.
 
-    Images that are framed here are brought to one height of the object, so that all show it at one scale; images
-    with transparency of their own stay as they are, as long as all of them have it.
+    Images that are framed here are brought to one height of the object, so that all show it at one scale; images with
+    transparency of their own stay as they are, as long as all of them have it.
 
     Raises:
         ConfigError: no front image.
         ImageError: an image cannot be used.
     """
-    given = pictures.given()
+    given = images.given()
     if "front" not in given:
         raise ConfigError("data.pictures.front is missing; the other sides are relative to the front.")
     inputs = {name: _input_of(name, path, cut_out) for name, path in given.items()}
     if not any(input_image.framing for input_image in inputs.values()):
-        return [NamedPicture(name, i.rgba, i.saved, i.facts) for name, i in inputs.items()]
+        return [NamedImage(name, i.rgba, i.saved, i.facts) for name, i in inputs.items()]
     share = _common_height([input_image.cut_out[..., 3] for input_image in inputs.values()])
     return [
-        NamedPicture(
+        NamedImage(
             name, at_height(i.cut_out, share), {"steps": i.saved["steps"]} if "steps" in i.saved else {}, i.facts
         )
         for name, i in inputs.items()
@@ -91,7 +91,7 @@ def read_named(pictures: NamedPicturesConfig, cut_out: CutOutConfig) -> list[Nam
 
 
 def at_height(rgba: Float[np.ndarray, "H W 4"], share: float) -> Float[np.ndarray, "S S 4"]:
-    """Return the object centred in a square of which its height takes `share`."""
+    """Centre the object in a square of which its height takes `share`."""
     left, top, right, bottom = object_bounds(rgba[..., 3])
     size = native_size(rgba[..., 3])
     scale = share * size / (bottom - top)
@@ -100,7 +100,7 @@ def at_height(rgba: Float[np.ndarray, "H W 4"], share: float) -> Float[np.ndarra
 
 
 def _common_height(alphas: list[Float[np.ndarray, "H W"]]) -> float:
-    """Return the share of the frame for the object's height at which its widest side still fits."""
+    """Return the largest share of the frame for the object's height at which its widest side fits."""
     bounds = [object_bounds(alpha) for alpha in alphas]
     widest = max((right - left) / (bottom - top) for left, top, right, bottom in bounds)
     return SHARE / max(widest, 1.0)

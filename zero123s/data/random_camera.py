@@ -21,7 +21,7 @@ AUTO = "auto"
 
 @dataclass
 class RandomCameraConfig:
-    """Where the views that the guidance judges are taken from, and the orbits that are looked at."""
+    """Distributions of the novel cameras, and the evaluation orbits."""
 
     height: Any = 64
     """Pixels; a number, or one per stage."""
@@ -42,7 +42,7 @@ class RandomCameraConfig:
     camera_perturb: float = option(0.1, low=0.0)
     """Half width of the uniform offset added to the camera position."""
     center_perturb: float = option(0.2, low=0.0)
-    """Standard deviation of the offset of the point looked at."""
+    """Standard deviation of the offset of the look-at point."""
     up_perturb: float = option(0.02, low=0.0)
     """Standard deviation of the offset of the up vector."""
     light_position_perturb: float = option(1.0, low=0.0)
@@ -162,7 +162,7 @@ class RandomCameraSampler:
         return (torch.stack([local_x, local_y, local_z], dim=-1) @ local[..., None])[..., 0] * distance
 
     def eval_cameras(self, split: str) -> Cameras:
-        """Return evenly spaced views around the object; none is rendered twice."""
+        """Return evenly spaced views around the object, without repeating the first."""
         cfg = self.cfg
         n = cfg.n_val_views if split == "validate" else cfg.n_test_views
         azimuth = torch.arange(n) * (360.0 / n)

@@ -1,4 +1,4 @@
-"""Random cameras and no image at all: what a system that only has words is trained on."""
+"""Random cameras without an image, for text-to-3D."""
 
 from dataclasses import dataclass, fields
 
@@ -11,7 +11,7 @@ from zero123s.structures import Batch, Cameras, ReferenceView
 
 @DATA.register("random-camera-datamodule")
 class RandomCameraData(BaseData):
-    """Views for a guidance to judge, as a function of the global step."""
+    """Novel views for the guidance, as a function of the global step."""
 
     @dataclass
     class Config(BaseData.Config, RandomCameraConfig):

@@ -1,4 +1,4 @@
-"""Rendered views of many objects: what a Zero123 and its autoencoder are trained on."""
+"""Rendered views of many objects, to train Zero123 and its autoencoder on."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from zero123s.structures import PosedViews
 
 @DATA.register("rendered-views-datamodule")
 class RenderedViews(BaseData):
-    """One condition view and some target views of a few objects per step; every object is seen before any again."""
+    """One condition view and some target views of a few objects per step; each object is drawn once per epoch."""
 
     @dataclass
     class Config(BaseData.Config):
@@ -32,7 +32,7 @@ class RenderedViews(BaseData):
         n_targets: int = option(1, low=1, high=1000)
         """Target views of each."""
         condition_elevation_range: list[float] = field(default_factory=lambda: [-10.0, 45.0])
-        """Degrees; only views from here are given as inputs."""
+        """Degrees; condition views are chosen from this range only."""
         held_out: int = option(256, low=0)
         """Objects at the end that are kept for validation."""
 
@@ -87,7 +87,7 @@ class RenderedViews(BaseData):
         return self._order[1]
 
     def _draw(self, index: torch.Tensor, generators: list[torch.Generator], n_targets: int) -> PosedViews:
-        """Return the objects at `index`, a random allowed view first and random others behind it."""
+        """Return the objects at `index`, a random permitted view first, then random others."""
         chosen, images, latents, embeddings = [], [], [], []
         for i, generator in zip(index.tolist(), generators, strict=True):
             allowed = torch.from_numpy(np.flatnonzero(self.allowed[i]))

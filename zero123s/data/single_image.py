@@ -39,7 +39,7 @@ MAX_PHOTO = 2048
 
 @DATA.register("single-image-datamodule")
 class SingleImageData(BaseData):
-    """Supervises one view with an image of the object; the guidance supervises random views."""
+    """Supervises one view with the image; the guidance supervises random views."""
 
     @dataclass
     class Config(BaseData.Config):
@@ -80,7 +80,7 @@ class SingleImageData(BaseData):
         normal_path: str | None = option(None, path=True)
         """Another place of the normal image."""
         normal_convention: str = "opengl"
-        """Axes of the normal picture: "opengl" (x right, y up, z to the viewer), "opencv" (y down, z away), "world"."""
+        """Axes of the normal map: "opengl" (x right, y up, z to the viewer), "opencv" (y down, z away), "world"."""
         random_camera: RandomCameraConfig = field(default_factory=RandomCameraConfig)
         """Novel views and evaluation orbits."""
 
@@ -107,12 +107,12 @@ class SingleImageData(BaseData):
         self._facts: dict[str, Any] = {}
 
     def available_maps(self) -> frozenset[str]:
-        """Return the images that the config asks for."""
+        """Return the maps that the config requires."""
         wanted = {"depth": self.cfg.requires_depth, "normal": self.cfg.requires_normal}
         return frozenset(kind for kind, is_wanted in wanted.items() if is_wanted)
 
     def check_files(self) -> None:
-        """Read the image and what belongs to it, and keep nothing; see `BaseData`."""
+        """Read the image and its maps, and discard them; see `BaseData`."""
         cfg = self.cfg
         if cfg.prompt:
             return
@@ -125,7 +125,7 @@ class SingleImageData(BaseData):
                 read_companion(companion_path(cfg.image_path, kind, given), kind, rgba)
 
     def prepare(self) -> None:
-        """Read or draw the image, cut it out where it needs that, and read what belongs to it; raises ImageError."""
+        """Read or generate the image, cut it out if necessary, and read its maps; raises ImageError."""
         cfg = self.cfg
         if cfg.prompt:
             self.input = input_from_prompt(cfg.prompt, cfg.text_to_image, cfg.cut_out, self.seed)
@@ -135,19 +135,19 @@ class SingleImageData(BaseData):
             logger.warning(note)
         self.rgba = self.input.rgba
         self._settle_elevation()
-        self.depth_picture = self._companion("depth", cfg.depth_path) if cfg.requires_depth else None
-        self.normal_picture = self._companion("normal", cfg.normal_path) if cfg.requires_normal else None
+        self.depth_map_file = self._companion("depth", cfg.depth_path) if cfg.requires_depth else None
+        self.normal_map_file = self._companion("normal", cfg.normal_path) if cfg.requires_normal else None
 
     def _companion(self, kind: str, given: str | None) -> Float[np.ndarray, "S S 4"]:
-        """Return the depth or normal image, framed as the input was."""
+        """Return the depth or normal map, framed like the input."""
         if self.cfg.prompt and not given:
             raise ConfigError(f"data.requires_{kind}: a drawn image has no {kind} image; set its weight to 0.")
-        picture = read_companion(companion_path(self.cfg.image_path, kind, given), kind, self.input.cut_out)
+        image = read_companion(companion_path(self.cfg.image_path, kind, given), kind, self.input.cut_out)
         framing = self.input.framing
-        return fit_square(picture) if framing is None else apply_framing(picture, framing)
+        return fit_square(image) if framing is None else apply_framing(image, framing)
 
     def _settle_elevation(self) -> None:
-        """Estimate the elevation where it is to be, and say what was found."""
+        """Estimate the elevation where it is "auto", and report it."""
         cfg = self.cfg
         if cfg.default_elevation_deg == AUTO:
             estimate = elevation_of(self.rgba)
@@ -159,24 +159,24 @@ class SingleImageData(BaseData):
             cfg.random_camera.eval_elevation_deg = cfg.default_elevation_deg
 
     def save_inputs(self, folder: Path) -> dict[str, Any]:
-        """Write the prepared image, the steps to it and what belongs to it; see `BaseData`."""
+        """Write the prepared image, the steps of the preparation and the maps; see `BaseData`."""
         cfg = self.cfg
         if Path(cfg.image_path).parent != folder:  # a run that goes on keeps what it was begun with
             self._facts |= self.input.facts
         if self.input.saved:
             stem = "prompt" if cfg.prompt else Path(cfg.image_path).stem
-            for name, picture in self.input.saved.items():
-                write_png_atomic(folder / f"{name}.png", picture)
-            for kind, picture in (("depth", self.depth_picture), ("normal", self.normal_picture)):
-                if picture is not None:
-                    setattr(cfg, f"{kind}_path", str(write_companion(folder / f"{stem}_{kind}.png", picture)))
+            for name, image in self.input.saved.items():
+                write_png_atomic(folder / f"{name}.png", image)
+            for kind, image in (("depth", self.depth_map_file), ("normal", self.normal_map_file)):
+                if image is not None:
+                    setattr(cfg, f"{kind}_path", str(write_companion(folder / f"{stem}_{kind}.png", image)))
             # From now on the run is about this image: nothing is drawn or cut out again when it goes on.
             cfg.image_path, cfg.prompt = str(write_png_atomic(folder / f"{stem}_rgba.png", self.rgba)), ""
             self.input = replace(self.input, saved={}, facts={})
         return self._facts
 
     def view(self, height: int, width: int) -> ReferenceView:
-        """Return the reference view at one size; resampling is premultiplied, so no background bleeds in."""
+        """Return the reference view at one size, resampled with premultiplied colours: no background bleeds in."""
         if (height, width) not in self._views:
             self._views[height, width] = self._view(height, width)
         return self._views[height, width]
@@ -187,11 +187,11 @@ class SingleImageData(BaseData):
         angles = (cfg.default_elevation_deg, cfg.default_azimuth_deg)
         cameras = orbit_cameras(*angles, cfg.default_camera_distance, cfg.default_fovy_deg, height, width)
         view = ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
-        if self.depth_picture is not None:
-            view = replace(view, depth=decode_depth(self.depth_picture, height, width, cfg.depth_bright_is))
-        if self.normal_picture is not None:
+        if self.depth_map_file is not None:
+            view = replace(view, depth=decode_depth(self.depth_map_file, height, width, cfg.depth_bright_is))
+        if self.normal_map_file is not None:
             c2w = cameras.c2w[0]
-            view = replace(view, normal=decode_normal(self.normal_picture, height, width, cfg.normal_convention, c2w))
+            view = replace(view, normal=decode_normal(self.normal_map_file, height, width, cfg.normal_convention, c2w))
         return view
 
     def batch_at(self, step: int, micro_step: int = 0, rank: int = 0) -> Batch:
@@ -213,11 +213,11 @@ class SingleImageData(BaseData):
         return self.view(self.height.max, self.width.max)
 
     def conditioning_views(self) -> ReferenceView:
-        """Return the image at its own size: a guiding model may see more than is trained on."""
+        """Return the image at its own resolution: the guiding model may use more pixels than training does."""
         return self.photos()
 
     def photos(self) -> ReferenceView:
-        """Return the image at its own size, up to MAX_PHOTO pixels; never smaller than it was trained on."""
+        """Return the image at its own resolution, up to MAX_PHOTO pixels, and at least at training resolution."""
         height, width = self.height.max, self.width.max
         scale = max(1.0, min(max(self.rgba.shape[:2]), MAX_PHOTO) / max(height, width))
         return self.view(round(height * scale), round(width * scale))

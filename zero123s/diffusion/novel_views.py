@@ -21,7 +21,7 @@ from zero123s.diffusion.sampling import SAMPLERS, Progress
 from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError
 from zero123s.images.io import composite, fit_square
-from zero123s.images.pixels import Picture, rgba_of
+from zero123s.images.pixels import ImageLike, rgba_of
 
 logger = logging.getLogger(__name__)
 FRAMES_PER_SECOND = 8
@@ -136,7 +136,7 @@ def sample_views(
 
 
 def novel_views(
-    image: Picture,
+    image: ImageLike,
     elevation_deg: PerView,
     azimuth_deg: PerView,
     cond_elevation_deg: float = 0.0,
@@ -215,7 +215,7 @@ def parse_angles(text: str) -> list[float]:
     return [start + i * step for i in range(n)]
 
 
-def read_on_white(image: Picture) -> Float[Tensor, "1 3 S S"]:
+def read_on_white(image: ImageLike) -> Float[Tensor, "1 3 S S"]:
     """Read an image as a square on white, its transparency composited.
 
     Args:

@@ -30,7 +30,7 @@ from zero123s.structures import Mesh, ReferenceView
 
 
 def find_mesh(target: Path) -> Path:
-    """Return the mesh file that is meant: the target itself, or the first that a run exported; raises MeshError."""
+    """Return the mesh file of a target: itself, or the first that a run exported; raises MeshError."""
     if target.is_file():
         return target
     found = [target / "export" / f"model.{kind}" for kind in ("glb", "gltf", "obj", "ply", "stl")]
@@ -41,7 +41,7 @@ def find_mesh(target: Path) -> Path:
 
 
 def run_reference(run: Path) -> ReferenceView | None:
-    """Return the images that a run was made from, at their own size, as its config.yaml says; None without that file.
+    """Return a run's input images at their own resolution, from its config.yaml; None without that file.
 
     Raises:
         UserError: the images or the settings are missing or no longer fit.
@@ -55,7 +55,7 @@ def run_reference(run: Path) -> ReferenceView | None:
 
 
 def image_reference(path: Path, elevation_deg: float) -> ReferenceView:
-    """Return an RGBA image as the view from azimuth 0; raises ImageError."""
+    """Return an RGBA image as the reference view at azimuth 0; raises ImageError."""
     rgba = torch.from_numpy(load_reference_rgba(str(path)).rgba)[None]
     cameras = orbit_cameras(elevation_deg, 0.0, height=rgba.shape[1], width=rgba.shape[2])
     return ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
@@ -66,12 +66,12 @@ def posed_images(transforms: Path) -> ReferenceView:
     # The checker takes the decorated class for its base.
     data: Any = MultiViewData(MultiViewData.Config(transforms_path=str(transforms)))  # type: ignore[call-arg]
     data.prepare()
-    height, width = data.pictures[0].shape[:2]
+    height, width = data.images[0].shape[:2]
     return data.views(height, width)
 
 
 def chosen_lpips(folder: Path | None, net: str | None) -> Lpips | None:
-    """Return the LPIPS that the command line asks for, or the default one if its weights are found, else None.
+    """Return the LPIPS network that the command line selects, or the default one if its weights are found, else None.
 
     Raises CheckpointError where it was asked for and a file is missing or unusable.
     """
@@ -93,7 +93,7 @@ def evaluate(
     align: bool = False,
     lpips: Lpips | None = None,
 ) -> dict[str, Scores]:
-    """Return all scores that the given truths allow, by section.
+    """Return all scores for which there is ground truth, by section.
 
     Args:
         reference: the images the mesh was made from.

@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing else, with the mesh in a viewer that works offline."""
+"""report.html: one self-contained file, with the mesh in a viewer that works offline."""
 
 import base64
 import csv
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from zero123s.evaluate.scores import Scores, pictures_of, rendered_views
+from zero123s.evaluate.scores import Scores, images_of, rendered_views
 from zero123s.images.encode import encode_image
 from zero123s.images.svg_plot import curve, threshold_curve
 from zero123s.mesh.gltf import glb_bytes
@@ -49,7 +49,7 @@ def _metrics(sections: Mapping[str, Scores]) -> str:
 
 
 def _training_curves(run: Path) -> str:
-    """Return a plot per logged value of the newest csv log."""
+    """Plot every logged value of the newest csv log."""
     files = sorted(run.glob("csv_logs/**/metrics.csv"), key=lambda p: p.stat().st_mtime)
     if not files:
         return ""
@@ -90,7 +90,7 @@ def _views(mesh: Mesh, reference: ReferenceView | None) -> str:
     rows = []
     for i in chosen:
         (ours,) = rendered_views(mesh, reference.cameras.select(slice(i, i + 1)))
-        theirs = on_white(pictures_of(reference)[i])
+        theirs = on_white(images_of(reference)[i])
         difference = np.abs(on_white(ours) - theirs)
         row = _figure(theirs, f"input {i}") + _figure(on_white(ours), "mesh") + _figure(difference, "difference")
         rows.append(f'<div class="row">{row}</div>')
@@ -106,7 +106,7 @@ def _turntable(run: Path) -> str:
 
 
 def warnings_of(sections: Mapping[str, Scores], record: Mapping[str, Any]) -> list[str]:
-    """Return what a user should know before using the mesh."""
+    """Return the warnings about a run's mesh."""
     found = [str(w) for w in record.get("warnings") or []]
     note = (record.get("export") or {}).get("unwrap_note")
     found += [f"{note}."] if note else []

@@ -1,4 +1,4 @@
-"""The numbers, by section; every one is a plain float, int or bool under a name that says its unit."""
+"""The scores, by section; each is a plain float, int or bool whose name states its unit."""
 
 import math
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ F_SCORE_SHARES = (0.01, 0.02, 0.05)
 
 
 def rendered_views(mesh: Mesh, cameras: Cameras) -> list[np.ndarray]:
-    """Return straight-alpha images of the mesh, unlit, H W 4 each."""
+    """Render unlit views of the mesh with straight alpha, H W 4 each."""
     return [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
 
 
-def pictures_of(reference: ReferenceView) -> list[np.ndarray]:
+def images_of(reference: ReferenceView) -> list[np.ndarray]:
     """Return the reference's images with straight alpha, H W 4 each."""
     return list(torch.cat([reference.rgb, reference.mask], dim=-1).numpy())
 
@@ -60,7 +60,7 @@ def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None
     """
     per_view: list[Scores] = []
     rough: list[tuple[float, float]] = []
-    for ours, theirs in zip(rendered_views(mesh, reference.cameras), pictures_of(reference), strict=True):
+    for ours, theirs in zip(rendered_views(mesh, reference.cameras), images_of(reference), strict=True):
         a, b = on_white(ours), on_white(theirs)
         per_view.append({"psnr_db": psnr(a, b), "ssim": ssim(a, b), "mask_iou": mask_iou(ours[..., 3], theirs[..., 3])})
         rough.append((roughness(a, ours[..., 3]), roughness(b, theirs[..., 3])))
@@ -73,14 +73,14 @@ def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None
 
 
 def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,)) -> Cameras:
-    """Return cameras around a mesh that all see the whole of it."""
+    """Return cameras around a mesh, each with the whole mesh in its frame."""
     radius = float(np.linalg.norm(mesh.vertices, axis=1).max())
     azimuth = torch.arange(n * len(elevations)) * (360.0 / n)
     elevation = torch.tensor(elevations).repeat_interleave(n)
     return orbit_cameras(elevation, azimuth, sphere_fit_distance(1.05 * radius, 20.0), 20.0, size, size)
 
 
-def seen_from_outside(
+def visible_from_outside(
     points: Float[np.ndarray, "N 3"], mesh: Mesh, cameras: Cameras, tolerance: float
 ) -> Bool[np.ndarray, "N"]:
     """Return which points some camera sees; inner walls of overlapping parts, for one, are not surface to compare."""
@@ -96,18 +96,18 @@ def seen_from_outside(
 
 
 def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.ndarray, "M 3"]:
-    """Return n points spread evenly over what can be seen of a mesh from all around, fewer where hardly any can."""
+    """Sample n points evenly on the visible surface of a mesh; fewer if hardly any is visible."""
     rng = np.random.default_rng(seed)
     cameras = ring(mesh, 8, 256, (-60.0, -20.0, 20.0, 60.0))
     draw = lambda count: sample_surface(mesh.vertices, mesh.faces, count, rng)  # noqa: E731
     points = draw(n)
-    seen = points[seen_from_outside(points, mesh, cameras, 0.01 * extent)]
+    seen = points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]
     if not len(seen):
         return points
     # Where most of the surface is hidden, few of the first draw are left: distances to few points are too long.
     if n_more := min(math.ceil(1.1 * n * (n / len(seen) - 1)), 20 * n):
         points = draw(n_more)
-        seen = np.concatenate([seen, points[seen_from_outside(points, mesh, cameras, 0.01 * extent)]])
+        seen = np.concatenate([seen, points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]])
     return seen[:n]
 
 
@@ -122,14 +122,14 @@ def seen_volume_iou(mesh: Mesh, truth: Mesh, resolution: int = 128) -> float:
     for one in (mesh, truth):
         solid = voxelize(one.vertices, one.faces, lower, size, resolution)
         free = np.argwhere(~solid)
-        seen = seen_from_outside(lower + (free + 0.5) * (size / resolution), one, cameras, 0.0)
+        seen = visible_from_outside(lower + (free + 0.5) * (size / resolution), one, cameras, 0.0)
         solid[tuple(free[~seen].T)] = True
         solids.append(solid)
     return mask_iou(*solids)
 
 
 def surface_scores(mesh: Mesh, truth: Mesh, align: bool = False, n_points: int = 100_000) -> Scores:
-    """Compare a mesh with the true one, both z up and in the same units.
+    """Compare a mesh with the ground truth, both z up and in the same units.
 
     Args:
         align: first move, turn about z and scale the mesh to where it fits best; the scale is reported.
@@ -174,7 +174,7 @@ def health_scores(mesh: Mesh) -> Scores:
 
 
 def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, n_views: int = 8) -> Scores:
-    """Compare image embeddings (CLIP, where the checkpoint carries it) of the first image and of the mesh's views.
+    """Compare the image embeddings (CLIP, if the checkpoint has it) of the first image and of rendered views.
 
     Args:
         checkpoint: a Zero123 checkpoint, whose image encoder is used.
@@ -184,10 +184,10 @@ def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, 
     model = load_zero123(checkpoint)
     cameras = ring(mesh, n_views, 256)
     views = [on_white(v) for v in rendered_views(mesh, cameras)]
-    pictures = [on_white(pictures_of(reference)[0]), on_white(rendered_views(mesh, reference.cameras)[0]), *views]
+    images = [on_white(images_of(reference)[0]), on_white(rendered_views(mesh, reference.cameras)[0]), *views]
     vectors = []
-    for picture in pictures:
-        rgb = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float()[None]
+    for image in images:
+        rgb = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()[None]
         with torch.no_grad():
             vectors.append(model.embed_image(rgb).reshape(-1).float())
     similarity = torch.nn.functional.cosine_similarity(torch.stack(vectors[1:]), vectors[0][None])
@@ -195,7 +195,7 @@ def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, 
 
 
 def table(sections: Mapping[str, Scores]) -> str:
-    """Return the scores as aligned lines, a section each."""
+    """Format the scores as aligned lines, by section."""
     lines = []
     for title, scores in sections.items():
         if scores:

@@ -1,4 +1,4 @@
-"""What an exporter is: a radiance field in, files that other programs open out."""
+"""The interface of exporters: from a radiance field to files for other programs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from zero123s.registry import Registry
 from zero123s.structures import Mesh, Provenance, RadianceField, ReferenceView
 
 Progress = Callable[[str, float], None]
-"""Called with the name of the present stage and the share of the whole that is done, in [0, 1]."""
+"""Called with the name of the current stage and the completed share of the whole, in [0, 1]."""
 
 
 @dataclass
 class ExportResult:
-    """What an export made."""
+    """The files of an export and statistics."""
 
     mesh: Mesh
     files: dict[str, Path]

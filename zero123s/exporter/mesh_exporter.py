@@ -1,4 +1,4 @@
-"""`mesh-exporter`: the field's level set, simplified, unwrapped, textured and written."""
+"""`mesh-exporter`: extracts the field's level set, simplifies, unwraps, textures and writes it."""
 
 import time
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ def _quiet(stage: str, share: float) -> None:
 
 
 class _Stages:
-    """Tells the caller what is going on, and how long each stage took."""
+    """Reports the stages of the export to the caller, and measures their times."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.report = progress or _quiet
@@ -48,21 +48,21 @@ class _Stages:
         self._name, self._start = name, now
         self.report(name, share)
 
-    def tell(self, words: str, share: float) -> None:
-        """Say how far the present stage is."""
+    def report_detail(self, words: str, share: float) -> None:
+        """Report the progress of the current stage."""
         self.report(f"{self._name} ({words})", share)
 
 
 @EXPORTERS.register("mesh-exporter")
 class MeshExporter(BaseExporter):
-    """Writes a light, closed, textured mesh; threestudio's words where it has one."""
+    """Writes a light, closed, textured mesh; the keys are threestudio's where it has them."""
 
     @dataclass
     class Config(BaseExporter.Config):
         """Settings of `mesh-exporter`."""
 
         fmt: str = "obj-mtl"
-        """threestudio's word: "obj-mtl" (textured) or "obj" (vertex colours only); `formats` says which files."""
+        """threestudio's key: "obj-mtl" (textured) or "obj" (vertex colours only); `formats` says which files."""
         formats: list[str] = field(default_factory=lambda: ["glb", "obj"])
         """Files to write: any of glb, gltf, obj, ply, stl, 3mf, usdz."""
         poster: bool = True
@@ -77,7 +77,7 @@ class MeshExporter(BaseExporter):
         """Bake the colours; without, or without save_uv, they go to the vertices."""
         color_depth: float = option(0.0, low=0)
         """Field colours are composited along a short ray through the surface, as a renderer does, from this far (scene
-        units) before it to as far behind; 0 = the colour at the very point, which no loss has ever seen alone."""
+        units) before it to as far behind; 0 = the colour at the surface point itself, which no loss supervises."""
         texture_size: int = 1024
         """Edge of the texture in texels, 64 to 8192."""
         texture_format: str = "png"
@@ -97,11 +97,13 @@ class MeshExporter(BaseExporter):
         isosurface_resolution: int = 256
         """Cells per edge of the box around the object."""
         cut_to_silhouette: bool = True
-        """Where there is one input image, cut off what stands out of its silhouette."""
+        """With a single input image, cut off parts outside its silhouette."""
         isosurface_coarse_to_fine: bool = True
         """Find the box around the object first and spend the resolution inside it."""
         fill_hidden: bool = True
-        """Count what no viewer from above -30 degrees sees as solid: without it, the unseen inside stays hollow."""
+        """Treat space that is not visible from any elevation above -30 degrees as solid; otherwise hidden cavities stay
+        hollow.
+        """
         isosurface_outlier_threshold: float = 0.01
         """Parts below this share of the largest part's volume are dropped."""
         max_faces: int = 50000
@@ -184,7 +186,7 @@ class MeshExporter(BaseExporter):
         return ExportResult(mesh, files, stats)
 
     def _delete_stale(self, out_dir: Path, files: dict[str, Path]) -> None:
-        """Delete what an earlier export of this name has written and this one has not: it belongs to another mesh."""
+        """Delete files of an earlier export of this name that this one has not written."""
         written, name = {path.name for path in files.values()}, self.cfg.save_name
         candidates = [out_dir / f"{name}{ending}" for ending in ENDINGS]
         candidates += [p for p in out_dir.glob(f"{escape(name)}_*.glb") if p.stem.removeprefix(f"{name}_").isdigit()]
@@ -202,7 +204,7 @@ class MeshExporter(BaseExporter):
         stats: dict[str, Any],
         stages: "_Stages",
     ) -> Mesh:
-        """Return the surface within a face budget (0 = as it is), closed, unwrapped and coloured."""
+        """Return the surface within a face budget (0 = unlimited), closed, unwrapped and coloured."""
         stages.begin("simplify", 0.4)
         dense = vertices, faces
         vertices, faces = simplify(vertices, faces, max_faces or len(faces))
@@ -233,7 +235,7 @@ class MeshExporter(BaseExporter):
         limit = options.time_limit_s
 
         def tick(passed: float) -> None:
-            stages.tell(f"{passed:.0f} s of at most {limit:g}", 0.5 + 0.3 * min(passed / limit, 1.0))
+            stages.report_detail(f"{passed:.0f} s of at most {limit:g}", 0.5 + 0.3 * min(passed / limit, 1.0))
 
         result = unwrap(vertices, faces, options, tick)
         stats["unwrap"] = result.method

@@ -1,4 +1,4 @@
-"""An image of the written file itself, so that what is seen is what was saved."""
+"""Renders the exported file itself, read back from disk."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ VIEWS = ((10.0, 0.0), (20.0, 60.0), (10.0, 180.0), (40.0, 250.0))
 
 
 def poster(mesh_file: Path, size: int = 384) -> np.ndarray:
-    """Return four lit views of a mesh file on white, two by two, 2 size x 2 size x 3."""
+    """Render four lit views of a mesh file on white, two by two, 2 size x 2 size x 3."""
     mesh = read_mesh(mesh_file)
     middle = (mesh.vertices.max(0) + mesh.vertices.min(0)) / 2
     mesh.vertices = mesh.vertices - middle

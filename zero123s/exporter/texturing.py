@@ -62,7 +62,7 @@ def color_mesh(
 
 
 class PhotoBlend:
-    """Photos over the field's colours: the photo where it is trusted, elsewhere the field brought to its exposure.
+    """Blends photos with the field's colours: the photo where it is reliable, else the field matched to its exposure.
 
     Args:
         mesh: with normals.
@@ -91,7 +91,7 @@ class PhotoBlend:
 
 
 def add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int) -> None:
-    """Give a textured mesh tangents, and in their space the normals of the dense surface it was made from."""
+    """Add tangents to a textured mesh, and a normal map with the normals of the dense surface."""
     assert mesh.normals is not None
     assert mesh.uvs is not None
     mesh.tangents = vertex_tangents(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs)
@@ -101,7 +101,7 @@ def add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int) 
 def field_colors(
     field: RadianceField, points: np.ndarray, dirs: np.ndarray, depth: float = 0.0, chunk: int = 262144
 ) -> np.ndarray:
-    """Return the field's colour at N points seen along unit `dirs`, N 3 in [0, 1].
+    """Return the field's colour at N points viewed along unit `dirs`, N 3 in [0, 1].
 
     With a `depth`, colours and densities from that far before the points to as far behind are composited front to back;
     where almost nothing stands there, the colour is that at the point.

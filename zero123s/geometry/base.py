@@ -1,4 +1,4 @@
-"""What a geometry is: density, optional signed distance, and features at points in a cube."""
+"""The interface of geometries: density, optional signed distance, and features at points in a cube."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from zero123s.structures import GaussianViews, ReferenceView, TensorData
 
 @dataclass(frozen=True)
 class GeometryOutput(TensorData):
-    """A geometry at N points. What was not asked for is None."""
+    """A geometry evaluated at N points; what was not requested is None."""
 
     sigma: Float[Tensor, "N"]
     features: Float[Tensor, "N C"] | None = None
@@ -107,24 +107,24 @@ class BaseGeometry(nn.Module):
         return None
 
     def start_from_views(self, reference: ReferenceView, generator: torch.Generator) -> None:
-        """Place primitives by the posed images of a new run, where the settings ask for it."""
+        """Initialise primitives from the posed images of a new run, if the settings say so."""
 
     def start_from_points(self, points: Float[Tensor, "P 3"], colors: Float[Tensor, "P 3"]) -> None:
-        """Replace all primitives by some on a first stage's surface; for geometries that `has_gaussians`."""
+        """Replace all primitives by new ones on a first stage's surface; for geometries that `has_gaussians`."""
         raise NotImplementedError(f"{type(self).__name__} must define start_from_points().")
 
     def before_step(self, optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
         """Add or remove primitives before the forward pass of global step `step`; their moments follow them."""
 
     def start_from_distance(self, distance: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]) -> bool:
-        """Take over a signed distance at once, where the geometry can; False = it has to be fitted to it."""
+        """Set the field to a signed distance directly, if the geometry can; False = it has to be fitted."""
         return False
 
     def on_step(self, step: int) -> None:
         """Move schedules to global step `step`; called before the step's forward pass."""
 
     def regularization(self, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
-        """Return loss terms of the geometry itself, apart from any view: one value for each of `regularization_terms`.
+        """Return loss terms of the geometry itself, independent of any view: one for each of `regularization_terms`.
 
         Called once in a step in which one of their weights is not zero.
         """

@@ -24,7 +24,7 @@ RESET_OPACITY = 0.01
 
 @dataclass
 class DensificationConfig:
-    """Which Gaussians are cloned, split and pruned, and when."""
+    """Settings of cloning, splitting and pruning Gaussians."""
 
     start_step: int = option(100, low=0)
     """First step."""
@@ -44,12 +44,12 @@ class DensificationConfig:
     opacity_reset_interval: int = option(700, low=0)
     """Steps between resets of all opacities to 0.01; 0 = never."""
     max_gaussians: int = option(100_000, low=1)
-    """No more are cloned or split beyond this number."""
+    """Largest number of Gaussians; none are cloned or split beyond it."""
 
 
 @runtime_checkable
 class GaussianModule(Protocol):
-    """What densification needs of a geometry: parameters with a row for every Gaussian, and what they mean."""
+    """What densification requires of a geometry: parameters with a row for every Gaussian, and their meaning."""
 
     cfg: Any
     means: nn.Parameter
@@ -82,19 +82,19 @@ class Densification(nn.Module):
         self.register_buffer("n_seen", torch.zeros(n))
 
     def resize(self, n: int) -> None:
-        """Forget all statistics and make room for n Gaussians."""
+        """Clear all statistics, for n Gaussians."""
         self.grad_sum, self.n_seen = self.grad_sum.new_zeros(n), self.n_seen.new_zeros(n)
 
     @torch.no_grad()
     def record(self, gradients: Float[Tensor, "B N 2"], visible: Bool[Tensor, "B N"]) -> None:
-        """Add the gradients' norms of the views in which a Gaussian is visible."""
+        """Add the norms of the gradients in the views in which a Gaussian is visible."""
         # The loss is a mean over views: times their number, a threshold means the same for any batch.
         self.grad_sum += len(gradients) * (gradients.norm(dim=-1) * visible).sum(0)
         self.n_seen += visible.sum(0)
 
     @torch.no_grad()
     def apply(self, geometry: GaussianModule, optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
-        """Do the round of global step `step`, if there is one."""
+        """Clone, split, prune or reset at global step `step`, if it is due."""
         cfg = self.cfg
         if step and cfg.start_step <= step <= cfg.end_step and step % cfg.interval == 0:
             self._densify(geometry, optimizer, generator)
@@ -126,14 +126,14 @@ class Densification(nn.Module):
 
 
 def _draw_within(geometry: GaussianModule, index: Int[Tensor, "K"], generator: torch.Generator) -> Float[Tensor, "K 3"]:
-    """Return offsets drawn from the Gaussians themselves."""
+    """Sample offsets from the Gaussians themselves."""
     noise = torch.randn(len(index), 3, generator=generator).to(geometry.means)
     local = noise * geometry.scales[index]
     return (rotation_matrices(geometry.quaternions[index]) * local[:, None]).sum(-1)
 
 
 def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """Return the parts of the optimiser's state that have a row for every row of the parameter."""
+    """Return the optimiser's state tensors that have a row for every row of the parameter."""
     state = optimizer.state.get(parameter, {})
     return {name: v for name, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape}
 

@@ -1,4 +1,4 @@
-"""Position encodings, configured in threestudio's words."""
+"""Position encodings, with threestudio's keys."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from zero123s.ops.hash_grid import GradBuffer, HashGrid, encode, position_gradie
 from zero123s.ops.sections import section
 
 MAX_RESOLUTION = 2**20
-"""Cells per axis of the finest level; single precision tells no more positions apart."""
+"""Cells per axis of the finest level; single precision cannot resolve more."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class EncodingConfig:
 
 
 class HashEncoding(nn.Module):
-    """A trainable hash grid over [0, 1]^3, all levels at once or coming in one by one.
+    """A trainable hash grid over [0, 1]^3, with all levels from the start or one by one.
 
     Args:
         cfg: sizes.
@@ -80,7 +80,7 @@ class HashEncoding(nn.Module):
         return self.cfg.base_resolution * self.cfg.per_level_scale ** (self.active_levels - 1)
 
     def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
-        """Return features of positions in [0, 1]; levels that are still off give zeros."""
+        """Return features of positions in [0, 1]; levels that are not active yet give zeros."""
         with section("encode"):
             return self._masked(encode(x, self.table, self.grid, self.cfg.backend, self._grad_buffer()))
 
@@ -98,7 +98,7 @@ class HashEncoding(nn.Module):
         return features * mask
 
     def _grad_buffer(self) -> GradBuffer | None:
-        """Return how kernels reach the table's gradient itself: adding there spares a table-sized buffer per call.
+        """Let kernels add to the table's gradient in place, which saves a table-sized buffer per call.
 
         None where gradients must pass through autograd: other processes wait for its hooks.
         """
@@ -112,7 +112,7 @@ class HashEncoding(nn.Module):
         return self.table.grad
 
     def on_step(self, step: int) -> None:
-        """Switch levels on."""
+        """Activate levels."""
         if self.progressive:
             extra = max(step - self.cfg.start_step, 0) // self.cfg.update_steps
             self.active_levels = min(self.cfg.start_level + extra, self.cfg.n_levels)

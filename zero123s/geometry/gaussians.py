@@ -1,4 +1,4 @@
-"""3D Gaussians (Kerbl et al. 2023): an explicit geometry that is splatted instead of marched."""
+"""3D Gaussians (Kerbl et al. 2023): an explicit geometry, rendered by splatting instead of ray marching."""
 
 from dataclasses import dataclass, field
 
@@ -47,7 +47,7 @@ class Gaussians(BaseGeometry):
         start_radius: float = option(0.5, above=0.0)
         """Radius of the blob, world units."""
         start_opacity: float = option(0.1, low=0.001, high=0.99)
-        """Opacity of the Gaussians that do not come from a file."""
+        """Initial opacity of Gaussians that do not come from a file."""
         densification: DensificationConfig = field(default_factory=DensificationConfig)
         """When Gaussians are cloned, split and pruned."""
 
@@ -123,7 +123,7 @@ class Gaussians(BaseGeometry):
             self.start_from_points(points, torch.full_like(points, 0.5))
 
     def start_from_points(self, points: Float[Tensor, "P 3"], colors: Float[Tensor, "P 3"]) -> None:
-        """Put a round Gaussian at every point; see `BaseGeometry`."""
+        """Place a round Gaussian at every point; see `BaseGeometry`."""
         start = gaussians_at(points.cpu(), colors.cpu(), self.cfg.sh_degree, self.cfg.start_opacity)
         values = [start.means, start.log_scales, start.quaternions, start.opacity_logits, start.sh[:, :1]]
         parameters = [self.means, self.log_scales, self.quaternions, self.opacity_logits, self.sh_0]
@@ -135,7 +135,7 @@ class Gaussians(BaseGeometry):
         self.densification.resize(len(points))
 
     def before_step(self, optimizer: Optimizer, step: int, generator: torch.Generator) -> None:
-        """Clone, split and prune, or reset opacities, when it is time; see `BaseGeometry`."""
+        """Clone, split and prune, or reset opacities, at the configured steps; see `BaseGeometry`."""
         self.densification.apply(self, optimizer, step, generator)
 
     # ------------------------------------------------------------ as a field
@@ -181,7 +181,7 @@ class Gaussians(BaseGeometry):
 
 
 def _falling(gradient: Float[Tensor, "N 3"], x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """Return the direction in which a sum falls; away from the centre where no Gaussian reaches."""
+    """Return the direction in which a sum decreases; away from the centre beyond the reach of all Gaussians."""
     return unit(torch.where((gradient == 0).all(-1, keepdim=True), x, -gradient))
 
 

@@ -1,4 +1,4 @@
-"""A signed distance field on a hash grid that starts as an exact sphere or ellipsoid."""
+"""A signed distance field on a hash grid, initialised as an exact sphere or ellipsoid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ class ImplicitSDF(EncodedFieldGeometry):
         """Settings of `implicit-sdf`."""
 
         shape_init: str | None = None
-        """"sphere", "ellipsoid", or None: the shape to start from; when given, it goes before sdf_bias."""
+        """"sphere", "ellipsoid", or None: initial shape; takes precedence over sdf_bias."""
         shape_init_params: Any = None
         """Radius of the sphere, or three half axes of the ellipsoid, world units."""
         sdf_bias: Any = "sphere"
-        """What is added to the network: "sphere", "ellipsoid" or a number."""
+        """Added to the network's output: "sphere", "ellipsoid" or a number."""
         sdf_bias_params: Any = 0.5
         """Radius of the sphere, or three half axes of the ellipsoid, world units."""
         sharpness: Any = 20.0

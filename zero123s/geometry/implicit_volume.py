@@ -1,4 +1,4 @@
-"""A density field on a hash grid, with a blob to start from."""
+"""A density field on a hash grid, initialised with a blob."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ class ImplicitVolume(EncodedFieldGeometry):
         density_activation: str = "softplus"
         """Turns raw density into density."""
         density_bias: Any = "blob_magic3d"
-        """A number, "blob_magic3d" (a cone) or "blob_dreamfusion" (a Gaussian): what the field starts from."""
+        """A number, "blob_magic3d" (a cone) or "blob_dreamfusion" (a Gaussian): initial raw density."""
         density_blob_scale: float = 10.0
         """Raw density of the blob at the centre."""
         density_blob_std: float = 0.5

@@ -1,4 +1,4 @@
-"""What geometries made of one scalar field share: features, and normals found in four ways."""
+"""Common parts of geometries with one scalar field: features, and normals by four methods."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,8 +37,9 @@ class ScalarFieldGeometry(BaseGeometry):
         finite_difference_normal_eps: Any = 0.01
         """Step of finite differences in world units, or "progressive": the finest cell that is switched on."""
         perturbed_share: float = option(1.0, above=0.0, high=1.0)
-        """Share of the samples that `lambda_3d_normal_smooth` looks at: 0.25 is every fourth along the rays, from a
-        random one on. The term's mean stays what it is, its cost falls with the share."""
+        """Share of the samples on which `lambda_3d_normal_smooth` is computed: 0.25 is every fourth along the rays,
+        starting at a random one. The expected value of the term is the same; its cost is proportional to the share.
+        """
 
     cfg: Config
 

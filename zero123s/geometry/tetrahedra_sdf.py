@@ -1,4 +1,4 @@
-"""A signed distance at the nodes of a grid, which may move, and colours from a hash grid (DMTet, Shen et al. 2021)."""
+"""A signed distance at the nodes of a deformable grid, and colours from a hash grid (DMTet, Shen et al. 2021)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ PER_CALL = 1 << 18
 
 
 def one_hidden_layer() -> NetworkConfig:
-    """Return threestudio's network behind the encoding."""
+    """Return threestudio's default network after the encoding."""
     return NetworkConfig(n_hidden_layers=1)
 
 
@@ -41,19 +41,19 @@ class TetrahedraSDFGrid(BaseGeometry):
         isosurface_resolution: int = option(128, low=4, high=512)
         """Cells per axis; the renderer's grid_resolution should be the same."""
         isosurface_deformable_grid: bool = True
-        """Let the nodes move, by up to an edge."""
+        """Optimise the nodes' positions, by up to a cell edge."""
         n_feature_dims: int = option(3, low=0, high=1024)
         """Length of the feature vector for the material; 0 = none."""
         pos_encoding_config: EncodingConfig = field(default_factory=EncodingConfig)
         """Position encoding of the features."""
         mlp_network_config: NetworkConfig = field(default_factory=one_hidden_layer)
-        """Network behind it."""
+        """Network after the encoding."""
         geometry_only: bool = False
         """No features at all."""
         fix_geometry: bool = False
-        """Keep distances and nodes as they start: only colours learn."""
+        """Freeze distances and nodes: only colours are trained."""
         shape_init: str | None = option(None, choices=("sphere", "ellipsoid"))
-        """Shape to start from where there is no first stage; None = a sphere of half the radius."""
+        """Initial shape without a first stage; None = a sphere of half the radius."""
         shape_init_params: Any = None
         """Radius of the sphere, or three half axes of the ellipsoid, world units."""
         isosurface_threshold: Any = 0.0
@@ -89,7 +89,7 @@ class TetrahedraSDFGrid(BaseGeometry):
 
     @torch.no_grad()
     def start_from_distance(self, distance: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]) -> bool:
-        """Set all nodes to a function of world positions, N 3 to N, signed distances; nodes go back to their places."""
+        """Set all nodes to signed distances, a function of world positions N 3 to N, and undo their deformation."""
         flat = self.sdf.data.view(-1)
         for start in range(0, len(flat), PER_CALL):
             x = self.node_positions(torch.arange(start, min(start + PER_CALL, len(flat)), device=flat.device))
@@ -99,7 +99,7 @@ class TetrahedraSDFGrid(BaseGeometry):
         return True
 
     def node_positions(self, nodes: Int[Tensor, "N"]) -> Float[Tensor, "N 3"]:
-        """Return where numbered nodes lie in world space while they are unmoved; the last axis counts fastest."""
+        """Return the undeformed world positions of numbered nodes; the last axis varies fastest."""
         n = self.cfg.isosurface_resolution + 1
         index = torch.stack([nodes // (n * n), nodes // n % n, nodes % n], dim=-1)
         return index * self.cell - self.cfg.radius

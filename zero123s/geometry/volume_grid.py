@@ -28,7 +28,7 @@ class VolumeGrid(ScalarFieldGeometry):
         density_activation: str = "softplus"
         """Turns raw density into density."""
         density_bias: Any = "blob"
-        """"blob" (a cone) or a number: what the field starts from. With a number, a learned factor scales the grid."""
+        """Initial raw density: "blob" (a cone) or a number. With a number, a learned factor scales the grid."""
         density_blob_scale: float = 5.0
         """Raw density of the blob at the centre."""
         density_blob_std: float = 0.5

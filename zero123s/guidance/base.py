@@ -1,4 +1,4 @@
-"""What a guidance is: a differentiable loss on rendered views."""
+"""The interface of guidances: a differentiable loss on rendered views."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,18 +27,18 @@ class BaseGuidance:
 
     @classmethod
     def check(cls, cfg: Any) -> None:
-        """Check what the types of `cfg` do not say, and type nested sections in place; raises ConfigError."""
+        """Check what the types of `cfg` do not express, and type nested sections in place; raises ConfigError."""
 
     @classmethod
     def requirements(cls, cfg: Any) -> dict[str, str | bool | None]:
-        """Check that the model is there, loading nothing; returns the part of `describe()` that is known by now.
+        """Check that the model exists, loading nothing; returns the part of `describe()` that is already known.
 
         Raises:
             CheckpointError: it is missing.
         """
         return {}
 
-    sees_squares: bool = False
+    resizes_to_square: bool = False
     """Whether every image is resized to a square, so that others would be distorted."""
     image_size: int | None = None
     """Edge in pixels of the networks' input; None = any."""
@@ -58,7 +58,7 @@ class BaseGuidance:
     def evaluate(
         self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
-        """Return named images of what the guidance works on (noised, denoised); empty when it has none."""
+        """Return named images of the guidance's input and prediction (noised, denoised); empty by default."""
         return {}
 
     def scene(self, bound: float) -> RadianceField | None:
@@ -70,14 +70,14 @@ class BaseGuidance:
         return None
 
     def state(self) -> dict[str, Any]:
-        """Return what this guidance has learned in training, for the checkpoint; most learn nothing."""
+        """Return trained parts of the guidance for the checkpoint; most have none."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned at another moment."""
 
     def describe(self) -> dict[str, str | bool | None]:
-        """Return what run.json says of the model: path, hash, family, bundled or not."""
+        """Return the model's entry in run.json: path, hash, family, bundled or not."""
         return {}
 
 

@@ -17,7 +17,7 @@ from zero123s.structures import Cameras, GuidanceOutput, RadianceField, Referenc
 
 @dataclass
 class PartConfig:
-    """One of the guidances."""
+    """One guidance of the sum."""
 
     type: str = "???"
     """Registered guidance."""
@@ -39,7 +39,7 @@ class CombinedGuidance(BaseGuidance):
         """A list of {type, weight, settings}."""
 
     cfg: Config
-    sees_squares = True
+    resizes_to_square = True
 
     @classmethod
     def check(cls, cfg: Config) -> None:
@@ -56,7 +56,7 @@ class CombinedGuidance(BaseGuidance):
 
     @classmethod
     def requirements(cls, cfg: Config) -> dict[str, str | bool | None]:
-        """Check every part; returns what the first one says of its model."""
+        """Check every part; returns the first one's entry about its model."""
         found = [GUIDANCES.get(part.type).requirements(part.settings) for part in cfg.guidances]
         return found[0]
 
@@ -111,11 +111,11 @@ class CombinedGuidance(BaseGuidance):
         return {**first, "also": ", ".join(str(r.get("path")) for r in rest)}
 
     def state(self) -> dict[str, Any]:
-        """Return what every part has learned."""
+        """Return every part's state."""
         states = {str(i): part.state() for i, part in enumerate(self.parts)}
         return {i: state for i, state in states.items() if state}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what every part had learned."""
+        """Restore every part's state."""
         for i, part in enumerate(self.parts):
             part.load_state(state.get(str(i), {}))

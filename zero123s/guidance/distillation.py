@@ -61,7 +61,7 @@ class ScoreDistillation(BaseGuidance):
 
     cfg: Any
     model: DiffusionModel
-    sees_squares = True
+    resizes_to_square = True
 
     def __init__(self, cfg: Any, reference: ReferenceView | None, device: torch.device | str = "cpu") -> None:
         super().__init__(cfg, reference, device)

@@ -1,4 +1,4 @@
-"""Score Distillation via Inversion (Lukoianov et al. 2024): the noise is the one that DDIM inversion finds in the render."""
+"""Score Distillation via Inversion (Lukoianov et al. 2024): the noise comes from DDIM inversion of the render."""
 
 from typing import Any
 

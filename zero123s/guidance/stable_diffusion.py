@@ -1,4 +1,4 @@
-"""Score distillation with a text-to-image model, conditioned on a prompt and the side that each view shows."""
+"""Score distillation with a text-to-image model, conditioned on a view-dependent prompt."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @GUIDANCES.register("stable-diffusion-guidance")
 class StableDiffusionGuidance(ScoreDistillation):
-    """Score distillation with a prompt and a Stable Diffusion of diffusers."""
+    """Score distillation with a prompt and Stable Diffusion."""
 
     @dataclass
     class Config(BaseGuidance.Config, DistillationConfig, PromptConfig):
@@ -42,7 +42,8 @@ class StableDiffusionGuidance(ScoreDistillation):
         guidance_scale: float = option(100.0, low=0.0)
         """Classifier-free guidance scale; 7.5 with VSD."""
         scale_from: str = option("unconditional", choices=("unconditional", "conditional"))
-        """Where guidance_scale starts: u + s (c - u) as in diffusers, or c + s (c - u) as in DreamFusion's code base."""
+        """Where guidance_scale starts: u + s (c - u) as in diffusers, or c + s (c - u) as in DreamFusion's code base.
+        """
         dtype: str = option("auto", choices=("auto", "fp32", "fp16", "bf16"))
         """Precision of the networks; "auto" = fp16 on CUDA, else fp32."""
 
@@ -72,13 +73,13 @@ class StableDiffusionGuidance(ScoreDistillation):
         self.empty = self.model.embed([""])
 
     def load_model(self) -> TextModel:
-        """Return the pipeline that the settings name, shared between the runs of one process."""
+        """Return the pipeline of the settings, shared between the runs of one process."""
         name, on_gpu = self.cfg.checkpoint, self.device.type == "cuda"
         dtype = DTYPES[self.cfg.dtype if self.cfg.dtype != "auto" else "fp16" if on_gpu else "fp32"]
         return shared(("text", name, dtype, str(self.device)), lambda: load_text_model(name, dtype, self.device))
 
     def condition(self, cameras: Cameras) -> Condition:
-        """Return (context B N C,) of the side that each camera sees; with `perp_neg` the contexts of other sides, too."""
+        """Return (context B N C,) of each view's prompt; with `perp_neg`, the contexts of the other sides too."""
         if self.cfg.perp_neg:
             return perp_neg_condition(self.cfg, self.positive, self.negative, cameras)
         return (self.positive[views_of(self.cfg, cameras).to(self.positive.device)],)

@@ -1,4 +1,4 @@
-"""The prompt of each view for a text-to-image model: the side that it shows, and the sides that it does not (Perp-Neg)."""
+"""View-dependent prompts for a text-to-image model, with negative prompts of the other sides (Perp-Neg)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class PromptConfig:
     """Prompts of a view-dependent text guidance."""
 
     prompt: str = ""
-    """What the object is."""
+    """Description of the object."""
     negative_prompt: str = ""
-    """What it is not."""
+    """Negative prompt."""
     prompt_front: str | None = None
     """Prompt of the front in place of `prompt` and its view."""
     prompt_side: str | None = None
@@ -37,7 +37,7 @@ class PromptConfig:
     prompt_overhead: str | None = None
     """Prompt of views from above."""
     view_dependent_prompting: bool = True
-    """Say from where the object is seen."""
+    """Add the viewing direction to the prompt."""
     view_words: str = option("suffix", choices=tuple(_FORMS))
     """"suffix": "a corgi, front view"; "prefix": "front view of a corgi"."""
     front_threshold: float = option(45.0, low=0.0, high=180.0)
@@ -47,7 +47,9 @@ class PromptConfig:
     overhead_threshold: float = option(60.0, low=0.0, high=90.0)
     """Degrees of elevation above which a view counts as overhead."""
     perp_neg: bool = False
-    """Steer each view away from the other sides' prompts, at right angles to its own (Perp-Neg, Armandpour et al. 2023)."""
+    """Steer each view away from the other sides' prompts, at right angles to its own (Perp-Neg, Armandpour et al.
+    2023).
+    """
     perp_neg_f_sb: list[float] = option([1.0, 0.5, -0.606])
     """Side to back: weight -(a exp(-b r) + c) of "side", r = 0 at the back and 1 at the side."""
     perp_neg_f_fsb: list[float] = option([1.0, 0.5, 0.967])
@@ -88,13 +90,13 @@ def views_of(cfg: PromptConfig, cameras: Cameras) -> Int[Tensor, "B"]:
 
 
 class PerpNegCondition(NamedTuple):
-    """What Perp-Neg asks the network of every view."""
+    """Contexts and weights of Perp-Neg for every view."""
 
     positive: Float[Tensor, "B N C"]
     """Context of the view itself, between those of two sides."""
     negatives: Float[Tensor, "B 2 N C"]
     weights: Float[Tensor, "B 2"]
-    """At most zero, but for rounding: what is subtracted."""
+    """Weights of the subtracted contexts, at most zero up to rounding."""
 
 
 def perp_neg_condition(

@@ -1,4 +1,4 @@
-"""Variational score distillation (ProlificDreamer, eq. 7): the baseline is a network trained on the present renderings."""
+"""Variational score distillation (ProlificDreamer, eq. 7): the baseline is a network trained on the current renders."""
 
 import copy
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class LoRAScore:
-    """VSD's second network: a copy of a denoiser whose low-rank adapters learn to denoise the present renderings.
+    """VSD's second network: a copy of the denoiser whose LoRA adapters are trained to denoise the current renderings.
 
     It is conditioned as the denoiser is. The gradients of a step are accumulated over all its parts and batches, and
     applied when the next step begins.
@@ -45,7 +45,7 @@ class LoRAScore:
     def predict(
         self, noised: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], *condition: Tensor
     ) -> Float[Tensor, "B C h w"]:
-        """Return the noise predicted by the copy; `condition` is what the model's `predict_noise` takes after `t`."""
+        """Predict the noise with the adapted copy; `condition` is what the model's `predict_noise` takes after `t`."""
         return self.model.predict_noise(noised, t, *condition, unet=self.unet)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Int[Tensor, "B"], Tensor]:
@@ -62,7 +62,7 @@ class LoRAScore:
         noise: Float[Tensor, "B C h w"],
         share: float = 1.0,
     ) -> Float[Tensor, ""]:
-        """Add the gradient of the usual denoising loss on scaled latents; returns the loss.
+        """Accumulate the gradient of the denoising loss on scaled latents; returns the loss.
 
         Args:
             condition: as for `predict`.
@@ -78,11 +78,11 @@ class LoRAScore:
         return loss.detach()
 
     def discard_gradients(self) -> None:
-        """Drop what has been accumulated."""
+        """Discard the accumulated gradients."""
         self.optimizer.zero_grad()
 
     def apply_gradients(self) -> None:
-        """Do one optimiser step with what has been accumulated, the mean over processes; nothing where it is not finite."""
+        """Do one optimiser step with the accumulated gradients, averaged over processes, unless they are not finite."""
         gradients = [p.grad for p in self.adapters.values() if p.grad is not None]
         if not gradients:
             return
@@ -105,7 +105,7 @@ class LoRAScore:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore `state()` of another moment, but for the learning rate; raises CheckpointError for another rank."""
+        """Restore `state()`, except the learning rate; raises CheckpointError for another rank."""
         kept = state["adapters"]
         if {name: p.shape for name, p in kept.items()} != {name: p.shape for name, p in self.adapters.items()}:
             raise CheckpointError(
@@ -123,7 +123,7 @@ class LoRAScore:
 
 @variant("vsd")
 class VSD(Variant):
-    """Compare the prior's prediction with that of a network trained on the present renderings.
+    """Compares the prior's prediction with that of a network trained on the current renderings.
 
     Args:
         guidance: whose denoiser is the prior.
@@ -142,7 +142,7 @@ class VSD(Variant):
         """Step and camera poses of the last batch."""
 
     def begin(self, step: int, cameras: Cameras) -> None:
-        """Apply the gradients of earlier steps, or drop those of an attempt at this very batch that ran out of memory.
+        """Apply the gradients of earlier steps, or discard those of an attempt at this batch that ran out of memory.
 
         Accumulated batches of one step have other cameras; their gradients add up.
         """
@@ -158,7 +158,7 @@ class VSD(Variant):
         return self.score.draw(shape, generator)
 
     def residual(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
-        """Return eps_guided(x_t) - eps_LoRA(x_t), and let the adapters learn from these views."""
+        """Return eps_guided(x_t) - eps_LoRA(x_t), and accumulate the adapters' gradients on these views."""
         guided = self.guidance.guided_noise(views.noised, views.t, views.condition)
         condition = self.guidance.denoiser_condition(views.condition)
         with section("guidance: LoRA"):
@@ -167,18 +167,18 @@ class VSD(Variant):
         return guided.to(views.latents) - baseline
 
     def rendered_latents(self, views: NoisedViews) -> Float[Tensor, "B C h w"]:
-        """Return the renderings as the adapters denoise them."""
+        """Return the renderings as denoised by the adapters."""
         condition = self.guidance.denoiser_condition(views.condition)
         predicted = self.score.predict(views.noised, views.t, *condition).to(views.latents)
         a = self.guidance.model.alphas_cumprod[views.t].to(views.latents)[:, None, None, None]
         return (views.noised - (1 - a).sqrt() * predicted) / a.sqrt()
 
     def state(self) -> dict[str, Any]:
-        """Return what the adapters have learned."""
+        """Return the adapters' state."""
         return self.score.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what the adapters had learned."""
+        """Restore the adapters' state."""
         self.score.load_state(state)
 
 

@@ -26,7 +26,7 @@ from zero123s.structures import Cameras, ReferenceView
 logger = logging.getLogger(__name__)
 
 _LOADING = ("config", "ema", "dtype", "fast", "channels_last", "compile")
-"""Settings that decide what the loaded networks are."""
+"""Settings that determine the loaded networks."""
 
 
 def composite_on_white(reference: ReferenceView) -> Float[Tensor, "V 3 H W"]:
@@ -50,22 +50,22 @@ class StableZero123Guidance(ScoreDistillation):
         checkpoint: str = option("auto", path=True)
         """"auto" (load/zero123/stable_zero123.ckpt, else the bundled small model), a file, or a diffusers folder."""
         config: str | None = option(None, path=True)
-        """YAML of the network's sizes in the original's words; None = read from the checkpoint."""
+        """YAML of the network's sizes with the original's keys; None = read from the checkpoint."""
         family: str = option("auto", choices=("auto", "stable-zero123", "zero123"))
         """Which meaning the fourth pose term has; "auto" = by the checkpoint's name."""
         ema: bool = True
         """Use the EMA weights where the file has both."""
         dtype: str = "auto"
-        """"fp32", "bf16", "fp16", or "auto" = what suits the device."""
+        """"fp32", "bf16", "fp16", or "auto" = by device."""
         guidance_scale: float = option(5.0, low=0.0)
         """Classifier-free guidance scale."""
         input_view_weight: float = option(1.0, low=0.0, high=1.0)
         """Weight of a view's guidance in the direction of an input view; it grows to 1 at 90 degrees from it: less guidance
         where the image itself speaks."""
         max_conditions: int = option(8, low=1)
-        """Of many reference views at most this many condition the model, evenly chosen; a view takes the nearest."""
+        """Largest number of reference views that condition the model, evenly chosen; each view uses the nearest."""
         fast: bool = True
-        """Take faster ways to the same result: large convolutions on a CPU differ in the fifth decimal."""
+        """Use faster implementations; the results of large convolutions on a CPU differ in the fifth decimal."""
         channels_last: bool | None = None
         """Lay images out with the channels last, as CUDA's convolutions compute; null = on CUDA, with `fast`."""
         compile: bool = False
@@ -92,7 +92,7 @@ class StableZero123Guidance(ScoreDistillation):
         self._condition_on(reference)
 
     def load_model(self) -> Zero123Model:
-        """Return the network that the settings name, shared between the runs of one process."""
+        """Return the network of the settings, shared between the runs of one process."""
         # Nothing changes the networks once they are loaded, so runs of one process may share them.
         key = ("zero123", str(self.located.path), self._family(), *(getattr(self.cfg, name) for name in _LOADING))
         return shared((*key, str(self.device)), self._load_fast)
@@ -201,7 +201,7 @@ class StableZero123Guidance(ScoreDistillation):
         return self.model.scale_factor * self.model.encode_image(rgb, noise=posterior_noise.to(rgb))
 
     def decode(self, latents: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Return images in [0, 1] of scaled latents; loads the decoder, which distillation alone does not need."""
+        """Return images in [0, 1] of scaled latents; loads the decoder, which distillation itself does not need."""
         if self.model.vae.decoder is None:
             # The decoder alone: the encoder that runs compute with stays the very same one.
             whole = self._load(decoder=True).vae

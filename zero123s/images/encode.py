@@ -1,4 +1,4 @@
-"""Whole files or none, and images as bytes."""
+"""Atomic writing of files, and encoding of images to bytes."""
 
 import io
 from pathlib import Path

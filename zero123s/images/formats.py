@@ -1,4 +1,4 @@
-"""Which image formats are read: what Pillow decodes by itself, and HEIC with the extra `heif`."""
+"""Image formats that can be read: those of Pillow itself, and HEIC with the extra `heif`."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Images in and out: whatever people have becomes straight-alpha sRGB, or one sentence says why not."""
+"""Reads and writes images: any input becomes straight-alpha sRGB, or raises a one-sentence error."""
 
 import io
 import re
@@ -17,9 +17,11 @@ from zero123s.images.formats import BRANDS, HEIF_ADVICE, readable_formats
 from zero123s.runtime.files import replacing, user_path
 
 MAX_PIXELS = 64_000_000
-"""Above this an image is refused before it is decoded: it would take more than 1 GB as floats, and 1.6 while it is read."""
+"""Above this an image is refused before it is decoded: it would take more than 1 GB as floats, and 1.6 while it is
+read.
+"""
 MIN_SIDE = 8
-"""Pixels; there is no object to see in anything smaller."""
+"""Pixels; smaller images show no recognisable object."""
 OPAQUE = 0.5
 """An image has meaningful transparency when some pixel is less opaque than this."""
 
@@ -33,7 +35,7 @@ class LoadedImage:
     has_alpha: bool
     """True when part of the image is transparent."""
     notes: tuple[str, ...] = ()
-    """What was done to the image that a person may want to know, one sentence each."""
+    """Changes made to the image, one sentence each."""
 
 
 def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXELS) -> LoadedImage:
@@ -74,7 +76,7 @@ def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXEL
 
 
 def _named_content(source: str | Path | bytes | IO[bytes]) -> tuple[Path, bytes]:
-    """Return what errors call an image, and its content."""
+    """Return an image's name for error messages, and its content."""
     if isinstance(source, bytes | bytearray | memoryview):
         return Path("the given bytes"), bytes(source)
     if isinstance(source, str | Path):
@@ -202,7 +204,7 @@ def _too_many(path: Path, pixels: str, max_pixels: int) -> str:
 
 
 def _pixels_in(message: str) -> str:
-    """Return the number of pixels that Pillow's own refusal names, which speaks of an attack."""
+    """Return the number of pixels stated by Pillow's own refusal, which is worded as an attack."""
     found = re.search(r"\((\d+) pixels\)", message)
     return f"{int(found[1]) / 1e6:.0f} million" if found else "too many"
 

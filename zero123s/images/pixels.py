@@ -1,4 +1,4 @@
-"""Whatever a Python program holds of an image, as straight-alpha floats."""
+"""Converts any in-memory image to straight-alpha floats."""
 
 from pathlib import Path
 from typing import IO
@@ -10,21 +10,21 @@ from PIL import Image
 from zero123s.errors import ImageError
 from zero123s.images.io import MIN_SIDE, read_image
 
-Picture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
+ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
 """A file's path, its bytes, an open file, a PIL image, or an array H W 4 (floats in [0, 1] or 8-bit)."""
 
 
-def rgba_of(picture: Picture, name: str = "image") -> Float[np.ndarray, "H W 4"]:
+def rgba_of(image: ImageLike, name: str = "image") -> Float[np.ndarray, "H W 4"]:
     """Return any image as straight-alpha floats in [0, 1]; raises ImageError that names the argument."""
-    if isinstance(picture, str | Path | bytes | bytearray | memoryview) or hasattr(picture, "read"):
-        return read_image(picture).rgba  # type: ignore[arg-type]
-    if not isinstance(picture, Image.Image | np.ndarray) and not hasattr(picture, "__array__"):
+    if isinstance(image, str | Path | bytes | bytearray | memoryview) or hasattr(image, "read"):
+        return read_image(image).rgba  # type: ignore[arg-type]
+    if not isinstance(image, Image.Image | np.ndarray) and not hasattr(image, "__array__"):
         raise ImageError(
-            f"{name}: a {type(picture).__name__} is not an image; give a path, bytes, an open file, a PIL image or an array."
+            f"{name}: a {type(image).__name__} is not an image; give a path, bytes, an open file, a PIL image or an array."
         )
-    if hasattr(picture, "detach"):  # a tensor that may require a gradient, or lie on another device
-        picture = picture.detach().cpu()  # type: ignore[union-attr]
-    pixels = np.asarray(picture.convert("RGBA") if isinstance(picture, Image.Image) else picture)
+    if hasattr(image, "detach"):  # a tensor that may require a gradient, or lie on another device
+        image = image.detach().cpu()  # type: ignore[union-attr]
+    pixels = np.asarray(image.convert("RGBA") if isinstance(image, Image.Image) else image)
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or not pixels.size:
         raise ImageError(f"{name}: an array {pixels.shape} of {pixels.dtype} is not an image; give H W 3 or H W 4.")
     if min(pixels.shape[:2]) < MIN_SIDE:

@@ -1,4 +1,4 @@
-"""Line plots as SVG, which every browser shows."""
+"""Line plots as SVG."""
 
 from collections.abc import Mapping
 from html import escape

@@ -1,4 +1,4 @@
-"""What a material is: colour from features, and from light where there is any."""
+"""The interface of materials: colour from features, and from light."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from zero123s.registry import Registry
 
 @dataclass(frozen=True)
 class Shading:
-    """How one pass is lit.
+    """The lighting of one pass.
 
-    mode: "albedo" (no light at all), "textureless" (white albedo under light) or "diffuse".
-    ambient_ratio: share of light that comes from everywhere, in [0, 1]; 1 = albedo; None = the material's own lights.
+    mode: "albedo" (no light at all), "textureless" (white albedo under light) or "diffuse". ambient_ratio: share of
+    light that comes from everywhere, in [0, 1]; 1 = albedo; None = the material's own lights.
     """
 
     mode: str = "albedo"
@@ -39,11 +39,11 @@ class BaseMaterial(nn.Module):
         self.n_features = n_features
 
     def needs(self, shading: Shading) -> frozenset[str]:
-        """Return what `forward` wants of the geometry ("features", "normal") under `shading`."""
+        """Return what `forward` needs of the geometry ("features", "normal") under `shading`."""
         return frozenset({"features"})
 
     def draw_shading(self, step: int, ambient_ratio: float | None, generator: torch.Generator) -> Shading:
-        """Choose the lighting of a training batch of random views; unlit unless a subclass wants light."""
+        """Draw the lighting of a training batch of random views; unlit by default."""
         return Shading("albedo", 1.0)
 
     def forward(

@@ -1,4 +1,4 @@
-"""Diffuse colour under one point light and ambient light."""
+"""Diffuse colour under a point light and ambient light."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from zero123s.ops.vectors import unit
 
 @MATERIALS.register("diffuse-with-point-light-material")
 class DiffuseMaterial(BaseMaterial):
-    """albedo * (ambient + diffuse * max(n . l, 0)), as threestudio's; plain albedo while no light is wanted."""
+    """albedo * (ambient + diffuse * max(n . l, 0)), as in threestudio; plain albedo without light."""
 
     @dataclass
     class Config(BaseMaterial.Config):
@@ -51,11 +51,11 @@ class DiffuseMaterial(BaseMaterial):
         self.albedo_activation = get_activation(cfg.albedo_activation)
 
     def needs(self, shading: Shading) -> frozenset[str]:
-        """Return "features", and "normal" where there is light."""
+        """Return "features", and "normal" with light."""
         return frozenset({"features"}) if shading.mode == "albedo" else frozenset({"features", "normal"})
 
     def draw_shading(self, step: int, ambient_ratio: float | None, generator: torch.Generator) -> Shading:
-        """Choose the lighting of a training batch: albedo, textureless or diffuse."""
+        """Draw the lighting of a training batch: albedo, textureless or diffuse."""
         if step < self.cfg.ambient_only_steps:
             return Shading("albedo", 1.0)
         lit, bare = torch.rand(2, generator=generator).tolist()
@@ -74,7 +74,9 @@ class DiffuseMaterial(BaseMaterial):
         light_positions: Float[Tensor, "N 3"] | None,
         shading: Shading,
     ) -> Float[Tensor, "N 3"]:
-        """Return albedo * (ambient + diffuse max(n . l, 0)), in [0, 1]; of an ambient ratio r the lights are r and 1 - r."""
+        """Return albedo * (ambient + diffuse max(n . l, 0)), in [0, 1]; of an ambient ratio r the lights are r and 1 -
+        r.
+        """
         albedo = self.albedo_activation(features[:, :3])
         if shading.mode == "albedo":
             return albedo

@@ -13,7 +13,7 @@ from zero123s.ops.networks import DirectionEncodingConfig, DirectionNetwork, Net
 
 @MATERIALS.register("neural-radiance-material")
 class NeuralRadianceMaterial(BaseMaterial):
-    """colour = activation(network(features, direction)), whatever the light.
+    """colour = activation(network(features, direction)), independent of the light.
 
     A zero direction, as the exporter gives, means the mean of the encoded directions: one colour for all views.
     """
@@ -52,5 +52,5 @@ class NeuralRadianceMaterial(BaseMaterial):
         light_positions: Float[Tensor, "N 3"] | None,
         shading: Shading,
     ) -> Float[Tensor, "N 3"]:
-        """Return the colour that a viewer along `dirs` sees."""
+        """Return the colour for viewing directions `dirs`."""
         return self.color_activation(self.network(features, dirs))

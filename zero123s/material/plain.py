@@ -1,4 +1,4 @@
-"""Colour that is the geometry's features themselves, without light."""
+"""Materials whose colour is the geometry's features, without light."""
 
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ class NoMaterial(FeatureColors):
 
 @MATERIALS.register("hybrid-rgb-latent-material")
 class HybridRGBLatentMaterial(FeatureColors):
-    """Three colours, and behind them channels without activation, which images do not show."""
+    """Three colours followed by channels without activation, which images do not show."""
 
     def forward(
         self,
@@ -76,7 +76,7 @@ class HybridRGBLatentMaterial(FeatureColors):
 
 @MATERIALS.register("sd-latent-adapter-material")
 class LatentAdapterMaterial(BaseMaterial):
-    """Features that were trained as latents, as colours: a linear map that goes on learning (Latent-NeRF)."""
+    """Maps features that were trained as latents to colours by a trainable linear map (Latent-NeRF)."""
 
     @dataclass
     class Config(BaseMaterial.Config):

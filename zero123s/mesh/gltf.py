@@ -47,14 +47,14 @@ def _srgb_to_linear(color: np.ndarray) -> np.ndarray:
     return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
 
 
-def _pictures(mesh: Mesh, texture_format: str) -> list[tuple[str, bytes, str]]:
+def _texture_files(mesh: Mesh, texture_format: str) -> list[tuple[str, bytes, str]]:
     """Return (suffix, file content, extension) of base colour and normal map, where there are any."""
     if mesh.texture is None or mesh.uvs is None:
         return []
-    pictures = [("", encode_image(mesh.texture, texture_format), texture_format)]
+    files = [("", encode_image(mesh.texture, texture_format), texture_format)]
     if mesh.normal_map is not None:
-        pictures.append(("_normal", encode_image(mesh.normal_map, "png"), "png"))
-    return pictures
+        files.append(("_normal", encode_image(mesh.normal_map, "png"), "png"))
+    return files
 
 
 def _primitive(mesh: Mesh, buffer: _Buffer) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def glb_bytes(mesh: Mesh, name: str, texture_format: str = "png") -> bytes:
     primitive = _primitive(mesh, buffer)
     images = [
         {"bufferView": buffer.view(data), "mimeType": f"image/{'jpeg' if kind == 'jpg' else 'png'}"}
-        for _, data, kind in _pictures(mesh, texture_format)
+        for _, data, kind in _texture_files(mesh, texture_format)
     ]
     text = _padded(_text(_document(mesh, name, primitive, images), buffer), b" ")
     binary = _padded(buffer.data, b"\0")
@@ -135,7 +135,7 @@ def write_gltf(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dic
     buffer = _Buffer()
     primitive = _primitive(mesh, buffer)
     files, images = {}, []
-    for suffix, data, kind in _pictures(mesh, texture_format):
+    for suffix, data, kind in _texture_files(mesh, texture_format):
         path = out_dir / f"{name}{suffix}.{kind}"
         write_atomically(path, data)
         images.append({"uri": path.name})

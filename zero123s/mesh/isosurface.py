@@ -97,7 +97,7 @@ def _nodes_of_cells(cells: Bool[np.ndarray, "C C C"]) -> Bool[np.ndarray, "X Y Z
 
 
 def _unknown_at_sign_changes(inside: np.ndarray, known: np.ndarray) -> Bool[np.ndarray, "X Y Z"]:
-    """Guessed nodes next to a node on the other side: the surface has left the region that was evaluated."""
+    """Return interpolated nodes next to a node on the other side: the surface has left the evaluated region."""
     wanted = np.zeros_like(known)
     for axis in range(3):
         a = [slice(None)] * 3
@@ -202,7 +202,7 @@ def marching_cubes(grid: GridSamples, level: float) -> tuple[Float[np.ndarray, "
     return grid.lower + (vertices - 1.0) * cell, faces.astype(np.int64)
 
 
-def settled(
+def refine_vertices(
     fn: LevelFunction,
     level: float,
     vertices: Float[np.ndarray, "V 3"],
@@ -210,7 +210,7 @@ def settled(
     inside: Bool[np.ndarray, "X Y Z"],
     halvings: int = 4,
 ) -> Float[np.ndarray, "V 3"]:
-    """Return the vertices of marching cubes moved along their grid edges to where fn itself crosses the level.
+    """Move the vertices of marching cubes along their grid edges to where fn itself crosses the level.
 
     Between two nodes a density may rise by orders of magnitude: interpolated linearly, the surface ends up to half a
     cell too far out. Each halving of the edge costs one evaluation per vertex.
@@ -241,7 +241,7 @@ def settled(
 
 @dataclass(frozen=True)
 class LevelChoice:
-    """The level whose silhouettes agree best with the rendered opacity, and the curve it was read from."""
+    """The level whose silhouettes agree best with the rendered opacity, and the scores of all candidates."""
 
     level: float
     levels: Float[np.ndarray, "K"]

@@ -1,4 +1,4 @@
-"""How close two images, two surfaces or two solids are, and how good a texture layout is. Pure functions."""
+"""Distances between two images, surfaces or solids, and quality of a texture layout. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

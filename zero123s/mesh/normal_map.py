@@ -1,4 +1,4 @@
-"""The fine shape of a dense mesh as a normal map on a light one."""
+"""Bakes the fine shape of a dense mesh into a normal map of a light one."""
 
 from typing import Any
 

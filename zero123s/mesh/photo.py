@@ -1,4 +1,4 @@
-"""Photos on a surface: which points a photo sees and how well, and a blend with the rest that shows no seam."""
+"""Projects photos onto a surface: which points a photo shows, how reliably, and a seamless blend with the rest."""
 
 from dataclasses import dataclass
 
@@ -63,7 +63,7 @@ class Photos:
     def sample(
         self, points: Float[np.ndarray, "N 3"], normals: Float[np.ndarray, "N 3"]
     ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N"]]:
-        """Return what the photos show at surface points, and how far to trust it in [0, 1].
+        """Return the photos' colours at surface points, and their reliability in [0, 1].
 
         Trust falls at grazing angles and towards silhouettes, and is zero where the mesh hides the point.
         """
@@ -107,10 +107,10 @@ def screened_poisson_fill(
     trust: Float[np.ndarray, "V"],
     reach: float,
 ) -> Float[np.ndarray, "V C"]:
-    """Continue per-vertex values from where they are trusted over the rest of the surface, fading out.
+    """Extend per-vertex values from reliable vertices over the rest of the surface, fading out.
 
-    The screened Poisson equation on the mesh's graph, (trust + L) x = trust * values, with the screening chosen so
-    that the values fall to 1/e after the distance `reach`. Vertices at one position are one.
+    The screened Poisson equation on the mesh's graph, (trust + L) x = trust * values, with the screening chosen so that
+    the values fall to 1/e after the distance `reach`. Vertices at one position are one.
     """
     from scipy.sparse import coo_matrix, diags
     from scipy.sparse.linalg import cg

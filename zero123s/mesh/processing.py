@@ -115,7 +115,7 @@ def _directed_edges(faces: Faces) -> np.ndarray:
 
 
 def is_wound(faces: Faces) -> bool:
-    """Return whether no edge is run through twice in one direction."""
+    """Tell whether no edge is traversed twice in one direction."""
     edges = _directed_edges(faces)
     return len(np.unique(edges, axis=0)) == len(edges)
 
@@ -173,7 +173,7 @@ def _cover_holes(vertices: Vertices, faces: Faces) -> tuple[np.ndarray, np.ndarr
 
 @dataclass(frozen=True)
 class MeshHealth:
-    """What a printer, a game engine or a simulator would ask of a mesh."""
+    """Properties of a mesh that printers, game engines and simulators require."""
 
     vertices: int
     faces: int
@@ -191,7 +191,7 @@ class MeshHealth:
     euler_number: int
 
     def sentence(self) -> str:
-        """Return the plain statement for users."""
+        """Return a one-sentence summary."""
         if self.watertight and self.winding_consistent:
             return f"The mesh is watertight and manifold ({self.faces} faces, {self.components} part(s))."
         return (

@@ -34,7 +34,7 @@ CREASE_COS = float(np.cos(np.deg2rad(40)))
 
 
 class _Folder(trimesh.resolvers.Resolver):
-    """Hands trimesh the files that a mesh refers to, if they lie in the mesh's folder."""
+    """Gives trimesh access to the files that a mesh refers to, if they lie in the mesh's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -128,7 +128,7 @@ def read_mesh(path: str | Path, up: str = "auto") -> Mesh:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether an obj or glTF file says at its beginning that zero123s wrote it."""
+    """Tell whether the header of an obj or glTF file names zero123s as its writer."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -174,7 +174,7 @@ def _outside(path: Path, folder: _Folder) -> MeshError:
 
 
 def _check_header(path: Path, suffix: str, content: bytes) -> None:
-    """Refuse counts that would make the parser allocate absurd arrays."""
+    """Refuse element counts that would make the parser allocate absurd arrays."""
     counts: list[int] = []
     try:
         if suffix == ".ply":

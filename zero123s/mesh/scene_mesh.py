@@ -15,7 +15,7 @@ PATTERNS = ("plain", "stripes", "checks", "dots", "gradient", "noise")
 
 @dataclass(frozen=True)
 class Paint:
-    """The look of one part: a colour, or a solid pattern of two colours in the part's own coordinates."""
+    """The colour of one part: uniform, or a solid pattern of two colours in the part's own coordinates."""
 
     color: tuple[float, float, float]
     """sRGB in [0, 1]."""
@@ -36,7 +36,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class SceneMesh:
-    """A triangle mesh with per-vertex normals and per-face looks; z up, the front faces +x."""
+    """A triangle mesh with per-vertex normals and per-face colours; z up, the front faces +x."""
 
     vertices: NDArray[np.float32]
     """V 3."""

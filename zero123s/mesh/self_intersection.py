@@ -1,4 +1,4 @@
-"""Which faces of a mesh run through other faces."""
+"""Finds the faces of a mesh that intersect other faces."""
 
 import numba
 import numpy as np

@@ -1,4 +1,4 @@
-"""The silhouette of an image as a limit for a surface: what stands out of it would be seen beside the object."""
+"""The visual hull of the input images: what lies outside it would be visible beside the object."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from zero123s.ops.cameras import project
 from zero123s.structures import ReferenceView
 
 IsFree = Callable[[Float[Tensor, "N 3"]], Bool[Tensor, "N"]]
-"""Tells which world points are known to be empty."""
+"""Function that marks the world points known to be empty."""
 
 
 def outside_visual_hull(reference: ReferenceView | None) -> IsFree | None:
-    """Return what tells which points one image shows beside its object: all but its visual hull.
+    """Return a function that marks the points outside the visual hull, which an image shows as background.
 
     The outline is where the mask, interpolated, crosses one half, as sharp as the image, which may be finer than what a
     field was trained on. Nothing is known of what lies beside the frame. None where there is no image, or several,
@@ -34,7 +34,7 @@ def outside_visual_hull(reference: ReferenceView | None) -> IsFree | None:
 
 
 def _mask_at(view: ReferenceView, x: Float[Tensor, "N 3"]) -> tuple[Bool[Tensor, "N"], Float[Tensor, "N"]]:
-    """Return which points one image has in its frame, and its mask there."""
+    """Return which points lie in an image's frame, and its mask at those."""
     camera, mask = view.cameras, view.mask.permute(0, 3, 1, 2).float()
     column, row, depth = project(x, camera)[0].unbind(-1)
     at = torch.stack([2 * column / camera.width - 1, 2 * row / camera.height - 1], dim=-1)
@@ -46,7 +46,7 @@ def _mask_at(view: ReferenceView, x: Float[Tensor, "N 3"]) -> tuple[Bool[Tensor,
 def hull_surface(
     reference: ReferenceView, bound: float, n: int, generator: torch.Generator, resolution: int = 96
 ) -> Float[Tensor, "n 3"]:
-    """Return points near the surface of the visual hull: what no image shows beside its object, and half of them show.
+    """Sample points near the surface of the visual hull, among those that at least half of the images show.
 
     Args:
         reference: posed images.
@@ -70,7 +70,7 @@ def hull_surface(
         kept = kept[~in_frame | (alpha >= 0.5)]
     kept = kept[shown[kept] >= n_views / 2]
     if len(kept) == 0:
-        raise MeshError("No point of the scene's cube lies within the object in every picture: check masks and poses.")
+        raise MeshError("No point of the scene's cube lies within the object in every image: check masks and poses.")
     inside = torch.zeros(resolution**3, dtype=torch.bool)
     inside[kept] = True
     padded = F.pad(inside.view(1, 1, *(3 * (resolution,))).float(), (1,) * 6)

@@ -16,7 +16,7 @@ SH_0 = 0.28209479177387814
 """The constant spherical harmonic, by which 3DGS's files divide colours."""
 MAX_GAUSSIANS = 20_000_000
 POINT_OPACITY = 0.1
-"""Opacity that a point of a point cloud starts with."""
+"""Initial opacity of a point of a point cloud."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def write_gaussians(out_dir: Path, name: str, gaussians: GaussianParameters) -> 
 
 
 def read_splats(path: str | Path, sh_degree: int) -> GaussianParameters:
-    """Read a .ply of splats, or of points with or without colours, as something to start from.
+    """Read a .ply of splats, or of points with or without colours, to initialise Gaussians.
 
     Harmonics above `sh_degree` are left out, missing ones are zero. Points become balls as large as the distance to
     their neighbours.

@@ -1,4 +1,4 @@
-"""A radiance field's surface as a mesh: which level, where, what belongs to the solid, and why there may be none."""
+"""Extracts a radiance field's surface as a mesh: level, bounds, connected parts, and why there may be none."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,9 @@ from zero123s.mesh.isosurface import (
     evaluate_points,
     marching_cubes,
     occupied_bounds,
+    refine_vertices,
     sample_dense,
     sample_sparse,
-    settled,
     sparse_resolution,
     straightened,
 )
@@ -28,32 +28,32 @@ from zero123s.ops.cameras import generate_rays, orbit_cameras, sphere_fit_distan
 from zero123s.structures import RadianceField, ReferenceView
 
 COARSE = 64
-"""Cells per edge of the first look at the whole cube."""
+"""Cells per edge of the coarse pass over the whole cube."""
 HAZE = 0.002
-"""Opacity of one such cell below which it counts as empty."""
+"""Opacity of a coarse cell below which it is empty."""
 
 
 @dataclass(frozen=True)
 class SurfaceOptions:
-    """How a surface is cut out of a field."""
+    """Settings of the surface extraction."""
 
     resolution: int = 256
     """Cells per edge of the box around the object."""
     coarse_to_fine: bool = True
     """Find the box around the object first and spend the resolution inside it."""
     fill_hidden: bool = True
-    """Count what no viewer from above -30 degrees sees as solid."""
+    """Treat space that is not visible from any elevation above -30 degrees as solid."""
     outlier_threshold: float = 0.01
     """Parts below this share of the largest part's volume are dropped."""
     coarse: int = COARSE
-    """Cells per edge of the first look; a part that none of its nodes touches is not found."""
+    """Cells per edge of the coarse pass; parts between its nodes are missed."""
 
 
 @torch.no_grad()
 def surface_threshold(
     field: RadianceField, threshold: float | str, reference: ReferenceView | None, stats: dict[str, Any]
 ) -> float:
-    """Return the level to cut at: the given one, or for "auto" the one that matches silhouettes best.
+    """Return the level of the surface: the given one, or for "auto" the one that matches silhouettes best.
 
     Args:
         reference: images whose masks are silhouettes as well.
@@ -102,7 +102,7 @@ def find_surface(
     inside = grid.values > level
     if is_free is not None:
         _take_out(inside, grid, is_free)
-        # By however little: `settled` moves the surface to where the outline is.
+        # By however little: `refine_vertices` moves the surface to where the outline is.
         grid.values[~inside] = np.minimum(grid.values[~inside], level - 1e-3)
     if options.fill_hidden:
         hidden = hidden_nodes(inside)
@@ -111,7 +111,7 @@ def find_surface(
         stats["hidden_share"] = float(hidden.mean())
         grid.values[hidden] = max(float(grid.values.max()), level + 1e-3)
     vertices, faces = marching_cubes(grid, level)
-    vertices = settled(_within(field.surface_level, is_free), given, vertices, grid, inside)
+    vertices = refine_vertices(_within(field.surface_level, is_free), given, vertices, grid, inside)
     stats["evaluated_share"] = grid.n_evaluated / grid.values.size
     if len(faces) == 0:
         raise MeshError(f"There is no surface at threshold {given:g}. {_describe(field)}")
@@ -121,7 +121,7 @@ def find_surface(
 
 
 def _take_out(nodes: Bool[np.ndarray, "X Y Z"], grid: GridSamples, is_free: IsFree) -> None:
-    """Clear those of the marked nodes of a grid that are free."""
+    """Clear the marked nodes of a grid that are free."""
     index = np.argwhere(nodes)
     cell = (grid.upper - grid.lower) / (np.array(grid.values.shape) - 1)
     free = evaluate_points(is_free, (grid.lower + index * cell).astype(np.float32)).astype(bool)
@@ -140,7 +140,7 @@ def _within(fn: LevelFunction, is_free: IsFree | None) -> LevelFunction:
 
 
 def _rays(bound: float, reference: ReferenceView | None, size: int = 64, max_reference: int = 8) -> list[Any]:
-    """Return the views that judge a level: eight around, two from above and below, and the reference with its mask.
+    """Return the views in which a level is scored: eight around, two from above and below, and the masked reference.
 
     Of many reference views `max_reference` are taken, evenly chosen.
     """
@@ -164,7 +164,7 @@ def _rays(bound: float, reference: ReferenceView | None, size: int = 64, max_ref
 
 
 def _describe(field: RadianceField) -> str:
-    """Say what the density looks like and what to change."""
+    """Describe the density and suggest what to change."""
     axis = np.linspace(-field.bound, field.bound, 33)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     values = evaluate_points(field.surface_level, points)

@@ -1,4 +1,4 @@
-"""Baking: which surface point each texel shows, its colour from a field or a photo, and seams without gaps."""
+"""Bakes textures: the surface point of each texel, its colour from a field or a photo, and gap filling at seams."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def fill_gaps(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"])
 
 @dataclass(frozen=True)
 class SurfacePoints:
-    """The surface points that a texture shows, in the order of the texels that show any."""
+    """The surface points of the covered texels, in their order."""
 
     points: Float[np.ndarray, "N 3"]
     normals: Float[np.ndarray, "N 3"]

@@ -1,4 +1,4 @@
-"""Texture coordinates: xatlas within a time limit, and a parameterisation that always works."""
+"""Texture coordinates: xatlas within a time limit, and a parameterisation that always succeeds."""
 
 import logging
 import os
@@ -21,31 +21,31 @@ Tick = Callable[[float], None]
 
 @dataclass
 class ChartOptions:
-    """How xatlas cuts the surface into charts; names and defaults are xatlas's."""
+    """xatlas's options for cutting the surface into charts, with its names and defaults."""
 
     max_chart_area: float = 0.0
     """Largest chart; 0 = no limit."""
     max_boundary_length: float = 0.0
     """Longest chart boundary; 0 = no limit."""
     normal_deviation_weight: float = 2.0
-    """Price of a face that looks elsewhere than its chart."""
+    """Cost of a deviation of the face normal from the chart's."""
     roundness_weight: float = 0.01
-    """Price of ragged charts."""
+    """Cost of irregular charts."""
     straightness_weight: float = 6.0
-    """Price of crooked boundaries."""
+    """Cost of curved boundaries."""
     normal_seam_weight: float = 4.0
-    """Price of charts across normal seams."""
+    """Cost of charts across normal seams."""
     texture_seam_weight: float = 0.5
-    """Price of charts across texture seams."""
+    """Cost of charts across texture seams."""
     max_cost: float = 2.0
-    """Charts grow until this price; lower = more, flatter charts."""
+    """Charts grow up to this cost; lower = more, flatter charts."""
     max_iterations: int = 1
     """Rounds of chart growing; more is better and slower."""
 
 
 @dataclass
 class PackOptions:
-    """How xatlas packs charts; names are xatlas's."""
+    """xatlas's options for packing charts, with its names."""
 
     max_chart_size: int = 0
     """Largest chart in texels; 0 = no limit."""
@@ -75,22 +75,22 @@ class Unwrap:
     method: str
     """"xatlas" or "triangles"."""
     reason: str | None = None
-    """Why xatlas gave none, where it was asked."""
+    """Why xatlas failed, if it did."""
 
 
 @dataclass
 class UnwrapOptions:
-    """Everything about texture coordinates."""
+    """Settings of the texture coordinates."""
 
     texture_size: int = 1024
     time_limit_s: float = 60.0
-    """xatlas is stopped after this long and one triangle per face takes over; 0 = triangles at once."""
+    """xatlas is stopped after this time and replaced by one triangle per face; 0 = triangles at once."""
     chart: ChartOptions = field(default_factory=ChartOptions)
     pack: PackOptions = field(default_factory=PackOptions)
 
 
 def _xatlas(vertices: np.ndarray, faces: np.ndarray, options: UnwrapOptions, tick: Tick) -> Unwrap | str:
-    """Run xatlas in a process of its own, the only way to stop it; returns why there is no result, if there is none."""
+    """Run xatlas in a process of its own, the only way to stop it; returns the reason if there is no result."""
     pack = asdict(options.pack) | {"resolution": options.pack.resolution or options.texture_size}
     job = (np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.uint32))
     # Not multiprocessing: that would run the caller's own script a second time, imports and all.

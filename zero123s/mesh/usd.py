@@ -10,7 +10,7 @@ from zero123s.images.encode import encode_image, write_atomically
 from zero123s.mesh.gltf import Z_UP_TO_Y_UP
 from zero123s.structures import Mesh
 
-NORMAL_PICTURE = "normal.png"
+NORMAL_FILE = "normal.png"
 HEADER = """#usda 1.0
 (
     defaultPrim = "Model"
@@ -53,7 +53,7 @@ TEXTURE = """
         def Shader "Texture"
         {{
             uniform token info:id = "UsdUVTexture"
-            asset inputs:file = @{picture}@
+            asset inputs:file = @{texture_file}@
             token inputs:sourceColorSpace = "sRGB"
             float2 inputs:st.connect = </Model/Material/Uv.outputs:result>
             token inputs:wrapS = "clamp"
@@ -67,7 +67,7 @@ NORMAL_MAP = """
         def Shader "NormalMap"
         {{
             uniform token info:id = "UsdUVTexture"
-            asset inputs:file = @{picture}@
+            asset inputs:file = @{texture_file}@
             token inputs:sourceColorSpace = "raw"
             float4 inputs:scale = (2, 2, 2, 1)
             float4 inputs:bias = (-1, -1, -1, 0)
@@ -93,7 +93,7 @@ def _tuples(array: np.ndarray) -> str:
     return ", ".join([pattern] * len(array)) % tuple(array.reshape(-1).tolist())
 
 
-def _layer(mesh: Mesh, picture: str | None) -> str:
+def _layer(mesh: Mesh, texture_file: str | None) -> str:
     """Return the text layer."""
     doc = "; ".join(f"{k}: {v}" for k, v in mesh.extras.as_dict().items()).replace('"', "'").replace("\n", " ")
     points = mesh.vertices @ Z_UP_TO_Y_UP.T
@@ -108,12 +108,12 @@ def _layer(mesh: Mesh, picture: str | None) -> str:
     normal = ""
     if mesh.normals is not None:
         lines.append(f'normal3f[] normals = [{_tuples(mesh.normals @ Z_UP_TO_Y_UP.T)}] (\n interpolation = "vertex"\n)')
-    if picture is not None:
+    if texture_file is not None:
         assert mesh.uvs is not None
         lines.append(f'texCoord2f[] primvars:st = [{_tuples(mesh.uvs)}] (\n interpolation = "vertex"\n)')
-        source, reader = "Texture.outputs:rgb", TEXTURE.format(picture=picture)
+        source, reader = "Texture.outputs:rgb", TEXTURE.format(texture_file=texture_file)
         if mesh.normal_map is not None:
-            normal, reader = NORMAL, reader + NORMAL_MAP.format(picture=NORMAL_PICTURE)
+            normal, reader = NORMAL, reader + NORMAL_MAP.format(texture_file=NORMAL_FILE)
     else:
         colors = np.full_like(points, 0.7) if mesh.vertex_colors is None else mesh.vertex_colors
         # Linear, as everything in USD that is not a texture.
@@ -149,13 +149,13 @@ def _stored_zip(entries: list[tuple[str, bytes]]) -> bytes:
 
 def write_usdz(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dict[str, Path]:
     """Write name.usdz: textured where the mesh is, else with vertex colours."""
-    picture = None if mesh.texture is None or mesh.uvs is None else f"texture.{texture_format}"
-    entries = [("model.usda", _layer(mesh, picture).encode())]
-    if picture is not None:
+    texture_file = None if mesh.texture is None or mesh.uvs is None else f"texture.{texture_format}"
+    entries = [("model.usda", _layer(mesh, texture_file).encode())]
+    if texture_file is not None:
         assert mesh.texture is not None
-        entries.append((picture, encode_image(mesh.texture, texture_format)))
+        entries.append((texture_file, encode_image(mesh.texture, texture_format)))
         if mesh.normal_map is not None:
-            entries.append((NORMAL_PICTURE, encode_image(mesh.normal_map, "png")))
+            entries.append((NORMAL_FILE, encode_image(mesh.normal_map, "png")))
     path = out_dir / f"{name}.usdz"
     write_atomically(path, _stored_zip(entries))
     return {"usdz": path}

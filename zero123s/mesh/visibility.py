@@ -1,4 +1,4 @@
-"""What can be seen from outside: nodes of a grid that no view reaches belong to the solid."""
+"""Visibility from outside: nodes of a grid that no view reaches are part of the solid."""
 
 import math
 
@@ -12,7 +12,7 @@ MAX_NODES = 264
 
 @numba.njit(cache=True)
 def _sweep(occupied, shift_y, shift_z, seen):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Send parallel light along the first axis, sideways by the shifts per slice, and mark the nodes it reaches.
+    """Propagate parallel light along the first axis, shifted per slice, and mark the nodes it reaches.
 
     Light is interpolated between nodes, so that what falls through a hole one node wide is soon gone.
     """
@@ -60,7 +60,7 @@ def _pooled(inside: np.ndarray, stride: int) -> np.ndarray:
 def hidden_nodes(
     inside: Bool[np.ndarray, "X Y Z"], directions: Float[np.ndarray, "N 3"] | None = None, max_nodes: int = MAX_NODES
 ) -> Bool[np.ndarray, "X Y Z"]:
-    """Return the nodes outside the solid that no viewer outside the grid sees: cavities, however they are connected.
+    """Return the nodes outside the solid that are not visible from outside the grid: cavities, however connected.
 
     Args:
         inside: which nodes belong to the solid.

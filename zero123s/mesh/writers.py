@@ -1,4 +1,4 @@
-"""Mesh files: Wavefront, PLY, STL and 3MF beside glTF and USD. Every file appears whole or not at all."""
+"""Writes Wavefront, PLY, STL and 3MF, besides glTF and USD. Every file is written atomically."""
 
 import io
 import struct

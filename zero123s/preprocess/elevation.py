@@ -57,8 +57,8 @@ class ElevationEstimate:
 def elevation_of(rgba: Float[np.ndarray, "H W 4"], net: ElevationNet | None = None) -> ElevationEstimate:
     """Estimate the elevation of the camera of an image with transparency; the object may lie anywhere in the frame."""
     net = net or load_elevation_net(REPOSITORY / WEIGHTS)
-    picture = torch.from_numpy(resize_rgba(fit_square(rgba), READ_SIZE, READ_SIZE)).permute(2, 0, 1)[None]
-    return from_scores(torch.softmax(net(framed(picture))[0], dim=0).double().numpy())
+    image = torch.from_numpy(resize_rgba(fit_square(rgba), READ_SIZE, READ_SIZE)).permute(2, 0, 1)[None]
+    return from_scores(torch.softmax(net(framed(image))[0], dim=0).double().numpy())
 
 
 def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:

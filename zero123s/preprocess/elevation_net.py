@@ -122,10 +122,10 @@ def _batches(folder: Path, batch: int, rng: np.random.Generator) -> Iterator[tup
                 usable = shard.elevation_deg[rows] <= CANDIDATES_DEG[-1]
                 images.append(shard.images[rows][usable])
                 elevations.append(shard.elevation_deg[rows][usable])
-            pictures, degrees = np.concatenate(images), np.concatenate(elevations)
-            for part in np.array_split(rng.permutation(len(pictures)), max(1, len(pictures) // batch)):
+            pixels, degrees = np.concatenate(images), np.concatenate(elevations)
+            for part in np.array_split(rng.permutation(len(pixels)), max(1, len(pixels) // batch)):
                 yield (
-                    torch.from_numpy(pictures[part]).permute(0, 3, 1, 2).float() / 255,
+                    torch.from_numpy(pixels[part]).permute(0, 3, 1, 2).float() / 255,
                     torch.from_numpy(degrees[part]),
                 )
 

@@ -28,18 +28,18 @@ class LowConfidenceMaskError(ImageError):
     """The object was cut out with too low a confidence.
 
     Args:
-        message: one sentence, with {picture} in the place of the path of the saved steps.
+        message: one sentence, with {image} in the place of the path of the saved steps.
         steps: the steps of the preparation side by side, to inspect.
     """
 
     def __init__(self, message: str, steps: Float[np.ndarray, "H W 3"]) -> None:
-        super().__init__(message.replace("look at '{picture}', then ", ""))
+        super().__init__(message.replace("look at '{image}', then ", ""))
         self.message = message
         self.steps = steps
 
-    def with_steps_saved_at(self, picture: Path) -> ImageError:
+    def with_steps_saved_at(self, image: Path) -> ImageError:
         """Return the error with the path of the file to which `steps` was written."""
-        return ImageError(self.message.replace("{picture}", str(picture)))
+        return ImageError(self.message.replace("{image}", str(image)))
 
 
 @dataclass
@@ -137,14 +137,14 @@ def check(prepared: Prepared, name: str | Path, force_by: str = "--force") -> No
 
 
 def low_confidence_message(found: Segmentation, name: str, force_by: str) -> str:
-    """Explain why a mask is refused and list the remedies; {picture} stands for the path of the saved steps."""
+    """Explain why a mask is refused and list the remedies; {image} stands for the path of the saved steps."""
     remedies = ["give an image that shows the whole object larger"]
     if found.method != "alpha":
         remedies = ["give a photo with a plainer background"]
         remedies += [advice.rstrip(", ")] if (advice := _network_advice(found)) else []
     return (
         f"The cut-out of {name} is doubtful: {found.reason or 'many pixels are undecided'} (confidence "
-        f"{found.confidence:.2f}, {THRESHOLD} needed); look at '{{picture}}', then {', '.join(remedies)}, or {force_by} to "
+        f"{found.confidence:.2f}, {THRESHOLD} needed); look at '{{image}}', then {', '.join(remedies)}, or {force_by} to "
         f"use it as it is.{_failures(found)}"
     )
 

@@ -86,7 +86,7 @@ def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.devic
             f"text-to-image: candidates={cfg.candidates} and steps={cfg.steps} must be at least 1 and "
             f"choose={cfg.choose} below candidates (-1 = the best)."
         )
-    candidates = tuple(score(rgb) for rgb in _pictures(prompt, cfg, seed, torch.device(device)))
+    candidates = tuple(score(rgb) for rgb in _generate(prompt, cfg, seed, torch.device(device)))
     chosen = cfg.choose if cfg.choose >= 0 else int(np.argmax([c.score for c in candidates]))
     return DrawnCandidates(candidates, chosen, _contact_sheet(candidates, chosen))
 
@@ -104,7 +104,7 @@ def score(rgb: Float[np.ndarray, "H W 3"]) -> Candidate:
     return Candidate(rgb, segmentation, segmentation.confidence * framing)
 
 
-def _pictures(prompt: str, cfg: TextToImageConfig, seed: int, device: torch.device) -> list[Float[np.ndarray, "H W 3"]]:
+def _generate(prompt: str, cfg: TextToImageConfig, seed: int, device: torch.device) -> list[Float[np.ndarray, "H W 3"]]:
     from diffusers import AutoPipelineForText2Image
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32

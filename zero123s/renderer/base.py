@@ -1,4 +1,4 @@
-"""What a renderer is: rays and a radiance field in, images out."""
+"""The interface of renderers: from rays and a radiance field to images."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from zero123s.structures import BackgroundFunction, RadianceField, RayBundle, Re
 
 
 class BaseRenderer(nn.Module):
-    """Base class of `renderer_type`. It knows the field only by its protocol, never a geometry class.
+    """Base class of `renderer_type`. It accesses the field only through its protocol, never a geometry class.
 
     Args:
         cfg: the parsed `Config` of the subclass.
@@ -31,9 +31,9 @@ class BaseRenderer(nn.Module):
     needs_gaussians = False
     """Whether the field must be made of 3D Gaussians."""
     has_samples = True
-    """Whether "samples", "normal_perturbed" and "sdf" can be asked for."""
+    """Whether "samples", "normal_perturbed" and "sdf" can be requested."""
     has_mesh = False
-    """Whether "mesh" can be asked for: the triangles that were rendered."""
+    """Whether "mesh" can be requested: the rendered triangles."""
     backend_of: str | None = None
     """The operation of `ops/backends.py` whose implementation the setting `backend` names, where there is one."""
 
@@ -63,7 +63,7 @@ class BaseRenderer(nn.Module):
         """Move schedules to global step `step`."""
 
     def occupied(self) -> Bool[Tensor, "X Y Z"] | None:
-        """Return which cells of the scene's cube may hold matter; None where the renderer does not know."""
+        """Return which cells of the scene's cube may be occupied; None if unknown."""
         return None
 
 

@@ -23,7 +23,7 @@ class GaussianRasterizer(BaseRenderer):
         """Settings of `gaussian-rasterizer`."""
 
         backend: str = "auto"
-        """Who blends: "auto", "reference", "numba" (CPU) or "gsplat" (CUDA)."""
+        """Blending backend: "auto", "reference", "numba" (CPU) or "gsplat" (CUDA)."""
 
     cfg: Config
     needs_gaussians = True
@@ -73,7 +73,7 @@ class GaussianRasterizer(BaseRenderer):
 
 
 def _record_gradients(screen: ScreenGaussians, gaussians: GaussianViews, height: int, width: int) -> None:
-    """Hand the screen gradients of this pass on, in units of half images as 3DGS's thresholds are."""
+    """Pass on the screen-space gradients of this pass, in units of half images as 3DGS's thresholds are."""
     half_image = screen.means.new_tensor([0.5 * width, 0.5 * height])
     record, visible = gaussians.record_screen_gradients, screen.visible
     assert record is not None

@@ -19,13 +19,13 @@ from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, 
 
 logger = logging.getLogger(__name__)
 COARSE = 4
-"""Cells of the grid per edge of the blocks that are looked at first, to find those near the surface."""
+"""Cells per edge of the blocks of the coarse search for the surface."""
 BLOCK_MARGIN = 1.75
-"""Distances, in edges of a block, up to which a block is looked into: twice its half diagonal, for slopes up to 2."""
+"""Largest distance, in edges of a block, at which a block is refined: twice its half diagonal, for slopes up to 2."""
 CELL_MARGIN = 2.5
-"""Distances, in edges of a cell, up to which a cell is kept: so far may the surface move until the next refresh."""
+"""Largest distance, in cell edges, at which a cell is kept: the surface may move this far until the next refresh."""
 PER_CALL = 1 << 18
-"""Points at which the distance is evaluated at once where no gradients are wanted."""
+"""Points per evaluation of the distance without gradients."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Surface:
 
 @RENDERERS.register("mesh-rasterizer")
 class MeshRasterizer(BaseRenderer):
-    """Shows the zero level of the field's signed distance as a mesh: one sample per pixel, antialiased silhouettes.
+    """Renders the zero level of the field's signed distance as a mesh: one sample per pixel, antialiased silhouettes.
 
     The distance learns from silhouettes, from depth and, through the field, from normals; colours learn where the
     surface is. Nothing tells the distance about places where no surface is yet: it refines, it does not begin.
@@ -57,11 +57,11 @@ class MeshRasterizer(BaseRenderer):
         grid_resolution: int = option(64, low=COARSE, high=512)
         """Cells per axis of the grid that the surface is found on, a multiple of 4; a cell should be about a pixel."""
         grid_update_every: int = option(16, low=1)
-        """Steps between looks at the whole cube for where the surface is; in between only its surroundings are evaluated."""
+        """Steps between searches of the whole cube for the surface; in between only its surroundings are evaluated."""
         randomized: bool = True
         """Move the grid by a random part of a cell in every training pass, so that no bias of the grid is learned."""
         backend: str = "auto"
-        """Who decides which face a pixel sees: "auto", "reference", "numba", "triton" or "nvdiffrast"."""
+        """Rasterization backend: "auto", "reference", "numba", "triton" or "nvdiffrast"."""
 
     cfg: Config
     needs_sdf = True
@@ -77,19 +77,19 @@ class MeshRasterizer(BaseRenderer):
         # Travels in checkpoints: a run that goes on sees what it would have seen.
         self.register_buffer("near", torch.ones(n, n, n, dtype=torch.bool))
         self.near: Tensor
-        self._told_empty = False
+        self._warned_empty = False
 
     # ------------------------------------------------------------ the surface
 
     def update(self, field: RadianceField, step: int, generator: torch.Generator) -> None:
-        """Look for the surface in the whole cube when its time has come."""
+        """Search the whole cube for the surface every `grid_update_every` steps."""
         if step % self.cfg.grid_update_every == 0:
             with section("find surface"):
                 self._refresh(field)
 
     @torch.no_grad()
     def _refresh(self, field: RadianceField) -> None:
-        """Keep the cells near the surface, found in blocks of cells near the surface."""
+        """Select the cells near the surface, within blocks of cells near the surface."""
         n = self.cfg.grid_resolution // COARSE
         device = self.near.device
         blocks = torch.cartesian_prod(*[torch.arange(n, device=device)] * 3)
@@ -117,7 +117,7 @@ class MeshRasterizer(BaseRenderer):
         return torch.cat([-field.surface_level(part).to(x.dtype) for part in x.split(PER_CALL)])
 
     def _surface(self, field: RadianceField, offset: Float[Tensor, "3"]) -> _Surface:
-        """Return the mesh on the grid moved by `offset` cells; where it left the cells that were kept, look anew."""
+        """Return the mesh on the grid moved by `offset` cells; search again if it left the selected cells."""
         surface = self._march(field, offset)
         if not surface.whole:
             self._refresh(field)
@@ -128,7 +128,7 @@ class MeshRasterizer(BaseRenderer):
         return surface
 
     def _march(self, field: RadianceField, offset: Float[Tensor, "3"]) -> _Surface:
-        """Return the mesh within the cells that are near; only nodes of cells that it crosses get gradients."""
+        """Return the mesh within the selected cells; only nodes of cells that it crosses get gradients."""
         n = self.cfg.grid_resolution
         cells = self.near.nonzero()
         index = _corner_nodes(cells, n)
@@ -183,8 +183,8 @@ class MeshRasterizer(BaseRenderer):
         centers, matrices = rasterization.pinhole(rays)
         with section("extract surface"):
             surface = self._surface(field, offset.to(rays.rays_o))
-        if len(surface.faces) == 0 and not self._told_empty:
-            self._told_empty = True
+        if len(surface.faces) == 0 and not self._warned_empty:
+            self._warned_empty = True
             logger.warning("warning: the field has no surface inside its cube; only the background is shown.")
         with section("rasterize"):
             fragments, silhouettes = self._rasterize(surface, centers, matrices, (height, width))
@@ -219,7 +219,7 @@ class MeshRasterizer(BaseRenderer):
         needs: frozenset[str],
         lights: Float[Tensor, "K 3"],
     ) -> FieldOutput:
-        """Evaluate the field where it is seen, in chunks outside training."""
+        """Evaluate the field at the visible points, in chunks outside training."""
         wanted = frozenset({"rgb"} | (needs & {"normal", "normal_perturbed", "sdf"}))
         if self.training or len(x) <= self.cfg.eval_chunk_size:
             return field.query(x, dirs, wanted, lights)
@@ -246,7 +246,7 @@ def _composite(
     behind: Float[Tensor, "B H W 3"],
     needs: frozenset[str],
 ) -> RenderOutput:
-    """Blend what the pixels' centres see over the background; `along` is its distance on the rays `dirs`."""
+    """Composite the pixel centres over the background; `along` is the distance along the rays `dirs`."""
     shape = behind.shape[:3]
     weights, pixels, source = _samples(fragments, silhouettes)
     assert seen.rgb is not None

@@ -29,9 +29,11 @@ class NeusVolumeRenderer(NerfVolumeRenderer):
         """Settings of `neus-volume-renderer`."""
 
         learned_variance_init: float = 0.3
-        """v of the first sharpness exp(10 v), in 1 / world units; 0.3 gives 20."""
+        """Initial v of the sharpness exp(10 v), in 1 / world units; 0.3 gives 20."""
         cos_anneal_end_steps: int = 0
-        """Steps over which rays that graze or leave a surface stop to count as entering it; 0 = from the start."""
+        """Steps of NeuS's cosine annealing, after which rays that graze or leave a surface no longer count as entering
+        it; 0 = none.
+        """
         use_volsdf: bool = False
         """Use the density of VolSDF instead."""
 
@@ -79,13 +81,13 @@ class NeusVolumeRenderer(NerfVolumeRenderer):
         return -(soft * (1 - self.cos_anneal_ratio) + true * self.cos_anneal_ratio)
 
     def occupancy(self, field: RadianceField, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Return the head-on opacity at the most that the distance may shrink within a cell."""
+        """Return the opacity for a perpendicular ray at the largest decrease of the distance within a cell."""
         return self.alpha(-field.surface_level(x) - self.cell_radius, -1.0, self.step_size)
 
     def opacity(
         self, field: RadianceField, x: Float[Tensor, "S 3"], dt: Float[Tensor, "S"] | float
     ) -> Float[Tensor, "S"]:
-        """Return the opacity that steps would have head on."""
+        """Return the opacity of steps for a perpendicular ray."""
         return self.alpha(-field.surface_level(x), -1.0, dt)
 
     def composite(

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: log lines that do not break the progress bar, and a copy in the run folder."""
+"""Output on the terminal: log lines that do not break the progress bar, and a copy in the run folder."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ ROOT = "zero123s"
 
 
 class _Terminal(logging.Handler):
-    """Writes to stderr, above a progress bar if one is on the screen."""
+    """Writes to stderr, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm = sys.modules.get("tqdm")  # no bar can be open before somebody imported it
@@ -27,7 +27,7 @@ class _Terminal(logging.Handler):
 
 
 def set_up_logging(verbose: bool) -> None:
-    """Send this package's log to the terminal: what was chosen, or with `verbose` every detail. Can be repeated.
+    """Send this package's log to the terminal: choices made, or with `verbose` every detail. May be called again.
 
     Of several processes that train together the main one tells; the others only warn.
     """
@@ -42,7 +42,7 @@ def set_up_logging(verbose: bool) -> None:
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Also write the log, with times, to a file for the length of the block."""
+    """Also write the log, with times, to a file for the duration of the block."""
     logger = logging.getLogger(ROOT)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -55,18 +55,18 @@ def log_to_file(path: Path) -> Iterator[None]:
 
 
 def limit_openmp_spin() -> None:
-    """Keep OpenMP's waiting threads from spinning long; must be called before torch is first imported.
+    """Stop OpenMP's waiting threads from spinning; must be called before torch is first imported.
 
     A thread that spins keeps a core from the one it waits for: while other programs use the cores, a training step on
-    two threads took 9 times as long as on free ones, and twice as long with this (docs/performance.md). What the
-    user's environment says already stays.
+    two threads took 9 times as long as on free ones, and twice as long with this (docs/performance.md). What the user's
+    environment says already stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run a command; returns its exit code; one sentence and 2 for what the user can mend, 3 for a lost run; 130 when interrupted."""
+    """Run a command; returns its exit code: 2 and one sentence for a user error, 3 for a lost run, 130 interrupted."""
     try:
         return command()
     except UserError as error:

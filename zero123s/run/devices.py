@@ -1,4 +1,4 @@
-"""What a run computes on and how exactly: devices, precision, threads."""
+"""Devices, precision and threads of a run."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from zero123s.runtime.processes import RANKS, peak_resident_gb, print_rank_zero
 
 
 def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, Any]:
-    """Return Lightning's accelerator and devices; `--gpu` without CUDA goes on on the CPU and says so.
+    """Return Lightning's accelerator and devices; `--gpu` without CUDA continues on the CPU, with a message.
 
     Of several GPUs that nobody asked for, one is taken: several processes average their gradients, which is another
     recipe.
@@ -45,14 +45,14 @@ def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, 
 
 
 def _takes_one_of_many(t: TrainerConfig) -> bool:
-    """Return whether Lightning would take all of several GPUs without being asked to."""
+    """Tell whether Lightning would use all of several GPUs by default."""
     unasked = t.accelerator in ("auto", "gpu") and t.devices == "auto" and t.strategy == "auto" and t.num_nodes == 1
     started = any(name in os.environ for name in RANKS)  # by torchrun or SLURM: the processes are there already
     return unasked and not started and torch.cuda.is_available() and torch.cuda.device_count() > 1
 
 
 def first_device(accelerator: str, devices: Any) -> torch.device:
-    """Return where the one process of a run without a trainer computes."""
+    """Return the device of a run in a single process without a trainer."""
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return torch.device("cpu")
     named = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) > 0
@@ -60,12 +60,12 @@ def first_device(accelerator: str, devices: Any) -> torch.device:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Return the most memory that this process has held on `device` so far, in GB; on a CPU its resident memory."""
+    """Return the peak memory of this process on `device` so far, in GB; on a CPU its resident memory."""
     return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else peak_resident_gb()
 
 
 def choose_precision(precision: str, on_gpu: bool) -> str:
-    """Return the precision that the device has; 16-mixed needs CUDA and becomes 32 without it, said aloud."""
+    """Return the precision; 16-mixed needs CUDA and becomes 32 without it, with a message."""
     if precision == "16-mixed" and not on_gpu:
         print_rank_zero("note: trainer.precision=16-mixed needs CUDA; running in 32.")
         return "32"
@@ -79,6 +79,6 @@ def set_tf32(allowed: bool, device: torch.device) -> None:
 
 
 def choose_threads(wanted: int, out_dir: Path) -> int:
-    """Return the wanted number of CPU threads; 0 = as before in this run folder, else what is measured to pay off."""
+    """Return the number of CPU threads; 0 = as before in this run folder, else the faster one by measurement."""
     # Another number sums in another order: a run that goes on must keep its own to be repeatable to the last bit.
     return wanted or int(read_run_record(out_dir).get("threads", 0)) or measured_threads()

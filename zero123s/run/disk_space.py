@@ -1,4 +1,4 @@
-"""What a run will need of the disk, checked before the run folder is made."""
+"""Disk space of a run, checked before its folder is created."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ RESERVE_BYTES = 100_000_000
 
 
 def require_disk_space(folder: Path, checkpoint_bytes: int, n_checkpoints: int) -> None:
-    """Raise OutputError when a run's files will not fit where `folder` is or would be.
+    """Raise OutputError if a run's files will not fit on the disk of `folder`.
 
     Args:
         checkpoint_bytes: size of one checkpoint.
@@ -35,6 +35,6 @@ def require_disk_space(folder: Path, checkpoint_bytes: int, n_checkpoints: int) 
 
 
 def checkpoint_bytes(module: torch.nn.Module) -> int:
-    """Return about how large a checkpoint will be: weights, buffers, and two moments of every trained weight."""
+    """Estimate the size of a checkpoint: weights, buffers, and two moments of every trained weight."""
     weights = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
     return weights + sum(2 * p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)

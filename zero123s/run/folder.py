@@ -1,4 +1,4 @@
-"""The folder of one run: where things go, and what is written down about how they came to be."""
+"""The folder of one run: its name, and records of configuration, versions and results."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from zero123s.runtime.files import explain_os_error, without_folders, write_text
 from zero123s.runtime.processes import is_main_process
 
 MAX_NAME = 100
-"""Characters of a folder's name; file systems end at 255 bytes, and a letter may take four."""
+"""Characters of a folder's name; file systems allow 255 bytes, and a letter may take four."""
 
 
 def shell_safe(text: str) -> str:
@@ -32,7 +32,7 @@ def shell_safe(text: str) -> str:
 
 
 def default_tag(experiment: ExperimentConfig) -> str:
-    """Return the tag, or the name of what the run looks at."""
+    """Return the tag, or the name of the run's input."""
     if experiment.tag:
         return shell_safe(experiment.tag)
     if prompt := getattr(experiment.data, "prompt", ""):
@@ -46,7 +46,7 @@ def default_tag(experiment: ExperimentConfig) -> str:
 
 
 def run_path(experiment: ExperimentConfig, now: datetime | None = None) -> Path:
-    """Return the folder a new run would get; creates nothing, so another run may take it first (`new_run_dir`)."""
+    """Return the folder that a new run would get; creates nothing, so another run may take it first (`new_run_dir`)."""
     paths = _run_paths(experiment, now)
     first = next(paths)
     if not experiment.use_timestamp:
@@ -55,7 +55,7 @@ def run_path(experiment: ExperimentConfig, now: datetime | None = None) -> Path:
 
 
 def _run_paths(experiment: ExperimentConfig, now: datetime | None = None) -> Iterator[Path]:
-    """Yield the names for a run, best first: two runs in one second, or a clock set back, must not share a folder."""
+    """Yield names for a run, best first: two runs in one second, or after a clock change, must not share a folder."""
     name = default_tag(experiment)
     if experiment.use_timestamp:
         name += f"@{now or datetime.now():%Y%m%d-%H%M%S}"
@@ -67,7 +67,7 @@ def _run_paths(experiment: ExperimentConfig, now: datetime | None = None) -> Ite
 
 @contextmanager
 def new_run_dir(experiment: ExperimentConfig) -> Iterator[Path]:
-    """Make the folder of a new run, with a timestamp one that no other run has; gone again when the block fails empty.
+    """Create the folder of a new run, unique if it has a timestamp; removed again if the block fails and it is empty.
 
     Of several processes that train together only the main one makes it.
 
@@ -88,7 +88,7 @@ def new_run_dir(experiment: ExperimentConfig) -> Iterator[Path]:
 
 
 def _make_run_dir(experiment: ExperimentConfig) -> tuple[Path, list[Path]]:
-    """Return the folder and all folders that were made for it, innermost first."""
+    """Return the folder and all folders that were created for it, innermost first."""
     for path in _run_paths(experiment):
         missing = [p for p in (path, *path.parents) if not p.exists()]
         try:
@@ -104,7 +104,7 @@ def _make_run_dir(experiment: ExperimentConfig) -> tuple[Path, list[Path]]:
 
 
 def plain(value: Any) -> Any:
-    """Return dataclasses, paths and tuples as what YAML and JSON know."""
+    """Convert dataclasses, paths and tuples to what YAML and JSON can hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -115,7 +115,7 @@ def plain(value: Any) -> Any:
 
 
 def resolved_yaml(experiment: ExperimentConfig) -> str:
-    """Return the whole configuration with every default, ready to be run again."""
+    """Return the whole configuration with every default, for a repeated run."""
     return yaml.safe_dump(plain(experiment), sort_keys=False, allow_unicode=True)
 
 
@@ -127,7 +127,7 @@ def append_command(path: Path) -> None:
 
 
 def create_run_dir(path: Path, experiment: ExperimentConfig) -> None:
-    """Write config, versions and git state into the run folder; raises OutputError if that is impossible.
+    """Write config, versions and git state into the run folder; raises OutputError.
 
     A resumed run keeps what was there: a configuration that changed gets a number.
     """
@@ -145,7 +145,7 @@ def create_run_dir(path: Path, experiment: ExperimentConfig) -> None:
 
 
 def read_run_record(path: Path) -> dict[str, Any]:
-    """Return run.json of a run folder; empty where there is none or it is damaged."""
+    """Return run.json of a run folder; empty if it is missing or damaged."""
     try:
         record = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""One writer per run folder."""
+"""A lock that allows one writer per run folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,17 @@ from zero123s.errors import ConfigError, OutputError
 from zero123s.runtime.files import explain_os_error
 
 LOCK, OWNER = ".lock", ".lock.pid"
-"""The locked file, and beside it who holds it: a contender that opens a locked file may empty it."""
+"""The locked file, and a second file that names its owner: another process that opens the locked file may truncate it.
+"""
 
 
 class FolderInUseError(ConfigError):
-    """A run folder that another process holds."""
+    """Another process is writing to the run folder."""
 
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run folder for the time of the block; the operating system lets go of it even when the process is killed.
+    """Lock a run folder for the duration of the block; the operating system releases it even if the process is killed.
 
     Raises:
         FolderInUseError: another process holds it.

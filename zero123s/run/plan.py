@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a checked plan; the one way in for the command line, the API, batches and the web."""
+"""From a YAML file and overrides to a checked plan; shared by the command line, the API, batches and the web page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -49,13 +49,13 @@ def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "
 
 
 def _imports(loaded: LoadedConfig) -> list[str]:
-    """Return the packages that a configuration names, before it has been checked."""
+    """Return the packages that an unchecked configuration imports."""
     given = OmegaConf.to_container(loaded.cfg, resolve=False).get("imports")  # type: ignore[union-attr]
     return [name for name in ([given] if isinstance(given, str) else given or []) if isinstance(name, str)]
 
 
 def choose_profile(wanted: str, config: Path) -> str | None:
-    """Return the profile to lay over the file: "auto" is `cpu` where there is no CUDA and the file has one."""
+    """Return the profile to apply: "auto" is `cpu` if there is no CUDA and the file has that profile."""
     import torch
 
     if wanted == "none":
@@ -66,7 +66,7 @@ def choose_profile(wanted: str, config: Path) -> str | None:
 
 
 def check_experiment(loaded: LoadedConfig) -> Plan:
-    """Check a loaded configuration down to its last key, plugins imported; raises ConfigError that names the file."""
+    """Check a loaded configuration completely, plugins imported; raises ConfigError that names the file."""
     experiment = parse_experiment(loaded)
     load_plugins(experiment.imports)
     try:
@@ -79,7 +79,7 @@ def check_experiment(loaded: LoadedConfig) -> Plan:
 
 
 def plan_of_finished_run(config: str | Path, overrides: Sequence[str] = ()) -> Plan:
-    """Return the plan that a run has written down in its config.yaml, plugins imported; raises ConfigError."""
+    """Return the plan of a run from its config.yaml, plugins imported; raises ConfigError."""
     loaded = load_config(config, overrides)
     experiment = parse_experiment(loaded)
     load_plugins(experiment.imports)
@@ -90,7 +90,7 @@ def plan_of_finished_run(config: str | Path, overrides: Sequence[str] = ()) -> P
 
 
 def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedConfig | None:
-    """Return the configuration that the run behind `resume=` has written down, with the overrides; None without resume.
+    """Return the saved configuration of the run that `resume=` names, with the overrides; None without resume.
 
     Another image, or a YAML file edited since, must not change a run that goes on: only overrides do.
 
@@ -116,7 +116,7 @@ def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedCo
 
 
 def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile: str | None) -> LoadedConfig:
-    """Return a configuration laid over the settings of the run that it refines; as it is where it refines none.
+    """Return a configuration merged over the settings of its first stage; unchanged if it has none.
 
     Slots of another type inherit what both types know and the first run has set away from its default. Images and
     batches begin at the size at which the first run ended.
@@ -136,7 +136,7 @@ def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile:
 
 
 def read_first_stage(path: str, override: Mapping[str, Any] | None = None) -> tuple[BaseSystem, Path]:
-    """Return the system of a first stage, without its networks and its data, and the checkpoint to load into it.
+    """Return the system of a first stage, without its networks and data, and its checkpoint.
 
     Args:
         path: its run folder or checkpoint.
@@ -166,7 +166,7 @@ def _find_first_stage(path: str) -> tuple[Path, Path]:
 
 
 def _inherited(first: DictConfig, second: DictConfig) -> DictConfig:
-    """Return what of a finished run's settings lies below a second stage's own."""
+    """Return the part of a finished run's settings that a second stage inherits."""
     below = first.copy()
     for key in OWN:
         below.pop(key, None)
@@ -182,7 +182,7 @@ def _inherited(first: DictConfig, second: DictConfig) -> DictConfig:
 
 
 def _use_final_resolution(section: Any) -> None:
-    """Keep the last entry of every list that goes with the milestones of the resolution."""
+    """Keep the last entry of every list with one value per resolution milestone."""
     if not section or not section.get("resolution_milestones"):
         return
     for key in STAGED:
@@ -192,7 +192,7 @@ def _use_final_resolution(section: Any) -> None:
 
 
 def _shared(registry: Registry, old: str, new: str, section: Any) -> dict[str, Any]:
-    """Return the settings that another type understands in the same way and that are not its predecessor's defaults."""
+    """Return the settings that have the same meaning for another type and differ from the old type's defaults."""
     of_old, of_new = (registry.get(name).Config for name in (old, new))
     common = next(base for base in of_old.__mro__ if issubclass(of_new, base))
     known = getattr(common, "__dataclass_fields__", {})

@@ -1,4 +1,4 @@
-"""Code from outside that registers its own classes: `imports:` in YAML, custom/*.py, installed packages."""
+"""External code that registers its own classes: `imports:` in YAML, custom/*.py, installed packages."""
 
 import importlib
 import importlib.util
@@ -18,8 +18,8 @@ GROUP = "zero123s.plugins"
 FOLDER = Path("custom")
 """Files in this folder of the working directory are imported by every run, as in threestudio; tests are not."""
 
-_TOLD: set[str] = set()
-"""Named in this process's log: a run asks for its plugins more than once."""
+_LOGGED: set[str] = set()
+"""Plugins already logged by this process: a run loads them more than once."""
 
 
 def load_plugins(imports: Sequence[str] = (), folder: Path = FOLDER) -> list[str]:
@@ -43,8 +43,8 @@ def load_plugins(imports: Sequence[str] = (), folder: Path = FOLDER) -> list[str
         _import_named(name)
         loaded.append(name)
     for name in loaded:
-        logger.log(logging.DEBUG if name in _TOLD else logging.INFO, "plugin %s", name)
-    _TOLD.update(loaded)
+        logger.log(logging.DEBUG if name in _LOGGED else logging.INFO, "plugin %s", name)
+    _LOGGED.update(loaded)
     return loaded
 
 

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 
 
 def environment() -> str:
-    """Return the versions that a result depends on, one a line."""
+    """Return the versions that a result depends on, one per line."""
     lines = [
         f"zero123s {__version__}",
         f"python {platform.python_version()}",
@@ -31,12 +31,12 @@ def environment() -> str:
 
 @dataclass(frozen=True)
 class GitState:
-    """The source tree's commit and what differs from it."""
+    """The source tree's commit and its differences from it."""
 
     commit: str | None
     """None where the package is not a git checkout or git is missing."""
     note: str
-    """One sentence for people."""
+    """A one-sentence description."""
     status: str = ""
     diff: str = ""
 

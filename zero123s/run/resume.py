@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whose run folder it is."""
+"""Which checkpoint a run resumes from, and which run folder it uses."""
 
 import secrets
 import shutil
@@ -16,19 +16,19 @@ from zero123s.runtime.processes import print_rank_zero
 
 CHECKPOINTS = "ckpts"
 STARTED_LAST = ".last"
-"""Names the run of an experiment that was started last: times of files tell that only while nobody sets the clock."""
+"""Names the run of an experiment that was started last; file times are unreliable when the clock is set back."""
 WRITTEN = (
     "ckpts", "csv_logs", "export", "input", "save", "tb_logs", "wandb", "cmd.txt", "config.yaml", "config.before*.yaml",
     "env.txt", "error.txt", "git.txt", "log.txt", "metrics.json", "profile*", "report.html", "run.json",
 )  # fmt: skip
-"""What runs and their evaluation write into a run folder; nothing else is ever cleared."""
+"""Files that runs and evaluations write into a run folder; nothing else is ever deleted."""
 
 
 # ------------------------------------------------------------ the newest checkpoint
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the checkpoint that the run of a folder wrote last; None where there is none.
+    """Return the latest checkpoint of a run folder; None if there is none.
 
     Sessions are compared first, then steps; names and times, which copying changes, do not count. A file that is not
     whole is passed over with a note.
@@ -75,7 +75,7 @@ def _read_heads(files: list[Path]) -> tuple[list[CheckpointHead], list[Checkpoin
 
 
 def identity_of(run_dir: Path, checkpoint: Path | None) -> RunIdentity:
-    """Return who writes into a run folder from now on: the checkpoint's run, or a new one.
+    """Return the identity for new checkpoints of a run folder: the resumed checkpoint's run, or a new one.
 
     Raises:
         ConfigError: the checkpoint lies in the folder of another run.
@@ -85,7 +85,7 @@ def identity_of(run_dir: Path, checkpoint: Path | None) -> RunIdentity:
         return RunIdentity(secrets.token_hex(8), 1)
     head = read_head(checkpoint)
     run_id = read_run_record(run_dir).get("run_id")
-    if head.run_id and run_id and head.run_id != run_id and not starts_anew(run_dir, checkpoint):
+    if head.run_id and run_id and head.run_id != run_id and not starts_new_run(run_dir, checkpoint):
         raise ConfigError(
             f"'{checkpoint}' was written by another run than the one that {run_dir / 'run.json'} describes; move it "
             "out of this folder to start a run of its own from it, or resume another checkpoint."
@@ -98,7 +98,7 @@ def identity_of(run_dir: Path, checkpoint: Path | None) -> RunIdentity:
 
 
 def known_checkpoints(experiment: ExperimentConfig) -> list[Path]:
-    """Return a checkpoint of every run of this experiment's name, oldest run first.
+    """Return one checkpoint of every run with this experiment's name, oldest run first.
 
     The run that was started last comes last even where the clock was set back since.
     """
@@ -115,8 +115,8 @@ def _changed(path: Path) -> tuple[float, bool]:
     return path.stat().st_mtime, path.name == LAST
 
 
-def remember_as_last(path: Path) -> None:
-    """Note beside a run folder that its run was started last, for `resume=last`; raises OutputError."""
+def record_last_started(path: Path) -> None:
+    """Record beside a run folder that its run was started last, for `resume=last`; raises OutputError."""
     write_text(path.parent / STARTED_LAST, path.name + "\n", shared=True)
 
 
@@ -127,7 +127,7 @@ def _listed(experiment: ExperimentConfig) -> str:
 
 
 def checkpoint_at(place: str) -> Path | None:
-    """Return the checkpoint that a path means: the file itself, or the newest of a run folder; None if there is none."""
+    """Return the checkpoint for a path: the file itself, or the latest of a run folder; None if there is none."""
     path = user_path(place)
     if path.is_file():
         return path
@@ -137,7 +137,7 @@ def checkpoint_at(place: str) -> Path | None:
 
 
 def find_checkpoint(resume: str, experiment: ExperimentConfig) -> Path:
-    """Return the checkpoint that `resume=` means: a file, a run folder, or `last` of this experiment's name.
+    """Return the checkpoint for `resume=`: a file, a run folder, or `last` of this experiment's name.
 
     Raises:
         ConfigError: nothing there; lists the checkpoints there are.
@@ -152,7 +152,7 @@ def find_checkpoint(resume: str, experiment: ExperimentConfig) -> Path:
 
 
 def require_checkpoint(experiment: ExperimentConfig, mode: str) -> Path | None:
-    """Return the checkpoint a mode goes on from, None for training from the start; raises ConfigError."""
+    """Return the checkpoint that a mode starts from, None for training from the start; raises ConfigError."""
     if experiment.resume:
         return find_checkpoint(experiment.resume, experiment)
     if mode == "train":
@@ -161,7 +161,7 @@ def require_checkpoint(experiment: ExperimentConfig, mode: str) -> Path | None:
 
 
 def run_dir_around(checkpoint: Path) -> Path | None:
-    """Return the run folder that a checkpoint lies in, None for one from elsewhere.
+    """Return the run folder that contains a checkpoint, None for one outside of any.
 
     The path as it was given comes before what links make of it: a run's `ckpts` may itself be a link to another disk.
     """
@@ -172,13 +172,13 @@ def run_dir_around(checkpoint: Path) -> Path | None:
 
 
 def run_dir_of(checkpoint: Path | None, experiment: ExperimentConfig) -> Path:
-    """Return the run folder a checkpoint lies in, or the one that a new run would get; creates nothing."""
+    """Return the run folder that contains a checkpoint, or the one a new run would get; creates nothing."""
     return (checkpoint and run_dir_around(checkpoint)) or run_path(experiment)
 
 
 @contextmanager
 def run_dir_for(checkpoint: Path | None, experiment: ExperimentConfig) -> Iterator[Path]:
-    """Yield the run folder a checkpoint lies in, or make one for a new run, as `new_run_dir`.
+    """Yield the run folder that contains a checkpoint, or create one for a new run, as `new_run_dir`.
 
     Raises:
         ConfigError: another run has used the folder.
@@ -196,14 +196,14 @@ def run_dir_for(checkpoint: Path | None, experiment: ExperimentConfig) -> Iterat
 # ------------------------------------------------------------ a folder that another run has used
 
 
-def starts_anew(run_dir: Path, checkpoint: Path | None) -> bool:
-    """Return whether a run begins in its folder, rather than going on in it; with a checkpoint from elsewhere it does."""
+def starts_new_run(run_dir: Path, checkpoint: Path | None) -> bool:
+    """Tell whether a run starts in a folder of its own rather than resuming in the checkpoint's folder."""
     own = run_dir_around(checkpoint) if checkpoint else None
     return own is None or not own.exists() or not run_dir.exists() or not own.samefile(run_dir)
 
 
 def refuse_other_run(run_dir: Path, overwrite: bool) -> None:
-    """Raise ConfigError where a new run would take the folder of one that left checkpoints or exports, unless asked to."""
+    """Raise ConfigError if a new run would overwrite another's checkpoints or exports, unless requested."""
     if overwrite or not (checkpoint_files(run_dir / CHECKPOINTS) or any(run_dir.glob("export/*"))):
         return
     record = read_run_record(run_dir)
@@ -215,7 +215,7 @@ def refuse_other_run(run_dir: Path, overwrite: bool) -> None:
 
 
 def clear_run_dir(run_dir: Path, experiment: ExperimentConfig) -> None:
-    """Delete what an earlier run has written into a folder, but for files that the new run's settings name."""
+    """Delete the output of an earlier run from a folder, except files that the new run's settings name."""
     named = {Path(text).absolute() for text in _texts(plain(experiment)) if "/" in text and len(text) < 4096}
     for pattern in WRITTEN:
         for path in run_dir.glob(pattern):

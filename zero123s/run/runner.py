@@ -1,4 +1,4 @@
-"""One run from a checked plan to its files: train, validate, test, export."""
+"""Executes a checked plan: train, validate, test, export."""
 
 import logging
 import time
@@ -21,9 +21,9 @@ from zero123s.callbacks.health import Health
 from zero123s.callbacks.interrupt import GracefulInterrupt
 from zero123s.callbacks.previews import Previews
 from zero123s.callbacks.progress import StageProgress, StepProgress
+from zero123s.callbacks.run_callback import RunCallback
 from zero123s.callbacks.step_profile import StepProfile
 from zero123s.callbacks.viewer import Viewer
-from zero123s.callbacks.watch import RunCallback
 from zero123s.errors import ConfigError, PeerLostError, RunLostError, UserError
 from zero123s.images.io import write_png_atomic
 from zero123s.ops.memory import is_out_of_memory
@@ -50,9 +50,9 @@ from zero123s.run.resume import (
     CHECKPOINTS,
     clear_run_dir,
     identity_of,
+    record_last_started,
     refuse_other_run,
-    remember_as_last,
-    starts_anew,
+    starts_new_run,
 )
 from zero123s.run.starting_weights import RunCheckpointIO, load_weights, start_from_first_stage, start_from_weights
 from zero123s.runtime.processes import is_main_process, peer_is_lost
@@ -62,7 +62,7 @@ ENDLESS = 2**31
 
 
 class StepBatches(Dataset):
-    """The batch of whatever global step training has reached, so that resuming needs no state of its own.
+    """Yields the batch of the current global step, so that resuming needs no state of its own.
 
     Args:
         system: whose data source and step count.
@@ -94,7 +94,7 @@ def build_system(plan: Plan, out_dir: Path) -> BaseSystem:
 
 
 class Runner:
-    """A plan, a folder and a trainer.
+    """Runs a plan in a folder.
 
     Args:
         plan: the checked experiment.
@@ -119,7 +119,7 @@ class Runner:
         self.run_callbacks = list(run_callbacks)
         self.out_dir = out_dir
         self.checkpoint = checkpoint
-        self.starts_anew = starts_anew(out_dir, checkpoint)
+        self.starts_new_run = starts_new_run(out_dir, checkpoint)
         self._refuse_other_run()
         identity = identity_of(out_dir, checkpoint)
         self.checkpoints = Checkpoints(out_dir / CHECKPOINTS, self.experiment.checkpoint, identity, checkpoint)
@@ -141,7 +141,7 @@ class Runner:
             self.system.model_record = read_run_record(out_dir).get("model", {})
 
     def run(self, mode: str) -> str:
-        """Do one mode in the run folder and keep run.json up to date; returns "finished" or "interrupted".
+        """Run one mode in the run folder and keep run.json up to date; returns "finished" or "interrupted".
 
         Of several processes that train together, only the main one holds the folder, writes and speaks.
         """
@@ -187,18 +187,18 @@ class Runner:
         return state
 
     def _run_nonzero_rank(self, mode: str) -> str:
-        """Train as one of several processes; what comes after training is the main one's."""
+        """Train as one of several processes; the stages after training run on rank zero only."""
         with self.interrupt.listening():
             if mode == "train":
                 self._fit()
         return "interrupted" if self.interrupt.interrupted else "finished"
 
     def _refuse_other_run(self) -> None:
-        if self.starts_anew and is_main_process():
+        if self.starts_new_run and is_main_process():
             refuse_other_run(self.out_dir, self.experiment.overwrite)
 
     def _begin(self, mode: str) -> None:
-        if self.starts_anew and self.experiment.overwrite:
+        if self.starts_new_run and self.experiment.overwrite:
             clear_run_dir(self.out_dir, self.experiment)
         append_command(self.out_dir)
         if mode == "train" and (kept := self.system.data_source.save_inputs(self.out_dir / "input")):
@@ -206,7 +206,7 @@ class Runner:
         if mode == "train" or not (self.out_dir / "config.yaml").exists():
             create_run_dir(self.out_dir, self.experiment)
         if mode == "train":
-            remember_as_last(self.out_dir)
+            record_last_started(self.out_dir)
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
             self.record |= {"run_id": self.checkpoints.identity.run_id, "model": self.system.describe()}
             write_run_record(self.out_dir, {"state": "training", "started": started, "error": None, **self.record})
@@ -232,7 +232,7 @@ class Runner:
     # ------------------------------------------------------------ modes
 
     def train(self) -> None:
-        """Optimise, then draw, test and export what the system has; stops early when interrupted."""
+        """Optimise, then validate, test and export; stops early when interrupted."""
         with self._timed("train"):
             self._fit()
         self.record |= {"model": self.system.describe(), **self.health.record()}
@@ -244,7 +244,7 @@ class Runner:
             self.export()
 
     def _fit(self) -> None:
-        """Optimise and keep the last state; every process does, in step."""
+        """Optimise and save the last state, in all processes together."""
         trainer = self.trainer
         assert trainer is not None
         loader = DataLoader(StepBatches(self.system), batch_size=None, num_workers=0)
@@ -269,17 +269,17 @@ class Runner:
         self.system.to(self.device)  # Lightning's teardown has moved it to the CPU
 
     def validate(self) -> None:
-        """Let the system draw and score itself."""
+        """Render and score the current state."""
         with self._timed("validate"):
             self.record["metrics"] = self.system.preview(self.out_dir, self.step)
 
     def test(self) -> None:
-        """Let the system write its final images."""
+        """Write the final images."""
         with self._timed("test"):
             self.record["pictures"] = self.system.test(self.out_dir, self.step)
 
     def export(self) -> None:
-        """Let the system write what training was for."""
+        """Write the results."""
         shown = self.experiment.trainer.enable_progress_bar
         with self._timed("export"), closing(StageProgress("export")) if shown else nullcontext() as bar:
             self.record["files"] = self.system.export(self.out_dir / "export", bar)
@@ -289,14 +289,14 @@ class Runner:
 
     @property
     def device(self) -> torch.device:
-        """What this process computes on, before, during and after training."""
+        """The device of this process, before, during and after training."""
         if self.trainer is not None:
             return self.trainer.strategy.root_device
         return first_device(self.accelerator, self.devices)
 
     @property
     def on_gpu(self) -> bool:
-        """Whether that is a CUDA device."""
+        """Whether the device is a CUDA device."""
         return self.device.type == "cuda"
 
     def _trainer(self) -> pl.Trainer:

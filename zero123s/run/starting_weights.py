@@ -1,4 +1,4 @@
-"""The weights that a run begins with: a checkpoint to go on from, another run's, or a first stage's surface."""
+"""Initial weights of a run: from a checkpoint to resume, from another run, or from a first stage's surface."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from zero123s.system.base import BaseSystem, step_modules
 
 
 class RunCheckpointIO(AtomicCheckpointIO):
-    """Reads threestudio's checkpoints as those of a system here.
+    """Also reads threestudio's checkpoints, converted to those of a system here.
 
     Args:
         system: whose weights they become.
@@ -30,7 +30,7 @@ class RunCheckpointIO(AtomicCheckpointIO):
 
 
 def load_weights(system: BaseSystem, checkpoint: Path) -> int:
-    """Load a run's weights and return the step they belong to; raises CheckpointError when they do not fit."""
+    """Load a run's weights and return their step; raises CheckpointError if they do not fit."""
     state = RunCheckpointIO(system).load_checkpoint(checkpoint)
     try:
         system.load_state_dict(state["state_dict"])
@@ -44,7 +44,7 @@ def load_weights(system: BaseSystem, checkpoint: Path) -> int:
 
 
 def start_from_weights(system: BaseSystem, path: str) -> dict[str, Any]:
-    """Give a new system the weights of another run; returns what run.json says of it.
+    """Load the weights of another run into a new system; returns the entry for run.json.
 
     Raises:
         UserError: there is no such checkpoint, or it does not fit.
@@ -62,7 +62,7 @@ def start_from_weights(system: BaseSystem, path: str) -> dict[str, Any]:
 
 
 def start_from_first_stage(system: BaseSystem, path: str) -> dict[str, Any]:
-    """Bring a new system to what an earlier run has learned; returns what run.json says of it.
+    """Initialise a new system from an earlier run's surface and colours; returns the entry for run.json.
 
     Raises:
         UserError: the earlier run is not there, not whole, or has nothing to start from.

@@ -1,4 +1,4 @@
-"""What is said at the start and at the end of a run."""
+"""Messages at the start and at the end of a run."""
 
 import shlex
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ BUNDLED = (
 )
 
 
-def model_words(model: Mapping[str, Any]) -> str:
-    """Return which model guides a run; empty where none does."""
+def describe_model(model: Mapping[str, Any]) -> str:
+    """Describe the guiding model; empty if there is none."""
     if not model.get("path"):
         return ""
     return BUNDLED if model.get("bundled") else f"{model['path']} ({model.get('family') or 'Zero123'})"
 
 
 def print_summary(record: Mapping[str, Any], out_dir: Path, state: str, mode: str) -> None:
-    """Print where things are, how long it took and what guided it; says how to go on when the run was interrupted."""
+    """Print paths, times and the guiding model; and how to resume if the run was interrupted."""
     print(f"{state}: step {record['step']}, {record['seconds']:.0f} s, {record['peak_memory_gb']:.1f} GB")
     print(f"  folder: {out_dir}")
-    guided = model_words(record.get("model", {}))
+    guided = describe_model(record.get("model", {}))
     if guided:
         print(f"  guided by: {guided}")
     for name, value in record.get("metrics", {}).items():

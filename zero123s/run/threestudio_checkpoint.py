@@ -1,4 +1,4 @@
-"""Checkpoints that threestudio has written, as weights of the systems here.
+"""Converts threestudio's checkpoints to weights of the systems here.
 
 Both keep the same numbers: tiny-cuda-nn's hash table is one flat list in the order of the table here, a VanillaMLP is a
 `Sequential` whose odd entries are activations, and the occupancy grid is nerfacc's.
@@ -21,7 +21,7 @@ KEYS = (
     (r"background\.env_color", r"background.color"),
     (r"renderer\.estimator\.(occs|binaries)", r"renderer.grid.\1"),
 )
-"""Pattern of threestudio's key, and the key here; numbers of layers are halved, because activations count there."""
+"""Pattern of threestudio's key, and the key here; layer numbers are halved, because threestudio's count activations."""
 DERIVED = (
     r".*\.bbox",
     r".*\.isosurface_(bbox|helper.*)",
@@ -31,7 +31,7 @@ DERIVED = (
     r"(material|background)\.encoding\..*",
     r"(guidance|guidance_3d|prompt_processor|pearson)\..*",
 )
-"""Keys that hold nothing learned of the scene."""
+"""Keys without trained parameters of the scene."""
 UNSUPPORTED = {
     r"geometry\.\w+_network\.network\.params": "networks of tiny-cuda-nn (FullyFusedMLP); VanillaMLP is supported",
     r"geometry\.(sdf|deformation)": "a tetrahedra-sdf-grid: its nodes are those of a file of threestudio's",
@@ -39,13 +39,13 @@ UNSUPPORTED = {
 
 
 def is_threestudio(state: dict[str, Any]) -> bool:
-    """Tell whether the content of a checkpoint was written by threestudio."""
+    """Tell whether a checkpoint's content was written by threestudio."""
     names = state.get("state_dict", {})
     return "geometry.bbox" in names or any(re.fullmatch(KEYS[0][0], name) for name in names if "params" in name)
 
 
 def native_weights(weights: dict[str, Tensor], system: nn.Module, path: Any) -> dict[str, Tensor]:
-    """Return a state dict of `system` made of threestudio's; what that lacks is the system's own.
+    """Convert a threestudio state dict to one of `system`; entries missing there are the system's own.
 
     Raises:
         CheckpointError: a key that is not known, or weights of another shape.
@@ -87,7 +87,7 @@ def _fitted(value: Tensor, own: Tensor, name: str, path: Any) -> Tensor:
 
 
 def as_native(state: dict[str, Any], system: nn.Module, path: Any) -> dict[str, Any]:
-    """Return a checkpoint of a run here with threestudio's weights and step; the optimiser begins anew.
+    """Return a checkpoint with threestudio's weights and step; the optimiser's state starts anew.
 
     Raises:
         CheckpointError: the weights do not fit.
@@ -100,7 +100,7 @@ def as_native(state: dict[str, Any], system: nn.Module, path: Any) -> dict[str, 
 def initial_weights(
     state: dict[str, Any], system: nn.Module, ignored: list[str], path: Any
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return a full state dict for a system that starts from another run's weights, and the names that it lacks.
+    """Return a full state dict for a system initialised from another run's weights, and the names that those lack.
 
     Args:
         state: content of that run's checkpoint, or of threestudio's.

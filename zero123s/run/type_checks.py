@@ -1,4 +1,4 @@
-"""`--typecheck`: every function of this package checks the types and shapes it is annotated with."""
+"""`--typecheck`: checks the annotated types and shapes of every function of this package at run time."""
 
 import sys
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 class _KernelModules(MetaPathFinder):
-    """Finds modules with numba kernels before the hook does: numba compiles functions, and cannot compile checks."""
+    """Exempts modules with numba kernels from the import hook: numba cannot compile the checks."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where the module lies if it holds kernels, else leave it to the hook."""
+        """Return the spec of a module with kernels, else leave it to the hook."""
         if not fullname.startswith(f"{PACKAGE}."):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -30,6 +30,6 @@ class _KernelModules(MetaPathFinder):
 
 
 def check_types_while_running() -> None:
-    """Let beartype check every jaxtyping annotation of the modules that are imported from here on."""
+    """Let beartype check every jaxtyping annotation of modules imported from here on."""
     install_import_hook(PACKAGE, f"{__name__}.check_types")
     sys.meta_path.insert(0, _KernelModules())

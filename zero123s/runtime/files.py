@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writing of files, and messages about file errors."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def explain_os_error(error: OSError) -> str:
-    """Return what stands between a program and its file, in a few words that say what to do."""
+    """Describe an operating system error in a few words that say what to do."""
     if error.errno in OUT_OF_SPACE:
         return "the disk is full or a quota is reached; free some space or choose another place"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -24,11 +24,11 @@ def explain_os_error(error: OSError) -> str:
 
 
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4095, 255
-"""What Linux and macOS take; every question about a longer path is an OSError."""
+"""Limits of Linux and macOS; longer paths raise OSError everywhere."""
 
 
 def user_path(text: str | Path) -> Path:
-    """Return a path as a person wrote it with `~` and `~user` replaced; a shell does so only in some places.
+    """Expand `~` and `~user` in a path given by the user; a shell does so only in some places.
 
     Raises:
         ConfigError: no file system has a file of such a name.
@@ -47,7 +47,7 @@ _QUOTED_PATH = re.compile(r"'(?:/|[A-Za-z]:\\)[^'\n]*'")
 
 
 def without_folders(value: Any, inside: Path | None = None) -> Any:
-    """Return JSON-like content without this machine's folders, which people would publish with their names in them.
+    """Remove this machine's folders from JSON-like content, for people who publish it.
 
     An absolute path becomes the file's name, also in quotes in a sentence; one in `inside` becomes relative to it.
     """
@@ -66,7 +66,7 @@ def without_folders(value: Any, inside: Path | None = None) -> Any:
 
 @contextmanager
 def replacing(path: Path, mode: str = "wb", sync: bool = True, shared: bool = False) -> Iterator[IO]:
-    """Open a temporary file beside `path` that takes its place when the block ends without an error.
+    """Open a temporary file that replaces `path` if the block ends without an error.
 
     The earlier file of that name stays until the new one is on the disk.
 
@@ -74,8 +74,8 @@ def replacing(path: Path, mode: str = "wb", sync: bool = True, shared: bool = Fa
         path: where the file shall be.
         mode: "wb" or "w".
         sync: wait for the disk, so that not even a power cut leaves half a file; False is faster for many images.
-        shared: several processes may write it at the same moment, and whoever ends last wins; with one temporary
-            name for all, the first would take the file of the second away.
+        shared: several processes may write it at the same moment, and whoever ends last wins; with one temporary name
+            for all, the first would take the file of the second away.
 
     Raises:
         OutputError: the folder cannot be made or the file cannot be written.
@@ -106,6 +106,6 @@ def _ignored() -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, shared: bool = False) -> None:
-    """Write a text file whole or not at all; `shared` as in `replacing`. Raises OutputError."""
+    """Write a text file atomically; `shared` as in `replacing`. Raises OutputError."""
     with replacing(path, "w", shared=shared) as file:
         file.write(text)

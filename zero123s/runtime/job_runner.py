@@ -1,4 +1,4 @@
-"""The job queue under the web page and the batch: in the order of submission, one thread per worker."""
+"""The job queue of the web page and of batches: in order of submission, one thread per worker."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ class WorkerDiedError(Exception):
 
 
 class WorkerTimeoutError(WorkerDiedError):
-    """A worker was ended because its job took too long; there is no other attempt."""
+    """A worker was ended because its job took too long; it is not retried."""
 
 
 class JobRunner(Generic[Job]):
@@ -51,7 +51,7 @@ class JobRunner(Generic[Job]):
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most so long for the end of all jobs and return whether it came; raises what ended a thread."""
+        """Wait for the end of all jobs, at most for a time; returns whether they ended. Re-raises a thread's error."""
         with self._changed:
             done = self._changed.wait_for(lambda: self._error or not (self._waiting or self.running), seconds)
             if self._error is not None:
@@ -59,7 +59,7 @@ class JobRunner(Generic[Job]):
             return bool(done)
 
     def close(self, end_workers: Callable[[], object]) -> None:
-        """Start nothing more, call `end_workers`, and wait for the threads."""
+        """Start no more jobs, call `end_workers`, and wait for the threads."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -82,7 +82,7 @@ class JobRunner(Generic[Job]):
                 self._changed.notify_all()
 
     def _use(self, run: Callable[[Job, int], None]) -> None:
-        """Give a worker one job after another until it dies."""
+        """Run one job after another on a worker until it dies."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing)

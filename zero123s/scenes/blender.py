@@ -53,15 +53,15 @@ def render_views_blender(
         camera.data.sensor_fit = "VERTICAL"
         world.collection.objects.link(camera)
         world.camera = camera
-        pictures = []
+        images = []
         for i in range(len(cameras)):
             camera.data.angle = math.radians(float(cameras.fovy_deg[i]))
             camera.matrix_world = cameras.c2w[i].T.tolist()  # bpy takes the matrix by columns
             world.render.filepath = str(folder / f"{i}.png")
             bpy.ops.render.render(write_still=True)
             with Image.open(folder / f"{i}.png") as image:
-                pictures.append(np.asarray(image.convert("RGBA"), np.float32) / 255)
-    return Renders(np.stack(pictures))
+                images.append(np.asarray(image.convert("RGBA"), np.float32) / 255)
+    return Renders(np.stack(images))
 
 
 def _settings(world: Any, cameras: Cameras, samples: int, seed: int) -> None:
@@ -87,7 +87,7 @@ def bake_atlas(scene: SceneMesh, side: int = ATLAS_SIDE) -> tuple[NDArray[np.uin
     assert tile >= 2, "more triangles than tiles of two pixels"
     steps = np.arange(tile) / (tile - 1)
     v, u = np.meshgrid(steps, steps, indexing="ij")
-    picture = np.zeros((side, side, 3), np.uint8)
+    image = np.zeros((side, side, 3), np.uint8)
     for row in range(math.ceil(count / columns)):
         faces = np.arange(row * columns, min((row + 1) * columns, count), dtype=np.int32)
         over = np.maximum(u + v, 1)  # beyond the diagonal the tile repeats the edge
@@ -100,18 +100,18 @@ def bake_atlas(scene: SceneMesh, side: int = ATLAS_SIDE) -> tuple[NDArray[np.uin
         )
         strip = np.rint(rgb.clip(0, 1) * 255).astype(np.uint8).reshape(*shape, 3)
         line = strip.transpose(1, 0, 2, 3).reshape(tile, -1, 3)
-        picture[row * tile : (row + 1) * tile, : line.shape[1]] = line
+        image[row * tile : (row + 1) * tile, : line.shape[1]] = line
     index = np.arange(count)
     x, y = index % columns * tile, index // columns * tile
     corner = np.array([[0, 0], [1, 0], [0, 1]]) * (tile - 1) + 0.5
     uv = (np.stack([x, y], -1)[:, None] + corner) / side
     uv[..., 1] = 1 - uv[..., 1]
-    return picture, uv.astype(np.float32)
+    return image, uv.astype(np.float32)
 
 
 def _place_object(bpy: Any, scene: SceneMesh, atlas: Path) -> None:
-    picture, uv = bake_atlas(scene)
-    Image.fromarray(picture).save(atlas)
+    image, uv = bake_atlas(scene)
+    Image.fromarray(image).save(atlas)
     mesh = bpy.data.meshes.new(scene.name or "object")
     mesh.from_pydata(scene.vertices.tolist(), [], scene.faces.tolist())
     layer = mesh.uv_layers.new(name="atlas")

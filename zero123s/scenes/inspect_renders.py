@@ -30,16 +30,16 @@ def broken_reason(rgba: NDArray) -> str | None:
 
     Reasons: `nan`, `empty`, `touches the border`, `one colour`.
     """
-    picture = rgba / 255 if rgba.dtype == np.uint8 else rgba
-    if not np.isfinite(picture).all():
+    image = rgba / 255 if rgba.dtype == np.uint8 else rgba
+    if not np.isfinite(image).all():
         return "nan"
-    alpha = picture[..., 3]
+    alpha = image[..., 3]
     if (alpha > 0.5).mean() < MIN_COVERAGE:
         return "empty"
     border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
     if border.max() > 0:
         return "touches the border"
-    if picture[alpha > 0.5][:, :3].std(axis=0).max() < MIN_SPREAD:
+    if image[alpha > 0.5][:, :3].std(axis=0).max() < MIN_SPREAD:
         return "one colour"
     return None
 
@@ -48,8 +48,8 @@ def find_broken(shard: Shard) -> list[BrokenView]:
     """Return the broken views of a shard."""
     found = []
     for object_id, views in zip(shard.object_ids, shard.images, strict=True):
-        for view, picture in enumerate(views):
-            reason = broken_reason(picture)
+        for view, image in enumerate(views):
+            reason = broken_reason(image)
             if reason is not None:
                 found.append(BrokenView(object_id, view, reason))
     return found
@@ -75,8 +75,8 @@ def contact_sheet(rows: Sequence[NDArray[np.uint8]], columns: int = 1) -> NDArra
         raise ImageError("a contact sheet needs at least one object.")
     strips = []
     for views in rows:
-        picture = np.concatenate(list(views.astype(np.float32) / 255), axis=1)
-        strips.append(picture[..., :3] * picture[..., 3:] + 1 - picture[..., 3:])
+        image = np.concatenate(list(views.astype(np.float32) / 255), axis=1)
+        strips.append(image[..., :3] * image[..., 3:] + 1 - image[..., 3:])
     blank = np.ones_like(strips[0])
     strips += [blank] * (-len(strips) % columns)
     return np.concatenate([np.concatenate(strips[i : i + columns], 1) for i in range(0, len(strips), columns)])

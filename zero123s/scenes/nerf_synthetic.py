@@ -40,10 +40,10 @@ def write_nerf_synthetic(
     index = torch.arange(n_views)
     elevation = torch.rad2deg(torch.asin(low + (high - low) * (index + 0.5) / n_views))
     cameras = orbit_cameras(elevation, index * GOLDEN_ANGLE_DEG % 360, distance, fovy_deg, size, size)
-    pictures = render_views(scene, cameras, supersample=3).rgba
+    images = render_views(scene, cameras, supersample=3).rgba
     frames = []
-    for i, picture in enumerate(pictures):
-        write_png_atomic(out_dir / f"{i:03d}.png", picture)
+    for i, image in enumerate(images):
+        write_png_atomic(out_dir / f"{i:03d}.png", image)
         frames.append({"file_path": f"./{i:03d}", "transform_matrix": cameras.c2w[i].tolist()})
     trimesh.Trimesh(scene.vertices, scene.faces, process=False).export(out_dir / "truth.ply")
     path = out_dir / "transforms.json"

@@ -36,8 +36,8 @@ def write_original(shards: Iterable[Shard], root: Path) -> Path:
             folder = _inside(root, object_id)
             folder.mkdir(parents=True, exist_ok=True)
             matrices = world_to_camera(shard, row)
-            for view, picture in enumerate(shard.images[row]):
-                write_png_atomic(folder / f"{view:03d}.png", picture.astype(np.float32) / 255)
+            for view, image in enumerate(shard.images[row]):
+                write_png_atomic(folder / f"{view:03d}.png", image.astype(np.float32) / 255)
                 np.save(folder / f"{view:03d}.npy", matrices[view])
             if object_id not in listed:
                 listed.append(object_id)
@@ -112,7 +112,7 @@ class OriginalFolder:
         self.elevation_deg, self.azimuth_deg, self.distance = (
             np.stack([a[i] for a in angles]).astype(np.float32) for i in range(3)
         )
-        self.size = int(_pictures(self._views[0][:1]).shape[1])
+        self.size = int(_read_images(self._views[0][:1]).shape[1])
         self.place = [divmod(i, LATENTS_PER_FILE) for i in range(len(self._views))]
         n_files = self.place[-1][0] + 1
         self.paths = [self.folder / f"objects_{number:05d}.safetensors" for number in range(n_files)]
@@ -123,33 +123,33 @@ class OriginalFolder:
 
     def images(self, index: int) -> NDArray[np.uint8]:
         """Return all views of one object, V S S 4."""
-        pictures = _pictures(self._views[index])
-        if pictures.shape[1:3] != (self.size, self.size):
+        images = _read_images(self._views[index])
+        if images.shape[1:3] != (self.size, self.size):
             raise ImageError(
-                f"{self._views[index][0].parent}: its images have {pictures.shape[2]} x {pictures.shape[1]} pixels, "
+                f"{self._views[index][0].parent}: its images have {images.shape[2]} x {images.shape[1]} pixels, "
                 f"those of the first object {self.size} x {self.size}; one folder holds one size."
             )
-        return pictures
+        return images
 
 
 def _view_paths(root: Path, uid: str) -> list[Path]:
     return sorted(_inside(root, uid).glob("[0-9][0-9][0-9].png"))
 
 
-def _pictures(paths: list[Path]) -> NDArray[np.uint8]:
+def _read_images(paths: list[Path]) -> NDArray[np.uint8]:
     """Return images of one size, V H W 4."""
     from PIL import Image
 
-    pictures = []
+    images = []
     for path in paths:
         try:
             with Image.open(path, formats=("PNG",)) as image:
-                pictures.append(np.asarray(image.convert("RGBA")))
+                images.append(np.asarray(image.convert("RGBA")))
         except (OSError, ValueError, SyntaxError) as error:
             raise ImageError(f"{path}: the image cannot be read ({error}).") from error
-        if pictures[-1].shape != pictures[0].shape:
+        if images[-1].shape != images[0].shape:
             raise ImageError(f"{path}: has not the size of the other images of its object.")
-    return np.stack(pictures)
+    return np.stack(images)
 
 
 def _angles(paths: list[Path]) -> tuple[NDArray, NDArray, NDArray]:

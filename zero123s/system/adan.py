@@ -55,7 +55,7 @@ class Adan(Optimizer):
         return loss
 
     def _clip_scale(self) -> Tensor | float:
-        """Return what all gradients are multiplied with, so that their norm stays within max_grad_norm."""
+        """Return the factor that keeps the norm of all gradients within max_grad_norm."""
         limit = self.defaults["max_grad_norm"]
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not limit or not gradients:

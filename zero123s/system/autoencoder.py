@@ -33,7 +33,7 @@ from zero123s.system.optimizers import (
 
 @SYSTEMS.register("autoencoder-system")
 class AutoencoderSystem(BaseSystem):
-    """Reconstruction, a little KL, and an anchor that ties three latent channels to the shrunken colours.
+    """Trains on reconstruction, a small KL term, and an anchor of three latent channels to the downsampled colours.
 
     Without the anchor a small autoencoder spends its first hours on luminance and loses all colour.
     """
@@ -43,11 +43,11 @@ class AutoencoderSystem(BaseSystem):
         """Settings of `autoencoder-system`."""
 
         model: str = option("???", path=True)
-        """YAML of the Zero123 model, in the original's words; its first_stage_config is trained."""
+        """YAML of the Zero123 model, with the original's keys; its first_stage_config is trained."""
         crop_size: int = 32
-        """Edge in pixels of random crops, which are cheap first lessons."""
+        """Edge in pixels of random crops for the first steps, which makes them cheaper."""
         crop_until: int = 0
-        """Step from which whole images are seen."""
+        """Step from which whole images are used."""
         kl_weight: float = 1e-6
         """Weight of the Kullback-Leibler term per latent value."""
         anchor_weight: Any = 0.0
@@ -81,7 +81,7 @@ class AutoencoderSystem(BaseSystem):
         self.anchor_weight = Schedule(cfg.anchor_weight, "system.anchor_weight")
 
     def load_networks(self, device: torch.device) -> None:
-        """Check that the images suit the autoencoder; raises ConfigError."""
+        """Check that the images fit the autoencoder; raises ConfigError."""
         height, width = self.data_source.batch_at(0).rgba.shape[2:4]  # type: ignore[attr-defined]
         if height % self.factor or width % self.factor:
             raise ConfigError(
@@ -126,7 +126,7 @@ class AutoencoderSystem(BaseSystem):
         noise: Float[Tensor, "B C h w"],
         step: int,
     ) -> dict[str, Tensor]:
-        """Return the weighted terms of some images; the pixels' weights have a mean of 1 over the whole batch."""
+        """Return the weighted terms for some of the images; the pixel weights have a mean of 1 over the whole batch."""
         posterior = self.vae.encode(rgb * 2 - 1).latent_dist
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         difference = decoded - (rgb * 2 - 1)
@@ -139,7 +139,7 @@ class AutoencoderSystem(BaseSystem):
         return terms
 
     def configure_optimizers(self) -> Any:
-        """Return what Lightning wants."""
+        """Build optimiser and scheduler from the config."""
         optimizer = build_optimizer(self.cfg.optimizer, self, fused=may_fuse(self.trainer))
         if not self.cfg.scheduler.name:
             return optimizer

@@ -1,4 +1,4 @@
-"""The base of all training systems: a LightningModule with typed slots, schedules and repeatable randomness."""
+"""Base class of all training systems: a LightningModule with typed slots, schedules and repeatable randomness."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -51,9 +51,9 @@ class BaseSystem(pl.LightningModule):
         self.data_source = data
         self.seed = seed
         self.export_stats: dict[str, Any] = {}
-        """What run.json says of the last export."""
+        """Statistics of the last export, for run.json."""
         self.model_record: dict[str, Any] = {}
-        """What run.json of a resumed run says of its model."""
+        """The model's entry in run.json of a resumed run."""
         self.diagnostics = StepDiagnostics()
         """Of the last training step, for callbacks."""
         self.n_parts = 1
@@ -65,7 +65,7 @@ class BaseSystem(pl.LightningModule):
 
     @classmethod
     def requirements(cls, cfg: Any, mode: str) -> dict[str, Any]:
-        """Check that what a mode needs is there, before anything is built or written.
+        """Check that everything a mode needs exists, before anything is built or written.
 
         Returns:
             What would be used, by name, for `--dry-run`; "model" as in `describe()`.
@@ -90,7 +90,7 @@ class BaseSystem(pl.LightningModule):
 
     @property
     def weights_ignored(self) -> list[str]:
-        """Modules that do not start from `weights_from`."""
+        """Modules that are not loaded from `weights_from`."""
         return []
 
     @property
@@ -104,7 +104,7 @@ class BaseSystem(pl.LightningModule):
         return {}
 
     def start_from(self, first: "BaseSystem") -> dict[str, Any]:
-        """Bring the parameters of a new run to what an earlier system has learned; only called with a `first_stage`.
+        """Initialise the parameters of a new run from an earlier system; only called with a `first_stage`.
 
         Returns:
             What run.json should say of it.
@@ -132,13 +132,13 @@ class BaseSystem(pl.LightningModule):
         step_modules(self, self.global_step)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Do one step, repeated in more parts where memory runs out; see the class."""
+        """Do one step, repeated in more parts if memory runs out; see the class."""
         repeatable = self.trainer.world_size == 1 and self.trainer.accumulate_grad_batches == 1
         use_less = self._use_more_parts if repeatable else lambda: None
         super().optimizer_step(epoch, batch_idx, optimizer, lambda: retry_on_oom(optimizer_closure, use_less))
 
     def out_of_memory(self, error: BaseException) -> OutOfMemoryError:
-        """Return the sentence for a step that does not fit into memory and cannot be repeated in more parts."""
+        """Return the error message for a step that does not fit into memory and cannot be split further."""
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         first, second = self.memory_keys
         return OutOfMemoryError(f"Memory ran out at step {self.global_step} ({detail}): lower {first} or {second}.")
@@ -150,7 +150,7 @@ class BaseSystem(pl.LightningModule):
         return f"steps are computed in {self.n_parts} parts, with the same gradients,"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the number of parts: a sum over other parts differs in its last bits."""
+        """Save the number of parts: a sum over other parts differs in its last bits."""
         checkpoint["n_parts"] = self.n_parts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -158,7 +158,7 @@ class BaseSystem(pl.LightningModule):
         self.n_parts = checkpoint.get("n_parts", 1)
 
     def preview(self, out_dir: Path, step: int) -> dict[str, float]:
-        """Write images of the present state below out_dir/save; returns scores by name, for the logs and run.json."""
+        """Write images of the current state below out_dir/save; returns scores by name, for the logs and run.json."""
         return {}
 
     def test(self, out_dir: Path, step: int) -> dict[str, Path]:
@@ -166,15 +166,15 @@ class BaseSystem(pl.LightningModule):
         return {}
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
-        """Write what training was for below `out_dir`; returns the files by kind."""
+        """Write the results below `out_dir`; returns the files by kind."""
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """Return what run.json says of the networks behind this run: path, sha256, family, bundled."""
+        """Return the networks' entry in run.json: path, sha256, family, bundled."""
         return self.model_record
 
     def halve_loss(self, name: str, times: int = 1) -> bool:
-        """Halve the weight of a term of `diagnostics.losses` from now on; returns False where the system cannot."""
+        """Halve the weight of a term of `diagnostics.losses` from now on; returns False if unsupported."""
         return False
 
     def extra_loggers(self, out_dir: Path) -> list[Any]:
@@ -194,21 +194,21 @@ def step_modules(root: nn.Module, step: int) -> None:
 
 @dataclass
 class Plan:
-    """A fully checked experiment of which nothing has been built yet."""
+    """A fully checked experiment, not built yet."""
 
     experiment: ExperimentConfig
     data_class: type[BaseData]
     system_class: type[BaseSystem]
 
     def build(self, prepare: bool = True) -> BaseSystem:
-        """Read the data (optional in a dry run) and build the system; networks come with training."""
+        """Read the data (optional in a dry run) and build the system; networks are loaded when training starts."""
         data = self.data_class(self.experiment.data, self.experiment.seed)
         if prepare:
             data.prepare()
         return self.system_class(self.experiment.system, data, self.experiment.seed)
 
     def requirements(self, mode: str) -> dict[str, Any]:
-        """Check that what a mode needs is there, building and writing nothing; see `BaseSystem.requirements`."""
+        """Check that everything a mode needs exists, building and writing nothing; see `BaseSystem.requirements`."""
         return self.system_class.requirements(self.experiment.system, mode)
 
     def schedules(self) -> dict[str, Schedule]:
@@ -216,7 +216,7 @@ class Plan:
         return schedules(self.experiment)
 
     def notices(self) -> list[str]:
-        """Return sentences about settings that are allowed and probably not meant."""
+        """Return notes on settings that are valid but probably unintended."""
         last = self.experiment.trainer.max_steps
         found = [
             f"{key} never moves: its schedule starts at step {s.points[0][0]} and the run ends at {last}."
@@ -231,7 +231,7 @@ class Plan:
 
 
 def plan_experiment(experiment: ExperimentConfig) -> Plan:
-    """Check every section of an experiment down to the last key; raises ConfigError."""
+    """Check every section of an experiment completely; raises ConfigError."""
     # The system first: data that a second stage inherits are empty as long as its first stage is not named.
     system_class, experiment.system = parse_slot(SYSTEMS, experiment.system_type, experiment.system, "system")
     data_class, experiment.data = parse_slot(DATA, experiment.data_type, experiment.data, "data")

@@ -1,4 +1,4 @@
-"""Text alone: random views of a field, judged by a guidance that knows a prompt (DreamFusion)."""
+"""Text-to-3D: random views of a field under score distillation with a prompt (DreamFusion)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +26,9 @@ class DreamFusionSystem(Zero123System):
         """Type all slot sections; raises ConfigError, also for weights of terms that compare with an image."""
         super().check(cfg)
         weights = LossWeights(cfg.loss)
-        if not weights.ever("sds"):
+        if not weights.is_ever_used("sds"):
             raise ConfigError("system.loss.lambda_sds is 0, and dreamfusion-system learns from nothing else.")
-        useless = [name for name, term in TERMS.items() if term.views == {"reference"} and weights.ever(name)]
+        useless = [name for name, term in TERMS.items() if term.views == {"reference"} and weights.is_ever_used(name)]
         if useless:
             raise ConfigError(f"system.loss.lambda_{useless[0]} compares with an image; dreamfusion-system has none.")
 

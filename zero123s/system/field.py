@@ -1,4 +1,4 @@
-"""Geometry and material joined into the radiance field that renderer and exporter see."""
+"""Combines geometry and material to the radiance field for renderer and exporter."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from zero123s.structures import FieldOutput, GaussianViews
 
 
 class GeometryMaterialField:
-    """A radiance field under one shading; cheap to make, holds no parameters of its own.
+    """A radiance field under one shading; cheap to create, without parameters of its own.
 
     Points may lie on any device and have any precision; results have those of the geometry.
 
@@ -112,7 +112,7 @@ class GeometryMaterialField:
         return FieldOutput(**values, normal_perturbed=perturbed, perturbed_at=at)  # type: ignore[arg-type]
 
     def _in_parts(self, evaluate: Callable[[slice], tuple[Tensor, ...]], n: int) -> list[Tensor]:
-        """Return what `evaluate` gives for all of `n` points, joined."""
+        """Evaluate `n` points in parts and concatenate the results."""
         parameters = [p for m in (self.geometry, self.material) for p in m.parameters() if p.requires_grad]
         size = max(1, -(-n // self.n_parts))
         parts = [slice(start, start + size) for start in range(0, max(n, 1), size)]
@@ -152,7 +152,7 @@ class GeometryMaterialField:
 
 
 class LatentColors:
-    """A field whose colours are latents, as one of sRGB colours, for exporters.
+    """A field whose colours are latents, decoded to sRGB for exporters.
 
     Args:
         field: whose `rgb` has four latent channels.

@@ -1,4 +1,4 @@
-"""Trains a Zero123: from scratch or from any checkpoint, on rendered views or on their cached latents."""
+"""Trains Zero123, from scratch or from a checkpoint, on rendered views or their cached latents."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -44,14 +44,14 @@ SMALLEST_SCORED = 11
 
 @SYSTEMS.register("zero123-finetune-system")
 class Zero123FinetuneSystem(BaseSystem):
-    """The original recipe: noise a target view, say its pose, compare the prediction; the lift learns beside it."""
+    """The original recipe: predict the noise in a target view given its pose; trains the pose lift as well."""
 
     @dataclass
     class Config(BaseSystem.Config):
         """Settings of `zero123-finetune-system`."""
 
         model: str = option("", path=True)
-        """YAML of a model to train from scratch, in the original's words."""
+        """YAML of a model to train from scratch, with the original's keys."""
         checkpoint: str = option("", path=True)
         """Checkpoint to start from, anything `load_zero123` reads; instead of `model`."""
         model_config: str = option("", path=True)
@@ -59,9 +59,9 @@ class Zero123FinetuneSystem(BaseSystem):
         autoencoder: str = option("", path=True)
         """File whose `first_stage_model.` weights are taken; needed from scratch."""
         components: list[str] = field(default_factory=lambda: ["unet", "cc_projection"])
-        """What is trained, any of unet, image_encoder, cc_projection, lift; the autoencoder never is."""
+        """Components to train, any of unet, image_encoder, cc_projection, lift; the autoencoder is never trained."""
         lora_rank: int = option(0, low=0, high=1024)
-        """Rank of adapters on the denoiser, which is frozen beside them; 0 = train it whole. Merged on export."""
+        """Rank of adapters on the denoiser, which is frozen; 0 = train the denoiser itself. Merged on export."""
         lora_alpha: int = 16
         """Scale of the adapters, over their rank."""
         gradient_checkpointing: bool = False
@@ -71,15 +71,15 @@ class Zero123FinetuneSystem(BaseSystem):
         lambda_lift: Any = 0.0
         """Weight of the lift's own loss on colours and opacity, number or schedule."""
         mirror_lift: bool = False
-        """Let a lift that does not lift the mirrored image too do so from now on (`mirrored` of the model's YAML)."""
+        """Add lifting of the mirrored image to a pose lift without it (`mirrored` of the model's YAML)."""
         lambda_mirror: Any = 0.0
-        """Weight of the error of the mirrored image's latents, which such a lift guesses; number or schedule."""
+        """Weight of the error of the mirrored image's latents as predicted by such a lift; number or schedule."""
         dropout: float = 0.05
         """Share of samples that lose only the embedding, as many both, as many only the image latents."""
         high_noise_share: float = 0.0
         """Share of the timesteps that are drawn from the noisier half; the others are uniform, as in the original."""
         projection_lr_factor: float = 10.0
-        """How much faster the camera projection learns."""
+        """Factor on the learning rate of the camera projection."""
         ema_decay: float = 0.9999
         """Decay of the moving average that is validated and exported."""
         n_validation: int = option(64, low=0)
@@ -152,7 +152,7 @@ class Zero123FinetuneSystem(BaseSystem):
         return model
 
     def load_networks(self, device: torch.device) -> None:
-        """Check the images' size, and that cached latents are this model's: others teach it something else.
+        """Check the images' size, and that cached latents were computed by this model.
 
         Loads LPIPS too, so that a missing file is reported before the training instead of at its first validation.
         """
@@ -207,7 +207,7 @@ class Zero123FinetuneSystem(BaseSystem):
         return mean_over_parts(terms, len(views.rgba), self.n_parts, learned)
 
     def _draw(self, latents: Float[Tensor, "B C h w"], step: int, micro_step: int) -> training.Noising:
-        """Draw the noise of all target latents of a batch, whatever the parts it is worked on in."""
+        """Draw the noise of all target latents of a batch, independent of the parts it is computed in."""
         generator = generator_for(self.seed, step, "denoising", 0, micro_step)
         world = (self.global_rank, world_size())
         return training.draw_noising(self.model, latents, self.cfg.dropout, self.cfg.high_noise_share, generator, world)
@@ -244,7 +244,7 @@ class Zero123FinetuneSystem(BaseSystem):
         return terms
 
     def _mirror_loss(self, rgb: Float[Tensor, "B 3 H W"], latents: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
-        """Return the mean squared error of the latents that the lift takes for those of the mirrored images."""
+        """Return the mean squared error of the latents that the lift predicts for the mirrored images."""
         assert self.model.lift is not None
         assert self.model.lift.mirror is not None
         with torch.no_grad():
@@ -269,7 +269,7 @@ class Zero123FinetuneSystem(BaseSystem):
         return (output - training.denoising_target(self.model, latents, noise, t)).square().mean()
 
     def _embedding(self, views: PosedViews) -> Float[Tensor, "B N D"]:
-        """Return the embedding of view 0: cached, unless the image encoder learns."""
+        """Return the embedding of view 0: cached, unless the image encoder is trained."""
         if views.embedding is not None and "image_encoder" not in self.cfg.components:
             return views.embedding
         return self.model.embed_image(views.on_white()[:, 0])
@@ -283,7 +283,7 @@ class Zero123FinetuneSystem(BaseSystem):
         return torch.cat([self.model.encode_image(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in parts])
 
     def on_before_zero_grad(self, optimizer: Any) -> None:
-        """Let the average follow after every optimiser step."""
+        """Update the average after every optimiser step."""
         if self.average.n_updates < self.global_step:
             self.average.update(self.model)
 
@@ -298,7 +298,7 @@ class Zero123FinetuneSystem(BaseSystem):
         self.average.load_state_dict(checkpoint["weight_average"])
 
     def configure_optimizers(self) -> Any:
-        """Return what Lightning wants: one group per component, the projection's rate higher."""
+        """Build the optimiser with one group per component, the projection's rate higher."""
         cfg = self.cfg
         lr = float(cfg.optimizer.args.get("lr", 1e-4))
         groups = training.parameter_groups(self.model, cfg.components, lr, cfg.projection_lr_factor)
@@ -310,7 +310,7 @@ class Zero123FinetuneSystem(BaseSystem):
 
     @torch.no_grad()
     def preview(self, out_dir: Path, step: int) -> dict[str, float]:
-        """Score the averaged model on held-out pairs: pose gates, lift, sampled views beside copying the input."""
+        """Score the averaged model on held-out pairs: pose sensitivity, lift, sampled views against input copies."""
         model = self.average.averaged(self.model)
         assert isinstance(model, Zero123Model)
         views = self._held_out(self.cfg.n_validation)
@@ -336,7 +336,7 @@ class Zero123FinetuneSystem(BaseSystem):
         return training.fit_views(views.to(self.device), self.model.image_size)
 
     def export(self, out_dir: Path, progress: Any = None) -> dict[str, Path]:
-        """Write the averaged model, adapters merged, as fp16 safetensors in the original's key names."""
+        """Write the averaged model, adapters merged, as fp16 safetensors with the original's key names."""
         model = self.average.averaged(self.model)
         assert isinstance(model, Zero123Model)
         merge_lora(model.unet)

@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal, for the matrices and kernels of a network; AdamW for everything else in it."""
+"""Muon: orthogonalised momentum for matrices and kernels, AdamW for all other parameters."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,7 +19,7 @@ SMALLEST_MATRIX = 8
 
 
 class MuonAdamW(Optimizer):
-    """Give every direction of a weight matrix the same step; biases, norms, vectors and small heads follow AdamW.
+    """Steps of equal size in every direction of a weight matrix; AdamW for biases, norms, vectors and small heads.
 
     Convolution kernels count as matrices, output channels x all the rest.
 
@@ -91,7 +91,7 @@ class MuonAdamW(Optimizer):
 def orthogonalized(
     matrix: Float[Tensor, "M N"], rounds: int, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "M N"]:
-    """Return nearly U V^T of the singular value decomposition U S V^T: singular values between 0.7 and 1.2.
+    """Approximate U V^T of the singular value decomposition U S V^T, with singular values between 0.7 and 1.2.
 
     Those below a thousandth of the largest need more than five rounds to get there, and zero stays zero.
     """

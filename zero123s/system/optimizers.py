@@ -20,10 +20,12 @@ OWN = {"Adan": Adan, "MuonAdamW": MuonAdamW}
 
 @dataclass
 class OptimizerConfig:
-    """Any optimiser of torch.optim, in its own words, or MuonAdamW or Adan."""
+    """Any optimiser of torch.optim with its arguments, or MuonAdamW or Adan."""
 
     name: str = "Adam"
-    """Class name in torch.optim, or MuonAdamW (`zero123s/system/muon.py`), for networks of matrices and kernels, or Adan."""
+    """Class name in torch.optim, or MuonAdamW (`zero123s/system/muon.py`), for networks of matrices and kernels, or
+    Adan.
+    """
     args: dict[str, Any] = field(default_factory=dict)
     """Its keyword arguments; checked against its signature."""
     params: dict[str, Any] = field(default_factory=dict)
@@ -32,7 +34,7 @@ class OptimizerConfig:
 
 @dataclass
 class SchedulerConfig:
-    """Any scheduler of torch.optim.lr_scheduler, in its own words."""
+    """Any scheduler of torch.optim.lr_scheduler with its arguments."""
 
     name: str = ""
     """Class name in torch.optim.lr_scheduler; empty = constant rates."""
@@ -83,7 +85,7 @@ def check_optimizer(cfg: OptimizerConfig, key: str = "system.optimizer") -> None
 
 
 def may_fuse(trainer: Any) -> bool:
-    """Tell whether a fused optimiser goes with this trainer: one scales gradients itself, too late for clipping them.
+    """Tell whether a fused optimiser works with this trainer: it unscales gradients itself, too late for clipping.
 
     Lightning refuses the two together in any mixed precision.
     """

@@ -22,7 +22,7 @@ LEARNING_RATE = 0.01
 NEAR = 0.03
 """Standard deviation of the points around the surface, as a share of the object's longest side."""
 NEAR_POOL, FAR_POOL = 80 * BATCH, 4 * BATCH
-"""Points whose distances are looked up, once, for all batches; one far away takes ten times as long as one near by."""
+"""Points whose distances are computed once for all batches; a distant one takes ten times as long as a near one."""
 COLOR_WEIGHT = 0.1
 """Weight of squared colour differences beside absolute distances in world units."""
 
@@ -92,7 +92,7 @@ def start_from_surface(
 
 
 def _take_over_colors(geometry: Any, first: Any) -> bool:
-    """Copy encoding and feature network where both stages have the same ones; returns whether they do."""
+    """Copy encoding and feature network if both stages have the same; returns whether they do."""
     for name in ("encoding", "feature_network"):
         mine, theirs = getattr(geometry, name, None), getattr(first, name, None)
         if mine is None or theirs is None or _shapes(mine) != _shapes(theirs):
@@ -103,7 +103,7 @@ def _take_over_colors(geometry: Any, first: Any) -> bool:
 
 
 def _take_over_nodes(geometry: Any, first: Any) -> bool:
-    """Copy distances kept at the nodes of one grid; returns whether both stages keep them so."""
+    """Copy distances at grid nodes if both stages store them; returns whether they do."""
     if type(geometry) is not type(first) or geometry.cfg.radius != first.cfg.radius:
         return False
     mine, theirs = geometry.state_dict(), first.state_dict()

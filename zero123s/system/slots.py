@@ -27,12 +27,12 @@ SLOTS = {
     "exporter": EXPORTERS,
 }
 FEWEST_OF_MODEL = 4
-"""Threestudio's recipe begins with a quarter of the edge that the model sees."""
+"""Threestudio's recipe starts with a quarter of the edge of the model's input."""
 
 
 @dataclass
 class FreqConfig:
-    """How often what happens, in steps."""
+    """Frequencies, in steps."""
 
     ref_only_steps: int = option(0, low=0)
     """Steps at the start that only supervise the reference view."""
@@ -73,14 +73,14 @@ class FieldSystemConfig(BaseSystem.Config):
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     """What a new run starts from."""
     weights: str | None = option(None, path=True)
-    """Checkpoint of another run whose parameters this one starts from, at step 0; what it lacks stays as initialised."""
+    """Checkpoint of another run whose parameters this one starts from, at step 0; missing ones stay as initialised."""
     weights_ignore_modules: list[str] = field(default_factory=list)
     """Modules that do not start from `weights`, such as material."""
     geometry_convert_from: str | None = option(None, path=True)
     """Run folder or checkpoint of a first stage: this run inherits its settings, and its geometry (which needs a
     signed distance: implicit-sdf) starts from that one's surface and colours."""
     geometry_convert_inherit_texture: bool = True
-    """Take over the first stage's colours, too."""
+    """Also inherit the first stage's colours."""
     geometry_convert_override: dict[str, Any] = field(default_factory=dict)
     """Settings that replace the first stage's geometry's own, such as isosurface_threshold."""
     material_type: str = "diffuse-with-point-light-material"
@@ -114,14 +114,15 @@ class FieldSystemConfig(BaseSystem.Config):
     loggers: LoggersConfig = field(default_factory=LoggersConfig)
     """Extra loggers."""
     ambient_ratio_min: float | None = option(0.5, low=0.0, high=1.0)
-    """Smallest share of ambient light on random views, drawn between it and 1; null = the material's own lights."""
+    """Smallest share of ambient light on random views, drawn from [it, 1]; null = the material's own lights."""
     regularized_views: str = option("both", choices=("both", "novel"))
-    """Views of the regularisers that apply to both passes: reference and random ones, or random ones alone, as in Magic123."""
+    """Passes of the regularisers that apply to both: reference and random ones, or random ones alone, as in Magic123.
+    """
     guidance_input: str = option("rgb", choices=("rgb", "normal", "latents"))
     """Input of the guidance from a random view: its colours, its normals (a stage for the geometry alone), or its colours
     taken as latents of the guiding model (Latent-NeRF)."""
     refinement: bool = False
-    """Second stage: the terms against fog, orient, sparsity and opaque, are off on all passes."""
+    """Second stage: disable the terms against fog (orient, sparsity, opaque) on all passes."""
 
     def slot_names(self) -> dict[str, str]:
         """Return slot -> registered name, for summaries."""
@@ -144,7 +145,7 @@ def check_slots(cfg: Any) -> None:
 
 
 def check_sdf(cfg: Any, weights: LossWeights) -> None:
-    """Refuse a geometry without signed distance where renderer, loss or first stage need one; raises ConfigError."""
+    """Refuse a geometry without signed distance if renderer, loss or first stage needs one; raises ConfigError."""
     if GEOMETRIES.get(cfg.geometry_type).has_sdf:
         return
     if cfg.geometry_convert_from is not None and GEOMETRIES.get(cfg.geometry_type).has_gaussians:
@@ -154,12 +155,12 @@ def check_sdf(cfg: Any, weights: LossWeights) -> None:
         raise ConfigError(f"system.geometry_convert_from needs a surface to start from, and the geometry {advice}")
     if RENDERERS.get(cfg.renderer_type).needs_sdf:
         raise ConfigError(f"system.renderer_type: {cfg.renderer_type} cannot render a geometry that {advice}")
-    if weights.ever("eikonal"):
+    if weights.is_ever_used("eikonal"):
         raise ConfigError(f"system.loss.lambda_eikonal is set, but the geometry {advice}")
 
 
 def check_gaussians(cfg: Any, weights: LossWeights) -> None:
-    """Refuse Gaussians without their renderer, the renderer without Gaussians, and losses of samples; raises ConfigError."""
+    """Refuse Gaussians without their renderer, the renderer without them, and sample losses; raises ConfigError."""
     geometry, renderer = GEOMETRIES.get(cfg.geometry_type), RENDERERS.get(cfg.renderer_type)
     if geometry.has_gaussians and not renderer.needs_gaussians:
         raise ConfigError(
@@ -173,7 +174,7 @@ def check_gaussians(cfg: Any, weights: LossWeights) -> None:
         )
     if not renderer.has_samples:
         for name, term in TERMS.items():
-            if weights.ever(name) and term.needs - {"normal"}:
+            if weights.is_ever_used(name) and term.needs - {"normal"}:
                 raise ConfigError(
                     f"system.loss.lambda_{name} needs samples along rays, which {cfg.renderer_type} does not have; set it "
                     "to 0."
@@ -181,11 +182,11 @@ def check_gaussians(cfg: Any, weights: LossWeights) -> None:
 
 
 def check_surface_terms(cfg: Any, weights: LossWeights) -> None:
-    """Refuse losses of a mesh where the renderer has none; raises ConfigError."""
+    """Refuse losses on a mesh if the renderer has none; raises ConfigError."""
     if RENDERERS.get(cfg.renderer_type).has_mesh:
         return
     for name, term in TERMS.items():
-        if weights.ever(name) and "mesh" in term.needs:
+        if weights.is_ever_used(name) and "mesh" in term.needs:
             raise ConfigError(
                 f"system.loss.lambda_{name} is a loss of the mesh that a mesh-rasterizer renders, and "
                 f"system.renderer_type is {cfg.renderer_type}; set it to 0."
@@ -193,7 +194,7 @@ def check_surface_terms(cfg: Any, weights: LossWeights) -> None:
 
 
 def check_colors(cfg: Any) -> None:
-    """Refuse colours that are not as many as background and guidance need; raises ConfigError."""
+    """Refuse a number of colour channels other than background and guidance need; raises ConfigError."""
     channels = getattr(cfg.material, "n_output_dims", 3)
     behind = getattr(cfg.background, "n_output_dims", 3)
     if channels != behind:
@@ -207,10 +208,10 @@ def check_colors(cfg: Any) -> None:
         )
 
 
-def check_novel_sizes(data: BaseData, sees_squares: bool) -> None:
-    """Refuse views that a guidance would squeeze to a square; raises ConfigError."""
+def check_novel_sizes(data: BaseData, resizes_to_square: bool) -> None:
+    """Refuse views that a guidance would distort to a square; raises ConfigError."""
     for height, width in data.novel_sizes():
-        if sees_squares and height != width:
+        if resizes_to_square and height != width:
             raise ConfigError(
                 f"data.random_camera.height, width: views of {width}x{height} pixels would be squeezed to the square "
                 "that the guidance sees; give both the same."
@@ -218,7 +219,7 @@ def check_novel_sizes(data: BaseData, sees_squares: bool) -> None:
 
 
 def novel_size_notes(data: BaseData, image_size: int | None) -> list[str]:
-    """Return sentences about views that are rendered far smaller than a guidance's networks see them, or larger.
+    """Return notes on views rendered much smaller or larger than the input of the guidance's networks.
 
     Args:
         image_size: edge in pixels of what the networks see; None = not known.

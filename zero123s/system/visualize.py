@@ -1,4 +1,4 @@
-"""Images of the scene: the reference view scored, an orbit as a strip or a video."""
+"""Renders of the scene: the scored reference view, and orbits as a strip or a video."""
 
 import logging
 import math
@@ -48,14 +48,14 @@ def render_orbit(system: Any, cameras: Cameras) -> list[np.ndarray]:
         out = system.render(camera, frozenset({"normal"}))
         assert out.comp_normal is not None
         normal = out.comp_normal + (1 - out.opacity)
-        depth = depth_picture(out, float(camera.distance[0]), system.field().bound)
+        depth = depth_image(out, float(camera.distance[0]), system.field().bound)
         row = torch.cat([out.comp_rgb, normal, depth, out.opacity.expand_as(normal)], dim=2)[0]
         frames.append((255 * row.clamp(0, 1) + 0.5).to(torch.uint8).cpu().numpy())
     system.train()
     return frames
 
 
-def depth_picture(out: RenderOutput, distance: float, bound: float) -> torch.Tensor:
+def depth_image(out: RenderOutput, distance: float, bound: float) -> torch.Tensor:
     """Return grey from white (nearest corner of the field's cube) to black (farthest, or nothing there), 1 H W 3."""
     reach = math.sqrt(3) * bound
     mean_depth = out.depth / out.opacity.clamp_min(1e-3)
@@ -69,7 +69,7 @@ def save_strip(path: Path, frames: list[np.ndarray]) -> None:
 
 
 def save_video(path: Path, frames: list[np.ndarray], fps: int = 30) -> Path:
-    """Write an mp4 whole or not at all and return its path; without an encoder, a folder of frames.
+    """Write an mp4 atomically and return its path; without an encoder, a folder of frames.
 
     Raises OutputError.
     """

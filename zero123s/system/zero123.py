@@ -1,4 +1,4 @@
-"""The Zero123 system: one supervised view (or several), random views judged by a guidance, one optimiser step."""
+"""The Zero123 system: supervised reference views, random views under guidance, one optimiser step."""
 
 import logging
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ class Zero123System(BaseSystem):
                     "system.loggers.wandb.enable is true but the package wandb is not installed; run `pip install wandb` or "
                     "leave it out: TensorBoard and CSV logs are always written."
                 )
-            if LossWeights(cfg.loss).ever("sds"):
+            if LossWeights(cfg.loss).is_ever_used("sds"):
                 found["model"] = GUIDANCES.get(cfg.guidance_type).requirements(cfg.guidance)
         return found
 
@@ -92,15 +92,15 @@ class Zero123System(BaseSystem):
         self.loss_weights = LossWeights(
             cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset(), regularized=cfg.regularized_views
         )
-        for name, wanted in self.loss_weights.wanted().items():
+        for name, wanted in self.loss_weights.required_maps().items():
             if wanted not in data.available_maps():
                 raise ConfigError(
                     f"system.loss.lambda_{name} needs a {wanted} image, and the data has none; set "
                     f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
                 )
-        if self.loss_weights.ever("sds"):
+        if self.loss_weights.is_ever_used("sds"):
             self.memory_keys = ("data.random_camera.batch_size", "data.random_camera.height")
-            check_novel_sizes(data, GUIDANCES.get(cfg.guidance_type).sees_squares)
+            check_novel_sizes(data, GUIDANCES.get(cfg.guidance_type).resizes_to_square)
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
         self.warm_views: WarmViews | None = None
@@ -110,7 +110,7 @@ class Zero123System(BaseSystem):
 
     @property
     def guidance(self) -> BaseGuidance | None:
-        """The guidance, once training has begun and if any weight wants one."""
+        """The guidance, once training has begun and if it has a weight."""
         return self._guidance[0] if self._guidance else None
 
     @property
@@ -140,7 +140,7 @@ class Zero123System(BaseSystem):
         return warm_start(self)
 
     def start_from(self, first: BaseSystem) -> dict[str, Any]:
-        """Take over the surface and the colours of a first stage; see `BaseSystem`."""
+        """Initialise surface and colours from a first stage; see `BaseSystem`."""
         if not isinstance(first, Zero123System):
             raise ConfigError(f"system.geometry_convert_from: {self.first_stage} is not a run of a radiance field.")
         return convert_first_stage(self, first)
@@ -150,8 +150,8 @@ class Zero123System(BaseSystem):
         self.build_guidance(device)
 
     def build_guidance(self, device: torch.device | None = None) -> None:
-        """Load the guidance's networks onto a device (default: this module's) if a weight ever wants them."""
-        if self._guidance or not self.loss_weights.ever("sds"):
+        """Load the guidance's networks onto a device (default: this module's) if it ever has a weight."""
+        if self._guidance or not self.loss_weights.is_ever_used("sds"):
             return
         guidance_class = GUIDANCES.get(self.cfg.guidance_type)
         views = None if self.input_view() is None else self.data_source.conditioning_views()
@@ -160,11 +160,11 @@ class Zero123System(BaseSystem):
             logger.warning("note: %s", note)
 
     def input_view(self) -> ReferenceView | None:
-        """The images that the result has to show; None for a system that has only words."""
+        """The supervised images; None for text-to-3D."""
         return self.data_source.reference()
 
     def field(self, shading: Shading | None = None, generator: torch.Generator | None = None) -> GeometryMaterialField:
-        """Return the scene as renderer and exporter see it."""
+        """Return the scene as a radiance field, for renderer and exporter."""
         return GeometryMaterialField(self.geometry, self.material, shading, generator, self.n_parts)
 
     def render(
@@ -195,7 +195,7 @@ class Zero123System(BaseSystem):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the guidance has learned."""
+        """Add the guidance's trained state."""
         super().on_save_checkpoint(checkpoint)
         if self.guidance and (learned := self.guidance.state()):
             checkpoint["guidance"] = learned
@@ -203,7 +203,7 @@ class Zero123System(BaseSystem):
             checkpoint["warm_views"] = self.warm_views.images.cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what the guidance had learned."""
+        """Restore the guidance's trained state."""
         super().on_load_checkpoint(checkpoint)
         if self.guidance and "guidance" in checkpoint:
             self.guidance.load_state(checkpoint["guidance"])
@@ -218,7 +218,7 @@ class Zero123System(BaseSystem):
             self.build_guidance(self.trainer.strategy.root_device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Move schedules and the occupancy grid to this step."""
+        """Update schedules and the occupancy grid for this step."""
         super().on_train_batch_start(batch, batch_idx)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -258,7 +258,7 @@ class Zero123System(BaseSystem):
         return total
 
     def reference_losses(self, reference: ReferenceView, step: int) -> dict[str, LossTerm]:
-        """Render the supervised views, unlit, and compare."""
+        """Render the reference views, unlit, and compare."""
         generator = self.generator("render-reference")
         needs = self.loss_weights.needs("reference", step)
         out = self.render(reference.cameras, needs, Shading("albedo", 1.0), generator)
@@ -311,7 +311,7 @@ class Zero123System(BaseSystem):
             self.diagnostics = replace(self.diagnostics, guidance_images=images)
 
     def geometry_losses(self, step: int) -> dict[str, LossTerm]:
-        """Return the terms of the geometry itself, where one of them has a weight."""
+        """Return the terms of the geometry itself, if one has a weight."""
         weights = {name: self.loss_weights.weight(name, step) for name in self.geometry.regularization_terms}
         if not any(weights.values()):
             return {}
@@ -380,7 +380,7 @@ class Zero123System(BaseSystem):
         return result.files | write_gaussians(out_dir, self.exporter.cfg.save_name, gaussians)
 
     def describe(self) -> dict[str, Any]:
-        """Return what run.json says of the guiding model."""
+        """Return the guiding model's entry in run.json."""
         return self.guidance.describe() if self.guidance else self.model_record
 
     def extra_loggers(self, out_dir: Path) -> list[Any]:

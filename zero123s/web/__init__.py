@@ -1,1 +1,1 @@
-"""`zero123s web`: a page to make meshes from; everything but `page.py` works without gradio."""
+"""`zero123s web`: a page for making meshes; everything but `page.py` works without gradio."""

@@ -1,4 +1,4 @@
-"""What runs in a job's own process: `python -m zero123s.web.job_process FOLDER`; ends when its starter is gone."""
+"""The process of a job: `python -m zero123s.web.job_process FOLDER`; ends when the server is gone."""
 
 import json
 import os
@@ -24,13 +24,13 @@ UNREPORTED = frozenset(kind for others in ZIPPED.values() for kind in others)
 
 
 def main(folder: Path) -> int:
-    """Do a job's task, leave its outcome in the folder and return an exit code."""
+    """Run a job, save its result in the folder and return an exit code."""
     threading.Thread(target=_end_with_starter, daemon=True).start()
     from zero123s.api import RunInterrupted
 
     try:
         job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        found = {"mesh": make_mesh, "draw": draw_picture}[job["kind"]](folder, job["task"])
+        found = {"mesh": make_mesh, "draw": generate_image}[job["kind"]](folder, job["task"])
         outcome = {"state": "finished", **found}
     except (RunInterrupted, KeyboardInterrupt):
         outcome = {"state": "cancelled"}
@@ -44,13 +44,13 @@ def main(folder: Path) -> int:
 
 
 def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
-    """Run launch.py's own job and score what came out; returns scores and downloads by name.
+    """Train as launch.py does and score the mesh; returns scores and downloads by name.
 
     Args:
         task: "config", "words" and "profile", as for `plan_run`.
     """
     from zero123s.api import run_plan
-    from zero123s.callbacks.watch import throttled
+    from zero123s.callbacks.run_callback import throttled
     from zero123s.evaluate.evaluation import chosen_lpips, evaluate_target
     from zero123s.run.console import set_up_logging
     from zero123s.run.plan import plan_run
@@ -58,20 +58,20 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     set_up_logging(verbose=False)
     run_dir = folder / RUN
     _, plan = plan_run(task["config"], task["words"], task["profile"])
-    tell = partial(_append, folder / PROGRESS)
-    result = run_plan(plan, run_dir, None, throttled(tell))
+    report = partial(_append, folder / PROGRESS)
+    result = run_plan(plan, run_dir, None, throttled(report))
     downloads = {kind: path for kind, path in result.files.items() if kind not in UNREPORTED and path.is_file()}
     for kind in ZIPPED.keys() & downloads.keys():
         downloads[kind] = _zipped(folder, kind, result.files)
     if result.mesh is not None:
-        tell({"stage": "report"})
+        report({"stage": "report"})
         evaluate_target(run_dir, lpips=chosen_lpips(None, None))
         downloads["report"] = run_dir / "report.html"
     inside = {kind: path.resolve().relative_to(folder.resolve()).as_posix() for kind, path in downloads.items()}
     return {"metrics": result.metrics, "downloads": inside, "step": result.record.get("step")}
 
 
-def draw_picture(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
+def generate_image(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     """Draw an object from a sentence; returns the image by name.
 
     Args:
@@ -108,7 +108,7 @@ def _zipped(folder: Path, kind: str, files: dict[str, Path]) -> Path:
 
 
 def _end_with_starter() -> None:
-    """Wait for the end of stdin, which the starter holds open as long as it lives; then end this whole group."""
+    """End the process group when stdin ends, which the server holds open as long as it lives."""
     sys.stdin.buffer.read()
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Jobs of a web server: one process group each, a few at a time, the others in a queue; none outlives the server."""
+"""Jobs of a web server: one process group each, a few at a time, the others queued; none outlives the server."""
 
 import json
 import logging
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 JOB, OUTCOME, LOG = "job.json", "outcome.json", "log.txt"
 ID = re.compile(r"[0-9a-f]{16}")
 SECONDS_TO_STOP = 15.0
-"""What a cancelled job gets to write its checkpoint, before it is killed."""
+"""Time for a cancelled job to write its checkpoint before it is killed."""
 SECONDS_OF_A_DAY = 86400
 ENDED = frozenset({"finished", "failed", "cancelled"})
 
 
 class BusyError(UserError):
-    """A queue that is full."""
+    """The queue is full."""
 
 
 @dataclass
@@ -39,12 +39,12 @@ class Job:
     """One run of one visitor."""
 
     id: str
-    """Sixteen random hexadecimal digits: who knows them may see the job."""
+    """Sixteen random hexadecimal digits; they grant access to the job."""
     kind: str
     """"mesh" or "draw"."""
     title: str
     task: dict[str, Any] = field(default_factory=dict)
-    """What its process does; see `job_process`."""
+    """Task of its process; see `job_process`."""
     state: str = "waiting"
     """"waiting", "running", "finished", "failed" or "cancelled"."""
     error: str = ""
@@ -55,7 +55,7 @@ class Job:
 
 
 class JobQueue:
-    """Runs jobs in the order in which they came.
+    """Runs jobs in order of submission.
 
     Args:
         out: folder; every job has one of its own below, named by its id.
@@ -90,13 +90,13 @@ class JobQueue:
         return self.out / job.id
 
     def get(self, job_id: object) -> Job:
-        """Return a job; raises ConfigError for anything that is not an id of one."""
+        """Return a job; raises ConfigError for an unknown id."""
         if not isinstance(job_id, str) or not ID.fullmatch(job_id) or job_id not in self._jobs:
             raise ConfigError("There is no such job.")
         return self._jobs[job_id]
 
     def known(self, ids: object) -> list[Job]:
-        """Return those of the ids that are jobs, newest first."""
+        """Return the jobs among some ids, newest first."""
         found = (
             {i: self._jobs[i] for i in ids if isinstance(i, str) and i in self._jobs} if isinstance(ids, list) else {}
         )
@@ -128,7 +128,7 @@ class JobQueue:
         return job
 
     def position(self, job: Job) -> int:
-        """Return how many jobs are started before this one; 0 = it is next, or no longer waits."""
+        """Return the number of jobs that will start before this one; 0 = it is next, or already started."""
         waiting = self._waiting()
         return waiting.index(job) if job in waiting else 0
 
@@ -137,7 +137,7 @@ class JobQueue:
             return [job for job in self._jobs.values() if job.state == "waiting"]
 
     def cancel(self, job: Job) -> None:
-        """Stop a job: it writes a checkpoint and ends, or is killed with all its processes if it takes long."""
+        """Stop a job: it writes a checkpoint and ends, or is killed with all its processes after a while."""
         with self._lock:
             if job.state in ENDED:
                 return
@@ -148,7 +148,7 @@ class JobQueue:
             threading.Timer(SECONDS_TO_STOP, _kill, [process]).start()
 
     def close(self) -> None:
-        """Kill everything that runs and let nothing new begin."""
+        """Kill all running jobs and start no more."""
         with self._lock:
             self._closing = True
         self._runner.close(lambda: [_kill(process) for process in list(self._processes.values())])
@@ -208,7 +208,7 @@ class JobQueue:
             logger.warning("warning: %s", error)
 
     def _read_earlier(self) -> None:
-        """Take up the jobs of an earlier server; what ran then does so no longer."""
+        """Restore the jobs of an earlier server; those that were running are marked as failed."""
         for path in sorted(self.out.glob(f"*/{JOB}")):
             fields = read_json(path)
             if set(fields) != set(Job.__dataclass_fields__) or fields["id"] != path.parent.name:
@@ -219,7 +219,7 @@ class JobQueue:
                 self._end(job, "failed", "The server was started anew while this job waited or ran.")
 
     def _delete_old(self) -> None:
-        """Delete the folders of jobs that ended too long ago; the disk of a page for many is full some day."""
+        """Delete the folders of jobs that ended more than `keep_days` ago."""
         if not self.keep_days:
             return
         before = time.time() - self.keep_days * SECONDS_OF_A_DAY
@@ -232,7 +232,7 @@ class JobQueue:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return an object of a JSON file; empty where there is none or it is damaged."""
+    """Return the object in a JSON file; empty if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -241,7 +241,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _send(process: subprocess.Popen, signum: int) -> None:
-    """Send a signal to a process and all that it started, as far as they are still there."""
+    """Send a signal to a process and its children, as far as they still run."""
     try:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signum)  # its group has its own number

@@ -1,4 +1,4 @@
-"""The page of `zero123s web` in gradio: layout, and which function of the service each control calls."""
+"""The page of `zero123s web` in gradio: layout, and the service function of each control."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,10 +10,10 @@ from PIL import Image
 
 from zero123s.errors import ConfigError, MissingDependencyError, UserError
 from zero123s.images.formats import readable_suffixes
-from zero123s.web.pictures import ADD, REMOVE, Corrections, PreparedPhoto, read_upload
+from zero123s.web.job_view import JobView, history_table, loss_plots
+from zero123s.web.photos import ADD, REMOVE, Corrections, PreparedPhoto, read_upload
 from zero123s.web.service import Service
 from zero123s.web.settings import Choice, read_number, read_whole_number
-from zero123s.web.watching import JobView, history_table, loss_plots
 
 try:
     import gradio as gr
@@ -25,7 +25,7 @@ except ImportError as missing:
     ) from missing
 
 TITLE = "zero123s: one image to a mesh"
-SECONDS_BETWEEN_LOOKS = 1.0
+POLL_SECONDS = 1.0
 FONTS = ["system-ui", "sans-serif"]
 """gradio's own would be fetched from elsewhere."""
 CSS = """
@@ -36,12 +36,12 @@ CSS = """
 """
 HELP = f"""Paint <span style="color:{ADD}">green</span> where the object is and was missed, <span style="color:{REMOVE}">red</span>
 where something else was taken for it; then *Apply*."""
-JOBS_OF_A_VISITOR = 50
+MAX_LISTED_JOBS = 50
 """As many are remembered by the browser."""
 
 
 def raising_gradio_errors(function: Callable) -> Callable:
-    """Return a function whose `UserError`s become gradio's."""
+    """Wrap a function so that its `UserError`s become gradio errors."""
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -54,14 +54,14 @@ def raising_gradio_errors(function: Callable) -> Callable:
 
 
 def served(path: Path) -> str:
-    """Return a copy of a result in the one folder that visitors can reach."""
+    """Copy a result to the one folder that visitors can access."""
     return save_file_to_cache(path, get_upload_folder())
 
 
 def serve(
     service: Service, host: str, port: int, users: list[tuple[str, str]] | None = None, share: bool = False
 ) -> None:
-    """Open the page and stay until interrupted; raises ConfigError where the port is taken."""
+    """Open the page and serve it until interrupted; raises ConfigError if the port is taken."""
     # Pillow refuses above twice this: what the mask editor sends is decoded by gradio itself.
     Image.MAX_IMAGE_PIXELS = int(5e5 * service.settings.limits.megapixels)
     page = build_page(service)
@@ -88,7 +88,7 @@ def serve(
 
 
 def build_page(service: Service) -> gr.Blocks:
-    """Return the page."""
+    """Build the page."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown(f"# {TITLE}")
         current = gr.State("")
@@ -96,10 +96,10 @@ def build_page(service: Service) -> gr.Blocks:
         mine = gr.BrowserState([], storage_key="zero123s-jobs", secret="zero123s")
         with gr.Row():
             with gr.Column():
-                inputs = _picture_column(service)
+                inputs = _image_column(service)
             with gr.Column():
                 job = _job_column()
-        _connect_picture(service, inputs)
+        _connect_image(service, inputs)
         _connect_jobs(service, inputs, job, current, shown, mine)
         _api(service)
     page.queue(default_concurrency_limit=2, max_size=100)
@@ -109,7 +109,7 @@ def build_page(service: Service) -> gr.Blocks:
 # ------------------------------------------------------------ layout
 
 
-def _picture_column(service: Service) -> dict[str, Any]:
+def _image_column(service: Service) -> dict[str, Any]:
     s = service.settings
     c: dict[str, Any] = {}
     gr.Markdown("## 1. Image")
@@ -192,7 +192,7 @@ def _corrections(values: dict[str, Any]) -> Corrections:
 
 
 def _strokes(editor: dict[str, Any] | None) -> np.ndarray | None:
-    """Return what was painted, all layers over each other; None where nothing was."""
+    """Return the painted strokes of all layers; None if there are none."""
     layers = [np.asarray(layer, np.float32) / 255 for layer in (editor or {}).get("layers") or [] if layer is not None]
     painted = [layer for layer in layers if layer.ndim == 3 and layer.shape[2] == 4 and layer[..., 3].any()]
     if not painted:
@@ -203,9 +203,9 @@ def _strokes(editor: dict[str, Any] | None) -> np.ndarray | None:
     return strokes
 
 
-def _connect_picture(service: Service, c: dict[str, Any]) -> None:
+def _connect_image(service: Service, c: dict[str, Any]) -> None:
     def fresh(photo: str | None) -> list[Any]:
-        """A new picture: everything that was corrected belonged to the old one."""
+        """A new image: everything that was corrected belonged to the old one."""
         if not photo:
             return [None, "", gr.skip(), None, "auto", 0.78, 0, 0, 0, 0, 0, 0]
         neutral: list[Any] = ["auto", 0.78, 0, 0, 0, 0, 0, 0]
@@ -254,12 +254,12 @@ def _connect_jobs(
         prepared = _prepared(service, photo, values)
         choice = Choice(elevation, model, quality, int(seed or 0))
         job = service.make(prepared, choice, Path(photo).name, sure=True)
-        return job.id, [job.id, *(ids or [])][:JOBS_OF_A_VISITOR]
+        return job.id, [job.id, *(ids or [])][:MAX_LISTED_JOBS]
 
     @raising_gradio_errors
     def draw(prompt: str, seed: int, ids: list) -> Any:
         job = service.draw(prompt, int(seed or 0))
-        return job.id, [job.id, *(ids or [])][:JOBS_OF_A_VISITOR]
+        return job.id, [job.id, *(ids or [])][:MAX_LISTED_JOBS]
 
     @raising_gradio_errors
     def cancel(job_id: str) -> None:
@@ -280,14 +280,14 @@ def _connect_jobs(
     j["cancel"].click(cancel, current, None, api_name="page_cancel", **quiet)
     j["history"].input(lambda job_id: job_id or "", j["history"], current, **quiet)
     outputs = [shown, *(j[name] for name in SHOWN), c["photo"], j["history"], j["table"]]
-    gr.Timer(SECONDS_BETWEEN_LOOKS).tick(refresh, [current, shown, mine], outputs, queue=False, **quiet)
+    gr.Timer(POLL_SECONDS).tick(refresh, [current, shown, mine], outputs, queue=False, **quiet)
 
 
 SHOWN = ("words", "bar", "cancel", "preview", "plots", "mesh", "files")
 
 
 def _digest(view: JobView | None) -> dict[str, Any]:
-    """Return what decides whether each part of the page has to be drawn anew."""
+    """Return a value that changes when a part of the page has to be redrawn."""
     if view is None:
         return dict.fromkeys(SHOWN)
     points = max((len(steps) for steps, _ in view.losses.values()), default=0)
@@ -339,7 +339,7 @@ def _history(jobs: list[Any], job_id: str, changed: set[str]) -> list[Any]:
 
 
 def _api(service: Service) -> None:
-    """Give programs what people have; see docs/web.md."""
+    """Add the endpoints for programs; see docs/web.md."""
 
     @raising_gradio_errors
     def prepare(photo: str) -> Any:

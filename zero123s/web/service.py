@@ -1,4 +1,4 @@
-"""What a visitor can have done: the functions behind the page and its API. Nothing here knows gradio."""
+"""Actions of a visitor: the functions behind the page and its API, independent of gradio."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,17 +11,17 @@ from zero123s.errors import ImageError
 from zero123s.images.io import write_png_atomic
 from zero123s.run.folder import shell_safe
 from zero123s.web.job_process import RUN
+from zero123s.web.job_view import JobView, read_job_view
 from zero123s.web.jobs import Job, JobQueue
-from zero123s.web.pictures import Corrections, PreparedPhoto, prepare_photo, read_upload
+from zero123s.web.photos import Corrections, PreparedPhoto, prepare_photo, read_upload
 from zero123s.web.settings import Choice, Settings, check_choice, draw_task, run_words
-from zero123s.web.watching import JobView, look_at
 
 SERVED = "served"
 """Folder below the server's own for uploads and for copies of results: the only one that is reachable from outside."""
 
 
 class Service:
-    """A server's settings and its queue.
+    """A server's settings and queue.
 
     Args:
         settings: what the operator decided.
@@ -62,21 +62,21 @@ class Service:
             )
 
         def fill(folder: Path) -> Mapping[str, Any]:
-            picture = write_png_atomic(folder / "input_rgba.png", prepared.rgba)
+            image = write_png_atomic(folder / "input_rgba.png", prepared.rgba)
             write_png_atomic(folder / "input_steps.png", prepared.steps)
-            return {"words": run_words(self.settings, choice, picture, folder / RUN)}
+            return {"words": run_words(self.settings, choice, image, folder / RUN)}
 
         task = {"config": self.settings.config, "profile": self.settings.profile, "quality": choice.quality}
         return self.queue.submit("mesh", shell_safe(Path(title).stem), task, fill)
 
     def draw(self, prompt: str, seed: int) -> Job:
-        """Queue the drawing of an image from a sentence; raises ConfigError, BusyError."""
+        """Queue the generation of an image from a prompt; raises ConfigError, BusyError."""
         task = draw_task(self.settings, prompt, seed)
         return self.queue.submit("draw", task["prompt"], task)
 
     def view(self, job_id: object) -> JobView:
-        """Return how a job stands; raises ConfigError for an unknown one."""
-        return look_at(self.queue, self.queue.get(job_id))
+        """Return the state of a job; raises ConfigError for an unknown one."""
+        return read_job_view(self.queue, self.queue.get(job_id))
 
     def cancel(self, job_id: object) -> JobView:
         """Stop a job; raises ConfigError for an unknown one."""

@@ -1,4 +1,4 @@
-"""What the operator of a web server decides: models, qualities and limits. A visitor only chooses among them by name."""
+"""Settings of the operator of a web server: models, qualities and limits. Visitors choose among them by name."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from zero123s.diffusion.checkpoint.locate import find_file, locate_checkpoint
 from zero123s.errors import ConfigError
 from zero123s.run.plan import plan_run
-from zero123s.web.pictures import Limits
+from zero123s.web.photos import Limits
 
 AUTO = "auto"
 FORMATS = ("glb", "gltf", "obj", "ply", "stl", "3mf", "usdz")
 PREVIEW_VIEWS = 12
-"""Frames of the turntable that a visitor sees while a run trains."""
+"""Frames of the turntable shown during training."""
 PREVIEWS = 10
 """How often it is drawn anew."""
 MAX_SEED = 2**31 - 1
@@ -28,7 +28,7 @@ TOTAL_STEPS = "system.scheduler.args.total_iters"
 
 @dataclass(frozen=True)
 class Quality:
-    """A choice between time and detail."""
+    """A trade-off between time and detail."""
 
     steps: float = 1.0
     """Times the recipe's own number of steps."""
@@ -53,7 +53,7 @@ QUALITIES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the operator has said on the command line."""
+    """The server's settings from the command line."""
 
     out: Path
     """Absolute; one folder per job below."""
@@ -62,7 +62,7 @@ class Settings:
     words: tuple[str, ...] = ()
     """Overrides for all runs."""
     models: Mapping[str, str] = field(default_factory=lambda: {AUTO: AUTO})
-    """Name on the page -> what `system.guidance.checkpoint` says."""
+    """Name on the page -> value of `system.guidance.checkpoint`."""
     qualities: Mapping[str, Quality] = field(default_factory=lambda: dict(QUALITIES))
     limits: Limits = field(default_factory=Limits)
     draw_with: str = ""
@@ -71,7 +71,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a visitor has chosen for a run."""
+    """A visitor's choices for a run."""
 
     elevation_deg: float
     model: str
@@ -80,7 +80,9 @@ class Choice:
 
 
 def read_qualities(path: Path) -> dict[str, Quality]:
-    """Return the qualities of a YAML file, `name: {steps: 0.5, about: ..., overrides: {key: value}}`; raises ConfigError."""
+    """Return the qualities of a YAML file, `name: {steps: 0.5, about: ..., overrides: {key: value}}`; raises
+    ConfigError.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -116,18 +118,18 @@ def read_models(words: Sequence[str]) -> dict[str, str]:
 
 
 def check_settings(settings: Settings) -> None:
-    """Check every quality down to its last key, and that the model it needs is there; raises UserError."""
+    """Check every quality completely, and that the models exist; raises UserError."""
     for name in settings.qualities:
         for model in settings.models:
             try:
-                words = run_words(settings, Choice(0.0, model, name), Path("picture.png"), settings.out / "check")
+                words = run_words(settings, Choice(0.0, model, name), Path("image.png"), settings.out / "check")
                 plan_run(settings.config, words, settings.profile)[1].requirements("train")
             except ConfigError as error:
                 raise ConfigError(f"quality '{name}': {error}") from error
 
 
 def read_number(name: str, value: object) -> float:
-    """Return a number that a program has sent as text or as a number; raises ConfigError."""
+    """Parse a number sent as text or as a number; raises ConfigError."""
     try:
         return float(str(value))
     except ValueError as error:
@@ -135,7 +137,7 @@ def read_number(name: str, value: object) -> float:
 
 
 def read_whole_number(name: str, value: object) -> int:
-    """Return a whole number that a program has sent as text or as a number; raises ConfigError."""
+    """Parse a whole number sent as text or as a number; raises ConfigError."""
     number = read_number(name, value)
     if not number.is_integer():  # false for NaN and the infinities as well
         raise ConfigError(f"{name}={value!r} is not a whole number.")
@@ -143,7 +145,7 @@ def read_whole_number(name: str, value: object) -> int:
 
 
 def check_choice(settings: Settings, choice: Choice) -> None:
-    """Raise ConfigError where a visitor's choice is none of those offered."""
+    """Raise ConfigError if a visitor's choice is not offered."""
     if choice.model not in settings.models:
         raise ConfigError(f"There is no model '{choice.model}'; choose {' or '.join(settings.models)}.")
     if choice.quality not in settings.qualities:
@@ -157,7 +159,7 @@ def check_choice(settings: Settings, choice: Choice) -> None:
 
 
 def draw_task(settings: Settings, prompt: str, seed: int) -> dict[str, Any]:
-    """Return the task of a job that draws an image; raises ConfigError for a sentence that cannot be one."""
+    """Return the task of a job that generates an image; raises ConfigError for an invalid prompt."""
     prompt = " ".join(str(prompt).split())
     if not settings.draw_with:
         raise ConfigError("This server draws no images; its operator can name a pipeline with --draw-with.")
@@ -168,10 +170,10 @@ def draw_task(settings: Settings, prompt: str, seed: int) -> dict[str, Any]:
     return {"prompt": prompt, "seed": int(seed), "config": str(find_file(TEXT_CONFIG) or TEXT_CONFIG), "words": words}
 
 
-def run_words(settings: Settings, choice: Choice, picture: Path, run_dir: Path) -> list[str]:
-    """Return the overrides of a run, as on the command line of launch.py; raises ConfigError."""
+def run_words(settings: Settings, choice: Choice, image: Path, run_dir: Path) -> list[str]:
+    """Return the overrides of a run, as for launch.py; raises ConfigError."""
     quality = settings.qualities[choice.quality]
-    loaded, plan = plan_run(settings.config, [*settings.words, "data.image_path=picture.png"], settings.profile)
+    loaded, plan = plan_run(settings.config, [*settings.words, "data.image_path=image.png"], settings.profile)
     steps = max(1, round(plan.experiment.trainer.max_steps * quality.steps))
     places: dict[str, Any] = {"trainer.max_steps": steps}
     total = OmegaConf.select(loaded.cfg, TOTAL_STEPS)
@@ -185,7 +187,7 @@ def run_words(settings: Settings, choice: Choice, picture: Path, run_dir: Path) 
     places |= quality.overrides
     places["trainer.val_check_interval"] = max(1, int(places["trainer.max_steps"]) // PREVIEWS)
     places |= {
-        "data.image_path": str(picture),
+        "data.image_path": str(image),
         "data.default_elevation_deg": float(choice.elevation_deg),
         "seed": choice.seed,
         "exp_root_dir": str(run_dir.parent.parent),

@@ -1,4 +1,4 @@
-"""threestudio's YAML words: single ones in files of this project, and whole files of threestudio's.
+"""Compatibility with threestudio's YAML: single keys in files of this project, and whole threestudio files.
 
 `words` has what is renamed or dropped anywhere. `recipe` reads a file that is threestudio's own: its systems, guidances
 and prompt processors are other arrangements of the slots here.

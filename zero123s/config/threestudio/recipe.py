@@ -1,7 +1,7 @@
-"""A whole file of threestudio's as one of this project's: its systems are arrangements of the slots here.
+"""Translates a whole threestudio file to this project's keys: its systems are combinations of the slots here.
 
-Every word that is renamed or has no meaning here gives a notice; one that would change the result and cannot be followed
-is refused. Values stay what they are, `${...}` included; references to a key that moves follow it.
+Every word that is renamed or has no meaning here gives a notice; one that would change the result and cannot be
+followed is refused. Values stay what they are, `${...}` included; references to a key that moves follow it.
 """
 
 import re
@@ -56,7 +56,7 @@ DEFAULT_NETWORK = {
     "n_neurons": 64,
     "n_hidden_layers": 1,
 }
-"""threestudio's network behind an encoding, where a file names none; this project's has one layer more."""
+"""threestudio's default network after an encoding; this project's has one more layer."""
 
 
 def is_recipe(content: dict[Any, Any]) -> bool:
@@ -70,7 +70,7 @@ def is_recipe(content: dict[Any, Any]) -> bool:
 
 
 def to_native(content: dict[Any, Any]) -> list[str]:
-    """Turn a merged file of threestudio's into one of this project's, in place; returns the notices.
+    """Translate a merged threestudio file to this project's keys, in place; returns the notices.
 
     Raises:
         ConfigError: the file needs something that is not here; says what.
@@ -96,7 +96,7 @@ def to_native(content: dict[Any, Any]) -> list[str]:
 
 
 def _single_words(t: Translation) -> None:
-    """Apply the tables of `words`, but for keys that a geometry has by itself."""
+    """Apply the tables of `words`, except for keys that a geometry here has itself."""
     own = ("isosurface_resolution",) if t.get("system.geometry_type") == "tetrahedra-sdf-grid" else ()
     for old, new in words.RENAMED.items():
         if old.rpartition(".")[2] not in own:
@@ -106,7 +106,7 @@ def _single_words(t: Translation) -> None:
 
 
 def _whole_steps(value: Any) -> Any:
-    """Return settings in which the first step of a schedule is a whole number: threestudio minds the last one's type alone."""
+    """Convert a first step such as 100.0 to an integer: threestudio checks only the type of a schedule's last step."""
     if isinstance(value, dict):
         return {k: _whole_steps(v) for k, v in value.items()}
     if isinstance(value, list) and len(value) >= 4 and isinstance(value[0], float) and value[0].is_integer():
@@ -130,7 +130,7 @@ def _data(t: Translation) -> None:
 
 
 def _system(t: Translation, kind: str) -> None:
-    """Rename the system, and spell out what it implies."""
+    """Rename the system, and set what it implies."""
     is_text = kind in TEXT_SYSTEMS or t.get("data_type") == "random-camera-datamodule"
     t.rename_type("system_type", "dreamfusion-system" if is_text else "zero123-system")
     if kind not in ("zero123-system", "image-condition-dreamfusion-system"):

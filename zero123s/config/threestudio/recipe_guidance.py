@@ -1,4 +1,4 @@
-"""threestudio's guidances and prompt processors: here a prompt belongs to the guidance, and VSD, SJC and SDI are variants."""
+"""threestudio's guidances and prompt processors: here a prompt belongs to its guidance; VSD, SJC, SDI are variants."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ TEXT = {
     },
     "stable-diffusion-unified-guidance": {"checkpoint": SD_1_5, "use_img_loss": True},
 }  # fmt: skip
-"""Guidances that take a prompt, with what their names and defaults imply."""
+"""Guidances that take a prompt, with the settings that their names and defaults imply."""
 IMAGE = {
     "zero123-unified-guidance": {"checkpoint": "bennyguo/zero123-diffusers", "guidance_scale": 5.0},
     "zero123-guidance": {"guidance_scale": 3.0},
@@ -88,7 +88,7 @@ def _image_type(kind: str) -> str:
 
 
 def _two_guidances(t: Translation, kind: str) -> None:
-    """Magic123's two: a combined guidance whose weights are the two losses'."""
+    """Translate Magic123's two guidances to a combined guidance weighted by the two losses' weights."""
     kind_3d = t.pop("system.guidance_3d_type")
     if kind not in TEXT or kind_3d not in IMAGE:
         raise ConfigError(f"system.guidance_type: {kind} with guidance_3d_type: {kind_3d} is not known as a pair.")
@@ -189,7 +189,7 @@ def _without_meaning(t: Translation, key: str) -> None:
 
 
 def _learning_rate(t: Translation, key: str) -> None:
-    """Give the low-rank copy the rate of the optimiser's group `guidance`."""
+    """Set the LoRA copy's learning rate to that of the optimiser's group `guidance`."""
     group: Any = t.pop("system.optimizer.params.guidance", None)
     if group is None:
         return

@@ -1,4 +1,4 @@
-"""Moving, dropping and refusing keys of a configuration, with a notice for each."""
+"""Moves, drops and refuses keys of a configuration, with a notice for each."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ _MISSING = object()
 
 
 class Translation:
-    """A configuration on its way from one set of words to another.
+    """A configuration during its translation.
 
     Args:
         content: nested plain values, changed in place.
@@ -45,7 +45,7 @@ class Translation:
             self.put(key, value)
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
-        """Take a key out and return its value; what refers to it gets the value."""
+        """Remove a key and return its value; references to it get the value."""
         if not self.has(key):
             assert default is not _MISSING, key
             return default
@@ -53,7 +53,7 @@ class Translation:
         return value
 
     def move(self, old: str, new: str) -> None:
-        """Give a key another name, with a notice, unless it has been given by that name, too, and then more precisely."""
+        """Rename a key, with a notice; a value under the new name takes precedence."""
         if not self.has(old):
             return
         value = words.remove(self.content, old)
@@ -62,29 +62,29 @@ class Translation:
         self.notices.append(words.renamed_notice(old, new))
 
     def moves_to(self, old: str, new: str) -> None:
-        """Let references to a key, which somebody else has moved, follow it."""
+        """Let references to a key that was moved elsewhere follow it."""
         self._inlined.pop(old, None)
         self._moved[old] = new
 
     def rename_type(self, key: str, name: str) -> None:
-        """Give a slot another type, with a notice where it had one by another name."""
+        """Set a slot's type, with a notice if it had another name."""
         if self.get(key) not in (None, name):
             self.notices.append(words.renamed_notice(f"{key}: {self.get(key)}", name))
         self.put(key, name)
 
     def drop(self, key: str, why: str) -> None:
-        """Take a key out, with a notice."""
+        """Remove a key, with a notice."""
         if self.has(key):
             self.pop(key)
             self.notices.append(words.dropped_notice(key, why))
 
     def drop_if(self, key: str, value: Any, why: str) -> None:
-        """Take a key out that has a value; another one stays, for the parser to complain about."""
+        """Remove a key with a given value; any other value stays, for the parser to report."""
         if self.get(key) == value:
             self.drop(key, why)
 
     def refuse_unless(self, key: str, allowed: tuple[Any, ...], why: str) -> None:
-        """Take a key out whose value means what is done anyway; raises ConfigError for any other."""
+        """Remove a key whose value is the behaviour here anyway; raises ConfigError for any other."""
         if not self.has(key):
             return
         value = self.pop(key)
@@ -92,7 +92,7 @@ class Translation:
             raise ConfigError(f"{key}={value} cannot be followed: {why}.")
 
     def follow_references(self) -> None:
-        """Let every `${...}` name a moved key by its new name, and a dropped key's value itself."""
+        """Update every `${...}`: a moved key by its new name, a dropped key by its value."""
         for key in tuple(self.content):
             self.content[key] = self._followed(self.content[key])
 

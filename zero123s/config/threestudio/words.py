@@ -1,4 +1,4 @@
-"""threestudio's YAML words that mean something else here, or nothing, and this project's former ones: their files load unchanged.
+"""threestudio's keys that are renamed or dropped here, and former keys of this project: files that use them still load.
 
 Every entry produces one notice. A key that a slot here knows by itself is left alone; one that is in no table and in no
 dataclass stays an error.
@@ -27,7 +27,7 @@ PROMPTS = {
     "system.prompt_processor.prompt": "system.guidance.prompt",
     "system.prompt_processor.negative_prompt": "system.guidance.negative_prompt",
 }
-"""Renamed as well where the guidance takes a prompt."""
+"""Also renamed if the guidance takes a prompt."""
 PROMPT_PROCESSOR = ("system.prompt_processor_type", "system.prompt_processor")
 """Dropped; why depends on the guidance."""
 
@@ -76,11 +76,12 @@ DROPPED = {
 FORMER = {
     "trainer.max_memory_gb": "the run takes the memory it needs; limit it from outside (ulimit -d, a container, systemd-run)",
 }
-"""Keys of earlier versions, which their run folders still hold with the default; a notice only where a value was set."""
+"""Keys of earlier versions, which their run folders still hold with the default; a notice only where a value was set.
+"""
 
 
 def new_key(key: str, known: Known) -> str:
-    """Return this project's name of a key of threestudio's, any other as it is."""
+    """Return this project's name of a threestudio key, any other unchanged."""
     if known(key):
         return key
     prompt = PROMPTS.get(key)
@@ -88,7 +89,7 @@ def new_key(key: str, known: Known) -> str:
 
 
 def other_name(key: str) -> str | None:
-    """Return threestudio's name of a key of this project's, or the other way round; None where both call it the same."""
+    """Return threestudio's name of a key of this project, or vice versa; None if both are the same."""
     back = {new: old for old, new in RENAMED.items()}
     return RENAMED.get(key) or back.get(key)
 
@@ -128,12 +129,12 @@ def translate(content: dict[Any, Any], known: Known) -> list[str]:
 
 
 def dropped_notice(key: str, why: str) -> str:
-    """Return the sentence that tells why a key has no effect."""
+    """Return the sentence that says why a key has no effect."""
     return f"{key} is not needed: {why}."
 
 
 def renamed_notice(old: str, new: str) -> str:
-    """Return the sentence that tells of a renamed key."""
+    """Return the sentence about a renamed key."""
     return f"{old} is {new} here."
 
 
@@ -151,12 +152,12 @@ def has(content: dict[Any, Any], key: str) -> bool:
 
 
 def remove(content: dict[Any, Any], key: str) -> Any:
-    """Take a given key out and return its value."""
+    """Remove a key that is set and return its value."""
     return _section(content, key).pop(key.rpartition(".")[2])
 
 
 def put(content: dict[Any, Any], key: str, value: Any) -> None:
-    """Set a key, making the sections above it."""
+    """Set a key, creating the sections above it."""
     *sections, name = key.split(".")
     for part in sections:
         if not isinstance(content.get(part), dict):

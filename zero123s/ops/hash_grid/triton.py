@@ -20,7 +20,9 @@ from zero123s.ops.hash_grid.autograd import Kernels
 from zero123s.ops.hash_grid.reference import GradBuffer, Level
 
 _BLOCK = 128
-"""Points of a program: one per thread, so that no number has to change its thread for a pair of features to be read as one."""
+"""Points of a program: one per thread, so that no number has to change its thread for a pair of features to be read as
+one.
+"""
 
 
 @triton.jit

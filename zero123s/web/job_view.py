@@ -1,4 +1,4 @@
-"""What a page shows of a job: read from its folder, so that any process may look at any time."""
+"""The state of a job, read from its folder by any process at any time."""
 
 import json
 from collections.abc import Mapping
@@ -33,35 +33,35 @@ SHOWN_LOSSES = ("total", "novel/sds", "reference/rgb", "reference/mask")
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as it stands."""
+    """The state of a job, as displayed."""
 
     id: str
     kind: str
     title: str
     state: str
     words: str
-    """One sentence: where it stands."""
+    """The state in one sentence."""
     stage: str = ""
     step: int = 0
     max_steps: int = 0
     seconds_left: float | None = None
-    """Of training, at the pace so far."""
+    """Remaining seconds of training, at the average pace."""
     losses: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
     """Name -> steps and values."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     preview: Path | None = None
     """A turntable of the field, colour and normals side by side, as an animated WebP."""
     downloads: Mapping[str, Path] = field(default_factory=dict)
-    """What a finished job offers, by format."""
+    """Files of a finished job, by format."""
 
     @property
     def share(self) -> float:
-        """Share of the steps that are done, 0 to 1."""
+        """Completed share of the steps, 0 to 1."""
         return 1.0 if self.state == "finished" else self.step / self.max_steps if self.max_steps else 0.0
 
 
-def look_at(queue: JobQueue, job: Job) -> JobView:
-    """Return how a job stands."""
+def read_job_view(queue: JobQueue, job: Job) -> JobView:
+    """Read the state of a job."""
     folder = queue.folder(job)
     lines = _progress_lines(folder / PROGRESS)
     last = lines[-1] if lines else {}
@@ -88,13 +88,13 @@ def look_at(queue: JobQueue, job: Job) -> JobView:
 
 
 def loss_plots(losses: Mapping[str, tuple[list[float], list[float]]]) -> str:
-    """Return the curves of the losses that say most, as SVG."""
+    """Plot the main losses, as SVG."""
     chosen = [name for name in SHOWN_LOSSES if name in losses] or sorted(losses)[:4]
     return "".join(curve(name, *losses[name], width=270) for name in chosen)
 
 
 def history_table(jobs: list[Job]) -> str:
-    """Return a table of jobs as HTML; their titles come from visitors and are escaped."""
+    """Format a table of jobs as HTML; titles come from visitors and are escaped."""
     rows = "".join(
         f"<tr><td>{escape(j.title)}</td><td>{j.state}</td><td>{escape(str(j.task.get('quality', '')))}</td>"
         f"<td>{tqdm.format_interval(j.ended - j.started) if j.started and j.ended else ''}</td></tr>"
@@ -144,7 +144,7 @@ def _curves(lines: list[dict[str, Any]]) -> dict[str, tuple[list[float], list[fl
 
 
 def _preview(folder: Path) -> Path | None:
-    """Return the turntable of the newest preview of the run, made when it is first asked for."""
+    """Return the turntable of the newest preview of the run, rendered on first request."""
     strips = {int(p.name[2:-8]): p for p in (folder / RUN / "save").glob("it*-val.png") if p.name[2:-8].isdigit()}
     if not strips:
         return None

@@ -1,4 +1,4 @@
-"""Callbacks of the program that started a run: its progress step by step, and how to stop it."""
+"""Callbacks for a program that starts a run: progress step by step, and a way to stop it."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ SECONDS_BETWEEN_REPORTS = 0.25
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands."""
+    """The state of a run."""
 
     stage: str
     """"train", then "validate", "test" and "export"."""
@@ -28,17 +28,17 @@ class Progress:
     seconds: float = 0.0
     """Since training began in this process."""
     seconds_left: float | None = None
-    """Of training, at the pace so far; None before the first step and outside of training."""
+    """Remaining seconds of training at the average pace; None before the first step and outside of training."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return stage, step, max_steps, left (seconds) and losses, rounded for a line of JSON."""
+        """Return stage, step, max_steps, remaining seconds and losses, rounded, as one line of JSON."""
         left = None if self.seconds_left is None else round(self.seconds_left, 1)
         losses = {name: float(f"{value:.6g}") for name, value in self.losses.items()}
         return {"stage": self.stage, "step": self.step, "max_steps": self.max_steps, "left": left, "losses": losses}
 
 
 def throttled(write: Callable[[dict[str, Any]], object]) -> Callable[[Progress], None]:
-    """Return a report for a run: passes progress on as JSON a few times a second, at a new stage and at the last step."""
+    """Return a callback that passes on progress as JSON a few times a second, at new stages and at the last step."""
     last, stage = 0.0, ""
 
     def report(progress: Progress) -> None:
@@ -53,10 +53,10 @@ def throttled(write: Callable[[dict[str, Any]], object]) -> Callable[[Progress],
 
 
 class RunCallback(pl.Callback):
-    """A Lightning callback that also hears of the stages around training."""
+    """A Lightning callback that is also called at the stages around training."""
 
     def on_stage(self, stage: str) -> None:
-        """A stage begins: "train", "validate", "test" or "export"."""
+        """Called when a stage begins: "train", "validate", "test" or "export"."""
 
 
 class StepReport(RunCallback):
@@ -75,7 +75,7 @@ class StepReport(RunCallback):
         self._first_step = 0
 
     def on_stage(self, stage: str) -> None:
-        """Report a stage after training; too late to stop it."""
+        """Report a stage after training; it cannot be stopped any more."""
         if stage != "train":
             seconds = time.monotonic() - self._started
             self.report(Progress(stage, self.last.step, self.last.max_steps, self.run_dir, seconds=seconds))
@@ -87,7 +87,7 @@ class StepReport(RunCallback):
         self.last = Progress("train", trainer.global_step, trainer.max_steps, self.run_dir)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Report a finished step; accumulated batches within it are none."""
+        """Report a finished step, not the accumulated batches within it."""
         step = trainer.global_step
         if step == self.last.step:
             return

@@ -10,11 +10,11 @@ from jaxtyping import Float
 
 from zero123s.ops.cameras import cameras_from_matrices, generate_rays
 from zero123s.structures import Cameras, ReferenceView
-from zero123s.system.visualize import depth_picture
+from zero123s.system.visualize import depth_image
 
 KINDS = ("colour", "normal", "opacity", "depth")
 NOTHING = 1000.0
-"""Depth, in world units, of a pixel in which there is no object: whatever else is drawn lies before it."""
+"""Depth, in world units, of background pixels: behind everything else that is drawn."""
 FLIP = np.diag([1.0, -1.0, -1.0])
 """Between viser's camera axes (x right, y down, z forward) and ours (x right, y up, z back)."""
 
@@ -37,7 +37,7 @@ def pose_of(cameras: Cameras, index: int) -> tuple[Float[np.ndarray, "4"], Float
 
 
 @torch.no_grad()
-def picture_of(system: Any, camera: Cameras, kind: str) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
+def render_view(system: Any, camera: Cameras, kind: str) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
     """Return an image of the field as it is, in [0, 1], and the distance of its surface along the viewing axis.
 
     Draws no random number and leaves the system as it was, so that training goes on as without it.
@@ -53,19 +53,19 @@ def picture_of(system: Any, camera: Cameras, kind: str) -> tuple[Float[np.ndarra
     finally:
         system.train(was_training)
     if kind == "normal":
-        picture = out.comp_normal + (1 - out.opacity)
+        image = out.comp_normal + (1 - out.opacity)
     elif kind == "opacity":
-        picture = out.opacity.expand_as(out.comp_rgb)
+        image = out.opacity.expand_as(out.comp_rgb)
     elif kind == "depth":
-        picture = depth_picture(out, float(camera.distance[0]), bound)
+        image = depth_image(out, float(camera.distance[0]), bound)
     else:
-        picture = out.comp_rgb
+        image = out.comp_rgb
     along = (generate_rays(camera).rays_d * -camera.c2w[:, None, None, :3, 2]).sum(-1, keepdim=True).to(out.depth)
     depth = torch.where(out.opacity > 0.5, along * out.depth / out.opacity.clamp_min(1e-3), NOTHING)
-    return picture[0].clamp(0, 1).float().cpu().numpy(), depth[0, ..., 0].float().cpu().numpy()
+    return image[0].clamp(0, 1).float().cpu().numpy(), depth[0, ..., 0].float().cpu().numpy()
 
 
-def reference_picture(reference: ReferenceView, index: int, side: int = 128) -> Float[np.ndarray, "h w 3"]:
+def reference_thumbnail(reference: ReferenceView, index: int, side: int = 128) -> Float[np.ndarray, "h w 3"]:
     """Return an input image over white, small."""
     mask = reference.mask[index : index + 1]
     on_white = (reference.rgb[index : index + 1] * mask + (1 - mask)).movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""From what a visitor uploads to the image that a run works on, with the visitor's corrections on the way."""
+"""Prepares an uploaded image for a run, with the visitor's corrections."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ MAX_CROP = 0.9
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be uploaded."""
+    """Limits of uploads."""
 
     megabytes: float = 20.0
     megapixels: float = 24.0
@@ -32,7 +32,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a visitor has changed."""
+    """A visitor's corrections."""
 
     crop: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """Shares of the photo cut off on the left, right, top and bottom before anything else."""
@@ -46,7 +46,7 @@ class Corrections:
 
 @dataclass(frozen=True)
 class PreparedPhoto:
-    """A photo ready to be run, and what a visitor should look at first."""
+    """A prepared photo, and the steps for the visitor to inspect."""
 
     rgba: Float[np.ndarray, "S S 4"]
     steps: Float[np.ndarray, "H W 3"]
@@ -57,11 +57,11 @@ class PreparedPhoto:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether a person should correct the cut-out before it is used."""
+        """Whether the cut-out should be corrected before it is used."""
         return self.segmentation.confidence < THRESHOLD
 
     def words(self) -> str:
-        """Return what is said below the image."""
+        """Return the text below the image."""
         found, guess = self.segmentation, self.elevation
         doubt = f" Doubtful: {found.reason or 'many pixels are undecided'}." if self.is_doubtful else ""
         lines = [f"O{found.caption[1:]}.{doubt}"]
@@ -132,7 +132,7 @@ def prepare_photo(
 def paint(
     cut_out: Float[np.ndarray, "H W 4"], photo: Float[np.ndarray, "H W 4"], strokes: Float[np.ndarray, "H W 4"]
 ) -> Float[np.ndarray, "H W 4"]:
-    """Return a cut-out with what was painted over it: the green brush takes in the photo, the red one takes away."""
+    """Apply painted strokes to a cut-out: the green brush adds from the photo, the red one removes."""
     green, red = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)], np.float32) / 255 for c in (ADD, REMOVE))
     covered = strokes[..., 3] > 0.5
     towards_green = np.linalg.norm(strokes[..., :3] - green, axis=-1) < np.linalg.norm(strokes[..., :3] - red, axis=-1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from zero123s.errors import ImageError
 from zero123s.preprocess.framing import object_bounds
-from zero123s.web.pictures import ADD, MAX_SIDE, REMOVE, Corrections, Limits, prepare_photo, read_upload
+from zero123s.web.photos import ADD, MAX_SIDE, REMOVE, Corrections, Limits, prepare_photo, read_upload
 
 LIMITS = Limits(megabytes=1.0, megapixels=1.0)
 
