@@ -1,4 +1,4 @@
-"""Files from strangers: whatever is in them, an answer or one sentence, in bounded time and memory.
+"""Untrusted files: any content gives a result or a one-sentence error, in bounded time and memory.
 
 pytest tests/end_to_end/test_hostile_input.py -m slow          # 10,000 images, 3,000 meshes
 """

@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from zero123s.commands.main import COMMANDS
 from zero123s.geometry import GEOMETRIES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+PAGES = [path for path in DOCUMENTS if path.name not in ("configuration.md", "from-threestudio.md")]
+"""Without the generated page, and the page of another project's keys."""
+SECTIONS = ("data", "system", "trainer", "checkpoint", "health", "viewer")
 
 
 def anchors(document: Path) -> set[str]:
@@ -42,6 +48,47 @@ def test_named_configs_scripts_and_tests_exist(document):
         document.read_text(encoding="utf-8"),
     )
     assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_files_and_folders_exist(document):
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:configs|benchmarks|tests|load|zero123s|docs)/[\w/.-]+)`", text)
+    # Some pages name files of the package without its folder: `guidance/vsd.py`.
+    named += re.findall(r"`((?:[a-z_]+/)+\w+\.py)`", text)
+    missing = [path for path in named if not ((ROOT / path).exists() or (ROOT / "zero123s" / path).exists())]
+    # Not there: what the reader makes (my_...), downloads (.ckpt), or has in threestudio.
+    own = re.compile(r".*/my_\w+\.py|load/zero123/.*\.ckpt|configs/debugging")
+    assert not [path for path in missing if not own.fullmatch(path)], document.name
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
+def test_named_keys_exist(document):
+    table = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", table, re.M))
+    sections = {key.rsplit(".", n)[0] for key in known for n in range(1, key.count(".") + 1)}
+    words = re.findall(
+        rf"(?<![\w/.-])((?:{'|'.join(SECTIONS)})(?:\.[a-z0-9_]+)+)(?=[=\s`:])", document.read_text("utf-8")
+    )
+    known |= sections | {"system.loss.lambda_name"}  # stands for a loss term of the reader's own
+    wrong = {word for word in words if word not in known and not word.endswith((".py", ".yaml"))}
+    assert not wrong, document.name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_commands_exist(document):
+    named = re.findall(r"(?:^    |`)zero123s ([a-z][\w-]*)", document.read_text(encoding="utf-8"), re.M)
+    assert not set(named) - set(COMMANDS), document.name
+
+
+def test_every_page_is_linked_from_the_index():
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([\w-]+)\.md\)", text))
+    listed = {
+        line.strip() for block in re.findall(r"```\{toctree\}(.*?)```", text, re.S) for line in block.splitlines()
+    }
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages == linked == listed & pages
 
 
 def test_geometry_of_the_readme_is_a_ball(monkeypatch):

@@ -33,6 +33,27 @@ PRIVATE_NAMES = {
     "beside_the_silhouette": "outside_visual_hull",
     "membrane": "screened_poisson_fill",
     "_bury": "_replace_worker",
+    "GATE_TIMESTEP": "SENSITIVITY_TIMESTEP",
+    "Picture": "ImageLike",
+    "picture": "image",
+    "picture_of": "render_view",
+    "reference_picture": "reference_thumbnail",
+    "read_picture": "read_on_white",
+    "depth_picture": "depth_image",
+    "normal_picture": "normal_map_file",
+    "draw_picture": "generate_image",
+    "shown_in": "with_steps_saved_at",
+    "sees_squares": "resizes_to_square",
+    "ever": "is_ever_used",
+    "judges_normals": "guidance_uses_normals",
+    "settled": "refine_vertices",
+    "widened": "float32_weight",
+    "tell": "report",
+    "remember_as_last": "record_last_started",
+    "starts_anew": "starts_new_run",
+    "loss_words": "format_losses",
+    "model_words": "describe_model",
+    "seen_from_outside": "visible_from_outside",
 }
 PRIVATE_PROSE = {
     r"\btold\b": "given, reported, conditioned on",
@@ -41,7 +62,14 @@ PRIVATE_PROSE = {
     r"(?<!there )(?<!There )(?<!where )\b(is|are) no (?!more\b|longer\b|such\b)\w": "is not a",
     r"\bopinion about\b": "a loss on",
     r"\bwhat it makes of\b": "its prediction for",
+    r"\bwhat (?:\w+ )?says of\b": "the entry of",
+    r"\b(?:an?|the) sentence (?:becomes|that describes|to a mesh)\b": "a prompt",
+    r"\bnobody (?:looks|sees)\b|\bsomebody (?:looks|sees|has)\b": "is (not) visible; the user",
+    r"\bhalf[- ](?:written )?(?:file|shard)s?\b": "partial file",
+    r"\bwhole or not at all\b": "atomically",
+    r"\b[Tt]ells? (?:the )?(?:elevation|depth|direction|sizes)\b": "determines",
 }
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def defined_names(tree: ast.AST):
@@ -75,6 +103,13 @@ def test_names_and_prose_are_the_field_s(path):
         if (match := re.search(pattern, words))
     ]
     assert not found, f"{path}: {found}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_use_the_field_s_words(path):
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.S)
+    found = [f"'{match[0]}' -> {better}" for p, better in PRIVATE_PROSE.items() for match in re.finditer(p, text)]
+    assert not found, f"{path.name}: {found}"
 
 
 def test_private_words_are_found():

@@ -22,7 +22,7 @@ def pose_sensitivity(model: Zero123Model, views: PosedViews, seed: int = 0) -> d
     """Measure how much the denoising error at t = 900 grows when the model is given a wrong pose.
 
     A ratio of 1 means that the model ignores the pose. The wrong poses are "shuffled" (another sample's), "mirrored"
-    (the azimuth difference with the opposite sign: 1 = cannot tell the direction of rotation) and "identity" (the
+    (the azimuth difference with the opposite sign: 1 = blind to the direction of rotation) and "identity" (the
     input's own). Ratios of decoded images, with the prefix `picture_`, compare colours and shapes; whitened latents
     weigh unpredictable detail as much.
 

@@ -10,7 +10,7 @@ from zero123s.runtime.files import replacing
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; raises OutputError with the operating system's reason."""
+    """Write a file atomically; raises OutputError with the operating system's reason."""
     with replacing(path) as file:
         file.write(data)
 

@@ -149,7 +149,7 @@ def composite(rgba: Float[np.ndarray, "H W 4"], colour: tuple[float, float, floa
 
 
 def write_png_atomic(path: str | Path, image: Float[np.ndarray, "H W C"]) -> Path:
-    """Write a 3- or 4-channel image in [0, 1] as 8-bit PNG; the file appears whole or not at all.
+    """Write a 3- or 4-channel image in [0, 1] as 8-bit PNG, atomically.
 
     Raises:
         OutputError: the folder cannot be made or written.

@@ -47,11 +47,11 @@ class Service:
         """Queue a run on a prepared image.
 
         Args:
-            sure: somebody has looked at a doubtful cut-out.
+            sure: the user has confirmed a low-confidence cut-out.
 
         Raises:
             ConfigError: a choice that is not offered.
-            ImageError: a doubtful cut-out that nobody has looked at.
+            ImageError: a low-confidence cut-out that the user has not confirmed.
             BusyError: the queue is full.
         """
         check_choice(self.settings, choice)

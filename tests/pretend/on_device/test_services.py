@@ -6,7 +6,7 @@ import pytest
 from tiny_run import SMALL
 
 from pretend.on_device.commands import FIELD, REPOSITORY
-from zero123s.callbacks.viewer_pictures import KINDS, picture_of
+from zero123s.callbacks.viewer_images import KINDS, render_view
 from zero123s.cluster.batch import make_setup
 from zero123s.cluster.items import Item
 from zero123s.cluster.worker import run_item
@@ -25,7 +25,7 @@ def test_the_viewers_images_are_rendered_on_the_device(tmp_path, counts):
     system = runner.system.to(runner.device)
     for kind in KINDS:
         counts.clear()
-        image, depth = picture_of(system, system.data_source.eval_cameras("validate").select(slice(1)), kind)
+        image, depth = render_view(system, system.data_source.eval_cameras("validate").select(slice(1)), kind)
         assert image.shape == (*depth.shape, 3)
         assert counts.n_launches > 0
 
