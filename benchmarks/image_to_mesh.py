@@ -20,8 +20,9 @@ from skimage.measure import marching_cubes
 
 from zero123s.commands.launch import main as launch
 from zero123s.diffusion.model import Zero123Model
+from zero123s.images.image_metrics import mask_iou, psnr
 from zero123s.images.io import write_png_atomic
-from zero123s.mesh.metrics import mask_iou, psnr, volume_iou
+from zero123s.mesh.metrics import volume_iou
 from zero123s.mesh.scene_mesh import SceneMesh
 from zero123s.ops.cameras import orbit_cameras, project
 from zero123s.ops.rasterization.software import on_white, render_mesh

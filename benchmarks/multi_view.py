@@ -16,8 +16,8 @@ import torch
 
 from zero123s.commands.launch import main as launch
 from zero123s.evaluate.evaluation import evaluate, posed_images
+from zero123s.images.image_metrics import psnr
 from zero123s.images.io import write_png_atomic
-from zero123s.mesh.metrics import psnr
 from zero123s.mesh.readers import read_mesh
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.rasterization.software import on_white, render_mesh

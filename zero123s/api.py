@@ -1,4 +1,4 @@
-"""The main job as Python functions: images in, objects out, every option that a YAML file has."""
+"""The main job as Python functions, with every option of the YAML files."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,12 +40,12 @@ UNSAVED = "image.png"
 
 
 class RunInterrupted(UserError):
-    """A run that was asked to stop before its end; its folder holds a checkpoint to go on from."""
+    """A run was stopped before its end; its folder has a checkpoint to resume from."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run made."""
+    """The results of a run."""
 
     mesh: Mesh | None
     """As exported, z up; None where nothing was exported."""
@@ -71,12 +71,12 @@ def image_to_mesh(
     """Turn an image with transparent background into a mesh, as `launch.py --train` does.
 
     Args:
-        image: the object on transparent ground, as `prepare` makes it; None = what the config names.
-        config: a YAML file, here or in this project.
+        image: the object on a transparent background, as `prepare` returns it; None = the image that the config names.
+        config: a YAML file, relative to the working folder or to this project.
         overrides: any keys of the YAML file, as words ("trainer.max_steps=300") or as a mapping, nested or dotted, of
-            what YAML knows, paths, sets, and numbers and arrays of NumPy.
+            YAML values, paths, sets, and numbers and arrays of NumPy.
         callback: called after every step; returning False stops the run with a checkpoint.
-        profile: overlay of the YAML file: "auto" (cpu where there is no CUDA), "none" or a name.
+        profile: overlay of the YAML file: "auto" (cpu if there is no CUDA), "none" or a name.
         gpu: an index, several, or as `--gpu`.
 
     Returns:
@@ -84,7 +84,14 @@ def image_to_mesh(
 
     Raises:
         ConfigError, ImageError, CheckpointError, MeshError: what is wrong and what to do, in one sentence.
-        RunInterrupted: the callback returned False, or a signal came; says where to go on.
+        RunInterrupted: the callback returned False, or a signal came; the message says how to resume.
+
+    Example:
+        Trains for minutes, hence skipped:
+
+        >>> from zero123s import image_to_mesh
+        >>> result = image_to_mesh("hamburger_rgba.png", overrides={"trainer.max_steps": 300})  # doctest: +SKIP
+        >>> result.mesh.vertices.shape, result.metrics["psnr"], result.files["glb"]  # doctest: +SKIP
     """
     words = override_words(() if overrides is None else overrides)
     gpu = _gpu_flag(gpu)
@@ -111,7 +118,22 @@ def run_plan(
     callback: Callable[[Progress], Any] | None = None,
     gpu: str | None = None,
 ) -> Result:
-    """Train a checked plan in a folder and read back what it made; raises as `image_to_mesh`."""
+    """Train a checked plan in a folder and read back the results.
+
+    Args:
+        plan: as `zero123s.run.plan.plan_run` returns it.
+        out_dir: the run folder.
+        checkpoint: to resume from; None = from the start.
+        callback: called after every step; returning False stops the run with a checkpoint.
+        gpu: as `--gpu`.
+
+    Returns:
+        Mesh, images, metrics, files and run folder.
+
+    Raises:
+        ConfigError, CheckpointError, MissingDependencyError: something that training needs is missing.
+        RunInterrupted: the callback returned False, or a signal came; the message says how to resume.
+    """
     plan.requirements("train")
     require_viewer(plan)
     run_callbacks = [StepReport(callback, out_dir)] if callback else []
@@ -139,13 +161,19 @@ def read_result(run_dir: str | Path) -> Result:
     """Read back the results of an earlier run.
 
     Args:
-        run_dir: its folder, which holds run.json.
+        run_dir: its folder, which contains run.json.
 
     Returns:
         Mesh, images, metrics and files.
 
     Raises:
-        ConfigError: it is not the folder of a run.
+        ConfigError: not the folder of a run.
+
+    Example:
+        >>> from zero123s import read_result
+        >>> read_result("no/such/run")
+        Traceback (most recent call last):
+        zero123s.errors.ConfigError: 'no/such/run' is not a folder of a run; it has no run.json.
     """
     run_dir = user_path(run_dir)
     record = read_run_record(run_dir)
@@ -175,14 +203,25 @@ def prepare(
         size: side S of the result in pixels, 16 to 4096.
         backend: how the object is found; see `zero123s.preprocess.segment.segment`.
         model: of the backends "rembg" and "transformers".
-        force: return a doubtful cut-out as well.
+        force: also return a cut-out of low confidence.
 
     Returns:
         S S 4, float32 in [0, 1] with straight alpha.
 
     Raises:
+        ConfigError: an unknown backend, or one without the model it needs.
         ImageError: the photo cannot be read or shows no object.
-        LowConfidenceMaskError: the cut-out is doubtful.
+        LowConfidenceMaskError: the cut-out has a confidence below 0.5.
+        MissingDependencyError: a backend that is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s import prepare
+        >>> photo = np.zeros((96, 96, 4))
+        >>> photo[10:80, 30:60] = [1, 0, 0, 1]  # a red box on a transparent background
+        >>> rgba = prepare(photo, size=64)
+        >>> rgba.shape, rgba[32, 32].tolist()  # centred
+        ((64, 64, 4), [1.0, 0.0, 0.0, 1.0])
     """
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 16 <= size <= 4096:
         raise ImageError(f"size={size!r}: give the side of the result, 16 to 4096, as a whole number of pixels.")
@@ -196,7 +235,22 @@ def prepare(
 
 
 def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
-    """Return overrides as words of a command line; a mapping may be nested or dotted."""
+    """Convert overrides to words of the command line.
+
+    Args:
+        overrides: words, or a mapping of keys to values, nested or dotted.
+
+    Returns:
+        Words `key=value`, the values as JSON.
+
+    Raises:
+        ConfigError: neither words nor a mapping, or a value that YAML cannot hold.
+
+    Example:
+        >>> from zero123s.api import override_words
+        >>> override_words({"trainer.max_steps": 300, "data": {"default_elevation_deg": 20}})
+        ['trainer.max_steps=300', 'data.default_elevation_deg=20']
+    """
     if not isinstance(overrides, Mapping):
         if isinstance(overrides, str) or not isinstance(overrides, Iterable):
             raise ConfigError(f"overrides={overrides!r}: give a list of words, or a mapping.")
@@ -234,7 +288,15 @@ def _yaml_value(key: str, value: Any) -> Any:
 
 
 def preview_views(run_dir: Path, step: Any) -> dict[str, Float[np.ndarray, "V H W 3"]]:
-    """Return the preview of a step, cut into its views, by KINDS; empty where there is none."""
+    """Read the preview images of a step.
+
+    Args:
+        run_dir: the run folder.
+        step: of the preview.
+
+    Returns:
+        V H W 3 in [0, 1] by KINDS; empty if there is no such preview.
+    """
     strip, config = run_dir / "save" / f"it{step}-val.png", run_dir / "config.yaml"
     if not strip.is_file() or not config.is_file():
         return {}

@@ -14,7 +14,7 @@ from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.exporter import EXPORTERS
 from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.exporter.texturing import field_colors
-from zero123s.mesh.metrics import mask_iou, psnr
+from zero123s.images.image_metrics import mask_iou, psnr
 from zero123s.mesh.processing import mesh_health
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.rasterization.software import on_white, render_mesh

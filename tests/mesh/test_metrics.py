@@ -5,18 +5,14 @@ import pytest
 import trimesh
 from skimage.metrics import structural_similarity
 
+from zero123s.images.image_metrics import mask_iou, psnr, relative_roughness, roughness, ssim
 from zero123s.mesh.metrics import (
     align_similarity,
     chamfer,
     f_score,
     fit_similarity,
-    mask_iou,
-    psnr,
-    relative_roughness,
-    roughness,
     sample_surface,
     silhouette_iou,
-    ssim,
     uv_health,
     volume_iou,
     voxelize,

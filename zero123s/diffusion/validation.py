@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.sampling import sample_latents
 from zero123s.diffusion.training import pairwise_poses
-from zero123s.mesh.metrics import relative_roughness, roughness, ssim
+from zero123s.images.image_metrics import relative_roughness, roughness, ssim
 from zero123s.ops.lpips import Lpips
 from zero123s.structures import PosedViews
 
@@ -120,7 +120,7 @@ def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips 
 
     Returns:
         Means over the batch: "psnr" in dB, "ssim", "mask_iou" of the silhouettes, "relative_roughness" (see
-        `mesh.metrics`) where both silhouettes overlap, and the LPIPS distance under its own key.
+        `images.image_metrics`) where both silhouettes overlap, and the LPIPS distance under its own key.
     """
     truth, mask = views.on_white()[:, 1], views.rgba[:, 1, ..., 3] > 0.5
     mse = F.mse_loss(rgb, truth, reduction="none").mean((1, 2, 3)).clamp_min(1e-10)

@@ -8,18 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from zero123s.images.image_metrics import mask_iou, psnr, relative_roughness, roughness, ssim
 from zero123s.mesh.metrics import (
     align_similarity,
     chamfer,
     common_cube,
     f_score,
-    mask_iou,
-    psnr,
-    relative_roughness,
-    roughness,
     sample_surface,
     silhouette_iou,
-    ssim,
     uv_health,
     volume_iou,
     voxelize,

@@ -22,7 +22,16 @@ HEIF_ADVICE = "install `pip install -e '.[heif]'`, or export it as JPEG or PNG"
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """Return Pillow's names of the formats that this installation decodes."""
+    """List the formats that this installation decodes.
+
+    Returns:
+        Pillow's names.
+
+    Example:
+        >>> from zero123s.images.formats import readable_formats
+        >>> "PNG" in readable_formats()
+        True
+    """
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -38,6 +47,15 @@ def readable_formats() -> tuple[str, ...]:
 
 @cache
 def readable_suffixes() -> tuple[str, ...]:
-    """Return the file name endings, in lower case and with their dot, of `readable_formats`."""
+    """List the file name suffixes of `readable_formats`.
+
+    Returns:
+        Suffixes in lower case, with the dot.
+
+    Example:
+        >>> from zero123s.images.formats import readable_suffixes
+        >>> ".jpg" in readable_suffixes()
+        True
+    """
     formats = readable_formats()
     return tuple(sorted(s for s, name in Image.registered_extensions().items() if name in (*formats, "MPO")))

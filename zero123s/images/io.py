@@ -39,13 +39,17 @@ class LoadedImage:
 
 
 def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXELS) -> LoadedImage:
-    """Return the image at `path`, or in bytes or an open file, turned upright (EXIF) and converted to sRGB (ICC).
+    """Read an image, rotated upright (EXIF) and converted to sRGB (ICC).
 
-    Gray, palette, CMYK, 16-bit and animated files (first frame) are read.
+    Args:
+        path: of a file, or its bytes, or an open file.
+        max_pixels: larger images are refused before they are decoded.
+
+    Returns:
+        The image and notes on changes.
 
     Raises:
-        ImageError: missing, a folder, unreadable, no image, truncated, larger than `max_pixels`, smaller than
-            MIN_SIDE, or fully transparent.
+        ImageError: missing, damaged, of an unsupported format, too large or too small.
     """
     path, content = _named_content(path)
     notes: list[str] = []
@@ -92,10 +96,16 @@ def _named_content(source: str | Path | bytes | IO[bytes]) -> tuple[Path, bytes]
 
 
 def load_reference_rgba(path: str | Path) -> LoadedImage:
-    """Return an image whose transparency marks the background, as the main job needs it.
+    """Read an image whose transparency marks the background, as the main job needs it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The image; it has transparency.
 
     Raises:
-        ImageError: as `read_image`, or the image has no transparent background.
+        ImageError: it cannot be read, or has no transparency.
     """
     loaded = read_image(path)
     if not loaded.has_alpha:
@@ -107,10 +117,23 @@ def load_reference_rgba(path: str | Path) -> LoadedImage:
 
 
 def resize_rgba(rgba: Float[np.ndarray, "H W 4"], height: int, width: int) -> Float[np.ndarray, "h w 4"]:
-    """Return straight-alpha `rgba` at another size; area average where it shrinks, cubic where it grows.
+    """Resize an image with premultiplied colours: area average when it shrinks, cubic when it grows.
 
-    Colours are weighted by alpha, so those of transparent pixels never bleed into the edge; pixels that end up
-    fully transparent are black.
+    Args:
+        rgba: H W 4, straight alpha in [0, 1].
+        height: of the result in pixels.
+        width: of the result in pixels.
+
+    Returns:
+        h w 4, straight alpha in [0, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.images.io import resize_rgba
+        >>> rgba = np.zeros((2, 2, 4), np.float32)
+        >>> rgba[0] = [1, 0, 0, 1]  # red above, transparent below
+        >>> resize_rgba(rgba, 1, 1).tolist()
+        [[[1.0, 0.0, 0.0, 0.5]]]
     """
     pre = premultiply(np.asarray(rgba, np.float32))
     for size, axis in ((height, 0), (width, 1)):
@@ -121,7 +144,20 @@ def resize_rgba(rgba: Float[np.ndarray, "H W 4"], height: int, width: int) -> Fl
 
 
 def fit_square(rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "S S 4"]:
-    """Return `rgba` centred on a transparent square of its longer side; nothing is squashed or cut."""
+    """Pad an image to a transparent square of its longer side.
+
+    Args:
+        rgba: H W 4.
+
+    Returns:
+        S S 4, the image in the centre.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.images.io import fit_square
+        >>> fit_square(np.ones((2, 4, 4), np.float32))[:, 0, 3].tolist()
+        [0.0, 1.0, 1.0, 0.0]
+    """
     height, width = rgba.shape[:2]
     side = max(height, width)
     square = np.zeros((side, side, 4), np.float32)
@@ -131,12 +167,38 @@ def fit_square(rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "S S 4"]:
 
 
 def premultiply(rgba: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 4"]:
-    """Return `rgba` with its colours multiplied by alpha, the form in which images may be filtered."""
+    """Multiply colours by alpha, the form in which images may be filtered.
+
+    Args:
+        rgba: H W 4, straight alpha.
+
+    Returns:
+        H W 4, premultiplied.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.images.io import premultiply
+        >>> premultiply(np.float32([[[1.0, 0.5, 0.0, 0.5]]])).tolist()
+        [[[0.5, 0.25, 0.0, 0.5]]]
+    """
     return np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1).astype(np.float32)
 
 
 def unpremultiply(pre: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 4"]:
-    """Return straight-alpha colours, clipped to [0, 1]; pixels below half an 8-bit step of alpha become empty."""
+    """Divide colours by alpha; the inverse of `premultiply`.
+
+    Args:
+        pre: H W 4, premultiplied.
+
+    Returns:
+        H W 4, straight alpha, clipped to [0, 1]; pixels with less than half an 8-bit step of alpha become empty.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.images.io import unpremultiply
+        >>> unpremultiply(np.float32([[[0.5, 0.25, 0.0, 0.5]]])).tolist()
+        [[[1.0, 0.5, 0.0, 0.5]]]
+    """
     alpha = np.clip(pre[..., 3:], 0.0, 1.0)
     visible = alpha > 0.5 / 255
     colour = np.where(visible, pre[..., :3] / np.where(visible, pre[..., 3:], 1.0), 0.0)
@@ -144,15 +206,36 @@ def unpremultiply(pre: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W 4"]
 
 
 def composite(rgba: Float[np.ndarray, "H W 4"], colour: tuple[float, float, float]) -> Float[np.ndarray, "H W 3"]:
-    """Return `rgba` over a plain colour."""
+    """Composite an image over a uniform colour.
+
+    Args:
+        rgba: H W 4, straight alpha in [0, 1].
+        colour: red, green and blue in [0, 1].
+
+    Returns:
+        H W 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.images.io import composite
+        >>> composite(np.float32([[[1.0, 0.0, 0.0, 0.5]]]), (1.0, 1.0, 1.0)).tolist()
+        [[[1.0, 0.5, 0.5]]]
+    """
     return rgba[..., :3] * rgba[..., 3:] + np.asarray(colour, np.float32) * (1 - rgba[..., 3:])
 
 
 def write_png_atomic(path: str | Path, image: Float[np.ndarray, "H W C"]) -> Path:
-    """Write a 3- or 4-channel image in [0, 1] as 8-bit PNG, atomically.
+    """Write an image as 8-bit PNG, atomically.
+
+    Args:
+        path: of the file; its folder is made.
+        image: H W 3 or H W 4 in [0, 1].
+
+    Returns:
+        The path.
 
     Raises:
-        OutputError: the folder cannot be made or written.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     pixels = np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)

@@ -15,7 +15,25 @@ ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
 
 
 def rgba_of(image: ImageLike, name: str = "image") -> Float[np.ndarray, "H W 4"]:
-    """Return any image as straight-alpha floats in [0, 1]; raises ImageError that names the argument."""
+    """Convert any image to straight-alpha floats.
+
+    Args:
+        image: a path, bytes, an open file, a PIL image, or an array or tensor H W 3 or H W 4, 8-bit or floats in [0,
+            1].
+        name: of the argument, for error messages.
+
+    Returns:
+        H W 4, float32 in [0, 1].
+
+    Raises:
+        ImageError: not an image, or one that cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.images.pixels import rgba_of
+        >>> rgba_of(np.full((8, 8, 4), 255, np.uint8))[0, 0].tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
     if isinstance(image, str | Path | bytes | bytearray | memoryview) or hasattr(image, "read"):
         return read_image(image).rgba  # type: ignore[arg-type]
     if not isinstance(image, Image.Image | np.ndarray) and not hasattr(image, "__array__"):

@@ -1,76 +1,16 @@
-"""Distances between two images, surfaces or solids, and quality of a texture layout. Pure functions."""
+"""Distances between two surfaces or solids, and quality of a texture layout. Pure functions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from zero123s.images.image_metrics import mask_iou
 from zero123s.mesh.processing import face_normals
 from zero123s.mesh.texture import texel_fragments
 from zero123s.ops.rasterization.software import view_fragments
 from zero123s.structures import Cameras, Mesh
-
-HALF_STEP = 0.5 / 255
-"""Of an 8-bit image."""
-
-# ---------------------------------------------------------------- images
-
-
-def psnr(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."], max_db: float = 100.0) -> float:
-    """Return the peak signal-to-noise ratio in dB of two images in [0, 1]; equal images give `max_db`."""
-    mse = float(np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2))
-    return max_db if mse <= 10 ** (-max_db / 10) else -10 * np.log10(mse)
-
-
-def ssim(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> float:
-    """Return the mean structural similarity of two images in [0, 1].
-
-    Gaussian window of 11 pixels, sigma 1.5, K = (0.01, 0.03), population variances, as in Wang et al. 2004;
-    pixels whose window leaves the image are not counted. Images are at least 11 pixels wide and high.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    def blur(x: np.ndarray) -> np.ndarray:
-        return gaussian_filter(x, (1.5, 1.5, 0), truncate=3.5)
-
-    assert min(a.shape[:2]) >= 11
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    covariance = blur(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    numerator = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    value = numerator / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return float(value[5:-5, 5:-5].mean())
-
-
-def roughness(rgb: Float[np.ndarray, "H W 3"], mask: Float[np.ndarray, "H W"]) -> float:
-    """Return the mean absolute Laplacian (four neighbours, colours in [0, 1]) inside an object, its outline left out.
-
-    Speckle raises it, blur lowers it; 0 for one flat colour, and where no pixel has four neighbours in the mask.
-    """
-    rgb, inside = np.asarray(rgb, np.float64), np.asarray(mask) > 0.5
-    laplacian = rgb[:-2, 1:-1] + rgb[2:, 1:-1] + rgb[1:-1, :-2] + rgb[1:-1, 2:] - 4 * rgb[1:-1, 1:-1]
-    whole = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:] & inside[1:-1, 1:-1]
-    return float(np.abs(laplacian[whole]).mean()) if whole.any() else 0.0
-
-
-def relative_roughness(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the mean `roughness` of views over that of the true ones; 1 = as detailed, more = mottled, less = smeared.
-
-    Half an 8-bit step is added to both: a flat object seen as a flat one has 1.
-    """
-    return (float(np.mean(ours)) + HALF_STEP) / (float(np.mean(theirs)) + HALF_STEP)
-
-
-def mask_iou(a: np.ndarray, b: np.ndarray, threshold: float = 0.5) -> float:
-    """Return intersection over union of two masks or coverages; two empty ones give 1."""
-    a, b = np.asarray(a) > threshold, np.asarray(b) > threshold
-    union = (a | b).sum()
-    return float((a & b).sum() / union) if union else 1.0
-
 
 # ---------------------------------------------------------------- surfaces
 
@@ -78,7 +18,17 @@ def mask_iou(a: np.ndarray, b: np.ndarray, threshold: float = 0.5) -> float:
 def sample_corners(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], n: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
-    """Return n points spread evenly by area as the vertices of their faces and the weights of these."""
+    """Sample points uniformly by area, as barycentric combinations.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+        n: number of points N.
+        rng: source of the random numbers.
+
+    Returns:
+        N 3, the vertices of each point's face, and N 3, their barycentric weights.
+    """
     area = np.linalg.norm(face_normals(vertices, faces), axis=1)
     chosen = faces[rng.choice(len(faces), n, p=area / area.sum())]
     u, v = np.sqrt(rng.random(n)), rng.random(n)
@@ -88,7 +38,25 @@ def sample_corners(
 def sample_surface(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], n: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "N 3"]:
-    """Return n points spread evenly by area."""
+    """Sample points uniformly by area.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+        n: number of points N.
+        rng: source of the random numbers.
+
+    Returns:
+        N 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.metrics import sample_surface
+        >>> vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> points = sample_surface(vertices, np.array([[0, 1, 2]]), 100, np.random.default_rng(0))
+        >>> points.shape, bool((points[:, :2].sum(1) <= 1).all())
+        ((100, 3), True)
+    """
     corners, weights = sample_corners(vertices, faces, n, rng)
     return np.einsum("nc,ncd->nd", weights, vertices[corners])
 
@@ -101,12 +69,41 @@ def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chamfer(a: Float[np.ndarray, "N 3"], b: Float[np.ndarray, "M 3"]) -> float:
-    """Return the mean of both mean nearest-neighbour distances (not squared), in the points' unit."""
+    """Compute the Chamfer distance of two point sets: the mean of both mean nearest-neighbour distances, not squared.
+
+    Args:
+        a: N 3.
+        b: M 3.
+
+    Returns:
+        In the points' unit.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.metrics import chamfer
+        >>> chamfer(np.zeros((1, 3)), np.array([[0.0, 0.0, 2.0]]))
+        2.0
+    """
     return float((_nearest(a, b)[0].mean() + _nearest(b, a)[0].mean()) / 2)
 
 
 def f_score(a: Float[np.ndarray, "N 3"], b: Float[np.ndarray, "M 3"], distance: float) -> float:
-    """Return the harmonic mean of the shares of points that have a neighbour within `distance`."""
+    """Compute the F-score of two point sets: the harmonic mean of precision and recall at a distance.
+
+    Args:
+        a: N 3.
+        b: M 3.
+        distance: at which a point has a neighbour in the other set.
+
+    Returns:
+        In [0, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.metrics import f_score
+        >>> round(f_score(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), np.zeros((1, 3)), 0.1), 4)
+        0.6667
+    """
     precision = float((_nearest(a, b)[0] <= distance).mean())
     recall = float((_nearest(b, a)[0] <= distance).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
@@ -125,7 +122,22 @@ class Similarity:
 
 
 def fit_similarity(source: Float[np.ndarray, "N 3"], target: Float[np.ndarray, "N 3"]) -> Similarity:
-    """Return the least-squares similarity that maps corresponding points (Umeyama 1991)."""
+    """Fit the least-squares similarity between corresponding points (Umeyama 1991).
+
+    Args:
+        source: N 3.
+        target: N 3.
+
+    Returns:
+        The map from source to target.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.metrics import fit_similarity
+        >>> points = np.random.default_rng(0).random((8, 3))
+        >>> round(fit_similarity(points, 2 * points + 1).scale, 6)
+        2.0
+    """
     mean_s, mean_t = source.mean(0), target.mean(0)
     s, t = source - mean_s, target - mean_t
     u, singular, vt = np.linalg.svd(t.T @ s / len(s))
@@ -138,9 +150,16 @@ def fit_similarity(source: Float[np.ndarray, "N 3"], target: Float[np.ndarray, "
 def align_similarity(
     source: Float[np.ndarray, "N 3"], target: Float[np.ndarray, "M 3"], yaws: int = 4, iterations: int = 60
 ) -> Similarity:
-    """Return the similarity that brings a cloud onto another: iterated closest points in both directions.
+    """Align two point clouds by iterated closest points in both directions.
 
-    Starts from equal centres and sizes at `yaws` turns about z; the start that ends closest wins.
+    Args:
+        source: N 3.
+        target: M 3.
+        yaws: initial rotations about z that are tried.
+        iterations: for each of them.
+
+    Returns:
+        The best map from source to target.
     """
     spread = [np.sqrt(((p - p.mean(0)) ** 2).sum(1).mean()) for p in (source, target)]
     scale = float(spread[1] / spread[0])
@@ -196,9 +215,17 @@ def voxelize(
     size: float,
     n: int,
 ) -> Bool[np.ndarray, "n n n"]:
-    """Return which voxel centres of a cube with edge `size` lie inside.
+    """Find the voxels of a cube whose centres lie inside a closed mesh.
 
-    Inside = non-zero winding along at least two of the three axes, so that holes and overlapping parts do little harm.
+    Args:
+        vertices: V 3.
+        faces: F 3.
+        lower: 3, corner of the cube.
+        size: edge of the cube.
+        n: voxels per edge.
+
+    Returns:
+        n n n, True inside.
     """
     cell = size / n
     # A tiny irrational shift keeps columns off edges of axis-aligned boxes.
@@ -217,20 +244,46 @@ def voxelize(
 def common_cube(
     a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
 ) -> tuple[Float[np.ndarray, "3"], float]:
-    """Return the lower corner and the edge of a cube around two meshes (vertices, faces)."""
+    """Compute a cube around two meshes.
+
+    Args:
+        a: vertices and faces.
+        b: vertices and faces.
+
+    Returns:
+        3, the lower corner, and the edge.
+    """
     both = np.concatenate([a[0][np.unique(a[1])], b[0][np.unique(b[1])]])
     size = float((both.max(0) - both.min(0)).max()) * 1.02
     return (both.max(0) + both.min(0)) / 2 - size / 2, size
 
 
 def volume_iou(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], resolution: int = 128) -> float:
-    """Return intersection over union of two solids (vertices, faces), on a grid around both."""
+    """Compute the intersection over union of two solids on a grid around both.
+
+    Args:
+        a: vertices and faces of a closed mesh.
+        b: vertices and faces of a closed mesh.
+        resolution: voxels per edge.
+
+    Returns:
+        In [0, 1].
+    """
     lower, size = common_cube(a, b)
     return mask_iou(voxelize(*a, lower, size, resolution), voxelize(*b, lower, size, resolution))
 
 
 def silhouette_iou(a: Mesh, b: Mesh, cameras: Cameras) -> float:
-    """Return the mean silhouette IoU over the views."""
+    """Compare the silhouettes of two meshes.
+
+    Args:
+        a: a mesh.
+        b: a mesh.
+        cameras: B views.
+
+    Returns:
+        Mean intersection over union over the views.
+    """
     views = [cameras.select(slice(i, i + 1)) for i in range(len(cameras))]
     return float(np.mean([mask_iou(view_fragments(a, v).hit, view_fragments(b, v).hit) for v in views]))
 
@@ -253,7 +306,17 @@ class UvHealth:
 def uv_health(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], uvs: Float[np.ndarray, "V 2"], size: int = 1024
 ) -> UvHealth:
-    """Measure texture coordinates at a texture of `size` texels."""
+    """Measure the quality of a texture layout.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+        uvs: V 2 in [0, 1].
+        size: edge of the texture in texels.
+
+    Returns:
+        Coverage, stretch and overlap.
+    """
     p, q = vertices[faces], uvs[faces]
     e1, e2 = q[:, 1] - q[:, 0], q[:, 2] - q[:, 0]
     double_uv = e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0]

@@ -10,13 +10,35 @@ Faces = Int[np.ndarray, "F 3"]
 
 
 def face_normals(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "F 3"]:
-    """Return normals whose length is twice the face's area."""
+    """Compute area-weighted face normals.
+
+    Args:
+        vertices: V 3.
+        faces: F 3, counter-clockwise seen from outside.
+
+    Returns:
+        F 3, with length twice the face's area.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.processing import face_normals
+        >>> face_normals(np.array([[0.0, 0, 0], [2, 0, 0], [0, 1, 0]]), np.array([[0, 1, 2]])).tolist()
+        [[0.0, 0.0, 2.0]]
+    """
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     return np.cross(b - a, c - a)
 
 
 def vertex_normals(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "V 3"]:
-    """Return unit normals, faces weighted by area; +z for a vertex without faces."""
+    """Compute unit vertex normals, faces weighted by area.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+
+    Returns:
+        V 3; +z for a vertex without faces.
+    """
     per_face = face_normals(vertices, faces)
     normals = np.zeros_like(vertices, dtype=np.float64)
     for i in range(3):
@@ -27,13 +49,36 @@ def vertex_normals(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "V 3"]
 
 
 def signed_volume(vertices: Vertices, faces: Faces) -> float:
-    """Return the enclosed volume; negative if the faces look inwards."""
+    """Compute the volume that a closed mesh encloses.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+
+    Returns:
+        Negative if the faces are oriented inwards.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.processing import signed_volume
+        >>> corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+        >>> round(signed_volume(corners, np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])), 4)
+        0.1667
+    """
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6)
 
 
 def compact(vertices: Vertices, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
-    """Drop vertices that no face uses."""
+    """Drop vertices that no face uses.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+
+    Returns:
+        The remaining vertices, and the faces with new indices.
+    """
     used, inverse = np.unique(faces, return_inverse=True)
     return vertices[used], inverse.reshape(-1, 3)
 
@@ -48,10 +93,15 @@ def _component_labels(n_vertices: int, faces: Faces) -> tuple[int, Int[np.ndarra
 
 
 def remove_small_components(vertices: Vertices, faces: Faces, min_share: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """Drop floaters and cavities: components whose |volume| is below `min_share` of the largest one's.
+    """Drop floaters and cavities: components with a small volume.
 
-    Closed surfaces that look inwards (cavities that nobody can see) are dropped as well.
-    Returns vertices, faces, number of components dropped.
+    Args:
+        vertices: V 3.
+        faces: F 3, closed.
+        min_share: smallest absolute volume, relative to the largest component's.
+
+    Returns:
+        Vertices, faces and the number of components before.
     """
     if len(faces) == 0:
         return vertices, faces, 0
@@ -66,7 +116,16 @@ def remove_small_components(vertices: Vertices, faces: Faces, min_share: float) 
 
 
 def simplify(vertices: Vertices, faces: Faces, max_faces: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a closed mesh with at most `max_faces` faces, by quadric edge collapse (a few more in hopeless tangles)."""
+    """Reduce the number of faces by quadric edge collapse (Garland and Heckbert 1997), keeping the mesh closed.
+
+    Args:
+        vertices: V 3.
+        faces: F 3, closed.
+        max_faces: budget; slightly exceeded where the surface is too tangled.
+
+    Returns:
+        Vertices and faces.
+    """
     import fast_simplification
 
     target = max_faces
@@ -90,15 +149,32 @@ def _edge_counts(faces: Faces) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_closed(faces: Faces) -> bool:
-    """Return whether every edge belongs to exactly two faces (watertight and edge-manifold)."""
+    """Tell whether every edge belongs to exactly two faces (watertight and edge-manifold).
+
+    Args:
+        faces: F 3.
+
+    Returns:
+        True if so.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.processing import is_closed
+        >>> is_closed(np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])), is_closed(np.array([[0, 1, 2]]))
+        (True, False)
+    """
     return len(faces) > 0 and bool((_edge_counts(faces)[1] == 2).all())
 
 
 def repair(vertices: Vertices, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
-    """Return a closed, consistently wound mesh that looks outwards: what is tangled is cut out, holes are covered.
+    """Make a mesh closed and consistently oriented outwards: tangled faces are removed, holes covered.
 
-    Faces without extent, doubled faces and all faces at an edge with more than two faces, or with two of the same
-    direction, are dropped; then every hole gets a fan of faces around its middle.
+    Args:
+        vertices: V 3.
+        faces: F 3.
+
+    Returns:
+        Vertices and faces.
     """
     for _ in range(3):
         if is_closed(faces) and is_wound(faces):
@@ -115,7 +191,20 @@ def _directed_edges(faces: Faces) -> np.ndarray:
 
 
 def is_wound(faces: Faces) -> bool:
-    """Tell whether no edge is traversed twice in one direction."""
+    """Tell whether neighbouring faces are consistently oriented: no edge is traversed twice in one direction.
+
+    Args:
+        faces: F 3.
+
+    Returns:
+        True if so.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.processing import is_wound
+        >>> is_wound(np.array([[0, 1, 2], [2, 1, 3]])), is_wound(np.array([[0, 1, 2], [1, 2, 3]]))
+        (True, False)
+    """
     edges = _directed_edges(faces)
     return len(np.unique(edges, axis=0)) == len(edges)
 
@@ -191,7 +280,11 @@ class MeshHealth:
     euler_number: int
 
     def sentence(self) -> str:
-        """Return a one-sentence summary."""
+        """Summarise the measurements.
+
+        Returns:
+            One sentence.
+        """
         if self.watertight and self.winding_consistent:
             return f"The mesh is watertight and manifold ({self.faces} faces, {self.components} part(s))."
         return (
@@ -200,12 +293,24 @@ class MeshHealth:
         )
 
     def as_dict(self) -> dict[str, float | int | bool]:
-        """Return plain values for JSON."""
+        """Return the measurements for JSON.
+
+        Returns:
+            Plain values by name.
+        """
         return asdict(self)
 
 
 def mesh_health(vertices: Vertices, faces: Faces) -> MeshHealth:
-    """Measure a mesh; vertices that were split at texture seams are joined by position first."""
+    """Measure a mesh as a solid; vertices that were split at texture seams are merged by position first.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+
+    Returns:
+        Components, open and non-manifold edges, volume and more.
+    """
     unique, inverse = np.unique(np.asarray(vertices, np.float32), axis=0, return_inverse=True)
     faces = inverse.reshape(-1)[np.asarray(faces)]
     vertices = unique.astype(np.float64)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from zero123s.errors import OutputError
+from zero123s.images.image_metrics import mask_iou, psnr
 from zero123s.images.io import write_png_atomic
-from zero123s.mesh.metrics import mask_iou, psnr
 from zero123s.ops.cameras import generate_rays
 from zero123s.runtime.files import explain_os_error
 from zero123s.structures import Cameras, ReferenceView, RenderOutput
