@@ -201,7 +201,7 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
         pos_encoding_config: EncodingConfig = field(default_factory=EncodingConfig)
         """Position encoding."""
         mlp_network_config: NetworkConfig = field(default_factory=NetworkConfig)
-        """Network behind it."""
+        """Network after the encoding."""
 
     cfg: Config
 

@@ -62,7 +62,9 @@ class BaseGuidance:
         return {}
 
     def scene(self, bound: float) -> RadianceField | None:
-        """Return the object as the guidance's model itself guesses it, in the cube [-bound, bound]^3; None = it does not."""
+        """Return the object as the guidance's model itself guesses it, in the cube [-bound, bound]^3; None = it does
+        not.
+        """
         return None
 
     def sample(self, cameras: Cameras, steps: int, generator: torch.Generator) -> Float[Tensor, "V h w 3"] | None:

@@ -1,4 +1,6 @@
-"""Classifier Score Distillation (Yu et al. 2023): the direction from the unconditional to the conditional prediction alone."""
+"""Classifier Score Distillation (Yu et al. 2023): the direction from the unconditional to the conditional prediction
+alone.
+"""
 
 from jaxtyping import Float
 from torch import Tensor

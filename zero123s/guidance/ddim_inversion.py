@@ -1,4 +1,6 @@
-"""DDIM's equation (Song et al. 2021, eq. 12) upwards: from rendered latents to the noised ones that would be denoised to them."""
+"""DDIM's equation (Song et al. 2021, eq. 12) upwards: from rendered latents to the noised ones that would be denoised
+to them.
+"""
 
 from collections.abc import Callable
 from itertools import pairwise

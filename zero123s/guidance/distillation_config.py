@@ -37,19 +37,18 @@ class DistillationConfig:
     """Clamp the denoised latents that a guided prediction stands for to this quantile of their absolute values, view by view
     (dynamic thresholding as in Imagen; 0.995 there); 1 = no clamp."""
     micro_batch: int = option(0, low=0)
-    """Views that go through the networks at once, to save memory; same gradients; 0 = the whole batch."""
+    """Views per pass through the networks, to save memory; the gradients are the same; 0 = the whole batch."""
     image_loss: bool = False
     """Also compare the rendered image with the decoded one-step denoised latents (HiFA, eq. 9); weighted by
     system.loss.lambda_sds_img; SDS and VSD only."""
     variant: str = "sds"
-    """"sds": compare the predicted noise with the added noise; "vsd": with the prediction of a low-rank copy of the denoiser
-    that learns the present renderings (ProlificDreamer); "csd": conditional against unconditional prediction (Classifier Score
+    """"sds": compare the predicted noise with the added noise; "vsd": with the prediction of a LoRA copy of the denoiser trained on the current renderings (ProlificDreamer); "csd": conditional against unconditional prediction (Classifier Score
     Distillation); "nfsd": Noise-Free Score Distillation; "ism": Interval Score Matching (LucidDreamer); "sdi": noise by DDIM
     inversion; "sjc": Score Jacobian Chaining."""
     lora_rank: int = option(4, low=1, high=1024)
-    """VSD: rank of that copy's adapters."""
+    """VSD: rank of the LoRA adapters."""
     lora_lr: float = option(1e-4, above=0.0)
-    """VSD: its learning rate."""
+    """VSD: learning rate of the adapters."""
     variance_reduction: bool = True
     """SJC: subtract the added noise from the predicted one, which leaves the expected gradient as it is."""
     ism_delta_t: int = option(50, low=1, high=1000)
@@ -57,7 +56,7 @@ class DistillationConfig:
     ism_delta_s: int = option(200, low=1, high=1000)
     """ISM: timesteps of each DDIM inversion step below them."""
     inversion_steps: int = option(10, low=1, high=1000)
-    """SDI: DDIM steps over the whole noise schedule; only those below the drawn level are done."""
+    """SDI: DDIM steps over the whole noise schedule; only those below the drawn level are computed."""
     inversion_guidance_scale: float = -7.5
     """SDI: classifier-free guidance scale of the inversion."""
     inversion_eta: float = option(0.3, low=0.0)

@@ -7,7 +7,9 @@ from torch import Tensor
 from zero123s.guidance.sds import NoisedViews, Variant, variant
 
 LOW_NOISE_STEPS = 200
-"""Timesteps, of 1000, below which the unconditional prediction is nearly free of noise and is taken as the domain's direction."""
+"""Timesteps, of 1000, below which the unconditional prediction is nearly free of noise and is taken as the domain's
+direction.
+"""
 
 
 @variant("nfsd")

@@ -1,6 +1,7 @@
-"""Score distillation's gradient: its formulas apart from any network (DreamFusion, eq. 3), and the base class of its variants.
+"""The formulas of score distillation, independent of any network (DreamFusion, eq. 3).
 
-A further variant is a class with one method, under `@variant`; csd.py, nfsd.py, ism.py, sdi.py, sjc.py and vsd.py are examples.
+A further variant is a class with one method, under `@variant`; csd.py, nfsd.py, ism.py, sdi.py, sjc.py and vsd.py are
+examples.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from zero123s.structures import Cameras
 
 Condition = tuple[Tensor, ...]
-"""What a model's `predict_noise` takes after the timestep, one row per view."""
+"""Arguments of a model's `predict_noise` after the timestep, one row per view."""
 
 
 @runtime_checkable
@@ -74,7 +75,7 @@ class NoisedViews:
     noised: Float[Tensor, "B C h w"]
     condition: Condition
     extra: tuple[Tensor, ...]
-    """What `Variant.draw` returned, the rows of these views."""
+    """The rows of these views of the result of `Variant.draw`."""
     share: float
     """These views as a share of the batch."""
 
@@ -190,7 +191,9 @@ def prioritized_timesteps(
 def rescale_guidance(
     guided: Float[Tensor, "B C h w"], cond: Float[Tensor, "B C h w"], share: float
 ) -> Float[Tensor, "B C h w"]:
-    """Return share * guided * std(cond) / std(guided) + (1 - share) * guided, deviations by view (Lin et al. 2023, eq. 15, 16)."""
+    """Return share * guided * std(cond) / std(guided) + (1 - share) * guided, deviations by view (Lin et al. 2023, eq.
+    15, 16).
+    """
     deviations = [x.flatten(1).std(dim=1)[:, None, None, None] for x in (cond, guided)]
     return guided * (share * deviations[0] / deviations[1].clamp_min(1e-8) + 1 - share)
 

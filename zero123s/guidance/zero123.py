@@ -155,7 +155,7 @@ class StableZero123Guidance(ScoreDistillation):
         return torch.cat(images).permute(0, 2, 3, 1)
 
     def nearest(self, cameras: Cameras) -> Int[Tensor, "B"]:
-        """Return the reference view from whose direction each camera looks most nearly."""
+        """Return the index of the reference view with the most similar viewing direction, for each camera."""
         return self._cosines(cameras).argmax(dim=1)
 
     def _cosines(self, cameras: Cameras) -> Float[Tensor, "B V"]:
@@ -164,7 +164,9 @@ class StableZero123Guidance(ScoreDistillation):
         return directions[0] @ directions[1].T
 
     def view_weights(self, cameras: Cameras) -> Float[Tensor, "B"] | None:
-        """Return w + (1 - w) sin^2 of the angle to the nearest input view, 1 behind 90 degrees; w is `input_view_weight`."""
+        """Return w + (1 - w) sin^2 of the angle to the nearest input view, 1 behind 90 degrees; w is
+        `input_view_weight`.
+        """
         least = self.cfg.input_view_weight
         if least == 1:
             return None

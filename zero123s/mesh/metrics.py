@@ -1,4 +1,4 @@
-"""Distances between two surfaces or solids, and quality of a texture layout. Pure functions."""
+"""Distances between two images, surfaces or solids, and quality of a texture layout. Pure functions."""
 
 from dataclasses import dataclass
 

@@ -191,7 +191,7 @@ def _directed_edges(faces: Faces) -> np.ndarray:
 
 
 def is_wound(faces: Faces) -> bool:
-    """Tell whether neighbouring faces are consistently oriented: no edge is traversed twice in one direction.
+    """Tell whether no edge is traversed twice in one direction.
 
     Args:
         faces: F 3.
@@ -280,7 +280,7 @@ class MeshHealth:
     euler_number: int
 
     def sentence(self) -> str:
-        """Summarise the measurements.
+        """Return a one-sentence summary.
 
         Returns:
             One sentence.

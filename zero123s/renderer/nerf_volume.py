@@ -20,7 +20,7 @@ from zero123s.renderer.base import RENDERERS, BaseRenderer
 from zero123s.structures import BackgroundFunction, FieldOutput, RadianceField, RayBundle, RenderOutput
 
 MIN_CHUNK = 256
-"""Rays; fewer at once would save nothing that counts."""
+"""Rays; smaller chunks would save no significant memory."""
 
 
 @RENDERERS.register("nerf-volume-renderer")
@@ -39,13 +39,13 @@ class NerfVolumeRenderer(BaseRenderer):
         randomized: bool = True
         """Offset every training ray by a random part of a step."""
         grid_prune: bool = True
-        """Skip space that the occupancy grid knows to be empty."""
+        """Skip empty cells of the occupancy grid."""
         prune_alpha_threshold: bool = True
-        """Look at opacity first and shade only samples that can be seen: those that the next two keys leave."""
+        """Evaluate opacity first and shade only visible samples, by the next two keys."""
         alpha_threshold: float = option(0.01, low=0.0, high=1.0)
         """Opacity of a step below which it is not shaded."""
         early_stop: float = option(1e-4, low=0.0, high=1.0)
-        """Share of the light below which a ray has ended; what lies behind gets no gradient."""
+        """Transmittance below which a ray ends; samples behind get no gradient."""
         estimator: str = "occgrid"
         """"occgrid"; threestudio's "proposal" and "importance" are not built."""
         grid_resolution: int = option(32, low=1, high=512)
@@ -55,13 +55,13 @@ class NerfVolumeRenderer(BaseRenderer):
         grid_warmup_steps: int = option(256, low=0)
         """Steps during which every cell is refreshed."""
         grid_ema_decay: float = option(0.95, low=0.0, high=0.9999)
-        """What a refresh leaves of a cell's old occupancy; lower lets go of emptied space sooner, in short runs."""
+        """Decay of a cell's old occupancy at a refresh; lower values free emptied space sooner, for short runs."""
         backend: str = "auto"
         """Marching backend: "auto", "reference", "numba", "triton" or "nerfacc"."""
 
     cfg: Config
     always_needed: frozenset[str] = frozenset({"rgb"})
-    """What every sample is asked for, whatever the losses need."""
+    """Quantities that every sample needs, independent of the losses."""
     backend_of = "ray_marching"
 
     def __init__(self, cfg: Config, bound: float) -> None:

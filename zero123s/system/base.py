@@ -76,7 +76,7 @@ class BaseSystem(pl.LightningModule):
         return {}
 
     def start(self) -> dict[str, Any]:
-        """Set what of a new run's parameters depends on its data; not called where it is resumed or has a first stage.
+        """Initialise parameters of a new run from its data; not called when resuming or with a first stage.
 
         Returns:
             What run.json should say of it, by key.
@@ -127,7 +127,7 @@ class BaseSystem(pl.LightningModule):
             self.log(name, number.detach())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin new diagnostics, and move every module's schedules to this step before its forward pass."""
+        """Reset the diagnostics, and update every module's schedules for this step."""
         self.diagnostics = replace(self.diagnostics, step=self.global_step, losses={}, numbers={}, guidance_images={})
         step_modules(self, self.global_step)
 

@@ -1,4 +1,4 @@
-"""The start of a second stage, or a warm one: a geometry that shows the surface and the colours of another field."""
+"""Initialisation of a second stage: fits a signed distance field to the surface and colours of the first."""
 
 import time
 from typing import Any
@@ -146,7 +146,7 @@ class _NearDistance:
 
 @torch.no_grad()
 def _start_gaussians(system: System, field: RadianceField, level: float, stats: dict[str, Any]) -> dict[str, Any]:
-    """Put Gaussians on points of the surface, evenly by area, in its colours seen from straight outside."""
+    """Place Gaussians evenly on the first stage's surface, with its colours viewed along the normals."""
     vertices, faces = find_surface(field, level, SurfaceOptions(RESOLUTION), stats)
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -214,7 +214,7 @@ def _sdf(system: System, x: torch.Tensor) -> torch.Tensor:
 
 
 def _color_mse(system: System, field: RadianceField, distance: SignedDistance, on: np.ndarray) -> torch.Tensor:
-    """Compare colours on the surface, seen from straight outside."""
+    """Compare colours on the surface, viewed along the normals."""
     x, dirs = _tensor(distance.surface[on]), _tensor(-distance.normals[on])
     with torch.no_grad():
         wanted = field.query(x, dirs, frozenset({"rgb"})).rgb

@@ -141,7 +141,7 @@ def check_slots(cfg: Any) -> None:
     check_gaussians(cfg, weights)
     check_surface_terms(cfg, weights)
     check_colors(cfg)
-    check_warm_start(cfg, weights.ever("sds"))
+    check_warm_start(cfg, weights.is_ever_used("sds"))
 
 
 def check_sdf(cfg: Any, weights: LossWeights) -> None:

@@ -267,7 +267,7 @@ class Zero123System(BaseSystem):
         return self.loss_weights.compute("reference", step, View(out, reference))
 
     def novel_losses(self, cameras: Cameras, step: int) -> dict[str, LossTerm]:
-        """Render random views under random light, and let the guidance judge them."""
+        """Render random views and compute the guidance's loss."""
         assert self.guidance is not None
         generator = self.generator("render-novel")
         shading = self._draw_shading(step, generator)

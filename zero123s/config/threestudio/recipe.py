@@ -106,7 +106,9 @@ def _single_words(t: Translation) -> None:
 
 
 def _whole_steps(value: Any) -> Any:
-    """Convert a first step such as 100.0 to an integer: threestudio checks only the type of a schedule's last step."""
+    """Convert a whole first step of a schedule, such as 100.0, to an integer: threestudio only minds the last one's
+    type.
+    """
     if isinstance(value, dict):
         return {k: _whole_steps(v) for k, v in value.items()}
     if isinstance(value, list) and len(value) >= 4 and isinstance(value[0], float) and value[0].is_integer():

@@ -107,7 +107,9 @@ def corner_rows(base: Int[Tensor, "3 G N"], levels: tuple[Level, ...]) -> Int[Te
 
 
 def _hashed_rows(x: Tensor, y: Tensor, z: Tensor, size: int) -> Tensor:
-    """Return rows of hashed levels, which all have one power of two of rows, so that the lower bits are all that counts."""
+    """Return rows of hashed levels, which all have one power of two of rows, so that the lower bits are all that
+    counts.
+    """
     return (x ^ (y ^ z)) & (size - 1)
 
 
