@@ -48,9 +48,9 @@ class SingleImageData(BaseData):
         image_path: str = option("", path=True)
         """Image of the object; one without transparency is cut out and framed first."""
         prompt: str = ""
-        """A sentence that describes one object, in place of image_path: the image is drawn first."""
+        """A prompt for one object, in place of image_path: the image is generated first."""
         text_to_image: TextToImageConfig = field(default_factory=TextToImageConfig)
-        """How the sentence becomes an image."""
+        """Settings of the text-to-image pipeline."""
         cut_out: CutOutConfig = field(default_factory=CutOutConfig)
         """How the object is found in the image."""
         height: Any = 96
