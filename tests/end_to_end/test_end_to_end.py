@@ -34,7 +34,7 @@ QUICK = [
     "system.geometry.pos_encoding_config.n_levels=4",
     "system.geometry.pos_encoding_config.log2_hashmap_size=12",
     "system.exporter.isosurface_resolution=64",
-    "system.exporter.texture_size=256",
+    "system.exporter.texture_size=128",
     "system.exporter.max_faces=4000",
     "system.exporter.poster=false",
     "trainer.max_steps=80",
@@ -150,9 +150,9 @@ def test_resuming_keeps_the_settings_of_the_run(run, tmp_path, capsys):
 
 def test_resumed_weights_are_the_uninterrupted_ones(scene, tmp_path):
     words = ["use_timestamp=false", "export_after_train=false", "trainer.val_check_interval=1000"]
-    assert launch(scene, tmp_path / "a", "--train", *words, "tag=a", "trainer.max_steps=30") == 0
-    assert launch(scene, tmp_path / "b", "--train", *words, "tag=b", "trainer.max_steps=17") == 0
-    assert launch(scene, tmp_path / "b", "--train", *words, "tag=b", "trainer.max_steps=30", "resume=last") == 0
+    assert launch(scene, tmp_path / "a", "--train", *words, "tag=a", "trainer.max_steps=10") == 0
+    assert launch(scene, tmp_path / "b", "--train", *words, "tag=b", "trainer.max_steps=6") == 0
+    assert launch(scene, tmp_path / "b", "--train", *words, "tag=b", "trainer.max_steps=10", "resume=last") == 0
     a, b = (
         torch.load(tmp_path / n / "multi-view" / n / "ckpts" / "last.ckpt", weights_only=True)["state_dict"]
         for n in "ab"
@@ -197,21 +197,25 @@ def test_launch_py_shows_its_help():
 
 def test_a_full_disk_leaves_the_last_whole_mesh(run, scene, capsys):
     before = {path.name: path.read_bytes() for path in (run / "export").iterdir()}
+    words = ["--export", f"resume={run}", "system.exporter.max_faces=3000", "system.exporter.isosurface_resolution=32"]
     with files_no_larger_than(20_000):
-        assert launch(scene, run.parents[1], "--export", f"resume={run}", "system.exporter.max_faces=3000") == 2
+        assert launch(scene, run.parents[1], *words) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: '")
     assert "the disk is full or a quota is reached" in error
     after = {path.name: path.read_bytes() for path in (run / "export").iterdir()}
     assert after.keys() == before.keys(), "nothing half-written lies about"
     assert len(trimesh.load(run / "export" / "model.glb", force="mesh").faces) > 0
-    assert launch(scene, run.parents[1], "--export", f"resume={run}", "system.exporter.max_faces=3000") == 0
+    assert launch(scene, run.parents[1], *words) == 0
     assert (run / "export" / "model.glb").read_bytes() != before["model.glb"]
 
 
 def test_the_whole_job_passes_every_type_check(scene, tmp_path):
     words = ["--config", CONFIG, "--train", "--typecheck", f"data.transforms_path={scene / 'transforms.json'}"]
-    words += [f"exp_root_dir={tmp_path}", *QUICK, "trainer.max_steps=5", "data.resolution_milestones=[3]"]
+    words += [f"exp_root_dir={tmp_path}", *QUICK, "trainer.max_steps=3", "data.resolution_milestones=[2]"]
+    words += ["data.height=[12,16]", "data.width=[12,16]", "data.batch_size=2", "data.random_camera.eval_height=12"]
+    words += ["data.random_camera.eval_width=12", "system.renderer.num_samples_per_ray=32"]
+    words += ["system.exporter.isosurface_resolution=24", "system.exporter.texture_size=64"]
     words += ["system.loss.lambda_normal_smooth=1.0", "system.loss.lambda_3d_normal_smooth=1.0"]
     command = [sys.executable, str(REPOSITORY / "launch.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,12 +4,9 @@ pytest tests/end_to_end/test_kill.py -m slow     # 50 moments, and 50 kills of m
 """
 
 import io
-import multiprocessing
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import tiny_system
 import torch
@@ -29,24 +27,26 @@ from zero123s.scenes.nerf_synthetic import write_nerf_synthetic
 from zero123s.scenes.procedural import named
 
 REPOSITORY = Path(__file__).parents[2]
-N_STEPS = 60
+N_STEPS = 20
+N_TINY_STEPS = 60
 QUICK = [
     "use_timestamp=false",
     "tag=job",
-    "data.height=24",
-    "data.width=24",
+    "data.height=16",
+    "data.width=16",
     "data.batch_size=4",
     "data.resolution_milestones=[]",
-    "data.random_camera.eval_height=24",
-    "data.random_camera.eval_width=24",
-    "data.random_camera.n_val_views=2",
-    "data.random_camera.n_test_views=4",
-    "system.renderer.num_samples_per_ray=64",
+    "data.random_camera.eval_height=16",
+    "data.random_camera.eval_width=16",
+    "data.random_camera.n_val_views=1",
+    "data.random_camera.n_test_views=2",
+    "system.renderer.num_samples_per_ray=48",
     "system.geometry.pos_encoding_config.n_levels=4",
     "system.geometry.pos_encoding_config.log2_hashmap_size=12",
-    "system.exporter.isosurface_resolution=48",
-    "system.exporter.texture_size=128",
-    "system.exporter.max_faces=2000",
+    "system.exporter.isosurface_resolution=32",
+    "system.exporter.texture_size=64",
+    "system.exporter.max_faces=1000",
+    "system.exporter.poster=false",
     f"trainer.max_steps={N_STEPS}",
     "trainer.val_check_interval=20",
     "trainer.enable_progress_bar=false",
@@ -69,11 +69,12 @@ def words(scene, out):
 
 @pytest.fixture(scope="module")
 def whole(scene, tmp_path_factory):
-    """The files of a job that nobody disturbed, and how long it took as a process of its own."""
+    """The files of an undisturbed job, and how long it took as a process of its own."""
     out = tmp_path_factory.mktemp("whole")
     started = time.monotonic()
-    command = [sys.executable, str(REPOSITORY / "launch.py"), *words(scene, out)]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    process = forked.start(words(scene, out))
+    process.join()
+    assert process.exitcode == 0
     return exported(out), time.monotonic() - started
 
 
@@ -84,14 +85,12 @@ def exported(out):
 
 def kill_after(seconds, scene, out):
     """Start the job, kill it, and return how far it had come."""
-    command = [sys.executable, str(REPOSITORY / "launch.py"), *words(scene, out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(timeout=seconds)
+    process = forked.start(words(scene, out))
+    process.join(seconds)
+    if process.exitcode is not None:
         return "had ended"
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.kill()
+    process.join()
     run = out / "multi-view" / "job"
     if not (run / "ckpts" / "last.ckpt").exists():
         return "before a checkpoint" if run.exists() else "before the run folder"
@@ -113,7 +112,7 @@ def check(moments, scene, whole, tmp_path):
         out = tmp_path / str(i)
         started = time.monotonic()
         while (stage := kill_after(share * seconds, scene, out)) == "had ended":
-            # Quicker than the job that the time was taken of, which may have compiled the kernels first.
+            # Quicker than the job whose time was taken, which may have compiled the kernels first.
             seconds = min(0.9 * seconds, time.monotonic() - started)
             shutil.rmtree(out)
             started = time.monotonic()
@@ -128,15 +127,15 @@ def check(moments, scene, whole, tmp_path):
 
 
 def test_killed_and_resumed_ends_with_the_same_mesh(scene, whole, tmp_path):
-    hit = check([0.6, 0.8], scene, whole, tmp_path)
-    assert hit.total() == 2
+    # While drawing or exporting; kills in training are below, and fifty of all kinds are slow.
+    hit = check([0.8], scene, whole, tmp_path)
+    assert hit.total() == 1
 
 
 @pytest.mark.slow
 def test_killed_at_fifty_random_moments(scene, whole, tmp_path):
     moments = random.Random(int(os.environ.get("ZERO123S_SEED", "0")))
-    # From a quarter on: until then Python imports, and there is nothing to lose.
-    hit = check([moments.uniform(0.25, 1.0) for _ in range(50)], scene, whole, tmp_path)
+    hit = check([moments.uniform(0.05, 1.0) for _ in range(50)], scene, whole, tmp_path)
     print(dict(hit))
     assert hit["training"] >= 5
     assert hit["drawing or exporting"] >= 5
@@ -167,9 +166,9 @@ def exported_from(run):
 def tiny_job(out):
     (out / "tiny.yaml").parent.mkdir(parents=True, exist_ok=True)
     (out / "tiny.yaml").write_text(tiny_system.CONFIG)
-    command = ["--config", str(out / "tiny.yaml"), "--train", f"exp_root_dir={out}", f"trainer.max_steps={N_STEPS}",
+    command = ["--config", str(out / "tiny.yaml"), "--train", f"exp_root_dir={out}", f"trainer.max_steps={N_TINY_STEPS}",
                "system.seconds_per_step=0.02", "checkpoint.every_n_train_steps=3"]  # fmt: skip
-    return Job(command, out / "tiny" / "run", N_STEPS, 3, trained_state)
+    return Job(command, out / "tiny" / "run", N_TINY_STEPS, 3, trained_state)
 
 
 def trained_state(run):
@@ -178,25 +177,6 @@ def trained_state(run):
     content = io.BytesIO()
     torch.save({key: state[key] for key in ("state_dict", "optimizer_states", "random_states", "global_step")}, content)
     return content.getvalue()
-
-
-def run_command(argv):
-    """What a child does; that it lies here makes the child import this module, and with it the tiny system."""
-    main(argv)
-
-
-@pytest.fixture(scope="module")
-def begin():
-    """Start the command in a process of its own that has imported everything, so that a kill costs no start-up."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["zero123s.commands.launch", "zero123s.run.runner"])
-
-    def begin(argv):
-        process = context.Process(target=run_command, args=(argv,))
-        process.start()
-        return process
-
-    return begin
 
 
 def step_of(run):
@@ -219,16 +199,19 @@ def put_elsewhere(run, how, place):
     return place
 
 
-def kill_again_and_again(how, n_kills, job, expected, begin, moments):
+def kill_again_and_again(how, n_kills, job, expected, moments):
     """Kill a job up to `n_kills` times, let it end, compare; return how often it was killed at what."""
     run, argv, known, hit = job.run, list(job.command), 0, Counter()
     if how == "reused":
-        another = begin([*argv, "seed=7", f"trainer.max_steps={job.n_steps + job.every}", "export_after_train=false"])
+        another = forked.start(
+            [*argv, "seed=7", f"trainer.max_steps={job.n_steps + job.every}", "export_after_train=false"],
+            imports=["tiny_system"],
+        )
         another.join()
         assert step_of(run) == job.n_steps + job.every
         argv.append("overwrite=true")
     for n in range(n_kills):
-        process = begin(argv)
+        process = forked.start(argv, imports=["tiny_system"])
         if moments.random() < 0.8:  # else at any time, often before there is anything new
             while process.is_alive() and not known < step_of(run) <= job.n_steps:
                 time.sleep(0.05)
@@ -266,18 +249,18 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("how", PLACES)
-def test_killed_elsewhere_ends_with_the_same_weights(how, trained, tmp_path, begin):
-    hit = kill_again_and_again(how, 3, tiny_job(tmp_path), trained, begin, random.Random(1))
+def test_killed_elsewhere_ends_with_the_same_weights(how, trained, tmp_path):
+    hit = kill_again_and_again(how, 3, tiny_job(tmp_path), trained, random.Random(1))
     assert hit["training"] > 0
 
 
 @pytest.mark.slow
-def test_fifty_kills_in_other_places_lose_nothing(trained, tmp_path, begin):
+def test_fifty_kills_in_other_places_lose_nothing(trained, tmp_path):
     moments = random.Random(int(os.environ.get("ZERO123S_SEED", "0")))
     hit, n = Counter(), 0
     while hit.total() < 50:
         job = tiny_job(tmp_path / str(n))
-        hit += kill_again_and_again(PLACES[n % 3], 8, job, trained, begin, moments)
+        hit += kill_again_and_again(PLACES[n % 3], 8, job, trained, moments)
         n += 1
         print(n, dict(hit), flush=True)
     assert hit["training"] >= 20
@@ -285,5 +268,5 @@ def test_fifty_kills_in_other_places_lose_nothing(trained, tmp_path, begin):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", PLACES)
-def test_killed_elsewhere_ends_with_the_same_mesh(how, scene, whole, tmp_path, begin):
-    kill_again_and_again(how, 2, mesh_job(scene, tmp_path), whole[0], begin, random.Random(1))
+def test_killed_elsewhere_ends_with_the_same_mesh(how, scene, whole, tmp_path):
+    kill_again_and_again(how, 2, mesh_job(scene, tmp_path), whole[0], random.Random(1))

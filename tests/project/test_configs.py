@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from short_refinement import shorten_refinement
 from tiny_run import SMALL
 from tiny_sdxl import draw_a_disc, save_tiny_sdxl
 
@@ -15,8 +16,9 @@ from zero123s.config import threestudio as compat
 from zero123s.config.experiment import parse_experiment
 from zero123s.config.load import load_config, profile_names
 from zero123s.run.folder import plain, run_path
-from zero123s.system import refinement
 from zero123s.system.base import plan_experiment
+
+pytestmark = pytest.mark.end_to_end
 
 # novel-views.yaml is not an experiment: it holds the settings of `zero123s views`, tested in tests/diffusion.
 CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").glob("*.yaml") if p.stem != "novel-views")
@@ -88,9 +90,7 @@ def test_every_config_dry_runs_with_and_without_profiles(path, capsys, tmp_path,
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_zero123, monkeypatch):
     draw_a_disc(monkeypatch)
-    monkeypatch.setattr(
-        refinement, "STEPS", 40
-    )  # what taking over a first stage is worth: tests/system/test_refinement.py
+    shorten_refinement(monkeypatch, steps=5)  # what it is worth: tests/system/test_refinement.py
     experiment = parse_experiment(load_config(path, words_for(path, tiny_zero123)))
     fields = {"zero123-system": SMALL, "dreamfusion-system": [w.replace("data.random_camera.", "data.") for w in SMALL]}
     small = fields.get(experiment.system_type, [])

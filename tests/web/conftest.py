@@ -23,6 +23,8 @@ TINY = {
     "data.random_camera.eval_width": 64,
     "data.random_camera.n_test_views": 4,
     "system.geometry.pos_encoding_config.n_levels": 4,
+    "system.geometry.pos_encoding_config.log2_hashmap_size": 12,
+    "system.renderer.num_samples_per_ray": 64,
     "system.exporter.isosurface_resolution": 40,
     "system.exporter.max_faces": 800,
     "system.exporter.texture_size": 128,
