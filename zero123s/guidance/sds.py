@@ -37,6 +37,7 @@ class DiffusionModel(Protocol):
         ...
 
 
+@runtime_checkable
 class NoisePredictor(Protocol):
     """What a variant asks of its guidance."""
 
