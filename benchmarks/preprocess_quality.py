@@ -22,7 +22,7 @@ from zero123s.scenes.render import render_views
 SIZE = 320
 GRAY_KINDS = ("gray on gray", "plaster", "white on white", "black on black", "black and white", "hard shadow")
 FIRST_GRAY_SEED = 1000
-KINDS = ("plain", "gradient", "vignetted", "noisy", "shadow", "room", "busy")
+KINDS = ("plain", "gradient", "vignetted", "noisy", "shadow", "cast shadow", "room", "busy")
 GOOD_IOU = 0.9
 
 
@@ -55,6 +55,9 @@ def draw_background(kind: str, rng: np.random.Generator, alpha: np.ndarray) -> n
     elif kind == "shadow":
         moved = np.roll(alpha, (int(0.06 * SIZE), int(0.03 * SIZE)), (0, 1))
         plain = plain * (1 - 0.35 * cv2.GaussianBlur(moved, (0, 0), 0.03 * SIZE)[..., None])
+    elif kind == "cast shadow":  # of a small light: its edge is hard
+        moved = cv2.GaussianBlur(np.roll(alpha, (int(0.06 * SIZE), int(0.05 * SIZE)), (0, 1)), (0, 0), 0.004 * SIZE)
+        plain = plain * (1 - 0.1 * y - 0.05 * x) * (1 - 0.3 * moved[..., None])
     elif kind == "room":  # a wall and a table that meet at a soft line, vignetted and noisy
         table = 1 / (1 + np.exp(-(y - 0.6) * 60))
         plain = plain * (1 - table) + rng.uniform(0.3, 1, 3) * table + rng.normal(0, 0.01, plain.shape)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+from zero123s.preprocess.cast_shadow import cast_shadow
 from zero123s.preprocess.mask_confidence import edge_scores, lab, lowest_score, luminance_edges, shape_scores
 from zero123s.preprocess.matte import disc, edge_alpha, with_foreground_colours
 
@@ -26,11 +27,17 @@ def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, 
         empty = np.concatenate([rgb, np.zeros_like(rgb[..., :1])], -1)
         return empty, 0.0, "nothing stands out from the background"
     mask = _clean_mask(_grab_cut(small, difference, seed))
-    scores = (
-        shape_scores(mask, mask | seed)
-        | edge_scores(small, mask, edges)
-        | _background_scores(mask, seed, difference, noise)
-    )
+    factor, of_grounds_hue = cast_shadow(small, background, mask)
+    scores = {}
+    if (factor < 1).any():
+        shadow = factor < 1
+        mask = _clean_mask(cv2.morphologyEx((mask & ~shadow).astype(np.uint8), cv2.MORPH_OPEN, disc(2)) > 0)
+        seed &= ~shadow
+        edges &= ~(cv2.dilate(shadow.astype(np.uint8), disc(6)) > 0)
+        background *= cv2.erode(factor, disc(3))[..., None]  # so far beyond its edge: what the object's edge mixes with
+        scores["its shadow cannot be told from an object of the background's hue"] = 1 - 4 * of_grounds_hue
+    scores |= shape_scores(mask, mask | seed) | edge_scores(small, mask, edges)
+    scores |= _background_scores(mask, seed, difference, noise)
     confidence, reason = lowest_score(scores)
     full_mask = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
     full_background = cv2.resize(background, (width, height), interpolation=cv2.INTER_LINEAR)
