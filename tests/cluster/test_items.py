@@ -1,8 +1,11 @@
 """What a batch's source may be, and the table, page and records, without Ray."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from zero123s.cluster.batch import summary
 from zero123s.cluster.items import read_items
@@ -94,12 +97,28 @@ def test_a_dry_run_reads_every_picture(pictures, tmp_path, batch_config, capsys)
     assert told.out.count("run  ") == 3
     assert "p1.png' is empty" in told.err
     assert "page.jpg' is not an image" in told.err
-    assert "2 of 5 images cannot be read" in told.err
+    assert "2 of 5 images cannot be used" in told.err
+
+
+def test_a_dry_run_judges_cut_outs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    (tmp_path / "photos").mkdir()
+    for name, corner in (("cut", (0, 0)), ("whole", (60, 40))):
+        photo = Image.new("RGB", (240, 160), (225, 225, 215))
+        photo.paste((200, 40, 10), (*corner, 200, 130))
+        photo.save(tmp_path / "photos" / f"{name}.png")
+    config = Path(__file__).parents[2] / "configs" / "stable-zero123.yaml"
+    words = [str(tmp_path / "photos"), "--out", str(tmp_path / "o"), "--config", str(config), "--dry-run"]
+    for prepare in ([], ["--prepare"]):
+        assert main([*words, *prepare]) == 1
+        told = capsys.readouterr()
+        assert [line.split()[:2] for line in told.out.splitlines()] == [["bad", "cut"], ["run", "whole"]]
+        assert "cut: The cut-out of" in told.err
+        assert "1 of 2 images cannot be used" in told.err
+    assert main([*words, "data.cut_out.force=true"]) == 0
 
 
 def test_a_folder_names_the_files_it_leaves_out(pictures, batch_config, tmp_path, capsys, monkeypatch):
-    from PIL import Image
-
     monkeypatch.setattr("zero123s.cluster.items.readable_suffixes", lambda: (".png", ".jfif", ".gif"))  # no heif extra
     for name in ("a.jfif", "b.gif"):
         Image.open(pictures / "p0.png").convert("RGB").save(pictures / name)

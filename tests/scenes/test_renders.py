@@ -8,7 +8,7 @@ from PIL import Image
 
 from zero123s.commands.render import main
 from zero123s.data.rendered_views import RenderedViews
-from zero123s.errors import ImageError
+from zero123s.errors import ConfigError, ImageError
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 from zero123s.scenes.latents import LatentFolder, cache_latents
 from zero123s.scenes.original_layout import write_original
@@ -34,6 +34,16 @@ def test_training_reads_the_original_layout_as_shards(both):
     np.testing.assert_allclose(original.rgba, shards.rgba, atol=0.5 / 255)
     for name in ("elevation_deg", "azimuth_deg", "distance"):
         np.testing.assert_allclose(getattr(original, name), getattr(shards, name), atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", [0, 1], ids=["shards", "original"])
+def test_checking_files_opens_renders_and_latents(both, tmp_path, layout):
+    root = both[layout]
+    RenderedViews(RenderedViews.Config(root=str(root), held_out=1)).check_files()
+    with pytest.raises(ConfigError, match="held_out=4 leaves nothing"):
+        RenderedViews(RenderedViews.Config(root=str(root), held_out=4)).check_files()
+    with pytest.raises((ConfigError, ImageError), match="nowhere"):
+        RenderedViews(RenderedViews.Config(root=str(root), held_out=1, latents=str(tmp_path / "nowhere"))).check_files()
 
 
 def test_latents_of_the_original_layout_are_cached_elsewhere(both, tmp_path):

@@ -20,6 +20,7 @@ from zero123s.config.load import load_config
 from zero123s.config.loaded import COMMAND_LINE
 from zero123s.data.single_image import check_elevation
 from zero123s.errors import ConfigError
+from zero123s.preprocess.input_image import CutOutConfig
 from zero123s.run.plan import choose_profile, plan_run
 from zero123s.runtime.job_runner import JobRunner, WorkerDiedError, WorkerTimeoutError
 
@@ -37,19 +38,23 @@ def make_setup(out: Path, config: Path, words: Sequence[str], profile: str, cpus
     return Setup(out.resolve(), str(config.resolve()), tuple(words), profile, fingerprint, cut_out)
 
 
-def check_items(items: Sequence[Item], setup: Setup, source: Path) -> None:
+def check_items(items: Sequence[Item], setup: Setup, source: Path) -> dict[str, CutOutConfig | None]:
     """Check every distinct set of overrides completely before anything runs; raises ConfigError.
 
     Args:
         items, setup: what is to run.
         source: where the items' own overrides come from, named in errors.
+
+    Returns:
+        How the run of every item cuts its object out, by the item's name; None = it takes images as they are.
     """
-    checked: set[frozenset[str]] = set()
+    checked: dict[frozenset[str], CutOutConfig | None] = {}
+    cut_outs: dict[str, CutOutConfig | None] = {}
     for item in items:
         keys = frozenset(word for word in item.words if not word.startswith(("seed=", "data.default_elevation_deg=")))
         if keys in checked:
+            cut_outs[item.name] = checked[keys]
             continue
-        checked.add(keys)
         words = [*setup.words, *item.words, f"data.image_path={json.dumps(str(item.image))}"]
         try:
             loaded, plan = plan_run(setup.config, words, setup.profile)
@@ -59,6 +64,8 @@ def check_items(items: Sequence[Item], setup: Setup, source: Path) -> None:
             is_own = any(word.partition("=")[0] in str(error) for word in item.words)
             message = str(error).replace(f"(set in {COMMAND_LINE})", f"(set in {source})") if is_own else error
             raise ConfigError(f"{item.name}: {message}") from error
+        cut_outs[item.name] = checked[keys] = getattr(plan.experiment.data, "cut_out", None)
+    return cut_outs
 
 
 def finished_before(items: Sequence[Item], setup: Setup) -> dict[str, dict[str, Any]]:

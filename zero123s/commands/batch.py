@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from zero123s.cluster.batch import Batch, check_items, finished_before, make_setup
@@ -13,6 +13,7 @@ from zero123s.config.load import read_overrides
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError
 from zero123s.images.io import read_image
+from zero123s.preprocess.input_image import CutOutConfig, check_file
 from zero123s.run.lock import locked
 from zero123s.runtime.files import user_path
 
@@ -50,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--gpus", type=float, help="GPUs of a worker, 0.5 for two workers on one (default: 1 where there is CUDA)")
     add("--retries", type=int, default=2, help="further attempts when a worker dies or a run breaks down (default 2)")
     add("--timeout", type=float, default=0.0, help="seconds that an item may take; 0 = any (default)")
-    add("--dry-run", action="store_true", help="check everything, list what would run, write nothing")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="check everything, cut-outs where no network is asked as well; list what would run, write nothing",
+    )
     add("overrides", nargs="*", metavar="key=value", help="for all items, as for launch.py")
     return p
 
@@ -66,11 +71,11 @@ def main(argv: Sequence[str]) -> int:
     if line := left_out(args.source).strip():
         print(line, file=sys.stderr)
     setup = make_setup(args.out, config, args.overrides, args.profile, args.cpus, args.prepare)
-    check_items(items, setup, args.source)
+    cut_outs = check_items(items, setup, args.source)
     records = finished_before(items, setup)
     n_before = len(records)
     if args.dry_run:
-        return _print_dry_run(items, skipped=records)
+        return _print_dry_run(items, records, cut_outs, args.prepare)
     with locked(args.out):
         placement = Placement(args.cpus, _gpus(args), args.workers, args.address)
         records = Batch(setup, items, records, args.retries, args.timeout).run(placement)
@@ -81,21 +86,32 @@ def main(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _print_dry_run(items: Sequence[Item], skipped: Collection[str]) -> int:
-    """List what would run, reading every image; returns 1 if one cannot be read."""
+def _print_dry_run(
+    items: Sequence[Item], skipped: Collection[str], cut_outs: Mapping[str, CutOutConfig | None], prepare: bool
+) -> int:
+    """List what would run; read every image of it and judge its cut-out. Returns 1 when one cannot be used."""
     n_bad = 0
     for item in items:
         state = "skip" if item.name in skipped else "run"
         try:
             if state == "run":
-                read_image(item.image)
+                _check_image(item.image, cut_outs[item.name], prepare)
         except ImageError as error:
             state, n_bad = "bad", n_bad + 1
             print(f"{item.name}: {error}", file=sys.stderr)
         print(f"{state:<5}{item.name}  {item.image}  {' '.join(item.words)}")
     if n_bad:
-        print(f"{n_bad} of {len(items)} images cannot be read; the others would run.", file=sys.stderr)
+        print(f"{n_bad} of {len(items)} images cannot be used; the others would run.", file=sys.stderr)
     return 1 if n_bad else 0
+
+
+def _check_image(path: Path, cut_out: CutOutConfig | None, prepare: bool) -> None:
+    """Raise the ImageError with which an item would fail before its first step."""
+    is_photo = not read_image(path).has_alpha
+    if prepare and is_photo:
+        check_file(path, CutOutConfig())
+    elif cut_out is not None:
+        check_file(path, cut_out)
 
 
 def _check(args: argparse.Namespace) -> None:

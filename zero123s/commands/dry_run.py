@@ -8,7 +8,7 @@ import torch
 
 from zero123s.ops.backends import IMPLEMENTED, resolve
 from zero123s.run.devices import choose_devices, choose_precision, first_device
-from zero123s.run.folder import resolved_yaml
+from zero123s.run.folder import check_writable, resolved_yaml
 from zero123s.run.resume import refuse_other_run, run_dir_of
 from zero123s.run.summary import describe_model
 from zero123s.system.base import Plan
@@ -31,6 +31,7 @@ def print_dry_run(
     out_dir = run_dir_of(checkpoint, experiment)
     if checkpoint is None:
         refuse_other_run(out_dir, experiment.overwrite)
+    check_writable(out_dir)
     system = plan.build(prepare=False)
     system.data_source.check_files()
     device = first_device(*choose_devices(experiment, gpu))

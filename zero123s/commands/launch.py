@@ -63,7 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--dry-run",
         action="store_true",
-        help="check everything; print the resolved config, what would run and what would be written; write nothing",
+        help="check everything, cut-outs as well where no network is asked for them; print the resolved config, what "
+        "would run and what would be written; write nothing",
     )
     add("--verbose", action="store_true", help="log every detail")
     add("--typecheck", action="store_true", help="check tensor shapes and types of all functions while running (slow)")

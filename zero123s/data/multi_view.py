@@ -23,9 +23,9 @@ from zero123s.data.named_views import (
 )
 from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError, ImageError
-from zero123s.images.io import read_image, resize_rgba, write_png_atomic
+from zero123s.images.io import resize_rgba, write_png_atomic
 from zero123s.ops.cameras import cameras_from_matrices, orbit_cameras
-from zero123s.preprocess.input_image import CutOutConfig, input_from_file
+from zero123s.preprocess.input_image import CutOutConfig, check_file, input_from_file
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
 
@@ -87,14 +87,14 @@ class MultiViewData(BaseData):
         self._sizes: dict[tuple[int, int], ReferenceView] = {}
 
     def check_files(self) -> None:
-        """Read poses and images, and keep nothing; see `BaseData`."""
+        """Read poses and images, judge their cut-outs, and keep nothing; see `BaseData`."""
         cfg = self.cfg
         if cfg.transforms_path:
-            paths = [frame.path for frame in read_transforms(Path(cfg.transforms_path))]
+            for frame in read_transforms(Path(cfg.transforms_path)):
+                check_file(frame.path, replace(cfg.cut_out, frame="never"))
         else:
-            paths = [Path(path) for path in cfg.pictures.given().values()]
-        for path in paths:
-            read_image(path)
+            for path in cfg.pictures.given().values():
+                check_file(path, cfg.cut_out)
 
     def prepare(self) -> None:
         """Read poses and images; raises ImageError or ConfigError naming the file."""

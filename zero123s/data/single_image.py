@@ -26,7 +26,7 @@ from zero123s.images.io import fit_square, read_image, resize_rgba, write_png_at
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.preprocess.elevation import elevation_of
 from zero123s.preprocess.framing import apply_framing
-from zero123s.preprocess.input_image import CutOutConfig, input_from_file, input_from_prompt
+from zero123s.preprocess.input_image import CutOutConfig, check_file, input_from_file, input_from_prompt
 from zero123s.preprocess.text_to_image import TextToImageConfig
 from zero123s.randomness import generator_for
 from zero123s.structures import Batch, Cameras, ReferenceView
@@ -112,10 +112,11 @@ class SingleImageData(BaseData):
         return frozenset(kind for kind, is_wanted in wanted.items() if is_wanted)
 
     def check_files(self) -> None:
-        """Read the image and its maps, and discard them; see `BaseData`."""
+        """Read the image and what belongs to it, judge its cut-out, and keep nothing; see `BaseData`."""
         cfg = self.cfg
         if cfg.prompt:
             return
+        check_file(cfg.image_path, cfg.cut_out)
         rgba = read_image(cfg.image_path).rgba
         for kind, wanted, given in (
             ("depth", cfg.requires_depth, cfg.depth_path),

@@ -15,7 +15,8 @@ from zero123s.errors import ImageError
 from zero123s.images.io import OPAQUE, LoadedImage, composite, fit_square, read_image, resize_rgba
 from zero123s.preprocess.framing import Framing, frame_object, native_size, object_bounds
 from zero123s.preprocess.mask_confidence import THRESHOLD
-from zero123s.preprocess.segment import BACKENDS, Segmentation, segment
+from zero123s.preprocess.segment import BACKENDS, NETWORKS, Segmentation, segment
+from zero123s.preprocess.segmentation_networks import rembg_is_installed
 from zero123s.preprocess.text_to_image import TextToImageConfig, draw
 
 GAP, CAPTION = 8, 24
@@ -179,6 +180,14 @@ def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
     saved = {} if found.rgba is loaded.rgba else {"steps": side_by_side(loaded.rgba, found.rgba, rgba, found.caption)}
     notes = (*loaded.notes, *found.notes, *_framing_notes(found.rgba, path))
     return InputImage(rgba, found.rgba, None, saved, _facts(path, found), notes)
+
+
+def check_file(path: str | Path, cfg: CutOutConfig) -> None:
+    """Raise the ImageError with which `input_from_file` would end; what only a network can cut out is but read."""
+    loaded = read_image(path)
+    asks_network = cfg.backend in NETWORKS or (cfg.backend == "auto" and rembg_is_installed())
+    if loaded.has_alpha or not asks_network:
+        input_from_file(str(path), cfg)
 
 
 def is_small_in_frame(alpha: Float[np.ndarray, "H W"]) -> bool:

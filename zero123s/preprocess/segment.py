@@ -17,7 +17,8 @@ from zero123s.preprocess.transparency import clean_transparency
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "alpha", "grabcut", "rembg", "transformers")
+NETWORKS = ("rembg", "transformers")
+BACKENDS = ("auto", "alpha", "grabcut", *NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def segment(loaded: LoadedImage, backend: str = "auto", model: str = "") -> Segm
         rgba, confidence, reason, notes = clean_transparency(loaded.rgba)
         return Segmentation(rgba, confidence, "alpha", reason, notes)
     rgb = loaded.rgba[..., :3]
-    if backend in ("rembg", "transformers"):
+    if backend in NETWORKS:
         return _by_network(rgb, backend, model)
     rgba, confidence, reason = cut_out_offline(rgb)
     found = Segmentation(rgba, confidence, "grabcut", reason)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
@@ -101,6 +102,15 @@ def _make_run_dir(experiment: ExperimentConfig) -> tuple[Path, list[Path]]:
             raise OutputError(f"The run folder '{path}' cannot be written: {explain_os_error(error)}.") from error
         return path, missing
     raise OutputError(f"The run folder '{run_path(experiment)}' cannot be made: all names of this second are taken.")
+
+
+def check_writable(run_dir: Path) -> None:
+    """Raise OutputError where a run folder cannot be made or written, as far as that shows without doing it."""
+    nearest_folder = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    if not nearest_folder.is_dir():
+        raise OutputError(f"The run folder '{run_dir}' cannot be made: '{nearest_folder}' is a file.")
+    if not os.access(nearest_folder, os.W_OK | os.X_OK):
+        raise OutputError(f"The run folder '{run_dir}' cannot be written: no permission in '{nearest_folder}'.")
 
 
 def plain(value: Any) -> Any:
