@@ -22,7 +22,7 @@ from zero123s.data.companions import (
 )
 from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSampler
 from zero123s.errors import ConfigError
-from zero123s.images.io import fit_square, read_image, resize_rgba, write_png_atomic
+from zero123s.images.io import fit_square, resize_rgba, write_png_atomic
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.preprocess.elevation import elevation_of
 from zero123s.preprocess.framing import apply_framing
@@ -116,8 +116,7 @@ class SingleImageData(BaseData):
         cfg = self.cfg
         if cfg.prompt:
             return
-        check_file(cfg.image_path, cfg.cut_out)
-        rgba = read_image(cfg.image_path).rgba
+        rgba = check_file(cfg.image_path, cfg.cut_out).rgba
         for kind, wanted, given in (
             ("depth", cfg.requires_depth, cfg.depth_path),
             ("normal", cfg.requires_normal, cfg.normal_path),

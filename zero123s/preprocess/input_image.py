@@ -166,7 +166,22 @@ def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
     Raises:
         ImageError: the file cannot be used; LowConfidenceMaskError if the cut-out should be inspected first.
     """
+    return _input_from(read_image(path), path, cfg)
+
+
+def check_file(path: str | Path, cfg: CutOutConfig) -> LoadedImage:
+    """Read a file and raise the ImageError with which `input_from_file` would end, without asking a network.
+
+    Where it would ask one, the file is only read.
+    """
     loaded = read_image(path)
+    asks_rembg = cfg.backend == "auto" and not loaded.has_alpha and rembg_is_installed()
+    if cfg.backend not in NETWORKS and not asks_rembg:
+        _input_from(loaded, str(path), cfg)
+    return loaded
+
+
+def _input_from(loaded: LoadedImage, path: str, cfg: CutOutConfig) -> InputImage:
     if not loaded.has_alpha or cfg.backend not in ("auto", "alpha") or cfg.frame == "always":
         return _cut_out(loaded, path, cfg)
     found = segment(loaded, cfg.backend)
@@ -180,14 +195,6 @@ def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
     saved = {} if found.rgba is loaded.rgba else {"steps": side_by_side(loaded.rgba, found.rgba, rgba, found.caption)}
     notes = (*loaded.notes, *found.notes, *_framing_notes(found.rgba, path))
     return InputImage(rgba, found.rgba, None, saved, _facts(path, found), notes)
-
-
-def check_file(path: str | Path, cfg: CutOutConfig) -> None:
-    """Raise the ImageError with which `input_from_file` would end; what only a network can cut out is but read."""
-    loaded = read_image(path)
-    asks_network = cfg.backend in NETWORKS or (cfg.backend == "auto" and rembg_is_installed())
-    if loaded.has_alpha or not asks_network:
-        input_from_file(str(path), cfg)
 
 
 def is_small_in_frame(alpha: Float[np.ndarray, "H W"]) -> bool:
