@@ -53,7 +53,7 @@ def test_the_shadow_leaves_no_dark_rim():
 def test_a_hueless_object_with_a_hard_shadow_stops(tmp_path, capsys):
     write_png_atomic(tmp_path / "ball.png", photo((0.6, 0.6, 0.6)).rgba[..., :3])
     assert main([str(tmp_path / "ball.png"), "--backend", "grabcut", "--no-elevation"]) == 2
-    assert "its shadow cannot be told from an object" in capsys.readouterr().err
+    assert "its shadow cannot be distinguished from an object" in capsys.readouterr().err
 
 
 def test_an_object_without_a_shadow_loses_nothing():

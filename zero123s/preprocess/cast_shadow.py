@@ -39,7 +39,7 @@ def cast_shadow(
 
     Returns:
         The factor by which the ground is darkened, 1 where it is not, and the share of the remaining mask, 0 to 1, that
-        cannot be told from the ground by hue; 0 where there is no shadow.
+        cannot be distinguished from the ground by hue; 0 where there is no shadow.
     """
     lit = np.ones(mask.shape, np.float32)
     if not mask.any():

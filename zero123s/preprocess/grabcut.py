@@ -35,7 +35,7 @@ def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, 
         seed &= ~shadow
         edges &= ~(cv2.dilate(shadow.astype(np.uint8), disc(6)) > 0)
         background *= cv2.erode(factor, disc(3))[..., None]  # so far beyond its edge: what the object's edge mixes with
-        scores["its shadow cannot be told from an object of the background's hue"] = 1 - 4 * of_grounds_hue
+        scores["its shadow cannot be distinguished from an object of the background's hue"] = 1 - 4 * of_grounds_hue
     scores |= shape_scores(mask, mask | seed) | edge_scores(small, mask, edges)
     scores |= _background_scores(mask, seed, difference, noise)
     confidence, reason = lowest_score(scores)
