@@ -68,7 +68,7 @@ def test_a_second_stage_is_fitted_on_device(field, monkeypatch):
         )
         for number, geometry in enumerate((field.geometry, sdf))
     ]  # fmt: skip
-    stats = refinement.start_from_field(stages[1], stages[0])
+    stats = refinement.convert_first_stage(stages[1], stages[0])
     assert stats["surface_distance"] > 0
     assert {p.device.type for p in sdf.parameters()} == {"cuda"}
 
