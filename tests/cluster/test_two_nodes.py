@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from zero123s.cluster.manifest import read_manifest
+from zero123s.cluster.manifest import MANIFEST, read_checked
 from zero123s.commands.batch import main
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
@@ -28,7 +28,7 @@ def test_a_batch_uses_two_nodes_and_survives_kills(pictures, batch_config, tmp_p
     finally:
         ray.shutdown()
         cluster.shutdown()
-    items = {i["name"]: i for i in read_manifest(out)["items"]}
+    items = {i["name"]: i for i in read_checked(out / MANIFEST)["items"]}
     assert {name: i["attempts"] for name, i in items.items()} == {"p0": 1, "p1": 1, "p2": 1, "p3": 2}
     assert len({i["node"] for i in items.values()}) == 2
     assert all((out / "items" / name / "export" / "walker.txt").is_file() for name in items)

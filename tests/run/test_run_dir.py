@@ -55,10 +55,10 @@ def test_git_state_knows_commit_changes_and_their_absence(tmp_path, monkeypatch)
     git(tmp_path, "add", ".")
     git(tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "first")
     clean = git_state(tmp_path)
-    assert (len(clean.commit), clean.dirty, clean.diff) == (40, False, "")
+    assert (len(clean.commit), clean.status, clean.diff) == (40, "", "")
     (tmp_path / "a.txt").write_text("two\n")
     dirty = git_state(tmp_path)
-    assert dirty.dirty
+    assert dirty.status
     assert "+two" in dirty.diff
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(tmp_path).note == "git is not installed"

@@ -13,7 +13,7 @@ from zero123s.commands.render import main
 from zero123s.errors import ConfigError, ImageError
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
 from zero123s.scenes.inspect_renders import broken_reason
-from zero123s.scenes.original_layout import read_original, read_valid_paths, write_original
+from zero123s.scenes.original_layout import OriginalFolder, read_valid_paths, write_original
 from zero123s.scenes.shards import read_shard, shard_path
 
 SMALL = RenderSettings(views=3, size=24, supersample=2, shard_size=2)
@@ -147,10 +147,10 @@ def test_the_original_layout_survives_a_round_trip(tmp_path):
     write_original([shard], tmp_path / "views")
     write_original([shard], tmp_path / "views")
     assert read_valid_paths(tmp_path / "views") == list(shard.object_ids)
-    back = read_original(tmp_path / "views", shard.object_ids[1], fovy_deg=20.0)
-    assert np.array_equal(back.images[0], shard.images[1])
-    for name in ("elevation_deg", "azimuth_deg", "distance", "fovy_deg"):
-        assert getattr(back, name)[0] == pytest.approx(getattr(shard, name)[1], abs=1e-3)
+    back = OriginalFolder(tmp_path / "views")
+    assert np.array_equal(back.images(1), shard.images[1])
+    for name in ("elevation_deg", "azimuth_deg", "distance"):
+        assert getattr(back, name)[1] == pytest.approx(getattr(shard, name)[1], abs=1e-3)
     matrix = np.load(tmp_path / "views" / shard.object_ids[1] / "000.npy")
     assert (matrix.shape, matrix.dtype) == ((3, 4), np.float64)
     assert matrix @ [0, 0, 0, 1] == pytest.approx([0, 0, -3.8], abs=1e-5)  # the origin lies straight ahead, along -z
@@ -159,8 +159,9 @@ def test_the_original_layout_survives_a_round_trip(tmp_path):
 def test_the_original_layout_refuses_escaping_names(tmp_path):
     (tmp_path / "views").mkdir()
     for uid in ("../secret", "", "/etc"):
+        (tmp_path / "views" / "valid_paths.json").write_text(json.dumps([uid]))
         with pytest.raises(ImageError, match="leads out"):
-            read_original(tmp_path / "views", uid)
+            OriginalFolder(tmp_path / "views")
     (tmp_path / "views" / "valid_paths.json").write_text('{"a": 1}')
     with pytest.raises(ImageError, match="JSON list"):
         read_valid_paths(tmp_path / "views")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from zero123s.diffusion.checkpoint.weights_file import sha256_of
-from zero123s.errors import ConfigError
 from zero123s.runtime.files import write_text
 
 RECORD = "item.json"
@@ -51,14 +50,3 @@ def whole(folder: Path, fingerprint: str) -> dict[str, Any] | None:
         if not (folder / name).is_file() or sha256_of(folder / name) != digest:
             return None
     return record
-
-
-def read_manifest(out: Path) -> dict[str, Any]:
-    """Return OUT/manifest.json; raises ConfigError when it is missing or its checksum is wrong."""
-    content = read_checked(out / MANIFEST)
-    if content is None:
-        raise ConfigError(
-            f"'{out / MANIFEST}' is missing or damaged; the same `zero123s batch` command writes it again from the "
-            f"{RECORD} of every item."
-        )
-    return content

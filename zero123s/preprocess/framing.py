@@ -27,14 +27,6 @@ class Framing:
     size: int
     """Side of the framed square."""
 
-    def to_framed(self, xy: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
-        """Return framed coordinates of photo points."""
-        return self.scale * np.asarray(xy, float) + np.asarray(self.offset)
-
-    def to_photo(self, xy: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
-        """Return photo coordinates of framed points, so that texture can be read from the photo's full resolution."""
-        return (np.asarray(xy, float) - np.asarray(self.offset)) / self.scale
-
 
 def object_bounds(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float, float]:
     """Return left, top, right, bottom of the object in pixels, finer than a pixel.

@@ -40,11 +40,6 @@ class GitState:
     status: str = ""
     diff: str = ""
 
-    @property
-    def dirty(self) -> bool:
-        """Whether any file differs from the commit or is unknown to it."""
-        return bool(self.status)
-
 
 def git_state(folder: Path = SOURCE) -> GitState:
     """Return the state of the source tree; never raises, because a run does not depend on git."""

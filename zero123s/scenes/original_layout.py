@@ -24,8 +24,6 @@ from zero123s.scenes.shards import Shard
 logger = logging.getLogger(__name__)
 
 LATENTS_PER_FILE = 200
-ORIGINAL_FOVY_DEG = 49.134
-"""Lens 35 mm on a 32 mm sensor: 2 atan(16 / 35)."""
 
 
 def write_original(shards: Iterable[Shard], root: Path) -> Path:
@@ -69,19 +67,6 @@ def read_valid_paths(root: Path) -> list[str]:
     if not isinstance(uids, list) or not all(isinstance(uid, str) for uid in uids):
         raise ImageError(f"{path}: should be a JSON list of object names.")
     return uids
-
-
-def read_original(root: Path, uid: str, fovy_deg: float = ORIGINAL_FOVY_DEG) -> Shard:
-    """Return one object of a dataset as a shard of N = 1, angles and distance taken from the matrices.
-
-    Raises ImageError for a missing, damaged or unequal image or matrix, or a uid that leaves the dataset's folder.
-    """
-    paths = _view_paths(root, uid)
-    if not paths:
-        raise ImageError(f"{root / uid}: has no images 000.png, 001.png, ...")
-    rows = (a[None].astype(np.float32) for a in (*_angles(paths), np.full(len(paths), fovy_deg)))
-    record = {"object_id": uid, "source": str(root / uid), "licence": "unknown"}
-    return Shard(_pictures(paths)[None], *rows, object_ids=(uid,), records=(record,))
 
 
 class OriginalFolder:

@@ -21,7 +21,8 @@ SMALLEST_MATRIX = 8
 class MuonAdamW(Optimizer):
     """Steps of equal size in every direction of a weight matrix; AdamW for biases, norms, vectors and small heads.
 
-    Convolution kernels count as matrices, output channels x all the rest.
+    Convolution kernels count as matrices, output channels x all the rest: they are most of a denoiser's weights, and
+    `torch.optim.Muon` refuses all but matrices.
 
     Args:
         params: parameters or groups.
