@@ -158,12 +158,10 @@ def test_views_far_from_the_input_weigh_less():
     ("settings", "guided", "said"),
     [
         ({}, False, "lambda_sds is 0"),
-        ({"weights": "a.ckpt"}, True, "system.weights are two starts"),
-        ({"geometry_convert_from": "run"}, True, "system.geometry_convert_from are two starts"),
         ({"guidance_input": "normal"}, True, "needs colours"),
     ],
 )
-def test_a_second_start_is_refused(settings, guided, said):
-    section = {"weights": None, "geometry_convert_from": None, "guidance_input": "rgb"} | settings
+def test_a_start_from_nothing_is_refused(settings, guided, said):
+    section = {"guidance_input": "rgb"} | settings
     with pytest.raises(ConfigError, match=said):
         check_warm_start(SimpleNamespace(warm_start=SimpleNamespace(type="lift"), **section), guided)

@@ -71,7 +71,7 @@ class FieldSystemConfig(BaseSystem.Config):
     geometry: Any = field(default_factory=dict)
     """Its settings."""
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
-    """What a new run starts from."""
+    """What a new run starts from, where it has neither `weights` nor `geometry_convert_from`."""
     weights: str | None = option(None, path=True)
     """Checkpoint of another run whose parameters this one starts from, at step 0; missing ones stay as initialised."""
     weights_ignore_modules: list[str] = field(default_factory=list)

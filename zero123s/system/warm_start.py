@@ -87,15 +87,12 @@ def warm_start(system: System) -> dict[str, Any]:
 
 
 def check_warm_start(cfg: Any, has_guidance: bool) -> None:
-    """Refuse a warm start where there is nothing to start from, or another start; raises ConfigError."""
+    """Refuse a warm start where there is nothing to start from; raises ConfigError."""
     if cfg.warm_start.type in ("none", "auto"):
         return
     off = "set system.warm_start.type=none."
     if not has_guidance:
         raise ConfigError(f"system.warm_start takes what the guidance knows, and system.loss.lambda_sds is 0: {off}")
-    if cfg.geometry_convert_from is not None or cfg.weights is not None:
-        key = "weights" if cfg.geometry_convert_from is None else "geometry_convert_from"
-        raise ConfigError(f"system.warm_start and system.{key} are two starts of one run: {off}")
     if cfg.guidance_input != "rgb":
         raise ConfigError(f"system.warm_start needs colours, and system.guidance_input is {cfg.guidance_input}: {off}")
 
