@@ -18,6 +18,7 @@ SMALL = [
     "system.exporter.isosurface_resolution=24",
     "system.exporter.texture_size=64",
     "system.exporter.poster=false",
+    "system.warm_start.steps=20",
     "trainer.max_steps=2",
     "trainer.enable_progress_bar=false",
 ]
