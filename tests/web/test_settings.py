@@ -39,15 +39,15 @@ def test_a_choice_becomes_a_run_folder(settings, tmp_path):
     run = planned(settings, Choice(12.0, "auto", "normal", 7), tmp_path)
     assert (run.data.image_path, run.data.default_elevation_deg, run.seed) == (str(tmp_path / "in put.png"), 12.0, 7)
     assert (run.exp_root_dir, run.name, run.tag, run.use_timestamp) == (str(tmp_path), "0123", "run", False)
-    assert (run.trainer.max_steps, run.trainer.val_check_interval) == (300, 30)
+    assert (run.trainer.max_steps, run.trainer.val_check_interval) == (120, 12)
     assert run.system.exporter.formats == list(WRITERS), "every format there is"
 
 
 def test_qualities_change_steps_rates_and_mesh(settings, tmp_path):
     quick = planned(settings, Choice(0.0, "auto", "quick"), tmp_path)
     best = planned(settings, Choice(0.0, "auto", "best"), tmp_path)
-    assert (quick.trainer.max_steps, quick.system.scheduler.args["total_iters"]) == (100, 100)
-    assert (best.trainer.max_steps, best.system.scheduler.args["total_iters"]) == (600, 600)
+    assert (quick.trainer.max_steps, quick.system.scheduler.args["total_iters"]) == (40, 40)
+    assert (best.trainer.max_steps, best.system.scheduler.args["total_iters"]) == (240, 240)
     assert quick.system.exporter.max_faces < best.system.exporter.max_faces
 
 
