@@ -167,7 +167,7 @@ def test_measurements_come_from_the_diagnostics():
     opacity[:, 2:6] = 0.75
     cells = torch.zeros(8, 8, 8, dtype=torch.bool)
     cells[0, 0, :4] = cells[4, 4, :2] = cells[7, 7, 7] = True
-    found = measure(StepDiagnostics(0, {}, opacity, mask, cells, torch.tensor(2.0), 7.0))
+    found = measure(StepDiagnostics(0, {}, {}, opacity, mask, cells, torch.tensor(2.0), 7.0))
     assert found == pytest.approx(
         {
             "occupied": 7 / 512,

@@ -168,10 +168,9 @@ def test_gaussians_start_on_a_first_stages_surface():
         first.sh_0.copy_(torch.tensor([[[0.2, 0.0, -0.3]]]) / SH_0)
     material = MATERIALS.get("no-material")(MATERIALS.get("no-material").Config(color_activation="none"), 3)
     system = SimpleNamespace(geometry=geometry(200), seed=0)
-    earlier = SimpleNamespace(field=lambda: GeometryMaterialField(first, material))
-    told = refinement._start_gaussians(system, earlier, 0.5, {})
+    record = refinement._start_gaussians(system, GeometryMaterialField(first, material), 0.5, {})
     radius = 0.2 * math.sqrt(2 * math.log(0.9 / 0.5))
-    assert told["gaussians"] == len(system.geometry.means) == 200
+    assert record["gaussians"] == len(system.geometry.means) == 200
     assert system.geometry.means.detach().norm(dim=-1).tolist() == pytest.approx([radius] * 200, abs=0.01)
     assert (0.5 + SH_0 * system.geometry.sh_0[0, 0]).tolist() == pytest.approx([0.7, 0.5, 0.2], abs=1e-3)
 
