@@ -36,12 +36,12 @@ TINY = {
 def qualities(tmp_path_factory) -> Path:
     """Two qualities: one of 30 short steps, one that would never end."""
     path = tmp_path_factory.mktemp("qualities") / "qualities.yaml"
-    quick = {"steps": 0.1, "about": "for a look", "overrides": TINY}
+    quick = {"steps": 0.25, "about": "for a look", "overrides": TINY}
     if os.environ.get("ZERO123S_SCREENSHOTS"):  # images for the docs shall show more than a blob
         finer = {"data.height": 64, "data.width": 64, "data.random_camera.eval_height": 128}
         finer |= {"data.random_camera.eval_width": 128, "system.exporter.isosurface_resolution": 96}
         finer |= {"system.geometry.pos_encoding_config.n_levels": 8, "system.exporter.texture_size": 512}
-        quick |= {"steps": 0.5, "overrides": TINY | finer}
+        quick |= {"steps": 1.25, "overrides": TINY | finer}
     endless = {"steps": 100, "about": "all night", "overrides": TINY}
     path.write_text(yaml.safe_dump({"quick": quick, "endless": endless}, sort_keys=False), encoding="utf-8")
     return path
