@@ -16,7 +16,7 @@ from zero123s.guidance.lifted_field import LiftedField
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.structures import ReferenceView
 from zero123s.system import refinement
-from zero123s.system.warm_start import check_warm_start
+from zero123s.system.warm_start import check_warm_start, warm_start
 from zero123s.system.warm_views import WarmViews, restore_warm_views, warm_cameras
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +108,26 @@ def test_a_surface_starts_from_the_lift(tmp_path, monkeypatch):
 def test_a_model_without_lift_is_refused(tiny_zero123, tmp_path, capsys):
     assert train(tmp_path, *tiny_zero123, "system.warm_start.type=lift") == 2
     assert "needs a guiding model with a pose lift" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["auto", "lift"])
+def test_an_empty_volume_starts_nothing(kind, lift, caplog):
+    camera = orbit_cameras(0.0, 0.0, height=8, width=8)
+    photo = ReferenceView(camera, torch.zeros(1, 8, 8, 3), torch.ones(1, 8, 8, 1))
+    empty = LiftedField(lift, torch.full((1, 16, 16, 16, 5), -10.0), camera, 1.0)
+    system = SimpleNamespace(
+        cfg=SimpleNamespace(warm_start=SimpleNamespace(type=kind, steps=1), guidance_input="rgb"),
+        guidance=SimpleNamespace(scene=lambda bound: empty),
+        geometry=SimpleNamespace(cfg=SimpleNamespace(radius=1.0), has_sdf=False, has_gaussians=False),
+        data_source=SimpleNamespace(photos=lambda: photo),
+        generator=lambda purpose, step: torch.Generator(),
+    )
+    if kind == "lift":
+        with pytest.raises(ConfigError, match="predicts no object"):
+            warm_start(system)
+    else:
+        assert warm_start(system) == {}
+        assert "predicts no object" in caplog.text
 
 
 # ------------------------------------------------------------ sampled views

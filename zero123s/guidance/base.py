@@ -62,13 +62,11 @@ class BaseGuidance:
         return {}
 
     def scene(self, bound: float) -> RadianceField | None:
-        """Return the object as the guidance's model itself guesses it, in the cube [-bound, bound]^3; None = it does
-        not.
-        """
+        """Return the model's own 3D prediction of the object, in the cube [-bound, bound]^3; None = it has none."""
         return None
 
     def sample(self, cameras: Cameras, steps: int, generator: torch.Generator) -> Float[Tensor, "V h w 3"] | None:
-        """Return views as the guidance's model draws them on white, in `steps` denoising steps; None = it cannot."""
+        """Sample views on a white background, in `steps` denoising steps; None = the model cannot."""
         return None
 
     def state(self) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class CombinedGuidance(BaseGuidance):
         }
 
     def scene(self, bound: float) -> RadianceField | None:
-        """Return what the first part with a guess of its own makes of the object."""
+        """Return the 3D prediction of the first part that has one."""
         return next((found for part in self.parts if (found := part.scene(bound)) is not None), None)
 
     def describe(self) -> dict[str, str | bool | None]:

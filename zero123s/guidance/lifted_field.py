@@ -15,12 +15,12 @@ from zero123s.structures import Cameras, FieldOutput
 class LiftedField:
     """Density and colour of lifted volumes; a `RadianceField` without parameters.
 
-    The lift knows cameras of one distance and one field of view only: a scene seen by another camera is scaled so that
+    The lift is defined for cameras of one distance and one field of view: a scene seen by another camera is scaled so that
     its frame has the same height at the origin. Several volumes, one of each input view, are averaged.
 
     Args:
         lift: the network that made the volumes.
-        volumes: V D H W G, its answers.
+        volumes: V D H W G, its output.
         cameras: the V cameras that the input views were taken by.
         bound: half edge of the scene's cube, world units.
     """
@@ -46,7 +46,7 @@ class LiftedField:
         needs: frozenset[str],
         light_positions: Float[Tensor, "N 3"] | None = None,
     ) -> FieldOutput:
-        """Return density and, whatever `needs` names, colour alone: a volume of 32 cells has no normals worth the name."""
+        """Return density and colour; normals and signed distances are not available, whatever `needs` names."""
         sigma, rgb = self._sample(x)
         return FieldOutput(sigma, rgb)
 

@@ -138,7 +138,7 @@ class StableZero123Guidance(ScoreDistillation):
         self.cond_volume = self.model.lift_volume(self.cond_latents, own_pose)
 
     def scene(self, bound: float) -> LiftedField | None:
-        """Return what the pose lift makes of the input views; None = the model has no lift."""
+        """Return the volumes that the pose lift predicts from the input views; None = the model has no lift."""
         if self.cond_volume is None or self.model.lift is None:
             return None
         return LiftedField(self.model.lift, self.cond_volume, self.cond_cameras, bound)

@@ -1,4 +1,4 @@
-"""Warm starts: a new run begins with what the guidance already knows of the object, not with a blob."""
+"""Warm starts: a new run starts from the guidance's own 3D prediction of the object, or from views sampled by its model."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zero123s.config.options import option
-from zero123s.errors import ConfigError
+from zero123s.errors import ConfigError, MeshError
 from zero123s.mesh.silhouette import outside_visual_hull
 from zero123s.structures import RadianceField, ReferenceView
 from zero123s.system.refinement import start_from_surface
@@ -22,11 +22,11 @@ System = Any
 """A `Zero123System`; its module imports this one."""
 
 POOL = 2**17
-"""Points in the scene's cube at which the guidance's own field is looked up, once, for all batches."""
+"""Points in the scene's cube at which the predicted field is evaluated, once, for all batches."""
 BATCH = 8192
 LEARNING_RATE = 0.01
 STEP_LENGTH = 0.02
-"""World units over which densities are compared as opacities: it does not matter how opaque an opaque cell is."""
+"""World units over which densities are compared as opacities, which saturate: very high densities need not match."""
 SOME_OPACITY = 0.02
 """Opacity of a step from which a point counts as occupied; half of every batch is."""
 
@@ -36,9 +36,9 @@ class WarmStartConfig:
     """What a new run starts from."""
 
     type: str = option("none", choices=("none", "auto", "lift", "views"))
-    """"none": as the geometry's settings say; "lift": the volume that the guidance's own pose lift makes of the input image,
-    fitted into the geometry before step 0 (the small model that comes along has one); "auto": that where the model has a
-    lift, else none; "views": views that the guidance's model samples all around supervise the first steps, too (any Zero123)."""
+    """"none": as the geometry's settings say; "lift": fit the geometry, before step 0, to the volume that the model's pose lift
+    predicts from the input image (the bundled small model has a lift); "auto": "lift" where the model has one, else "none";
+    "views": views sampled by the guiding model, any Zero123, also supervise the first steps."""
     steps: int = option(300, low=1, high=100_000)
     """lift: optimiser steps of the fit of a density; signed distances and Gaussians start from the volume's surface."""
     n_views: int = option(8, low=1, high=64)
@@ -48,7 +48,7 @@ class WarmStartConfig:
     sampling_steps: int = option(30, low=1, high=1000)
     """views: DDIM steps of each."""
     weight: Any = option([0, 300.0, 0.0, 150], low=0.0, schedule=True)
-    """views: weight of the mean squared error of one view a step, drawn anew, times (1 + cos) / 2 of its angle to the
+    """views: weight of the mean squared error of one randomly chosen view per step, times (1 + cos) / 2 of its angle to the
     nearest input view; number or schedule."""
 
 
@@ -61,7 +61,7 @@ class _Targets:
 
 
 def warm_start(system: System) -> dict[str, Any]:
-    """Give a new run what its guidance knows, as `system.warm_start` says.
+    """Start a new run as `system.warm_start` says.
 
     Returns:
         What run.json says of it; empty without a warm start.
@@ -82,7 +82,13 @@ def warm_start(system: System) -> dict[str, Any]:
         if lifted is None and cfg.type == "auto":
             logger.warning("note: the guiding model has no pose lift, so the run starts from the geometry's own blob.")
             return {}
-        record = {"type": "lift", **_start_from_lift(system, lifted)}
+        try:
+            record = {"type": "lift", **_start_from_lift(system, lifted)}
+        except (ConfigError, MeshError) as error:  # raised before any parameter has changed
+            if cfg.type != "auto":
+                raise
+            logger.warning("note: the run starts from the geometry's own blob. %s", error)
+            return {}
     return {"warm_start": record | {"seconds": round(time.perf_counter() - started, 1)}}
 
 
@@ -92,7 +98,7 @@ def check_warm_start(cfg: Any, has_guidance: bool) -> None:
         return
     off = "set system.warm_start.type=none."
     if not has_guidance:
-        raise ConfigError(f"system.warm_start takes what the guidance knows, and system.loss.lambda_sds is 0: {off}")
+        raise ConfigError(f"system.warm_start needs a guidance, and system.loss.lambda_sds is 0: {off}")
     if cfg.guidance_input != "rgb":
         raise ConfigError(f"system.warm_start needs colours, and system.guidance_input is {cfg.guidance_input}: {off}")
 
@@ -123,7 +129,7 @@ def _look_up(field: RadianceField, photos: ReferenceView, generator: torch.Gener
     occupied = (opacity > SOME_OPACITY).nonzero()[:, 0]
     if len(occupied) == 0:
         raise ConfigError(
-            "system.warm_start: the guidance sees no object in the image; set system.warm_start.type=none."
+            "system.warm_start: the guidance predicts no object in the input image; set system.warm_start.type=none."
         )
     return _Targets(points.to(opacity.device), opacity, out.rgb, occupied)
 

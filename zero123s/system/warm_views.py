@@ -1,4 +1,4 @@
-"""A warm start by sampled views: what the guidance's model draws of the object supervises the first steps softly."""
+"""A warm start from sampled views, which supervise the first steps with a small weight."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ class WarmViews:
     Args:
         cameras: V views.
         images: V H W 3, sampled on a white background.
-        weights: V, how far each view is trusted.
+        weights: V, factor of each view's loss, 0 to 1.
         schedule: weight of the loss over the steps.
     """
 
@@ -34,7 +34,7 @@ class WarmViews:
         self.cameras, self.images, self.weights, self.schedule = cameras, images, weights, schedule
 
     def loss(self, render: Callable[..., RenderOutput], step: int, generator: torch.Generator) -> dict[str, LossTerm]:
-        """Render one of the views, drawn anew in every step, and compare its colours; empty where the weight is 0."""
+        """Render one randomly chosen view and compare its colours; empty where the weight is 0."""
         weight = self.schedule(step)
         if weight == 0:
             return {}
