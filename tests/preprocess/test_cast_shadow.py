@@ -6,7 +6,7 @@ import pytest
 
 from zero123s.commands.prepare import main
 from zero123s.images.io import LoadedImage, write_png_atomic
-from zero123s.preprocess.cast_shadow import cast_shadow
+from zero123s.preprocess.cast_shadow import cast_shadow, leftover_share
 from zero123s.preprocess.mask_confidence import THRESHOLD
 from zero123s.preprocess.segment import segment
 
@@ -82,3 +82,27 @@ def test_an_object_that_is_shaded_ground_throughout_stays():
     factor, of_grounds_hue = cast_shadow(np.where(BALL[..., None], 0.7 * wall, wall), wall, BALL)
     assert (factor == 1).all()
     assert of_grounds_hue == 0
+
+
+def test_a_leftover_of_shadow_is_counted():
+    wall = np.repeat(WALL[..., None], 3, -1).astype(np.float32)
+    rgb = np.where(BALL[..., None], np.array([0.9, 0.3, 0.2], np.float32), wall)
+    strip = disc_at(0.6, 0.6, 0.05) & ~BALL
+    rgb[strip] = 0.7 * wall[strip]
+    mask = BALL | disc_at(0.6, 0.6, 0.05)
+    assert leftover_share(rgb, wall, BALL) < 0.01
+    assert leftover_share(rgb, wall, mask) == pytest.approx(strip.sum() / mask.sum(), rel=0.4)
+    hueless = np.where(mask[..., None], 0.7 * wall, wall)
+    assert leftover_share(hueless, wall, mask) == 0, "hue distinguishes nothing"
+
+
+def test_a_part_of_the_grounds_hue_stops():
+    """Half of a red ball is gray and darker than the wall, without a flat enough tone to be taken for a shadow."""
+    rgb = photo((0.9, 0.3, 0.2), factor=1.0).rgba[..., :3].copy()
+    gray = BALL & (X > 0.5)
+    rgb[gray] = (WALL * (0.5 + X - 0.4))[gray][:, None]
+    found = segment(
+        LoadedImage(np.concatenate([rgb, np.ones_like(rgb[..., :1])], -1).astype(np.float32), False), "grabcut"
+    )
+    assert found.confidence < THRESHOLD
+    assert "may be a cast shadow" in found.reason

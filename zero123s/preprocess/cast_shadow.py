@@ -10,16 +10,21 @@ from zero123s.preprocess.matte import disc
 
 DARKEST, LIGHTEST = np.log(0.35), np.log(0.96)
 """Range of the logarithm of a shadow's brightness over that of the lit ground."""
-MAX_TINT = 0.012
+MAX_TINT = 0.025
 """Largest median difference of a shadow's logarithmic colour ratios from their mean; it has the ground's hue."""
 MAX_PIXEL_TINT = 0.04
 """The same of one pixel, into which JPEG smears the hue of what is beside it; beyond it a pixel has a hue of its own."""
-MAX_TREND = 0.65
+MAX_TREND = 0.95
 """Largest change of the ratio across a shadow, in units of the tolerance; the shading of an object changes by more."""
 MIN_OUTLINE = 0.18
 """Least share of a shadow's surroundings that is ground; a flat side of an object has more of the object around it."""
 MIN_PIECE, MIN_SHARE = 0.015, 0.05
 """Least share of the mask of one piece of shadow, and of all that is taken away for them."""
+MAX_LEFTOVER, HUELESS = 0.07, 0.6
+"""Share of a cut-out with the ground's hue and a shadow's brightness, from which it is doubtful: part of a shadow may be
+left in it. Beyond the second the object itself has that hue, which then distinguishes nothing."""
+LEFTOVER_TINT = 0.06
+"""Largest difference from the ground's hue of such a pixel: a narrow strip takes up some of the object's hue in a JPEG."""
 LEVELS = 8
 """Values of the ratio that are looked at, the most frequent first."""
 
@@ -56,6 +61,33 @@ def cast_shadow(
     if shadow.sum() < MIN_SHARE * mask.sum() or not rest.any():  # what is a shadow throughout is an object
         return lit, 0.0
     return factor, float((tint[rest] < MAX_PIXEL_TINT).mean())
+
+
+def leftover_share(
+    rgb: Float[np.ndarray, "H W 3"], background: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]
+) -> float:
+    """Return the share of a mask that may be shaded ground: the ground's hue, and the brightness of a shadow.
+
+    Args:
+        rgb: the photo.
+        background: the ground without any shadow.
+        mask: the object, after shadows were taken off.
+
+    Returns:
+        0 to 1; 0 for an empty mask, and where so much of the object has the ground's hue that it distinguishes nothing.
+    """
+    if not mask.any():
+        return 0.0
+    ratio, tint = _ratio(rgb, background)
+    shaded = mask & (ratio > DARKEST) & (ratio < LIGHTEST) & (tint < LEFTOVER_TINT)
+    if shaded.sum() >= HUELESS * mask.sum():
+        return 0.0
+    n_pixels = 0
+    for piece in _connected(shaded, least=12):
+        around = _dilated(piece, 3) & ~piece
+        if (around & ~mask).sum() > MIN_OUTLINE * around.sum():  # one inside the object is a part of it
+            n_pixels += int(piece.sum())
+    return n_pixels / int(mask.sum())
 
 
 def _ratio(

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from zero123s.preprocess.cast_shadow import cast_shadow
+from zero123s.preprocess.cast_shadow import MAX_LEFTOVER, cast_shadow, leftover_share
 from zero123s.preprocess.mask_confidence import edge_scores, lab, lowest_score, luminance_edges, shape_scores
 from zero123s.preprocess.matte import disc, edge_alpha, with_foreground_colours
 
@@ -28,14 +28,18 @@ def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, 
         return empty, 0.0, "nothing stands out from the background"
     mask = _clean_mask(_grab_cut(small, difference, seed))
     factor, of_grounds_hue = cast_shadow(small, background, mask)
-    scores = {}
+    scores, lit = {}, background
     if (factor < 1).any():
         shadow = factor < 1
         mask = _clean_mask(cv2.morphologyEx((mask & ~shadow).astype(np.uint8), cv2.MORPH_OPEN, disc(2)) > 0)
         seed &= ~shadow
         edges &= ~(cv2.dilate(shadow.astype(np.uint8), disc(6)) > 0)
-        background *= cv2.erode(factor, disc(3))[..., None]  # so far beyond its edge: what the object's edge mixes with
+        background = (
+            background * cv2.erode(factor, disc(3))[..., None]
+        )  # so far beyond its edge: what the object's edge mixes with
         scores["its shadow cannot be distinguished from an object of the background's hue"] = 1 - 4 * of_grounds_hue
+    leftover = leftover_share(small, lit, mask)
+    scores["part of it has the background's hue and may be a cast shadow"] = 1 - leftover / (2 * MAX_LEFTOVER)
     scores |= shape_scores(mask, mask | seed) | edge_scores(small, mask, edges)
     scores |= _background_scores(mask, seed, difference, noise)
     confidence, reason = lowest_score(scores)
