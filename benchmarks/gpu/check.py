@@ -26,6 +26,7 @@ LIMITS = {
     "tests": 150,
     "recipe": 240,
     "resume": 60,
+    "recipes": 200,
     "parity": 90,
     "field": 60,
     "full_size": 120,

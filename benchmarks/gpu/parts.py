@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recipes import run_all
 
 from zero123s.api import Progress, image_to_mesh
 from zero123s.commands.launch import main as launch
@@ -155,6 +156,14 @@ def resume(check: Check) -> Result:
     return {"step": image_to_mesh(IMAGE, CONFIG, words, profile="none").record["step"]}
 
 
+def recipes(check: Check) -> Result:
+    """Run every other recipe, the second stages and the modes without training for a few steps; see recipes.py."""
+    accelerator = ["--gpu", "0"] if check.on_gpu else ["trainer.accelerator=cpu"]
+    found = run_all(check.runs, accelerator, limit=90 if check.on_gpu else 900)
+    failed = [name for name, result in found.items() if result]
+    return {"recipes": found, **({"failed": f"{len(failed)} of {len(found)}: {', '.join(failed)}"} if failed else {})}
+
+
 def parity(check: Check) -> Result:
     """Return how far the losses of three small steps in float32 are from the CPU's, as shares of each."""
     rows = []
@@ -279,7 +288,7 @@ def profile(check: Check) -> Result:
 
 PARTS: dict[str, Callable[[Check], Result]] = {
     part.__name__: part
-    for part in (backends, tests, recipe, resume, parity, field, full_size, finetune, mixed, profile)
+    for part in (backends, tests, recipe, resume, recipes, parity, field, full_size, finetune, mixed, profile)
 }
 
 
