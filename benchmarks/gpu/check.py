@@ -28,6 +28,7 @@ LIMITS = {
     "resume": 60,
     "recipes": 200,
     "parity": 90,
+    "vendors": 180,
     "field": 60,
     "full_size": 120,
     "finetune": 90,

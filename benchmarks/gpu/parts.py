@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import faulthandler
 import importlib.util
 import json
 import statistics
@@ -92,14 +93,18 @@ class Check:
 
 
 def backends(check: Check) -> Result:
-    """Return the card, the versions, what each operation runs on, and which vendors' libraries work."""
+    """Return the card, the versions and what each operation runs on."""
     found: Result = {"torch": torch.__version__, "device": check.device}
     if check.on_gpu:
         card = torch.cuda.get_device_properties(0)
         found |= {"card": card.name, "gb": round(card.total_memory / 1e9, 1), "capability": [card.major, card.minor]}
     found["auto"] = {op: ops_backends.resolve(op, "auto", check.device) for op in ops_backends.IMPLEMENTED}
-    found["vendors"] = {op: _refusal(op, vendor, check) or "works" for op, vendor in ops_backends.VENDORS.items()}
     return found
+
+
+def vendors(check: Check) -> Result:
+    """Return which vendors' libraries work; nerfacc is compiled here at its first import, which takes minutes."""
+    return {vendor: _refusal(op, vendor, check) or "works" for op, vendor in ops_backends.VENDORS.items()}
 
 
 def _refusal(op: str, backend: str, check: Check) -> str | None:
@@ -130,6 +135,7 @@ def recipe(check: Check) -> Result:
     def look(progress: Progress) -> None:
         check.wait()
         times.append(time.perf_counter())
+        print(f"step {progress.step} after {times[-1] - times[0]:.1f} s", flush=True)
         if progress.step % third == 0:
             memory.append(check.peak_gb())
 
@@ -288,7 +294,7 @@ def profile(check: Check) -> Result:
 
 PARTS: dict[str, Callable[[Check], Result]] = {
     part.__name__: part
-    for part in (backends, tests, recipe, resume, recipes, parity, field, full_size, finetune, mixed, profile)
+    for part in (backends, tests, recipe, resume, recipes, parity, vendors, field, full_size, finetune, mixed, profile)
 }
 
 
@@ -300,6 +306,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args()
+    faulthandler.dump_traceback_later(20, repeat=True)  # shows in the log where a part hangs
     result = PARTS[args.part](Check(args.out, args.device, args.small))
     print("RESULT " + json.dumps(result, default=str), flush=True)
     return int("failed" in result)

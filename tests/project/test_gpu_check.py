@@ -43,9 +43,9 @@ def test_a_failing_part_keeps_its_log(check):
 
 def test_backends_are_listed_without_a_gpu(tmp_path):
     parts = load("parts")
-    found = parts.backends(parts.Check(tmp_path, "cpu", small=True))
-    assert found["auto"]["hash_grid"] == "numba"
-    assert "needs a CUDA device" in found["vendors"]["hash_grid"]
+    check = parts.Check(tmp_path, "cpu", small=True)
+    assert parts.backends(check)["auto"]["hash_grid"] == "numba"
+    assert "needs a CUDA device" in parts.vendors(check)["tinycudann"]
 
 
 def test_a_part_that_hangs_ends_with_its_time(check, tmp_path):
