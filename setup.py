@@ -47,7 +47,7 @@ setup(
         "jaxtyping",
         "beartype",
         "pyyaml",
-        "pillow>=10",
+        "pillow>=10.1",
         "imageio[ffmpeg]",
         "opencv-python",
         "trimesh>=4",

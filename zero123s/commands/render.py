@@ -18,6 +18,7 @@ from zero123s.scenes.shards import read_shard
 
 EPILOG = """examples:
   zero123s render data/toys --procedural 0:2000            2000 generated objects, 12 views each
+  zero123s render data/things --procedural 0:2000 --kinds extended       of more kinds, with letters, faces and handles
   zero123s render data/mine --meshes models/ --views 24    every glb, gltf, obj, ply and stl below models/
   zero123s render data/objaverse --meshes ~/.objaverse/hf-objaverse-v1/glbs --uids uids.txt --annotations meta.json.gz
   zero123s render data/toys --check --sheet toys.png       look at what is there
@@ -36,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     default = RenderSettings()
     p.add_argument("out", type=user_path, help="folder of shards; made if missing, continued if begun")
     p.add_argument("--procedural", metavar="A:B", help="generated objects of the seeds A to B - 1")
+    p.add_argument("--kinds", choices=("basic", "extended"), default="basic",
+                   help="of generated objects; basic: furniture, vehicles, simple figures and food (what held-out sets are "
+                   "made of); extended: animals, food, buildings, plants, characters, hollow and thin things, letters and "
+                   "labels, an eighth of basic ones; a fifth in white, grey and black (%(default)s)")  # fmt: skip
     p.add_argument(
         "--meshes", type=user_path, nargs="+", metavar="PATH", help="mesh files, or folders searched for them"
     )
@@ -77,7 +82,8 @@ def _objects(args: argparse.Namespace) -> list[SceneObject]:
             raise ConfigError(f"--procedural {args.procedural}: write two seeds, such as 0:2000.") from error
         if not 0 <= first < last:
             raise ConfigError(f"--procedural {args.procedural}: seeds should rise from 0, such as 0:2000.")
-        objects += procedural_objects(first, last - first)
+        generator = {"basic": "procedural", "extended": "extended"}[args.kinds]
+        objects += procedural_objects(first, last - first, generator)
     if args.meshes:
         objects += mesh_objects(args.meshes, args.uids, args.annotations)
     if args.manifest:

@@ -18,6 +18,7 @@ from zero123s.mesh.scene_mesh import SceneMesh, normalize
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.augment import augmented, palette_of, transformed
 from zero123s.scenes.procedural import generate
+from zero123s.scenes.procedural_extended import generate_extended
 from zero123s.scenes.render import random_light, render_views
 from zero123s.scenes.shards import Shard, read_shard, shard_path, write_shard
 from zero123s.scenes.workers import WorkerKilledError, map_processes
@@ -30,7 +31,7 @@ class SceneObject:
 
     object_id: str
     source: str
-    """`procedural:<seed>` or the path of a mesh file."""
+    """`procedural:<seed>`, `extended:<seed>` or the path of a mesh file."""
     licence: str = "unknown"
     creator: str = ""
     title: str = ""
@@ -64,18 +65,20 @@ class RenderSettings:
     """`embree`, or `blender` (path-traced; needs bpy)."""
 
 
-def procedural_objects(first: int, count: int) -> list[SceneObject]:
-    """Return generated objects of the seeds first .. first + count - 1."""
-    return [
-        SceneObject(f"procedural-{seed:07d}", f"procedural:{seed}", "CC0-1.0") for seed in range(first, first + count)
-    ]
+GENERATORS: dict[str, Callable[[int], SceneMesh]] = {"procedural": generate, "extended": generate_extended}
+
+
+def procedural_objects(first: int, count: int, generator: str = "procedural") -> list[SceneObject]:
+    """Return objects that a generator (`procedural` or `extended`) makes of the seeds first .. first + count - 1."""
+    seeds = range(first, first + count)
+    return [SceneObject(f"{generator}-{seed:07d}", f"{generator}:{seed}", "CC0-1.0") for seed in seeds]
 
 
 def load_object(item: SceneObject) -> SceneMesh:
     """Return the normalised mesh of an object; raises MeshError."""
     kind, _, value = item.source.partition(":")
-    if kind == "procedural":
-        return generate(int(value))
+    if kind in GENERATORS:
+        return GENERATORS[kind](int(value))
     scene = _mesh_of_file(item.source)
     if item.rotation:
         matrix = np.array(item.rotation).reshape(3, 3)

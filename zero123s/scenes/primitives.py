@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zero123s.mesh.scene_mesh import Paint, SceneMesh, vertex_normals
+from zero123s.mesh.scene_mesh import Paint, SceneMesh, Texture, vertex_normals
 
 Numbers = Sequence[Any] | NDArray | float
 """Numbers in any nesting that numpy makes an array of."""
@@ -18,6 +18,8 @@ class Solid(NamedTuple):
     vertices: NDArray
     faces: NDArray
     normals: NDArray
+    uv: NDArray | None = None
+    """V 2, v upwards, where the solid can be textured."""
 
 
 def _grid_faces(rows: int, columns: int, wrap: bool) -> NDArray:
@@ -170,6 +172,48 @@ def extrude(outline: Numbers, depth: float) -> Solid:
     return _solid(np.concatenate([v, side]), np.concatenate([front, back, sides]))
 
 
+def sheet(width: float, height: float, bend_deg: float = 0.0) -> Solid:
+    """Return a thin textured rectangle that faces +x, width along y; bent about z if `bend_deg` > 0.
+
+    A bent sheet is the part of a cylinder about z that spans `bend_deg`; `width` is its arc length.
+    """
+    columns = 2 if bend_deg <= 0 else 2 + int(bend_deg / 12)
+    u, v = np.meshgrid(np.linspace(0, 1, columns), [0.0, 1.0])
+    across, z = (u - 0.5).ravel() * width, (v - 0.5).ravel() * height
+    if bend_deg > 0:
+        radius = width / np.deg2rad(bend_deg)
+        xy = np.stack([radius * np.cos(across / radius), radius * np.sin(across / radius)], -1)
+        normals = np.stack([xy[:, 0] / radius, xy[:, 1] / radius, 0 * z], -1)
+    else:
+        xy, normals = np.stack([0 * across, across], -1), np.tile([1.0, 0.0, 0.0], (len(z), 1))
+    faces = _grid_faces(2, columns, wrap=False)
+    return Solid(np.column_stack([xy, z]), faces, normals, np.stack([u.ravel(), v.ravel()], -1))
+
+
+def wrapped(solid: Solid, repeat: float = 1.0) -> Solid:
+    """Return the solid with texture coordinates: the angle about z, and the height relative to its extent.
+
+    The seam of the angle lies at the back (-x), where faces that cross it are closed with copies of their vertices.
+    """
+    v = solid.vertices
+    z = (v[:, 2] - v[:, 2].min()) / max(float(np.ptp(v[:, 2])), 1e-12)
+    u = np.arctan2(v[:, 1], v[:, 0]) / (2 * np.pi) + 0.5
+    crossing = np.ptp(u[solid.faces], axis=1) > 0.5
+    corners = solid.faces[crossing].ravel()
+    faces = solid.faces.copy()
+    faces[crossing] = len(v) + np.arange(len(corners)).reshape(-1, 3)
+    uv = np.stack([np.concatenate([u, u[corners] + (u[corners] < 0.5)]), np.concatenate([z, z[corners]])], -1)
+    both = np.concatenate([np.arange(len(v)), corners])
+    return Solid(v[both], faces, solid.normals[both], uv * [repeat, 1.0])
+
+
+def scaled(solid: Solid, x: float, y: float, z: float) -> Solid:
+    """Return the solid stretched along its axes."""
+    n = solid.normals / [x, y, z]
+    n /= np.maximum(np.linalg.norm(n, axis=-1, keepdims=True), 1e-12)
+    return solid._replace(vertices=solid.vertices * [x, y, z], normals=n)
+
+
 def rotation(rx: float = 0.0, ry: float = 0.0, rz: float = 0.0) -> NDArray:
     """Return the rotation matrix about x, then y, then z, by angles in degrees."""
     a, b, c = np.deg2rad([rx, ry, rz])
@@ -187,6 +231,8 @@ class Builder:
         self.coords: list[NDArray] = []
         self.paint_index: list[NDArray] = []
         self.paints: list[Paint] = []
+        self.texture_index: list[NDArray] = []
+        self.textures: list[Texture] = []
 
     def add(
         self,
@@ -195,22 +241,31 @@ class Builder:
         at: Numbers = (0, 0, 0),
         turn: Numbers = (0, 0, 0),
         mirror: bool = False,
+        texture: Texture | None = None,
     ) -> None:
-        """Place a solid, turned by (rx, ry, rz) degrees and then moved to `at`."""
+        """Place a solid, turned by (rx, ry, rz) degrees and then moved to `at`.
+
+        `texture` multiplies the paint's colour; the solid then needs texture coordinates (`sheet`, `wrapped`).
+        """
         if paint not in self.paints:
             self.paints.append(paint)
         index = self.paints.index(paint)
+        if texture is not None:
+            assert solid.uv is not None, "a textured solid needs texture coordinates"
+            self.textures.append(texture)
         rx, ry, rz = np.asarray(turn, np.float64)
         r = rotation(rx, ry, rz)
         v, n = solid.vertices @ r.T + np.asarray(at), solid.normals @ r.T
-        placed = [Solid(v, solid.faces, n)]
+        placed = [Solid(v, solid.faces, n, solid.uv)]
         if mirror:
             flip = np.array([1, -1, 1])
-            placed.append(Solid(v * flip, solid.faces[:, ::-1], n * flip))
+            placed.append(Solid(v * flip, solid.faces[:, ::-1], n * flip, solid.uv))
         for one in placed:
             self.solids.append(one)
             self.coords.append(solid.vertices)
             self.paint_index.append(np.full(len(solid.faces), index, np.int32))
+            used = -1 if texture is None else len(self.textures) - 1
+            self.texture_index.append(np.full(len(solid.faces), used, np.int32))
 
     def build(self, name: str) -> SceneMesh:
         """Return everything placed so far as one mesh."""
@@ -226,4 +281,15 @@ class Builder:
             pattern_coords=np.concatenate(self.coords).astype(np.float32),
             vertex_colors=np.ones_like(vertices),
             name=name,
+            **self._texturing(),
         )
+
+    def _texturing(self) -> dict[str, Any]:
+        if not self.textures:
+            return {}
+        uv = [np.zeros((len(s.vertices), 2)) if s.uv is None else s.uv for s in self.solids]
+        return {
+            "uv": np.concatenate(uv).astype(np.float32),
+            "texture_of_face": np.concatenate(self.texture_index),
+            "textures": tuple(self.textures),
+        }
