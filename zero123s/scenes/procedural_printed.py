@@ -258,7 +258,7 @@ def ball(b: Builder, rng: Rng) -> None:
 
 
 def sign(b: Builder, rng: Rng) -> None:
-    """A road sign, notice board, clock face, flag, easel or screen with a picture."""
+    """A road sign, notice board, clock face, flag, easel or screen with an image."""
     kind, pole = rng.integers(4), metal(rng) if rng.uniform() < 0.5 else wood(rng)
     h = rng.uniform(0.6, 1.0)
     color = WHITE if rng.uniform() < 0.4 else vivid(rng)

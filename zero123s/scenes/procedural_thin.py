@@ -131,7 +131,7 @@ def umbrella(b: Builder, rng: Rng) -> None:
 
 
 def cage(b: Builder, rng: Rng) -> None:
-    """Bars and frames: a bird cage, crate, ladder, rack, fence or picture frame."""
+    """Bars and frames: a bird cage, crate, ladder, rack, fence or image frame."""
     kind, bar = (
         rng.integers(4),
         metal(rng) if rng.uniform() < 0.5 else wood(rng) if rng.uniform() < 0.5 else plain(any_color(rng)),
