@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zero123s.ops.constants import constant
+
 FAMILIES = ("stable-zero123", "zero123")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -67,8 +69,8 @@ def clip_pixels(rgb: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 
         B 3 S S, normalised with CLIP's mean and deviation.
     """
     resized = F.interpolate(rgb * 2 - 1, (size, size), mode="bicubic", align_corners=True)
-    mean = rgb.new_tensor(CLIP_MEAN).view(1, 3, 1, 1)
-    std = rgb.new_tensor(CLIP_STD).view(1, 3, 1, 1)
+    mean = constant(CLIP_MEAN, rgb).view(1, 3, 1, 1)
+    std = constant(CLIP_STD, rgb).view(1, 3, 1, 1)
     return ((resized + 1) / 2 - mean) / std
 
 
