@@ -307,7 +307,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="cuda", choices=["cuda", "cpu"])
     add("--objects", type=int, default=256, help="per step (256)")
     add("--targets", type=int, default=3, help="target views of each (3)")
-    add("--lr", type=float, default=5e-4, help="highest learning rate (5e-4)")
+    add("--lr", type=float, default=1e-3, help="highest learning rate (1e-3)")
     add("--lift-weight", type=float, default=1.0)
     add("--denoise-weight", type=float, default=1.0, help="0: train the lift alone, at a third of the cost")
     add("--high-noise-share", type=float, default=0.4, help="of the timesteps, from the noisier half (0.4)")
@@ -329,7 +329,6 @@ def main(words: list[str] | None = None) -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         print("torch finds no CUDA device here; give --device cpu.", file=sys.stderr)
         return 2
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         trainer = Trainer(args)
