@@ -68,8 +68,8 @@ def read_folder(folder: Path, paths: list[Path] | None = None) -> Renders:
     if not paths:
         raise ImageError(f"{folder}: holds no shard_*.safetensors of zero123s render.")
     shards = [read_shard(path) for path in paths]
-    arrays = (np.concatenate([getattr(shard, name) for shard in shards]) for name in ("images", *POSES))
-    return Renders(*arrays, tuple(name for shard in shards for name in shard.object_ids))
+    arrays = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in ("images", *POSES)}
+    return Renders(**arrays, object_ids=tuple(name for shard in shards for name in shard.object_ids))
 
 
 def read_pack(path: Path) -> Renders:
@@ -84,12 +84,13 @@ def read_pack(path: Path) -> Renders:
     n_views = arrays["elevation_deg"].shape[1]
     with ThreadPoolExecutor() as pool:
         images = np.stack(list(pool.map(lambda data: decode(data, n_views), blobs)))
-    return Renders(images, *(arrays[name] for name in POSES), tuple(json.loads(meta["object_ids"])))
+    poses = {name: arrays[name] for name in POSES}
+    return Renders(images, **poses, object_ids=tuple(json.loads(meta["object_ids"])))
 
 
 def write_pack(path: Path, renders: Renders, blobs: list[bytes], quality: int) -> None:
     """Write a package atomically."""
-    arrays = {name: np.ascontiguousarray(getattr(renders, name), dtype=np.float32) for name in POSES}
+    arrays: dict[str, NDArray] = {name: np.ascontiguousarray(getattr(renders, name)) for name in POSES}
     arrays["webp"] = np.frombuffer(b"".join(blobs), np.uint8)
     arrays["sizes"] = np.array([len(blob) for blob in blobs], np.int64)
     meta = {"format": FORMAT, "quality": str(quality), "object_ids": json.dumps(renders.object_ids)}
@@ -114,13 +115,13 @@ def quality_for(renders: Renders, limit: float) -> int:
     return low
 
 
-def on_white(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def on_white(images: NDArray[np.uint8]) -> NDArray:
     """Return images over white, in [0, 1]."""
     alpha = images[..., 3:].astype(np.float32) / 255
     return images[..., :3].astype(np.float32) / 255 * alpha + 1 - alpha
 
 
-def foreground_psnr(packed: NDArray[np.uint8], original: NDArray[np.uint8]) -> NDArray[np.float32]:
+def foreground_psnr(packed: NDArray[np.uint8], original: NDArray[np.uint8]) -> NDArray:
     """Return the PSNR of each image on white, over its foreground only, 100 for equal ones."""
     error = np.square(on_white(packed) - on_white(original)).mean(-1)
     seen = original[..., 3] > 0

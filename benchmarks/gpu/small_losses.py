@@ -1,6 +1,5 @@
 """What train_small.py minimises and measures: losses of a batch, scores and images of held-out pairs."""
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,7 @@ class ColourError:
     def __init__(self, model: Zero123Model, rgb: Float[Tensor, "N 3 H W"], share: float) -> None:
         with torch.no_grad():
             latents = model.scale_factor * model.encode_image(rgb)
-            small = F.adaptive_avg_pool2d(rgb * 2 - 1, latents.shape[-2:])
+            small = F.adaptive_avg_pool2d(rgb * 2 - 1, (latents.shape[-2], latents.shape[-1]))
         x, y = (t.movedim(1, -1).flatten(0, 2).double().cpu() for t in (latents, small))
         fitted = torch.linalg.lstsq(torch.cat([x, torch.ones_like(x[:, :1])], 1), y)
         colours = fitted.solution[:-1]
@@ -70,7 +69,7 @@ def draw_noising(
     return training.Noising(r < 2 * DROPOUT, (r >= DROPOUT) & (r < 3 * DROPOUT), t, noise)
 
 
-def half_precision(device: torch.device, enabled: bool = True) -> contextlib.AbstractContextManager[None]:
+def half_precision(device: torch.device, enabled: bool = True) -> torch.autocast:
     """Compute networks in bf16, which needs no loss scaling."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
@@ -144,7 +143,7 @@ def validate(model: Zero123Model, views: PosedViews, sheet: Path | None) -> dict
     """Score a model on pairs, and draw some of them: input, truth, lift, one step at t = 600, sampled."""
     rgb = views.on_white()
     truth, seen = rgb[:, 1], lifted(model, views)
-    small = F.adaptive_avg_pool2d(truth, seen.shape[-2:])
+    small = F.adaptive_avg_pool2d(truth, (seen.shape[-2], seen.shape[-1]))
     pairs = zip(*(x.movedim(1, -1).cpu().numpy() for x in (seen, small)), strict=True)
     scores = lift_scores(model, views) | {"lift_ssim": float(np.mean([ssim(a, b) for a, b in pairs]))}
     steps = {t: one_step(model, views, t) for t in TIMESTEPS}

@@ -72,6 +72,7 @@ class Trainer:
         for name in components:
             getattr(self.model, name).requires_grad_(True)
         if not args.denoise_weight:
+            assert self.model.lift is not None
             self.model.lift.to_maps.requires_grad_(False)  # only the denoiser reads the maps
         self.views = DeviceViews(args.data, self.device, state and state["files"])
         self.n_objects: int = state["n_objects"] if state else args.objects

@@ -87,7 +87,7 @@ def test_a_draw_depends_on_its_step_alone(scripts, renders):
     assert all(len(set(row)) == 3 for row in one.elevation_deg.tolist())
 
 
-def test_sources_are_drawn_by_their_shares_as_they_grow(scripts, renders, tmp_path):
+def test_sources_that_grow_keep_their_shares(scripts, renders, tmp_path):
     source = scripts["device_views"].Source
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -159,7 +159,7 @@ def train(scripts, renders, tmp_path, monkeypatch):
     return train
 
 
-def test_a_resumed_run_equals_one_that_was_not_stopped(scripts, train, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(scripts, train, tmp_path):
     whole = train("whole", "--steps", "4", "--seconds", "10000")
     stopped = train("parts", "--steps", "4", "--seconds", "0")
     resumed = train("parts", "--seconds", "10000", "--resume")
@@ -172,7 +172,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(scripts, train, tmp_path)
     assert all(torch.equal(joined[name], resumed["average"][name].half().float()) for name in learned)
 
 
-def test_half_the_objects_are_taken_where_memory_runs_out(scripts, train, monkeypatch, capsys):
+def test_short_memory_halves_the_objects(scripts, train, monkeypatch, capsys):
     losses = scripts["train_small"].losses
 
     def scarce(model, views, *rest, **options):

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 from zero123s.diffusion.speed import computes_natively
 
+_lists: Any = torch
+"""Its `_foreach_` functions, one launch for many tensors, are not in torch's stubs."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024): singular values come near 1 in a few rounds."""
 RMS = 0.2
@@ -70,31 +72,30 @@ class MuonAdamW(Optimizer):
 
         The small Zero123 has 186 matrices of 38 shapes.
         """
-        torch._foreach_mul_(learned, 1 - group["lr"] * group["weight_decay"])
+        _lists._foreach_mul_(learned, 1 - group["lr"] * group["weight_decay"])
         alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for parameter in learned:
             alike[tuple(parameter.shape) if _is_matrix(parameter) else ()].append(parameter)
         for shape, parameters in alike.items():
             updates = self._matrix_updates(parameters, group) if shape else self._adam_updates(parameters, group)
-            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+            _lists._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     def _matrix_updates(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Return `_matrix_update` of parameters of one shape."""
-        momenta, grads = [], [parameter.grad for parameter in parameters]
+        momenta, grads = [], [_grad(parameter) for parameter in parameters]
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
             momenta.append(state["momentum"])
-        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
-        ahead = torch.stack([ahead.flatten(1) for ahead in torch._foreach_lerp(grads, momenta, group["momentum"])])
+        _lists._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+        ahead = torch.stack([ahead.flatten(1) for ahead in _lists._foreach_lerp(grads, momenta, group["momentum"])])
         native = computes_natively(torch.bfloat16, ahead.device)
         update = orthogonalized(ahead, group["rounds"], torch.bfloat16 if native else torch.float32)
         return list((RMS * max(update.shape[1:]) ** 0.5 * update).reshape(len(parameters), *parameters[0].shape))
 
     def _matrix_update(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, grad = self.state[parameter], parameter.grad
-        assert grad is not None
+        state, grad = self.state[parameter], _grad(parameter)
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(grad, 1 - group["momentum"])
@@ -105,8 +106,7 @@ class MuonAdamW(Optimizer):
         return (RMS * max(update.shape) ** 0.5 * update).reshape(parameter.shape)
 
     def _adam_update(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, grad = self.state[parameter], parameter.grad
-        assert grad is not None
+        state, grad = self.state[parameter], _grad(parameter)
         if not state:
             state |= {"step": torch.tensor(0.0), "mean": torch.zeros_like(parameter)}
             state["square"] = torch.zeros_like(parameter)
@@ -119,7 +119,7 @@ class MuonAdamW(Optimizer):
 
     def _adam_updates(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Return `_adam_update` of parameters of any shapes."""
-        states, grads = [self.state[parameter] for parameter in parameters], [p.grad for p in parameters]
+        states, grads = [self.state[p] for p in parameters], [_grad(p) for p in parameters]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
                 state |= {"step": torch.tensor(0.0), "mean": torch.zeros_like(parameter)}
@@ -127,11 +127,16 @@ class MuonAdamW(Optimizer):
             state["step"] += 1  # on the CPU: no wait for the device
         means, squares = ([state[name] for state in states] for name in ("mean", "square"))
         (beta1, beta2), n = group["betas"], [float(state["step"]) for state in states]
-        torch._foreach_lerp_(means, grads, 1 - beta1)
-        torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - beta2)
-        sizes = torch._foreach_sqrt(torch._foreach_div(squares, [1 - beta2**k for k in n]))
-        torch._foreach_add_(sizes, group["eps"])
-        return list(torch._foreach_div(torch._foreach_div(means, [1 - beta1**k for k in n]), sizes))
+        _lists._foreach_lerp_(means, grads, 1 - beta1)
+        _lists._foreach_lerp_(squares, _lists._foreach_mul(grads, grads), 1 - beta2)
+        sizes = _lists._foreach_sqrt(_lists._foreach_div(squares, [1 - beta2**k for k in n]))
+        _lists._foreach_add_(sizes, group["eps"])
+        return list(_lists._foreach_div(_lists._foreach_div(means, [1 - beta1**k for k in n]), sizes))
+
+
+def _grad(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def _is_matrix(parameter: Tensor) -> bool:
