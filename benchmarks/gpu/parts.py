@@ -29,7 +29,6 @@ from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
 from zero123s.ops.memory import is_out_of_memory
 from zero123s.ops.networks import MLP
 from zero123s.ops.ray_marching import march, pack_info
-from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = str(REPOSITORY / "load" / "images" / "hamburger_rgba.png")
@@ -261,6 +260,8 @@ def finetune(check: Check) -> Result:
     """Fine-tune the bundled model for a few steps on rendered objects, with a validation."""
     if importlib.util.find_spec("embreex") is None:
         return {"left out": "rendering needs embreex"}
+    from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
+
     folder = check.runs / "rendered"
     settings = RenderSettings(views=4, size=64, supersample=1, shard_size=8)
     render_dataset(procedural_objects(0, 12), folder, settings)
