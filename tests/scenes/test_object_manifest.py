@@ -6,7 +6,7 @@ import pytest
 import trimesh
 
 from zero123s.commands.render import main
-from zero123s.errors import MeshError
+from zero123s.errors import ImageError, MeshError
 from zero123s.scenes.dataset import load_object
 from zero123s.scenes.object_manifest import manifest_objects
 
@@ -15,14 +15,14 @@ UP_TO_FRONT = "1 0 0 0 0 -1 0 1 0"
 """In a y up file: +y becomes +z."""
 
 
-def write_manifest(folder, **changed):
+def write_manifest(folder, color=(200, 50, 100), **changed):
     """Write two boxes, 1 x 2 x 3 in the file's axes, and their table."""
     boxes = folder / "models" / "boxes"
     boxes.mkdir(parents=True)
     rows = []
     for name, split in (("one", "train"), ("two", "val")):
         box = trimesh.creation.box((1, 2, 3))
-        box.visual.face_colors = [200, 50, 100, 255]
+        box.visual.face_colors = [*color, 255]
         box.export(boxes / f"{name}.obj")
         rows.append((f"boxes/{name}.obj", "CC-BY-3.0", f"maker of {name}", f"Box {name}", "Boxes", split, ""))
     rows = [dict(zip(COLUMNS, row, strict=True)) | changed for row in rows]
@@ -64,6 +64,38 @@ def test_variants_have_names_and_shapes_of_their_own(tmp_path):
     first, again, other = (load_object(items[i]).vertices for i in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.01
+
+
+@pytest.mark.parametrize(("color", "count"), [((200, 50, 100), 8), ((120, 125, 118), 4)])
+def test_objects_of_few_colours_count_half(tmp_path, color, count):
+    path, out = write_manifest(tmp_path, color), tmp_path / "out"
+    words = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--variants", "4"]
+    assert main([str(out), *words, "--views", "2", "--size", "16", "--supersample", "1"]) == 0
+    records = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert sum(record["row"] is not None for record in records) == count
+    assert sum("few colours" in record.get("error", "") for record in records) == 8 - count
+
+
+def test_attribution_names_every_object_once(tmp_path):
+    path, out, credits = write_manifest(tmp_path), tmp_path / "out", tmp_path / "ATTRIBUTION.md"
+    words = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--variants", "2", "--procedural", "0:3"]
+    assert main([str(out), *words, "--views", "2", "--size", "16", "--supersample", "1"]) == 0
+    assert main([str(out), "--attribution", str(credits)]) == 0
+    text = credits.read_text()
+    assert "images of 16 x 16 pixels from 2 sides, also in variants: mirrored" in text
+    assert "## Boxes: 2 objects under CC-BY-3.0, https://creativecommons.org/licenses/by/3.0/" in text
+    assert "- maker of one: Box one\n- maker of two: Box two\n" in text
+    assert "3 further objects were generated" in text
+
+
+def test_attribution_refuses_objects_of_unknown_licence(tmp_path):
+    path, out = write_manifest(tmp_path, licence=""), tmp_path / "out"
+    words = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--views", "2", "--size", "16"]
+    assert main([str(out), *words]) == 0
+    with pytest.raises(ImageError, match=r"licence of 2 objects is not known \(boxes__one"):
+        main([str(out), "--attribution", str(tmp_path / "ATTRIBUTION.md")])
+    with pytest.raises(ImageError, match=r"has no manifest\.jsonl"):
+        main([str(tmp_path), "--attribution", str(tmp_path / "ATTRIBUTION.md")])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from zero123s.errors import ConfigError
 from zero123s.runtime.files import user_path
+from zero123s.scenes.attribution import write_attribution
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
 from zero123s.scenes.inspect_renders import check_folder, shard_files, write_contact_sheet
 from zero123s.scenes.mesh_collections import mesh_objects
@@ -22,9 +23,10 @@ EPILOG = """examples:
   zero123s render data/mine --meshes models/ --views 24    every glb, gltf, obj, ply and stl below models/
   zero123s render data/objaverse --meshes ~/.objaverse/hf-objaverse-v1/glbs --uids uids.txt --annotations meta.json.gz
   zero123s render data/toys --check --sheet toys.png       look at what is there
+  zero123s render data/mine --attribution ATTRIBUTION.md   credit the makers of what is there
 
 A killed run goes on where it stood: start the same command again. Broken meshes are listed in manifest.jsonl with
-the reason and left out. Object front is +x (azimuth 0), up is +z, elevation is positive above the horizon."""
+the reason and left out; so is every second variant of an object of few colours. Object front is +x (azimuth 0), up is +z, elevation is positive above the horizon."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--original-layout", type=user_path, metavar="ROOT",
                    help="also write <uid>/000.png, 000.npy and valid_paths.json as the original Zero123 reads")  # fmt: skip
     p.add_argument("--check", action="store_true", help="report empty, cut, one-coloured images; exit 1 if any")
+    p.add_argument("--attribution", type=user_path, metavar="FILE",
+                   help="write title, creator, library and licence of everything in the folder, as Markdown")  # fmt: skip
     p.add_argument("--sheet", type=user_path, metavar="PNG", help="write a contact sheet of objects from all shards")
     return p
 
@@ -118,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `zero123s render`; 1 where --check finds broken images."""
     args = _parser().parse_args(list(argv))
     objects, settings = _objects(args), _settings(args)
-    if not objects and not (args.check or args.sheet or args.original_layout):
+    if not objects and not (args.check or args.sheet or args.original_layout or args.attribution):
         raise ConfigError("nothing to render: give --procedural A:B or --meshes PATH (see zero123s render --help).")
     if objects:
         with tqdm(total=len(objects), unit="object", desc="render") as bar:
@@ -130,6 +134,8 @@ def main(argv: Sequence[str]) -> int:
     if args.original_layout:
         shards = (read_shard(path) for path in shard_files(args.out))
         print(write_original(shards, args.original_layout))
+    if args.attribution:
+        print(write_attribution(args.out, args.attribution))
     if args.sheet:
         print(write_contact_sheet(args.out, args.sheet))
     return _report(args.out) if args.check else 0

@@ -90,8 +90,12 @@ def palette_of(scene: SceneMesh) -> Colors:
 
 def mean_chroma(scene: SceneMesh) -> float:
     """Return the difference between the largest and the smallest of red, green and blue, averaged by area."""
-    colors, shares = colors_by_area(scene)
-    return float((np.ptp(colors, axis=1) * shares).sum())
+    colors, _ = colors_by_area(scene)
+    index = scene.paint_of_face
+    if scene.texture_of_face is not None:
+        index = np.where(_textured(scene), len(scene.paints) + scene.texture_of_face, index)
+    of_face = colors[index] * scene.vertex_colors[scene.faces].mean(axis=1)
+    return float(np.average(np.ptp(of_face, axis=1), weights=_areas(scene)))
 
 
 def with_palette(scene: SceneMesh, palette: Colors) -> SceneMesh:

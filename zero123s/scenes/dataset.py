@@ -16,7 +16,7 @@ from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.mesh.readers import Y_UP, load_mesh
 from zero123s.mesh.scene_mesh import SceneMesh, normalize
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.scenes.augment import augmented, palette_of, transformed
+from zero123s.scenes.augment import FEW_COLOURS, augmented, mean_chroma, palette_of, transformed
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.procedural_extended import generate_extended
 from zero123s.scenes.render import random_light, render_views
@@ -75,7 +75,10 @@ def procedural_objects(first: int, count: int, generator: str = "procedural") ->
 
 
 def load_object(item: SceneObject) -> SceneMesh:
-    """Return the normalised mesh of an object; raises MeshError."""
+    """Return the normalised mesh of an object; raises MeshError.
+
+    A fifth of a collection may be plain grey or white: of these only every second variant is used.
+    """
     kind, _, value = item.source.partition(":")
     if kind in GENERATORS:
         return GENERATORS[kind](int(value))
@@ -87,6 +90,8 @@ def load_object(item: SceneObject) -> SceneMesh:
         scene = normalize(transformed(scene, matrix))
     if not item.variant:
         return scene
+    if item.variant % 2 == 0 and mean_chroma(scene) < FEW_COLOURS:
+        raise MeshError(f"{item.object_id}: of few colours, so every second variant is left out.")
     palette = palette_of(_mesh_of_file(item.palette_from)) if item.palette_from else None
     return augmented(scene, object_generator(0, f"variant {item.object_id}"), palette)
 
