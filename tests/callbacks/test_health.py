@@ -9,6 +9,7 @@ import tiny_system
 import torch
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO
+from zero123s.callbacks.health import Health
 from zero123s.callbacks.health_checks import HealthMonitor, count_components, measure
 from zero123s.config.experiment import HealthConfig
 from zero123s.structures import StepDiagnostics
@@ -95,6 +96,36 @@ def test_resuming_after_a_failure_equals_an_uninterrupted_run(launch, what):
     whole, parts = launch.checkpoint("whole"), launch.checkpoint("parts")
     assert torch.equal(whole["state_dict"]["walker"], parts["state_dict"]["walker"])
     assert torch.equal(adam(whole)["exp_avg"], adam(parts)["exp_avg"])
+
+
+# ---------------------------------------------------------------- the exported mesh
+
+
+def test_a_mesh_unlike_the_silhouette_is_warned_of(launch):
+    code, err, record = launch("system.mesh_silhouette_iou=0.912")
+    assert code == 0
+    assert err.count("warning: export: the mesh does not fill the image's silhouette: IoU 0.91") == 1
+    assert "health.min_mesh_silhouette_iou=0.95" in err
+    (sentence,) = record["warnings"]
+    assert "system.loss.lambda_mask" in sentence
+
+
+@pytest.mark.parametrize("words", [["system.mesh_silhouette_iou=0.951"], ["health.min_mesh_silhouette_iou=0.9"]])
+def test_a_mesh_of_the_right_silhouette_is_not(launch, words):
+    iou = [] if "system" in words[0] else ["system.mesh_silhouette_iou=0.912"]
+    code, err, record = launch(*words, *iou)
+    assert (code, record["warnings"]) == (0, [])
+    assert "silhouette" not in err
+
+
+def test_earlier_warnings_of_the_mesh_are_replaced():
+    health = Health(HealthConfig())
+    earlier = ["step 3: a gradient is not finite", "export: the mesh does not fill the image's silhouette: IoU 0.5"]
+    assert health.check_mesh({"silhouette_iou": 0.99}, earlier) == earlier[:1]
+    assert health.check_mesh({}, earlier) == earlier[:1]
+    again = health.check_mesh({"silhouette_iou": 0.6}, earlier)
+    assert again[0] == earlier[0]
+    assert "IoU 0.60" in again[1]
 
 
 # ---------------------------------------------------------------- measurements

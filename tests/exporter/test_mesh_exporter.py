@@ -16,6 +16,7 @@ from zero123s.exporter.mesh_exporter import MeshExporter
 from zero123s.exporter.texturing import field_colors
 from zero123s.images.image_metrics import mask_iou, psnr
 from zero123s.mesh.processing import mesh_health
+from zero123s.mesh.silhouette import silhouette_agreement
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.rasterization.software import on_white, render_mesh
 from zero123s.structures import FieldOutput, Provenance, ReferenceView
@@ -64,6 +65,18 @@ def test_surface_is_closed_and_where_its_silhouette_is(exported):
     assert exported.stats["health"]["watertight"]
     assert exported.stats["health"]["faces"] <= 3000
     assert max(exported.stats["threshold_curve"]["silhouette_iou"]) > 0.97
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 1.0), (0.5, 0.5)])
+def test_the_silhouette_is_compared_with_the_masks(exported, share, expected):
+    """The outline of a ball at a distance d is that of a disc of radius r / sqrt(1 - (r / d)^2) through its centre."""
+    radius = np.linalg.norm(exported.mesh.vertices, axis=1).max()
+    pixel = 2 * 3.8 * np.tan(np.deg2rad(10)) / 192
+    square = ((torch.arange(192) - 95.5) * pixel).square()
+    disc = square[:, None] + square < share * radius**2 / (1 - (radius / 3.8) ** 2)
+    camera = orbit_cameras(0.0, 0.0, height=192, width=192)
+    view = ReferenceView(camera, torch.zeros(1, 192, 192, 3), disc.float()[None, ..., None])
+    assert silhouette_agreement(exported.mesh, view, 8) == pytest.approx(expected, abs=0.03)
 
 
 def test_the_choice_of_the_threshold_is_drawn(exported):

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from zero123s.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
-from zero123s.callbacks.health_checks import HealthMonitor, measure
+from zero123s.callbacks.health_checks import HealthMonitor, check_mesh, measure
 from zero123s.config.experiment import HealthConfig
 from zero123s.errors import RunLostError
 
@@ -32,6 +32,15 @@ class Health(pl.Callback):
         self.measured: dict[str, float] = {}
         self._loss: torch.Tensor | None = None
         self._checked = -1
+
+    def check_mesh(self, export_stats: dict[str, Any], earlier: list[str]) -> list[str]:
+        """Check an exported mesh and return the run's warnings: the `earlier` ones, with what is new of the mesh."""
+        finding = check_mesh(self.cfg, export_stats.get("silhouette_iou"))
+        kept = [sentence for sentence in earlier if not sentence.startswith("export: ")]
+        if finding is None:
+            return kept
+        self._warn(finding.name, f"export: {finding.sentence}")
+        return [*kept, self.warnings[finding.name]]
 
     # ------------------------------------------------------------ kept with the run
 

@@ -123,6 +123,18 @@ class HealthMonitor:
         return [Finding("silhouette_iou", sentence, fatal=iou < cfg.lost_silhouette_iou)]
 
 
+def check_mesh(cfg: HealthConfig, silhouette_iou: float | None) -> Finding | None:
+    """Return the finding about an exported mesh, given the overlap of its silhouette with the input's mask."""
+    if silhouette_iou is None or silhouette_iou >= cfg.min_mesh_silhouette_iou:
+        return None
+    sentence = (
+        f"the mesh does not fill the image's silhouette: IoU {silhouette_iou:.2f} (health.min_mesh_silhouette_iou="
+        f"{cfg.min_mesh_silhouette_iou:g}), parts of it may be missing; look at the mesh from all sides, raise "
+        "system.loss.lambda_mask or lower system.loss.lambda_sparsity."
+    )
+    return Finding("mesh_silhouette", sentence)
+
+
 def _density(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
     share = measured.get("occupied")
     if share is None or cfg.min_occupied <= share <= cfg.max_occupied:

@@ -98,6 +98,8 @@ class HealthConfig:
     """Smallest increase of the overlap between two checks that counts as rising."""
     lost_silhouette_iou: float = option(0.1, low=0.0, high=1.0)
     """Overlap below which the scene is wrong, see lost_after."""
+    min_mesh_silhouette_iou: float = option(0.95, low=0.0, high=1.0)
+    """Overlap of the exported mesh's silhouette with the image's that must be reached."""
     min_guidance_gradient: float = option(1e-6, low=0.0)
     """Norm of the guidance's gradient below which the guidance has no effect."""
     elevation_range: list[float] = option([-15.0, 70.0], low=-90.0, high=90.0)

@@ -16,7 +16,7 @@ from zero123s.exporter.base import EXPORTERS, BaseExporter, ExportResult, Progre
 from zero123s.exporter.poster import write_poster
 from zero123s.images.svg_plot import write_threshold_plot
 from zero123s.mesh.processing import mesh_health, remove_small_components, simplify, vertex_normals
-from zero123s.mesh.silhouette import outside_visual_hull
+from zero123s.mesh.silhouette import outside_visual_hull, silhouette_agreement
 from zero123s.mesh.surface import SurfaceOptions, find_surface, surface_threshold
 from zero123s.mesh.unwrap import ChartOptions, PackOptions, UnwrapOptions, unwrap
 from zero123s.mesh.writers import WRITERS
@@ -162,6 +162,8 @@ class MeshExporter(BaseExporter):
         vertices, faces = find_surface(field, level, self.surface, stats, is_free)
         mesh = self._light_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
         mesh.extras = extras or Provenance()
+        if reference is not None:
+            stats["silhouette_iou"] = silhouette_agreement(mesh, reference, self.cfg.photo_views)
         stages.begin("write", 0.95)
         files: dict[str, Path] = {}
         for name in self.cfg.formats:

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from zero123s.errors import MeshError
+from zero123s.images.image_metrics import mask_iou
 from zero123s.ops.cameras import project
-from zero123s.structures import ReferenceView
+from zero123s.ops.rasterization.software import view_fragments
+from zero123s.structures import Mesh, ReferenceView
 
 IsFree = Callable[[Float[Tensor, "N 3"]], Bool[Tensor, "N"]]
 """Function that marks the world points known to be empty."""
@@ -40,6 +43,25 @@ def _mask_at(view: ReferenceView, x: Float[Tensor, "N 3"]) -> tuple[Bool[Tensor,
     at = torch.stack([2 * column / camera.width - 1, 2 * row / camera.height - 1], dim=-1)
     alpha = F.grid_sample(mask, at[None, None], padding_mode="border", align_corners=False)[0, 0, 0]
     return (at.abs() <= 1).all(-1) & (depth > 0), alpha
+
+
+def silhouette_agreement(mesh: Mesh, reference: ReferenceView, n_views: int) -> float:
+    """Compare the mesh's silhouette with the given images' masks.
+
+    Args:
+        mesh: the mesh.
+        reference: posed images.
+        n_views: at most this many of them are compared, evenly chosen.
+
+    Returns:
+        Mean intersection over union.
+    """
+    total = len(reference.cameras)
+    ious = []
+    for i in np.unique(np.linspace(0, total - 1, min(n_views, total)).round().astype(int)).tolist():
+        hit = view_fragments(mesh, reference.cameras.select(slice(i, i + 1))).hit
+        ious.append(mask_iou(hit, reference.mask[i, ..., 0].cpu().numpy()))
+    return float(np.mean(ious))
 
 
 @torch.no_grad()

@@ -284,6 +284,8 @@ class Runner:
         with self._timed("export"), closing(StageProgress("export")) if shown else nullcontext() as bar:
             self.record["files"] = self.system.export(self.out_dir / "export", bar)
         self.record["export"] = self.system.export_stats
+        earlier = self.record.get("warnings", read_run_record(self.out_dir).get("warnings", []))
+        self.record["warnings"] = self.health.check_mesh(self.system.export_stats, earlier)
 
     # ------------------------------------------------------------ training
 
