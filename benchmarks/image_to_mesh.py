@@ -1,7 +1,11 @@
-"""The whole job on generated objects that no training saw: one view in, a mesh out, scored against the true mesh.
+"""The whole job on objects that no training saw: one view in, a mesh out, scored against the true mesh.
 
     python benchmarks/image_to_mesh.py OUT [--count 10] [--first 9000000] [--blind] [--refine [CONFIG]] [OVERRIDES...]
+    python benchmarks/image_to_mesh.py OUT --manifest CSV --root MODELS [--split val] ...    (real objects)
+    python benchmarks/image_to_mesh.py OUT --samples --tones coloured,white,grey,black ...   (recoloured ones as well)
 
+Scores: volume IoU; over a ring of 14 novel views mask IoU and PSNR; mask IoU at the input view; roughness of the unseen
+sides over the truth's (1 = as detailed, more = mottled); with --lpips FOLDER their perceptual distance.
 Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same image.
 `--blind` also runs the job with the input's own pose in place of every wanted one: what is gained without knowing the pose.
 `--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
@@ -16,21 +20,25 @@ from pathlib import Path
 import numpy as np
 import torch
 import trimesh
+from held_out import COLOURED, HeldOut, add_arguments, held_out_objects
 from skimage.measure import marching_cubes
 
 from zero123s.commands.launch import main as launch
+from zero123s.diffusion.checkpoint.lpips_files import load_lpips
 from zero123s.diffusion.model import Zero123Model
-from zero123s.images.image_metrics import mask_iou, psnr
+from zero123s.evaluate.scores import perceptual_distance
+from zero123s.images.image_metrics import mask_iou, psnr, relative_roughness, roughness
 from zero123s.images.io import write_png_atomic
 from zero123s.mesh.metrics import volume_iou
-from zero123s.mesh.scene_mesh import SceneMesh
 from zero123s.ops.cameras import orbit_cameras, project
-from zero123s.ops.rasterization.software import on_white, render_mesh
-from zero123s.scenes.procedural import generate
+from zero123s.ops.lpips import Lpips
+from zero123s.ops.rasterization.software import on_white, render_mesh, view_fragments
 from zero123s.scenes.render import render_views
 from zero123s.structures import Cameras, Mesh
 
 ELEVATION = 10.0
+BACK = 90.0
+"""Views at least this far off the input's azimuth, in degrees, show unseen sides."""
 RING = [(elevation, azimuth) for elevation in (0.0, 30.0) for azimuth in range(45, 360, 45)]
 BOUND, CELLS = 0.7, 96
 
@@ -83,14 +91,25 @@ def _solid(solid: np.ndarray, rgba: np.ndarray, camera: Cameras) -> Mesh:
     return Mesh(vertices, faces[:, ::-1], vertex_colors=colors)
 
 
-def scores(mesh: Mesh, scene: SceneMesh, truth: np.ndarray, cameras: Cameras) -> dict[str, float]:
-    """Return volume IoU, mean silhouette IoU and mean PSNR over the novel views."""
+def scores(mesh: Mesh, held_out: HeldOut, rgba: np.ndarray, truth: np.ndarray, lpips: Lpips | None) -> dict[str, float]:
+    """Compare a mesh with the true one, the input image `rgba` and the true novel views `truth` (V H W 4)."""
+    scene, cameras = held_out.scene, novel_views(held_out.azimuth_deg)
     views = [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
-    return {
+    pairs = [(on_white(v), on_white(t), v[..., 3], t[..., 3]) for v, t in zip(views, truth, strict=True)]
+    unseen = [p for p, (_, off) in zip(pairs, RING, strict=True) if abs((off + 180) % 360 - 180) >= BACK]
+    input_view = view_fragments(mesh, orbit_cameras(ELEVATION, held_out.azimuth_deg, 3.8, 20.0, *rgba.shape[:2])).hit
+    found = {
         "volume_iou": volume_iou((mesh.vertices, mesh.faces), (scene.vertices, scene.faces), 96),
-        "mask_iou": float(np.mean([mask_iou(v[..., 3], t[..., 3]) for v, t in zip(views, truth, strict=True)])),
-        "psnr": float(np.mean([psnr(on_white(v), on_white(t)) for v, t in zip(views, truth, strict=True)])),
+        "mask_iou": float(np.mean([mask_iou(v, t) for _, _, v, t in pairs])),
+        "psnr": float(np.mean([psnr(v, t) for v, t, _, _ in pairs])),
+        "input_mask_iou": mask_iou(input_view, rgba[..., 3]),
+        "back_roughness": relative_roughness(
+            [roughness(v, mask) for v, _, mask, _ in unseen], [roughness(t, mask) for _, t, _, mask in unseen]
+        ),
     }
+    if lpips is not None:
+        found[f"back_{lpips.key}"] = float(np.mean([perceptual_distance(v, t, lpips) for v, t, _, _ in unseen]))
+    return found
 
 
 def run_job(picture: Path, out_dir: Path, azimuth: float, words: list[str]) -> Mesh:
@@ -133,23 +152,24 @@ def main() -> None:
     """Run and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=10)
-    parser.add_argument("--first", type=int, default=9_000_000)
+    add_arguments(parser, first=9_000_000, count=10)
+    parser.add_argument("--lpips", type=Path, help="folder with the weights of LPIPS (docs/meshes.md)")
     parser.add_argument("--blind", action="store_true")
     parser.add_argument("--refine", nargs="?", action="append", default=[], const="stable-zero123-refine.yaml")
     args, words = parser.parse_known_args()
     if wrong := [config for config in args.refine if not config.endswith(".yaml")]:
         parser.error(f"--refine: {wrong[0]} is not a config; put overrides before --refine.")
+    lpips = load_lpips(folder=args.lpips) if args.lpips else None
     table: dict[str, list[dict[str, float]]] = {}
     Zero123Model.seeing_pose_vector = Zero123Model.pose_vector  # type: ignore[attr-defined]
-    for seed in range(args.first, args.first + args.count):
-        scene = generate(seed)
-        azimuth = float(np.random.default_rng(seed).uniform(0, 360))
-        rgba = render_views(scene, orbit_cameras(ELEVATION, azimuth, height=256, width=256), supersample=3).rgba[0]
-        picture = args.out / f"object{seed}_rgba.png"
+    for held_out in held_out_objects(args, ELEVATION):
+        azimuth = held_out.azimuth_deg
+        camera = orbit_cameras(ELEVATION, azimuth, height=256, width=256)
+        rgba = render_views(held_out.scene, camera, supersample=3).rgba[0]
+        picture = args.out / f"{held_out.name}_rgba.png"
         write_png_atomic(picture, rgba)
         cameras = novel_views(azimuth)
-        truth = render_views(scene, cameras, supersample=3).rgba
+        truth = render_views(held_out.scene, cameras, supersample=3).rgba
         meshes = {"result": run_job(picture, args.out, azimuth, words)}
         for config in args.refine:
             meshes[Path(config).stem] = run_refinement(picture, args.out, config)
@@ -158,13 +178,15 @@ def main() -> None:
             meshes["pose-blind"] = run_job(picture, args.out / "blind", azimuth, words)
             Zero123Model.pose_vector = Zero123Model.seeing_pose_vector  # type: ignore[attr-defined]
         meshes |= baselines(rgba, azimuth)
+        suffix = "" if held_out.tone == COLOURED else f", {held_out.tone}"
         for name, mesh in meshes.items():
-            table.setdefault(name, []).append(scores(mesh, scene, truth, cameras))
+            table.setdefault(name + suffix, []).append(scores(mesh, held_out, rgba, truth, lpips))
         made = [meshes[name] for name in ("result", *(Path(config).stem for config in args.refine))]
         rows = [[on_white(render_mesh(mesh, cameras.select(slice(i, i + 1)))) for i in range(14)] for mesh in made]
         strip = np.concatenate([np.concatenate(row, 1) for row in ([on_white(t) for t in truth], *rows)])
-        write_png_atomic(args.out / f"object{seed}_views.png", strip.astype(np.float32))
-        print(seed, scene.name, {k: round(v, 3) for k, v in table["result"][-1].items()}, flush=True)
+        write_png_atomic(args.out / f"{held_out.name}_views.png", strip.astype(np.float32))
+        found = {k: round(v, 3) for k, v in table["result" + suffix][-1].items()}
+        print(held_out.name, held_out.scene.name, found, flush=True)
         (args.out / "results.json").write_text(json.dumps(table, indent=1))
     for name, rows in table.items():
         means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

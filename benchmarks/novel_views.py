@@ -1,6 +1,7 @@
 """Novel views of a Zero123 on generated objects that no training saw, beside the trivial answers.
 
     python benchmarks/novel_views.py [CHECKPOINT] [--count 200] [--steps 50] [--scale 3] [--sheet sheet.png]
+    python benchmarks/novel_views.py --tone white    (the same objects in white, grey or black)
     python benchmarks/novel_views.py --meshes FOLDER    (mesh files, four pairs of views of each; see real_meshes.py)
     python benchmarks/novel_views.py --manifest CSV --root FOLDER --split val [--renders FOLDER]    (likewise, of the
         objects of a manifest; the renders are kept in --renders for the next time)
@@ -24,7 +25,8 @@ from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.checkpoint.lpips_files import load_lpips
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_sensitivity, sample_views
 from zero123s.images.io import write_png_atomic
-from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
+from zero123s.scenes.augment import TONES
+from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset, with_tone
 from zero123s.scenes.mesh_collections import mesh_objects
 from zero123s.scenes.object_manifest import manifest_objects
 from zero123s.scenes.shards import ShardFolder
@@ -64,10 +66,14 @@ def _views(args: argparse.Namespace, size: int) -> PosedViews:
     if args.meshes:
         return mesh_pairs(args.meshes, size)
     if args.manifest:
-        objects = manifest_objects(args.manifest, args.root, args.split)
+        objects = _toned(manifest_objects(args.manifest, args.root, args.split), args.tone)
         with tempfile.TemporaryDirectory() as folder:
             return manifest_pairs(objects, args.renders or Path(folder), size)
-    return pairs_of_views(procedural_objects(args.first, args.count + 1), size)
+    return pairs_of_views(_toned(procedural_objects(args.first, args.count + 1), args.tone), size)
+
+
+def _toned(objects: list[SceneObject], tone: str | None) -> list[SceneObject]:
+    return [with_tone(item, tone) for item in objects] if tone else objects
 
 
 def main() -> None:
@@ -84,6 +90,7 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--renders", type=Path)
     parser.add_argument("--lpips", type=Path, help="folder with the weights of LPIPS (docs/meshes.md)")
+    parser.add_argument("--tone", choices=tuple(TONES), help="recolour the generated or listed objects")
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     model = load_zero123(locate_checkpoint(args.checkpoint).path, dtype="fp32")

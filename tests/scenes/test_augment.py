@@ -7,11 +7,13 @@ from zero123s.mesh.scene_mesh import FRUSTUM_RADIUS, Paint, SceneMesh, Texture
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.scenes.augment import (
     augmented,
+    colors_by_area,
     hue_shifted,
     mean_chroma,
     neutral,
     palette_of,
     reshaped,
+    toned,
     transformed,
     with_palette,
     with_procedural_paint,
@@ -103,6 +105,13 @@ def test_a_neutral_variant_has_no_colour(textured):
     assert mean_chroma(scene) > 0.4
     for seed in range(6):
         assert mean_chroma(neutral(scene, np.random.default_rng(seed))) < 0.06
+
+
+@pytest.mark.parametrize("textured", [False, True])
+def test_a_toned_scene_has_the_mean_asked_for(textured):
+    colors, shares = colors_by_area(toned(quads(textured), 0.55))
+    assert colors.mean(1) @ shares == pytest.approx(0.55, abs=0.01)
+    assert np.ptp(colors[shares > 0], axis=1).max() < 0.01
 
 
 def test_procedural_paint_replaces_pictures():

@@ -11,7 +11,15 @@ import pytest
 
 from zero123s.commands.render import main
 from zero123s.errors import ConfigError, ImageError
-from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset
+from zero123s.scenes.augment import mean_chroma
+from zero123s.scenes.dataset import (
+    RenderSettings,
+    SceneObject,
+    load_object,
+    procedural_objects,
+    render_dataset,
+    with_tone,
+)
 from zero123s.scenes.inspect_renders import broken_reason
 from zero123s.scenes.original_layout import OriginalFolder, read_valid_paths, write_original
 from zero123s.scenes.shards import read_shard, shard_path
@@ -94,6 +102,14 @@ def test_workers_end_with_the_rendering_that_started_them(rendering):
     while any(Path(f"/proc/{w}").exists() for w in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [w for w in workers if Path(f"/proc/{w}").exists()]
+
+
+def test_a_toned_object_keeps_its_shape():
+    (item,) = procedural_objects(9_000_000, 1)
+    white = with_tone(item, "white")
+    assert white.object_id == "procedural-9000000-white"
+    np.testing.assert_array_equal(load_object(white).vertices, load_object(item).vertices)
+    assert mean_chroma(load_object(white)) < 0.02 < mean_chroma(load_object(item))
 
 
 def test_a_dataset_grows_only_by_whole_shards(tmp_path):

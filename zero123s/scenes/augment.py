@@ -15,6 +15,9 @@ TURN_JITTER_DEG = 20.0
 FEW_COLOURS = 0.12
 """Mean chroma below which an object counts as grey; its variants are then mostly recoloured."""
 
+TONES = {"white": 0.95, "grey": 0.55, "black": 0.1}
+"""Mean sRGB levels of recoloured objects."""
+
 Colors = NDArray[np.float64]
 """K 3, sRGB in [0, 1]."""
 
@@ -142,10 +145,14 @@ def hue_shifted(scene: SceneMesh, turn: float, saturation: float, value: float) 
 
 def neutral(scene: SceneMesh, rng: np.random.Generator) -> SceneMesh:
     """Recolour the scene in white, greys or near black, with a third of its contrast."""
-    level = (0.95, float(rng.uniform(0.3, 0.8)), 0.1)[rng.integers(3)]
-    tint = rng.normal(0, 0.012, 3)
+    level = (TONES["white"], float(rng.uniform(0.3, 0.8)), TONES["black"])[rng.integers(3)]
+    return toned(scene, level + rng.normal(0, 0.012, 3))
+
+
+def toned(scene: SceneMesh, level: float | NDArray) -> SceneMesh:
+    """Recolour the scene with a mean colour of `level` (grey, or sRGB) and a third of its contrast, without hues."""
     middle = float((colors_by_area(scene)[0].mean(1) * colors_by_area(scene)[1]).sum())
-    return _recolored(scene, lambda rgb: level + tint + 0.33 * (rgb.mean(-1, keepdims=True) - middle))
+    return _recolored(scene, lambda rgb: np.broadcast_to(level, 3) + 0.33 * (rgb.mean(-1, keepdims=True) - middle))
 
 
 def _recolored(scene: SceneMesh, change) -> SceneMesh:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from zero123s.errors import ConfigError, MeshError, OutputError
 from zero123s.mesh.readers import Y_UP, load_mesh
 from zero123s.mesh.scene_mesh import SceneMesh, normalize
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.scenes.augment import FEW_COLOURS, augmented, mean_chroma, palette_of, transformed
+from zero123s.scenes.augment import FEW_COLOURS, TONES, augmented, mean_chroma, palette_of, toned, transformed
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.procedural_extended import generate_extended
 from zero123s.scenes.render import random_light, render_views
@@ -43,6 +43,8 @@ class SceneObject:
     """Which random variant of the object (`scenes.augment`); 0 = the object itself."""
     palette_from: str = ""
     """Mesh file whose colours a variant may be given."""
+    tone: str = ""
+    """`white`, `grey` or `black` recolours the object (`scenes.augment.TONES`); empty = as it is."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,16 @@ def load_object(item: SceneObject) -> SceneMesh:
 
     A fifth of a collection may be plain grey or white: of these only every second variant is used.
     """
+    scene = _load_coloured(item)
+    return toned(scene, TONES[item.tone]) if item.tone else scene
+
+
+def with_tone(item: SceneObject, tone: str) -> SceneObject:
+    """Return the object in white, grey or black, under an id of its own."""
+    return replace(item, object_id=f"{item.object_id}-{tone}", tone=tone)
+
+
+def _load_coloured(item: SceneObject) -> SceneMesh:
     kind, _, value = item.source.partition(":")
     if kind in GENERATORS:
         return GENERATORS[kind](int(value))
