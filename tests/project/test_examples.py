@@ -17,8 +17,7 @@ FILES = [
     *sorted(p for p in (PACKAGE / "ops").rglob("*.py") if p.stem not in BACKENDS),
     *sorted((PACKAGE / "diffusion").rglob("*.py")),
     PACKAGE / "api.py",
-    *(PACKAGE / "images" / f"{name}.py" for name in ("encode", "formats", "image_metrics", "io", "pixels")),
-    *(PACKAGE / "mesh" / f"{name}.py" for name in ("metrics", "processing")),
+    *(path for folder in ("images", "mesh") for path in sorted((PACKAGE / folder).glob("*.py"))),
 ]
 MIN_EXAMPLES = 100
 

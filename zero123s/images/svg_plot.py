@@ -12,10 +12,21 @@ from zero123s.images.encode import write_atomically
 def curve(
     title: str, x: list[float], y: list[float], width: int = 300, height: int = 140, mark: float | None = None
 ) -> str:
-    """Return a small SVG line plot; points that are not finite are left out.
+    """Draw a small line plot as SVG.
 
     Args:
+        title: text above the plot, followed by the range of y.
+        x, y: coordinates of equal length; points that are not finite are left out.
+        width, height: in pixels.
         mark: x of a vertical line.
+
+    Returns:
+        The <svg> element; empty for fewer than two points.
+
+    Example:
+        >>> from zero123s.images.svg_plot import curve
+        >>> curve("loss", [0, 1, 2], [3.0, 2.0, 1.5])[:4]
+        '<svg'
     """
     points = [(a, b) for a, b in zip(x, y, strict=True) if np.isfinite(a) and np.isfinite(b)]
     if len(points) < 2:
@@ -39,16 +50,32 @@ def curve(
 
 
 def threshold_curve(known: Mapping[str, list[float]], chosen: float) -> str:
-    """Return the plot of the silhouette IoU over the surface's threshold, the chosen one marked.
+    """Plot the silhouette IoU over the surface's threshold, the chosen one marked.
 
     Args:
         known: "levels" and "silhouette_iou", as `run.json` has them under `export.threshold_curve`.
+        chosen: the threshold of the mesh.
+
+    Returns:
+        The <svg> element.
     """
     title = f"silhouette IoU over the threshold, {chosen:.4g} chosen"
     return curve(title, known["levels"], known["silhouette_iou"], 420, 160, chosen)
 
 
 def write_threshold_plot(path: Path, known: Mapping[str, list[float]], chosen: float) -> Path:
-    """Write that plot; raises OutputError."""
+    """Write the plot of `threshold_curve` to a file.
+
+    Args:
+        path: of the .svg file.
+        known: "levels" and "silhouette_iou".
+        chosen: the threshold of the mesh.
+
+    Returns:
+        `path`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     write_atomically(path, threshold_curve(known, chosen).encode())
     return path

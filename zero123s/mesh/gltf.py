@@ -109,7 +109,24 @@ def _padded(data: bytes | bytearray, fill: bytes) -> bytes:
 
 
 def glb_bytes(mesh: Mesh, name: str, texture_format: str = "png") -> bytes:
-    """Return binary glTF with embedded textures and `mesh.extras` in asset.extras."""
+    """Encode a mesh as binary glTF 2.0 with embedded textures, y up and the front towards +z.
+
+    Args:
+        mesh: z up; its texture and normal map where it has texture coordinates, else its vertex colours.
+        name: of the mesh, its node and its material.
+        texture_format: of the base colour, "png" or "jpg"; normal maps are always PNG.
+
+    Returns:
+        The file's content; `mesh.extras` is in asset.extras.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.gltf import glb_bytes
+        >>> from zero123s.structures import Mesh
+        >>> triangle = Mesh(np.eye(3), np.array([[0, 1, 2]]))
+        >>> glb_bytes(triangle, "triangle")[:4]
+        b'glTF'
+    """
     buffer = _Buffer()
     primitive = _primitive(mesh, buffer)
     images = [
@@ -125,13 +142,39 @@ def glb_bytes(mesh: Mesh, name: str, texture_format: str = "png") -> bytes:
 
 
 def write_glb(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dict[str, Path]:
-    """Write name.glb."""
+    """Write a mesh as name.glb, see `glb_bytes`.
+
+    Args:
+        mesh: z up.
+        out_dir: folder of the file.
+        name: file name without extension.
+        texture_format: of the base colour, "png" or "jpg".
+
+    Returns:
+        {"glb": path}.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     write_atomically(out_dir / f"{name}.glb", glb_bytes(mesh, name, texture_format))
     return {"glb": out_dir / f"{name}.glb"}
 
 
 def write_gltf(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dict[str, Path]:
-    """Write name.gltf, name.bin and the images it names."""
+    """Write a mesh as name.gltf, name.bin and the images that it refers to.
+
+    Args:
+        mesh: z up.
+        out_dir: folder of the files.
+        name: file name without extension.
+        texture_format: of the base colour, "png" or "jpg".
+
+    Returns:
+        The path of each file, under "gltf", "bin", "texture" and "texture_normal".
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
     buffer = _Buffer()
     primitive = _primitive(mesh, buffer)
     files, images = {}, []

@@ -28,7 +28,16 @@ class GridSamples:
 
 
 def evaluate_points(fn: LevelFunction, points: Float[np.ndarray, "N 3"], chunk: int = 262144) -> np.ndarray:
-    """Return fn at points, in chunks and without gradients; non-finite values count as outside."""
+    """Evaluate a function at points, in chunks and without gradients.
+
+    Args:
+        fn: N 3, float32 -> N.
+        points: N 3.
+        chunk: points per call.
+
+    Returns:
+        N, float32, all finite; NaN and -inf become a value far below every level, +inf one far above.
+    """
     out = np.empty(len(points), np.float32)
     for start in range(0, len(points), chunk):
         x = torch.from_numpy(np.ascontiguousarray(points[start : start + chunk], dtype=np.float32))
@@ -42,7 +51,16 @@ def _node_positions(index: Int[np.ndarray, "N 3"], resolution: int, lower: np.nd
 
 
 def sample_dense(fn: LevelFunction, resolution: int, lower: np.ndarray, upper: np.ndarray) -> GridSamples:
-    """Return fn at every node."""
+    """Evaluate a function at every node of a box-shaped grid.
+
+    Args:
+        fn: N 3 -> N.
+        resolution: cells R per edge, R + 1 nodes.
+        lower, upper: 3, corners of the box.
+
+    Returns:
+        The grid with all values exact.
+    """
     n = resolution + 1
     values = np.empty((n, n, n), np.float32)
     yz = np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), -1).reshape(-1, 2)
@@ -112,15 +130,30 @@ def _unknown_at_sign_changes(inside: np.ndarray, known: np.ndarray) -> Bool[np.n
 def sample_sparse(
     fn: LevelFunction, level: float, resolution: int, lower: np.ndarray, upper: np.ndarray, base: int = 64
 ) -> GridSamples:
-    """Return fn on a grid, evaluated only near its level set.
+    """Evaluate a function on a grid only near its level set.
 
     A base grid is sampled in full and halved until `resolution` is reached; at each halving the cells that straddle
     the level are evaluated, then the surface is followed wherever it leaves them. Both ends of every edge that
     crosses the level are exact. A part that no node of the base grid touches is not found.
 
     Args:
-        resolution: a power of two times an integer <= base; rounded up to the next such number by the caller
-            through `sparse_resolution`.
+        fn: N 3 -> N.
+        level: value on the surface.
+        resolution: cells per edge, a fixed point of `sparse_resolution`.
+        lower, upper: 3, corners of the box.
+        base: most cells per edge of the base grid.
+
+    Returns:
+        The grid; away from the level its values are interpolated.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.isosurface import marching_cubes, sample_sparse
+        >>> ball = lambda x: 1 - x.norm(dim=-1)
+        >>> grid = sample_sparse(ball, 0.5, 32, np.full(3, -1.0), np.full(3, 1.0), base=16)
+        >>> vertices, faces = marching_cubes(grid, 0.5)
+        >>> bool(np.allclose(np.linalg.norm(vertices, axis=1), 0.5, atol=0.01))
+        True
     """
     assert resolution == sparse_resolution(resolution, base)
     levels = 0
@@ -145,7 +178,20 @@ def sample_sparse(
 
 
 def sparse_resolution(resolution: int, base: int = 64) -> int:
-    """Return the smallest resolution >= the wanted one that `sample_sparse` reaches by halving."""
+    """Return the smallest resolution that `sample_sparse` reaches by halving and that is at least the given one.
+
+    Args:
+        resolution: cells per edge, at least 1.
+        base: most cells per edge of the base grid.
+
+    Returns:
+        A power of two times an integer <= base.
+
+    Example:
+        >>> from zero123s.mesh.isosurface import sparse_resolution
+        >>> sparse_resolution(100), sparse_resolution(257)
+        (100, 264)
+    """
     levels = 0
     while -(-resolution // 2**levels) > base:
         levels += 1
@@ -153,7 +199,16 @@ def sparse_resolution(resolution: int, base: int = 64) -> int:
 
 
 def occupied_bounds(grid: GridSamples, level: float, margin_cells: int = 1) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the box around all nodes above the level, `margin_cells` wider on each side; None if there is none."""
+    """Return the bounding box of all nodes above a level, within the grid.
+
+    Args:
+        grid: the sampled function.
+        level: value on the surface.
+        margin_cells: cells added on each side.
+
+    Returns:
+        3 and 3, lower and upper corner; None if no node is above the level.
+    """
     inside = grid.values > level
     if not inside.any():
         return None
@@ -166,10 +221,17 @@ def occupied_bounds(grid: GridSamples, level: float, margin_cells: int = 1) -> t
 
 
 def straightened(grid: GridSamples, level: float) -> tuple[GridSamples, float]:
-    """Return the same level set of a density in terms of log(exp(density) - 1), the raw value behind a softplus.
+    """Express the level set of a density in terms of log(exp(density) - 1), the raw value behind a softplus.
 
     Density rises steeply and unevenly across a surface, the raw value about linearly, and marching cubes interpolates
-    linearly: without this, vertices snap towards grid nodes. A function with negative values is returned as it is.
+    linearly: without this, vertices snap towards grid nodes.
+
+    Args:
+        grid: the sampled density; with a negative value in it, grid and level are returned unchanged.
+        level: density on the surface.
+
+    Returns:
+        The transformed grid and level.
     """
     if level <= 0 or grid.values.min() < 0:
         return grid, level
@@ -183,9 +245,16 @@ def straightened(grid: GridSamples, level: float) -> tuple[GridSamples, float]:
 
 
 def marching_cubes(grid: GridSamples, level: float) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
-    """Return the closed level set, counter-clockwise seen from outside; empty arrays if there is none.
+    """Extract the closed level set of a grid by marching cubes (Lewiner et al. 2003).
 
     The box is surrounded by one layer of nodes outside the surface, so that an object cut by the box gets a lid.
+
+    Args:
+        grid: the sampled function, larger inside.
+        level: value on the surface.
+
+    Returns:
+        V 3, vertices, and F 3, faces counter-clockwise seen from outside; empty arrays if there is no surface.
     """
     from skimage.measure import marching_cubes as extract
 
@@ -210,14 +279,21 @@ def refine_vertices(
     inside: Bool[np.ndarray, "X Y Z"],
     halvings: int = 4,
 ) -> Float[np.ndarray, "V 3"]:
-    """Move the vertices of marching cubes along their grid edges to where fn itself crosses the level.
+    """Move the vertices of marching cubes along their grid edges to where fn itself crosses the level, by bisection.
 
     Between two nodes a density may rise by orders of magnitude: interpolated linearly, the surface ends up to half a
     cell too far out. Each halving of the edge costs one evaluation per vertex.
 
     Args:
-        fn: what the grid was sampled from.
-        inside: which nodes fn exceeds the level at; vertices of other edges (filled in, cut by the box) stay.
+        fn: what the grid was sampled from, N 3 -> N.
+        level: value of fn on the surface.
+        vertices: V 3, of `marching_cubes`.
+        grid: the grid they come from.
+        inside: X Y Z, nodes at which fn exceeds the level; vertices of other edges (filled in, cut by the box) stay.
+        halvings: steps of the bisection.
+
+    Returns:
+        V 3.
     """
     cell = (grid.upper - grid.lower) / (np.array(grid.values.shape) - 1)
     at = (vertices - grid.lower) / cell
@@ -272,14 +348,21 @@ def choose_level(
     n_samples: int = 96,
     n_levels: int = 96,
 ) -> LevelChoice | None:
-    """Return the level whose silhouettes match the opacity that the density renders; None if nothing is opaque.
+    """Return the level whose silhouettes match the opacity that the density renders.
 
     A ray hits the level set if and only if the largest value along it exceeds the level, so all candidates are
-    judged from one set of samples and no mesh is made.
+    scored from one set of samples and no mesh is made.
 
     Args:
+        level_fn: function whose level set is the surface, N 3 -> N.
+        density: sigma, N 3 -> N.
         rays: per view (origins, unit directions, mask or None); a mask replaces the rendered opacity as the target.
-        box: lower and upper corner of what may be opaque; only there is the field looked at.
+        box: lower and upper corner of the region that may be opaque; only there is the field evaluated.
+        n_samples: evaluations per ray.
+        n_levels: candidates.
+
+    Returns:
+        The chosen level and the scores of all; None if nothing is opaque.
     """
     peaks, targets = [], []
     for origins, directions, mask in rays:

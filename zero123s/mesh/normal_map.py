@@ -18,10 +18,24 @@ def vertex_tangents(
     faces: Int[np.ndarray, "F 3"],
     uvs: Float[np.ndarray, "V 2"],
 ) -> Float[np.ndarray, "V 4"]:
-    """Return unit tangents along which u grows, orthogonal to the normals, and the bitangent's sign.
+    """Compute unit tangents along which u grows, orthogonal to the normals, and the bitangent's sign.
 
-    Vertices are split at seams; `uvs` have their origin at the lower left, so that the bitangent points up in the
-    image, as glTF wants it.
+    Args:
+        vertices: V 3, split at seams.
+        normals: V 3, unit length.
+        faces: F 3.
+        uvs: V 2, origin at the lower left, so that the bitangent points up in the image, as glTF expects.
+
+    Returns:
+        V 4, tangent and +1 or -1.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.normal_map import vertex_tangents
+        >>> triangle = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> up = np.array([[0.0, 0, 1]]).repeat(3, axis=0)
+        >>> vertex_tangents(triangle, up, np.array([[0, 1, 2]]), triangle[:, :2])[0].tolist()
+        [1.0, 0.0, 0.0, 1.0]
     """
     p, q = vertices[faces], uvs[faces]
     e1, e2, d1, d2 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0], q[:, 1] - q[:, 0], q[:, 2] - q[:, 0]
@@ -55,12 +69,19 @@ def bake_normal_map(
     dense: tuple[Float[np.ndarray, "W 3"], Int[np.ndarray, "G 3"]],
     size: int,
 ) -> Float[np.ndarray, "T T 3"]:
-    """Return the dense mesh's smooth normals in the light mesh's tangent space, (n + 1) / 2.
+    """Bake a dense mesh's smooth normals into a tangent-space normal map of a simplified mesh.
 
     Args:
-        vertices: of the light mesh, split at seams, with normals, tangents and texture coordinates.
-        dense: vertices and faces of the mesh whose shape is kept.
-        size: edge in texels.
+        vertices: V 3, of the simplified mesh, split at seams.
+        normals: V 3, unit length.
+        tangents: V 4, of `vertex_tangents`.
+        faces: F 3.
+        uvs: V 2 in [0, 1], origin at the lower left.
+        dense: W 3 and G 3, vertices and faces of the dense mesh.
+        size: edge T in texels.
+
+    Returns:
+        T T 3 in [0, 1], (n + 1) / 2 of the normal along tangent, bitangent and normal.
     """
     from scipy.spatial import cKDTree
 
@@ -82,7 +103,15 @@ def bake_normal_map(
 
 
 def tangent_basis(tangents: Float[np.ndarray, "N 4"], normals: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3 3"]:
-    """Return rows tangent, bitangent, normal at interpolated tangents and unit normals, as viewers make them."""
+    """Return an orthonormal tangent frame from interpolated tangents, as viewers build it.
+
+    Args:
+        tangents: N 4, tangent (any length) and the bitangent's sign.
+        normals: N 3, unit length.
+
+    Returns:
+        N 3 3, rows tangent, bitangent, normal.
+    """
     t = tangents[:, :3] - normals * (tangents[:, :3] * normals).sum(1, keepdims=True)
     t = t / np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-12)
     sign = np.where(tangents[:, 3:] < 0, -1.0, 1.0)

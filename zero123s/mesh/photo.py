@@ -63,9 +63,15 @@ class Photos:
     def sample(
         self, points: Float[np.ndarray, "N 3"], normals: Float[np.ndarray, "N 3"]
     ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N"]]:
-        """Return the photos' colours at surface points, and their reliability in [0, 1].
+        """Sample the photos' colours at surface points.
 
-        Trust falls at grazing angles and towards silhouettes, and is zero where the mesh hides the point.
+        Args:
+            points: N 3, on the surface of the mesh.
+            normals: N 3, unit length.
+
+        Returns:
+            N 3, colours in [0, 1], and N, their reliability in [0, 1], which falls at grazing angles and towards
+            silhouettes and is zero where the mesh hides the point.
         """
         total = np.zeros((len(points), 3))
         weights = np.zeros(len(points))
@@ -91,7 +97,24 @@ class Photos:
 def exposure_match(
     source: Float[np.ndarray, "N 3"], target: Float[np.ndarray, "N 3"], weights: Float[np.ndarray, "N"]
 ) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
-    """Return gain and offset per channel that bring `source` closest to `target`; gain stays within [0.7, 1.4]."""
+    """Fit gain and offset per channel that bring one set of colours closest to another, by weighted least squares.
+
+    Args:
+        source: N 3.
+        target: N 3.
+        weights: N, >= 0.
+
+    Returns:
+        3, gain within [0.7, 1.4], and 3, offset: target = gain * source + offset.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.photo import exposure_match
+        >>> source = np.linspace(0, 1, 12).reshape(4, 3)
+        >>> gain, offset = exposure_match(source, 0.8 * source + 0.1, np.ones(4))
+        >>> gain.round(3).tolist(), offset.round(3).tolist()
+        ([0.8, 0.8, 0.8], [0.1, 0.1, 0.1])
+    """
     w = weights[:, None] / max(float(weights.sum()), 1e-12)
     mean_s, mean_t = (w * source).sum(0), (w * target).sum(0)
     variance = (w * (source - mean_s) ** 2).sum(0)
@@ -109,8 +132,18 @@ def screened_poisson_fill(
 ) -> Float[np.ndarray, "V C"]:
     """Extend per-vertex values from reliable vertices over the rest of the surface, fading out.
 
-    The screened Poisson equation on the mesh's graph, (trust + L) x = trust * values, with the screening chosen so that
-    the values fall to 1/e after the distance `reach`. Vertices at one position are one.
+    Solves the screened Poisson equation on the mesh's graph, (trust + L) x = trust * values, with the screening chosen
+    so that the values fall to 1/e after the distance `reach`. Vertices at one position count as one.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+        values: V C.
+        trust: V in [0, 1], reliability of the values.
+        reach: in the unit of the vertices.
+
+    Returns:
+        V C.
     """
     from scipy.sparse import coo_matrix, diags
     from scipy.sparse.linalg import cg

@@ -73,14 +73,17 @@ class _Piece(NamedTuple):
 
 
 def load_mesh(path: str | Path, up: str = "auto") -> SceneMesh:
-    """Return the mesh of a file, normalised, z up, front towards +x.
+    """Read a mesh file for rendering: normalised, z up, front towards +x.
+
+    Vertex colours are taken as sRGB, as most writers mean them; glTF's base-colour factors are linear.
 
     Args:
         path: glb, gltf, obj, ply or stl.
         up: axis that points up in the file: `y`, `z`, or `auto` (y for glb, gltf and obj, z for ply and stl). With y
-            up the front is +z, as glTF says.
+            up the front is +z, as in glTF.
 
-    Vertex colours are taken as sRGB, as most writers mean them; glTF's base-colour factors are linear.
+    Returns:
+        The mesh, centred, its bounding sphere inside the frame of the default camera; see `normalize`.
 
     Raises:
         MeshError: missing, of an unknown kind, damaged, empty, with coordinates that are not finite, too large, or
@@ -91,14 +94,20 @@ def load_mesh(path: str | Path, up: str = "auto") -> SceneMesh:
 
 
 def read_mesh(path: str | Path, up: str = "auto") -> Mesh:
-    """Return the mesh of a file as it stands: its own units and place, z up, front towards +x, smooth normals.
+    """Read a mesh file in its own units and place, z up, front towards +x.
+
+    Vertex colours of glTF files are taken as sRGB, as in `load_mesh`, but as linear where zero123s wrote them.
 
     Args:
         path: glb, gltf, obj, ply or stl.
         up: as in `load_mesh`; with `auto`, an obj that names zero123s in its first line has z up.
 
-    Vertex colours of glTF files are taken as sRGB, as in `load_mesh`, but as linear where zero123s wrote them. A single texture that covers all faces is kept; several, or a partial one, end in vertex colours. Raises MeshError
-    as `load_mesh` does.
+    Returns:
+        The mesh with smooth normals. A single texture that covers all faces is kept; several, or a partial one, become
+        vertex colours.
+
+    Raises:
+        MeshError: as `load_mesh`.
     """
     path = Path(path)
     ours = _is_ours(path)

@@ -60,7 +60,15 @@ class SceneMesh:
 
 
 def vertex_normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float32]:
-    """Return area-weighted unit normals, V 3; a vertex of no face gets +z."""
+    """Compute area-weighted vertex normals.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+
+    Returns:
+        V 3, unit length; a vertex of no face gets +z.
+    """
     corners = vertices[faces]
     weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     total = np.stack(
@@ -71,10 +79,18 @@ def vertex_normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float32]:
 
 
 def normalize(scene: SceneMesh, fill: float = 0.87) -> SceneMesh:
-    """Return the scene centred at the origin with its bounding sphere at `fill` of the frame's height.
+    """Centre a scene at the origin and scale its bounding sphere.
 
-    `fill` in (0, 1] is relative to the sphere that touches the frame at distance 3.8 and fovy 20 degrees, so no view
-    from there cuts the object. Raises MeshError for a mesh without extent.
+    Args:
+        scene: the mesh.
+        fill: in (0, 1], radius of its bounding sphere relative to that of the sphere that touches the frame at distance
+            3.8 and fovy 20 degrees, so that no view from there cuts the object.
+
+    Returns:
+        The scaled scene.
+
+    Raises:
+        MeshError: the mesh has no faces or no finite extent.
     """
     in_use = np.zeros(len(scene.vertices), bool)
     in_use[scene.faces] = True

@@ -73,9 +73,16 @@ def _count(low, high, n, counts):  # type: ignore[no-untyped-def]  # pragma: no 
 
 
 def self_intersecting(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Bool[np.ndarray, "F"]:
-    """Return which faces cross a face that they share no vertex with; vertices at one position are one.
+    """Find the faces that cross another face with which they share no vertex (Moeller and Trumbore 1997).
 
     Faces that only touch, or overlap in one plane, do not count.
+
+    Args:
+        vertices: V 3; those at one position count as one.
+        faces: F 3.
+
+    Returns:
+        F, whether the face crosses another.
     """
     if len(faces) == 0:
         return np.zeros(0, bool)

@@ -44,7 +44,14 @@ class SignedDistance:
         self._inside = voxelize(vertices, faces, self._lower, size, resolution)
 
     def __call__(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
-        """Return the signed distance at N points."""
+        """Return the signed distance at points.
+
+        Args:
+            points: N 3.
+
+        Returns:
+            N, in the unit of the vertices, negative inside.
+        """
         distance, nearest = self._tree.query(points)
         along = ((points - self.surface[nearest]) * self.normals[nearest]).sum(-1)
         index = np.floor((points - self._lower) / self._cell).astype(int)

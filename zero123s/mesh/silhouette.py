@@ -19,11 +19,16 @@ IsFree = Callable[[Float[Tensor, "N 3"]], Bool[Tensor, "N"]]
 
 
 def outside_visual_hull(reference: ReferenceView | None) -> IsFree | None:
-    """Return a function that marks the points outside the visual hull, which an image shows as background.
+    """Return a function that marks the points outside the visual hull, which project onto the image's background.
 
-    The outline is where the mask, interpolated, crosses one half, as sharp as the image, which may be finer than what a
-    field was trained on. Nothing is known of what lies beside the frame. None where there is no image, or several,
-    whose poses need not agree.
+    The outline is where the interpolated mask crosses one half, as sharp as the image, which may be finer than the
+    resolution that the field was trained at. Points outside the frame are not marked.
+
+    Args:
+        reference: the input image; None or several (their poses need not agree) give None.
+
+    Returns:
+        N 3 -> N, or None.
     """
     if reference is None or len(reference.cameras) != 1:
         return None
@@ -68,14 +73,17 @@ def silhouette_agreement(mesh: Mesh, reference: ReferenceView, n_views: int) -> 
 def hull_surface(
     reference: ReferenceView, bound: float, n: int, generator: torch.Generator, resolution: int = 96
 ) -> Float[Tensor, "n 3"]:
-    """Sample points near the surface of the visual hull, among those that at least half of the images show.
+    """Sample points near the surface of the visual hull, where at least half of the images have them in frame.
 
     Args:
         reference: posed images.
         bound: half edge of the cube that is carved.
         n: number of points, drawn from the cells at the hull's surface.
-        generator: draws them.
+        generator: source of the random numbers.
         resolution: cells per edge.
+
+    Returns:
+        n 3, within half a cell of a cell at the surface.
 
     Raises:
         MeshError: the images have no point in common that could belong to the object.

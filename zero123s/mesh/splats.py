@@ -46,6 +46,14 @@ def _names(n_rest: int) -> list[str]:
 def write_splat_ply(path: Path, gaussians: GaussianParameters, generator: str = "zero123s") -> Path:
     """Write the binary .ply that 3DGS and its viewers read: float32, higher harmonics channel by channel.
 
+    Args:
+        path: of the file.
+        gaussians: N Gaussians.
+        generator: name of the writing program, in the header's comment.
+
+    Returns:
+        `path`.
+
     Raises:
         OutputError: the file cannot be written.
     """
@@ -69,9 +77,16 @@ def write_splat_ply(path: Path, gaussians: GaussianParameters, generator: str = 
 
 
 def write_splat(path: Path, gaussians: GaussianParameters) -> Path:
-    """Write the .splat of web viewers: 32 bytes a Gaussian, the most visible first, one colour from every side.
+    """Write the .splat of web viewers: 32 bytes per Gaussian, the most visible first, without view dependence.
 
-    Position and scale as float32, colour and opacity as bytes, the unit quaternion as bytes around 128.
+    Position and scale are float32, colour and opacity bytes, the unit quaternion bytes around 128.
+
+    Args:
+        path: of the file.
+        gaussians: N Gaussians.
+
+    Returns:
+        `path`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -91,7 +106,19 @@ def write_splat(path: Path, gaussians: GaussianParameters) -> Path:
 
 
 def write_gaussians(out_dir: Path, name: str, gaussians: GaussianParameters) -> dict[str, Path]:
-    """Write NAME_gaussians.ply and NAME_gaussians.splat; raises OutputError."""
+    """Write NAME_gaussians.ply and NAME_gaussians.splat.
+
+    Args:
+        out_dir: folder of the files.
+        name: NAME.
+        gaussians: N Gaussians.
+
+    Returns:
+        The paths under "gaussians_ply" and "gaussians_splat".
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
     return {
         "gaussians_ply": write_splat_ply(out_dir / f"{name}_gaussians.ply", gaussians),
         "gaussians_splat": write_splat(out_dir / f"{name}_gaussians.splat", gaussians),
@@ -99,10 +126,14 @@ def write_gaussians(out_dir: Path, name: str, gaussians: GaussianParameters) -> 
 
 
 def read_splats(path: str | Path, sh_degree: int) -> GaussianParameters:
-    """Read a .ply of splats, or of points with or without colours, to initialise Gaussians.
+    """Read a .ply of Gaussians, or of points with or without colours, to initialise Gaussians.
 
-    Harmonics above `sh_degree` are left out, missing ones are zero. Points become balls as large as the distance to
-    their neighbours.
+    Args:
+        path: binary little-endian .ply.
+        sh_degree: of the result; higher harmonics in the file are left out, missing ones are zero.
+
+    Returns:
+        N Gaussians; points become spheres, see `gaussians_at`.
 
     Raises:
         MeshError: the file is missing, damaged, or neither.
@@ -133,13 +164,23 @@ def read_splats(path: str | Path, sh_degree: int) -> GaussianParameters:
 def gaussians_at(
     means: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"] | None, sh_degree: int, opacity: float = POINT_OPACITY
 ) -> GaussianParameters:
-    """Return round Gaussians at points, each as large as the mean distance to its three neighbours (3DGS).
+    """Place isotropic Gaussians at points, as large as the mean distance to three neighbours (Kerbl et al. 2023).
 
     Args:
-        means: where they are.
-        colors: in [0, 1]; None = grey.
-        sh_degree: of the harmonics that they have room for.
-        opacity: of each of them, in (0, 1).
+        means: N 3.
+        colors: N 3 in [0, 1]; None = grey.
+        sh_degree: of the spherical harmonics; those above degree 0 are zero.
+        opacity: of each Gaussian, in (0, 1).
+
+    Returns:
+        N Gaussians before activations.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.mesh.splats import gaussians_at
+        >>> gaussians = gaussians_at(torch.eye(3), None, sh_degree=1)
+        >>> gaussians.sh.shape, round(gaussians.log_scales[0, 0].exp().item(), 3)
+        (torch.Size([3, 4, 3]), 1.414)
     """
     from scipy.spatial import cKDTree
 

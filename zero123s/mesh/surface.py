@@ -56,11 +56,16 @@ def surface_threshold(
     """Return the level of the surface: the given one, or for "auto" the one that matches silhouettes best.
 
     Args:
-        reference: images whose masks are silhouettes as well.
-        stats: gets the threshold, where it came from, and the curve it was read from.
+        field: the radiance field.
+        threshold: level of `field.surface_level`, or "auto".
+        reference: input images; their masks are silhouettes to match as well.
+        stats: receives the threshold, its source and the scores of all candidates.
+
+    Returns:
+        The level.
 
     Raises:
-        MeshError: nothing is opaque.
+        MeshError: "auto", and nothing is opaque.
     """
     if not isinstance(threshold, str):
         stats |= {"threshold": float(threshold), "threshold_source": "given"}
@@ -85,12 +90,20 @@ def find_surface(
     stats: dict[str, Any],
     is_free: IsFree | None = None,
 ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
-    """Return the closed surface at a level, without floaters; raises MeshError where there is none.
+    """Extract the closed surface at a level, without floaters.
 
     Args:
+        field: the radiance field.
         given: level of `field.surface_level`.
-        stats: gets the shares that were evaluated and filled, parts dropped, faces.
-        is_free: points that do not belong to the solid, whatever the field says.
+        options: resolution and clean-up.
+        stats: receives the shares of evaluated and filled nodes, and the numbers of dropped parts and of faces.
+        is_free: marks points that do not belong to the solid, whatever the field's value there.
+
+    Returns:
+        V 3 and F 3.
+
+    Raises:
+        MeshError: there is no surface at this level.
     """
     lower, upper = np.full(3, -field.bound), np.full(3, field.bound)
     if options.coarse_to_fine:

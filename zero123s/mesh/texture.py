@@ -10,13 +10,36 @@ from zero123s.ops.rasterization.software import Fragments, rasterize
 
 
 def texel_fragments(uvs: Float[np.ndarray, "V 2"], faces: Int[np.ndarray, "F 3"], size: int) -> Fragments:
-    """Return the face and barycentric coordinates under each texel centre; row 0 on top."""
+    """Rasterise a mesh's texture layout: the face and barycentric coordinates under each texel centre.
+
+    Args:
+        uvs: V 2 in [0, 1], origin at the lower left.
+        faces: F 3.
+        size: edge of the texture in texels.
+
+    Returns:
+        Fragments of size x size texels, row 0 on top.
+    """
     xyz = np.stack([uvs[:, 0] * size, (1 - uvs[:, 1]) * size, np.ones(len(uvs))], -1)
     return rasterize(xyz, faces, size, size)
 
 
 def fill_gaps(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
-    """Return the image with every unknown texel coloured like the nearest known one."""
+    """Give every unknown texel the value of the nearest known one.
+
+    Args:
+        image: H W C.
+        known: H W; if it is False everywhere, the image is returned unchanged.
+
+    Returns:
+        H W C.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.texture import fill_gaps
+        >>> fill_gaps(np.array([[[3.0], [0], [0]]]), np.array([[True, False, False]])).ravel().tolist()
+        [3.0, 3.0, 3.0]
+    """
     from scipy.ndimage import distance_transform_edt
 
     if known.all() or not known.any():
@@ -36,7 +59,14 @@ class SurfacePoints:
     faces: Int[np.ndarray, "F 3"]
 
     def interpolate(self, values: Float[np.ndarray, "V C"]) -> Float[np.ndarray, "N C"]:
-        """Return per-vertex values at the points."""
+        """Interpolate per-vertex values.
+
+        Args:
+            values: V C.
+
+        Returns:
+            N C, at the points.
+        """
         return self.fragments.interpolate(values, self.faces)
 
 
@@ -49,9 +79,19 @@ def bake(
     color: Callable[[SurfacePoints], np.ndarray],
     supersample: int = 2,
 ) -> Float[np.ndarray, "T T 3"]:
-    """Return a texture; `color` is averaged over supersample^2 points per texel.
+    """Bake a texture; texels outside the charts repeat their nearest neighbour, so that filtering shows no seam.
 
-    Texels beyond the charts repeat their nearest neighbour, so that filtering finds no seam.
+    Args:
+        vertices: V 3.
+        normals: V 3.
+        faces: F 3.
+        uvs: V 2 in [0, 1], origin at the lower left.
+        size: edge T in texels.
+        color: called once with all N surface points -> N 3 in [0, 1].
+        supersample: points per texel and axis, averaged.
+
+    Returns:
+        T T 3 in [0, 1], row 0 on top.
     """
     s = supersample
     fragments = texel_fragments(uvs, faces, size * s)

@@ -154,10 +154,23 @@ def unwrap(
     options: UnwrapOptions,
     tick: Tick = lambda seconds: None,
 ) -> Unwrap:
-    """Return texture coordinates: xatlas's, or one small triangle per face where xatlas gives none in time.
+    """Compute texture coordinates by xatlas, or one small triangle per face where xatlas has no result in time.
 
     Args:
+        vertices: V 3.
+        faces: F 3.
+        options: texture size, time limit and xatlas's settings.
         tick: called twice a second with the seconds so far; xatlas reports no progress of its own.
+
+    Returns:
+        The mesh split at the seams, its texture coordinates, and the method that made them.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.unwrap import UnwrapOptions, unwrap
+        >>> result = unwrap(np.eye(3), np.array([[0, 1, 2]]), UnwrapOptions(time_limit_s=0))
+        >>> result.method, result.uvs.shape
+        ('triangles', (3, 2))
     """
     if options.time_limit_s <= 0:
         return _triangle_sheet(vertices, faces, options.texture_size)

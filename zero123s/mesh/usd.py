@@ -148,7 +148,20 @@ def _stored_zip(entries: list[tuple[str, bytes]]) -> bytes:
 
 
 def write_usdz(mesh: Mesh, out_dir: Path, name: str, texture_format: str) -> dict[str, Path]:
-    """Write name.usdz: textured where the mesh is, else with vertex colours."""
+    """Write a mesh as name.usdz, with its texture if it has one, else with vertex colours.
+
+    Args:
+        mesh: z up.
+        out_dir: folder of the file.
+        name: file name without extension.
+        texture_format: of the base colour, "png" or "jpg".
+
+    Returns:
+        {"usdz": path}.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     texture_file = None if mesh.texture is None or mesh.uvs is None else f"texture.{texture_format}"
     entries = [("model.usda", _layer(mesh, texture_file).encode())]
     if texture_file is not None:

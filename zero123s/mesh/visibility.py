@@ -39,7 +39,21 @@ def _sweep(occupied, shift_y, shift_z, seen):  # type: ignore[no-untyped-def]  #
 
 
 def viewing_directions(n: int = 48, min_elevation_deg: float = -30.0) -> Float[np.ndarray, "n 3"]:
-    """Return unit vectors from viewers to the object, viewers spread evenly above an elevation."""
+    """Return viewing directions spread evenly over the sphere above an elevation (a Fibonacci lattice).
+
+    Args:
+        n: number of directions.
+        min_elevation_deg: lowest elevation of a camera, -90 to 90.
+
+    Returns:
+        n 3, unit vectors from the cameras to the object.
+
+    Example:
+        >>> from zero123s.mesh.visibility import viewing_directions
+        >>> directions = viewing_directions(100, min_elevation_deg=0.0)
+        >>> directions.shape, bool((directions[:, 2] < 0).all())
+        ((100, 3), True)
+    """
     low = math.sin(math.radians(min_elevation_deg))
     z = low + (1 - low) * (np.arange(n) + 0.5) / n
     azimuth = np.arange(n) * math.pi * (3 - math.sqrt(5))
@@ -60,12 +74,15 @@ def _pooled(inside: np.ndarray, stride: int) -> np.ndarray:
 def hidden_nodes(
     inside: Bool[np.ndarray, "X Y Z"], directions: Float[np.ndarray, "N 3"] | None = None, max_nodes: int = MAX_NODES
 ) -> Bool[np.ndarray, "X Y Z"]:
-    """Return the nodes outside the solid that are not visible from outside the grid: cavities, however connected.
+    """Find the nodes outside the solid that are not visible from outside the grid: cavities, however connected.
 
     Args:
-        inside: which nodes belong to the solid.
-        directions: of sight; default `viewing_directions()`.
-        max_nodes: per edge, at which light is sent through the grid.
+        inside: X Y Z, which nodes belong to the solid.
+        directions: N 3, viewing directions; None = `viewing_directions()`.
+        max_nodes: per edge; a finer grid is pooled to this before visibility is traced.
+
+    Returns:
+        X Y Z, disjoint from `inside`.
     """
     from scipy.ndimage import binary_erosion
 
