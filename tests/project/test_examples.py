@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "zero123s"
 BACKENDS = {"numba", "triton", "nerfacc", "tcnn", "gsplat", "nvdiffrast"}
 """Files of one backend of an operation: its public function and the plain-torch reference have the full docstring."""
+DOCUMENTED = ("images", "mesh", "preprocess", "exporter", "evaluate")
 FILES = [
     *sorted(p for p in (PACKAGE / "ops").rglob("*.py") if p.stem not in BACKENDS),
     *sorted((PACKAGE / "diffusion").rglob("*.py")),
     PACKAGE / "api.py",
-    *(path for folder in ("images", "mesh") for path in sorted((PACKAGE / folder).glob("*.py"))),
+    *(path for folder in DOCUMENTED for path in sorted((PACKAGE / folder).glob("*.py"))),
 ]
 MIN_EXAMPLES = 100
 

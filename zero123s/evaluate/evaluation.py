@@ -30,7 +30,17 @@ from zero123s.structures import Mesh, ReferenceView
 
 
 def find_mesh(target: Path) -> Path:
-    """Return the mesh file of a target: itself, or the first that a run exported; raises MeshError."""
+    """Find the mesh file of a target.
+
+    Args:
+        target: a mesh file, or a run folder.
+
+    Returns:
+        The file itself, or the first that the run exported (glb, gltf, obj, ply, stl).
+
+    Raises:
+        MeshError: there is neither.
+    """
     if target.is_file():
         return target
     found = [target / "export" / f"model.{kind}" for kind in ("glb", "gltf", "obj", "ply", "stl")]
@@ -41,7 +51,13 @@ def find_mesh(target: Path) -> Path:
 
 
 def run_reference(run: Path) -> ReferenceView | None:
-    """Return a run's input images at their own resolution, from its config.yaml; None without that file.
+    """Read a run's input images at their own resolution, as its config.yaml names them.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The posed images; None without config.yaml.
 
     Raises:
         UserError: the images or the settings are missing or no longer fit.
@@ -55,14 +71,35 @@ def run_reference(run: Path) -> ReferenceView | None:
 
 
 def image_reference(path: Path, elevation_deg: float) -> ReferenceView:
-    """Return an RGBA image as the reference view at azimuth 0; raises ImageError."""
+    """Read an RGBA image as the reference view at azimuth 0, with the default distance and field of view.
+
+    Args:
+        path: of the image.
+        elevation_deg: of its camera.
+
+    Returns:
+        One posed image.
+
+    Raises:
+        ImageError: the image cannot be read or has no transparency.
+    """
     rgba = torch.from_numpy(load_reference_rgba(str(path)).rgba)[None]
     cameras = orbit_cameras(elevation_deg, 0.0, height=rgba.shape[1], width=rgba.shape[2])
     return ReferenceView(cameras, rgba[..., :3], rgba[..., 3:])
 
 
 def posed_images(transforms: Path) -> ReferenceView:
-    """Return all images of a NeRF-synthetic transforms.json at the first one's size."""
+    """Read all images of a NeRF-synthetic transforms.json at the first one's size.
+
+    Args:
+        transforms: the JSON file.
+
+    Returns:
+        The posed images.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
     # The checker takes the decorated class for its base.
     data: Any = MultiViewData(MultiViewData.Config(transforms_path=str(transforms)))  # type: ignore[call-arg]
     data.prepare()
@@ -71,9 +108,17 @@ def posed_images(transforms: Path) -> ReferenceView:
 
 
 def chosen_lpips(folder: Path | None, net: str | None) -> Lpips | None:
-    """Return the LPIPS network that the command line selects, or the default one if its weights are found, else None.
+    """Load the LPIPS network (Zhang et al. 2018) that the command line selects.
 
-    Raises CheckpointError where it was asked for and a file is missing or unusable.
+    Args:
+        folder: of the weights; None = the default places.
+        net: "alex" or "vgg"; None = alex.
+
+    Returns:
+        The network; with neither argument, None where its weights are not found or are damaged.
+
+    Raises:
+        CheckpointError: an argument is given and a file is missing or unusable.
     """
     if folder is not None or net is not None:
         return load_lpips(net or "alex", folder)
@@ -93,13 +138,20 @@ def evaluate(
     align: bool = False,
     lpips: Lpips | None = None,
 ) -> dict[str, Scores]:
-    """Return all scores for which there is ground truth, by section.
+    """Compute all scores for which there is ground truth.
 
     Args:
+        mesh: the mesh, z up.
         reference: the images the mesh was made from.
         truths: mesh files and transforms.json files.
         align: fit the mesh to a true mesh first; not for views, whose poses are given.
         lpips: adds the perceptual distance to the scores of views.
+
+    Returns:
+        Scores by section: input_view, novel_views, surface, health, texture.
+
+    Raises:
+        UserError: a file of `truths` cannot be read.
     """
     sections: dict[str, Scores] = {}
     if reference is not None:
@@ -138,7 +190,8 @@ def evaluate_target(
         The scores by section, and the folder.
 
     Raises:
-        UserError: a file that is missing or cannot be read.
+        ConfigError: a file of `truths` does not exist.
+        UserError: another file is missing or cannot be read.
     """
     path = find_mesh(target)
     missing = next((p for p in truths if not p.is_file()), None)

@@ -106,7 +106,15 @@ def _turntable(run: Path) -> str:
 
 
 def warnings_of(sections: Mapping[str, Scores], record: Mapping[str, Any]) -> list[str]:
-    """Return the warnings about a run's mesh."""
+    """Collect the warnings about a run's mesh.
+
+    Args:
+        sections: scores by section.
+        record: content of run.json; may be empty.
+
+    Returns:
+        One sentence per warning.
+    """
     found = [str(w) for w in record.get("warnings") or []]
     note = (record.get("export") or {}).get("unwrap_note")
     found += [f"{note}."] if note else []
@@ -156,14 +164,21 @@ def write_report(
     reference: ReferenceView | None = None,
     run: Path | None = None,
 ) -> Path:
-    """Write the report and return its path; raises OutputError.
+    """Write the report: one HTML file without external resources.
 
     Args:
+        path: of the report.
         mesh_file: shown in the viewer; a glb as it is, anything else converted.
         mesh: the same mesh, read.
         sections: scores by section.
         reference: images to show beside the mesh.
         run: run folder with video, logs and settings.
+
+    Returns:
+        `path`.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     record = {} if run is None else read_run_record(run)
     title = escape(run.name if run is not None else mesh_file.name)

@@ -33,26 +33,55 @@ F_SCORE_SHARES = (0.01, 0.02, 0.05)
 
 
 def rendered_views(mesh: Mesh, cameras: Cameras) -> list[np.ndarray]:
-    """Render unlit views of the mesh with straight alpha, H W 4 each."""
+    """Render unlit views of a mesh.
+
+    Args:
+        mesh: the mesh.
+        cameras: B cameras.
+
+    Returns:
+        B images H W 4 in [0, 1], straight alpha.
+    """
     return [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
 
 
 def images_of(reference: ReferenceView) -> list[np.ndarray]:
-    """Return the reference's images with straight alpha, H W 4 each."""
+    """Return the images of a reference with its masks as alpha.
+
+    Args:
+        reference: B posed images.
+
+    Returns:
+        B images H W 4 in [0, 1], straight alpha.
+    """
     return list(torch.cat([reference.rgb, reference.mask], dim=-1).numpy())
 
 
 def perceptual_distance(a: Float[np.ndarray, "H W 3"], b: Float[np.ndarray, "H W 3"], lpips: Lpips) -> float:
-    """Return the LPIPS distance of two images in [0, 1]; 0 = the same."""
+    """Compute the LPIPS distance of two images (Zhang et al. 2018).
+
+    Args:
+        a, b: H W 3 in [0, 1].
+        lpips: the network.
+
+    Returns:
+        >= 0; 0 = the same.
+    """
     x, y = (torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))).float()[None] for p in (a, b))
     return float(lpips(x, y))
 
 
 def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None) -> Scores:
-    """Compare unlit renders with posed images, on white: means over the views.
+    """Compare unlit renders with posed images, composited on white.
 
     Args:
+        mesh: the mesh.
+        reference: B posed images.
         lpips: adds the perceptual distance under `lpips` or `lpips_vgg`.
+
+    Returns:
+        Means over the views of psnr_db, ssim and mask_iou, the lowest PSNR, the roughness relative to the images', and
+        the number of views.
     """
     per_view: list[Scores] = []
     rough: list[tuple[float, float]] = []
@@ -69,7 +98,25 @@ def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None
 
 
 def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,)) -> Cameras:
-    """Return cameras around a mesh, each with the whole mesh in its frame."""
+    """Place cameras around a mesh, each with the whole mesh in its frame.
+
+    Args:
+        mesh: the mesh, about the origin.
+        n: cameras per elevation, evenly spaced in azimuth.
+        size: width and height in pixels.
+        elevations: in degrees.
+
+    Returns:
+        n cameras for each elevation, fovy 20 degrees.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.evaluate.scores import ring
+        >>> from zero123s.structures import Mesh
+        >>> cameras = ring(Mesh(np.eye(3), np.array([[0, 1, 2]])), 8, 64, (0.0, 30.0))
+        >>> len(cameras), cameras.height
+        (16, 64)
+    """
     radius = float(np.linalg.norm(mesh.vertices, axis=1).max())
     azimuth = torch.arange(n * len(elevations)) * (360.0 / n)
     elevation = torch.tensor(elevations).repeat_interleave(n)
@@ -79,7 +126,17 @@ def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,))
 def visible_from_outside(
     points: Float[np.ndarray, "N 3"], mesh: Mesh, cameras: Cameras, tolerance: float
 ) -> Bool[np.ndarray, "N"]:
-    """Return which points some camera sees; inner walls of overlapping parts, for one, are not surface to compare."""
+    """Find the points that are visible to at least one camera; inner walls of overlapping parts, for example, are not.
+
+    Args:
+        points: N 3.
+        mesh: what hides them.
+        cameras: B cameras.
+        tolerance: depth by which a point may lie behind the mesh, in scene units.
+
+    Returns:
+        N.
+    """
     seen = np.zeros(len(points), bool)
     places = torch.from_numpy(np.asarray(points, np.float32))
     for i in range(len(cameras)):
@@ -92,7 +149,17 @@ def visible_from_outside(
 
 
 def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.ndarray, "M 3"]:
-    """Sample n points evenly on the visible surface of a mesh; fewer if hardly any is visible."""
+    """Sample points uniformly by area on the visible surface of a mesh.
+
+    Args:
+        mesh: the mesh.
+        n: number of points.
+        extent: longest side of the object in scene units; 1 % of it is the tolerance of the visibility test.
+        seed: of the random numbers.
+
+    Returns:
+        M 3, M = n unless hardly any of the surface is visible.
+    """
     rng = np.random.default_rng(seed)
     cameras = ring(mesh, 8, 256, (-60.0, -20.0, 20.0, 60.0))
     draw = lambda count: sample_surface(mesh.vertices, mesh.faces, count, rng)  # noqa: E731
@@ -108,9 +175,17 @@ def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.n
 
 
 def seen_volume_iou(mesh: Mesh, truth: Mesh, resolution: int = 128) -> float:
-    """Return the volume IoU of two meshes where gaps that 80 views from all around never look into count as solid.
+    """Compute the volume IoU of two meshes with space that is invisible from 80 views all around taken as solid.
 
-    No image tells of the air between the layers of a hamburger; a cavity that is seen must be there.
+    No image shows the air between the layers of a hamburger; a cavity that is visible must be there.
+
+    Args:
+        mesh: the mesh.
+        truth: the ground truth.
+        resolution: voxels per edge of their common cube.
+
+    Returns:
+        0 to 1.
     """
     lower, size = common_cube((mesh.vertices, mesh.faces), (truth.vertices, truth.faces))
     cameras = ring(truth, 16, 256, (-60.0, -20.0, 0.0, 20.0, 60.0))
@@ -128,9 +203,14 @@ def surface_scores(mesh: Mesh, truth: Mesh, align: bool = False, n_points: int =
     """Compare a mesh with the ground truth, both z up and in the same units.
 
     Args:
-        align: first move, turn about z and scale the mesh to where it fits best; the scale is reported.
-        n_points: surface samples for distances, of what can be seen from outside; two draws from one and the same
-            surface are about 0.003 of its extent apart.
+        mesh: the mesh.
+        truth: the ground truth.
+        align: first move, rotate about z and scale the mesh to its best fit; the scale is reported.
+        n_points: surface samples for distances, on the part visible from outside; two draws from one surface are about
+            0.003 of its extent apart.
+
+    Returns:
+        Chamfer distance (absolute and relative to the extent), F-scores, volume and silhouette IoU.
     """
     extent = float(np.ptp(truth.vertices[np.unique(truth.faces)], axis=0).max())
     theirs = outer_points(truth, n_points, extent)
@@ -151,7 +231,14 @@ def surface_scores(mesh: Mesh, truth: Mesh, align: bool = False, n_points: int =
 
 
 def texture_scores(mesh: Mesh) -> Scores:
-    """Measure the texture layout; empty for a mesh without one."""
+    """Measure the texture layout.
+
+    Args:
+        mesh: the mesh.
+
+    Returns:
+        Size in texels, coverage, stretch and overlap of the charts; empty for a mesh without a texture.
+    """
     if mesh.uvs is None or mesh.texture is None:
         return {}
     health = uv_health(mesh.vertices, mesh.faces, mesh.uvs, mesh.texture.shape[0])
@@ -164,16 +251,32 @@ def texture_scores(mesh: Mesh) -> Scores:
 
 
 def health_scores(mesh: Mesh) -> Scores:
-    """Measure the mesh as a solid."""
+    """Measure the mesh as a solid.
+
+    Args:
+        mesh: the mesh.
+
+    Returns:
+        The fields of `MeshHealth`, and the number of self-intersecting faces.
+    """
     crossing = int(self_intersecting(mesh.vertices, mesh.faces).sum())
     return {**mesh_health(mesh.vertices, mesh.faces).as_dict(), "self_intersecting_faces": crossing}
 
 
 def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, n_views: int = 8) -> Scores:
-    """Compare the image embeddings (CLIP, if the checkpoint has it) of the first image and of rendered views.
+    """Compare image embeddings (CLIP, if the checkpoint has it) of the first input image and of rendered views.
 
     Args:
+        mesh: the mesh.
+        reference: posed images.
         checkpoint: a Zero123 checkpoint, whose image encoder is used.
+        n_views: rendered views around the mesh.
+
+    Returns:
+        Cosine similarity to the render from the same camera, `same_view`, and the mean over the views, `around`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
     """
     from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 
@@ -191,7 +294,20 @@ def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, 
 
 
 def table(sections: Mapping[str, Scores]) -> str:
-    """Format the scores as aligned lines, by section."""
+    """Format the scores as aligned lines, by section.
+
+    Args:
+        sections: scores by section.
+
+    Returns:
+        The text without a final newline.
+
+    Example:
+        >>> from zero123s.evaluate.scores import table
+        >>> print(table({"input_view": {"psnr_db": 24.0}}))
+        input view
+          psnr db                                   24
+    """
     lines = []
     for title, scores in sections.items():
         if scores:

@@ -50,12 +50,18 @@ class BaseExporter:
         extras: Provenance | None = None,
         progress: Progress | None = None,
     ) -> ExportResult:
-        """Write the field's surface below `out_dir`.
+        """Write the field's surface to files.
 
         Args:
+            field: the radiance field.
+            out_dir: folder of the files.
             threshold: the geometry's own level of `field.surface_level`, or "auto".
-            reference: images whose silhouette and colours the surface should show.
+            reference: images whose silhouette and colours the surface should match.
             extras: provenance for the files: generator, model, licence.
+            progress: called at every stage.
+
+        Returns:
+            The mesh, its files and statistics.
 
         Raises:
             MeshError: there is no surface, or a file cannot be written.

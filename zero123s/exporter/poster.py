@@ -14,7 +14,18 @@ VIEWS = ((10.0, 0.0), (20.0, 60.0), (10.0, 180.0), (40.0, 250.0))
 
 
 def poster(mesh_file: Path, size: int = 384) -> np.ndarray:
-    """Render four lit views of a mesh file on white, two by two, 2 size x 2 size x 3."""
+    """Render four lit views of a mesh file on white, two by two.
+
+    Args:
+        mesh_file: any format that `read_mesh` reads.
+        size: edge of each view in pixels.
+
+    Returns:
+        2 size x 2 size x 3 in [0, 1]: front, side, back, from above.
+
+    Raises:
+        MeshError: the file cannot be read.
+    """
     mesh = read_mesh(mesh_file)
     middle = (mesh.vertices.max(0) + mesh.vertices.min(0)) / 2
     mesh.vertices = mesh.vertices - middle
@@ -27,6 +38,18 @@ def poster(mesh_file: Path, size: int = 384) -> np.ndarray:
 
 
 def write_poster(mesh_file: Path, path: Path) -> Path:
-    """Write the poster of a mesh file as PNG; raises MeshError."""
+    """Write the poster of a mesh file as PNG.
+
+    Args:
+        mesh_file: any format that `read_mesh` reads.
+        path: of the PNG.
+
+    Returns:
+        `path`.
+
+    Raises:
+        MeshError: the mesh file cannot be read.
+        OutputError: the PNG cannot be written.
+    """
     write_atomically(path, encode_image(poster(mesh_file), "png"))
     return path

@@ -33,12 +33,16 @@ class TextureOptions:
 def color_mesh(
     mesh: Mesh, field: RadianceField, photos: ReferenceView | None, options: TextureOptions, stats: dict[str, Any]
 ) -> None:
-    """Give a mesh with normals vertex colours and, where it has texture coordinates, a texture.
+    """Give a mesh vertex colours and, where it has texture coordinates, a texture.
 
-    Every point has the field's colour as seen from straight outside, and that of the photos where they see it.
+    Every point has the field's colour viewed along its normal, and that of the photos where it is visible in them.
 
     Args:
-        stats: gets the share of the vertices that show a photo.
+        mesh: with normals; changed in place.
+        field: the radiance field.
+        photos: posed images; None = the field's colours only.
+        options: texture size and sampling.
+        stats: receives the share of the vertices that a photo colours, `photo_share`.
     """
     assert mesh.normals is not None
     base = field_colors(field, mesh.vertices, -mesh.normals, options.color_depth)
@@ -91,7 +95,13 @@ class PhotoBlend:
 
 
 def add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int) -> None:
-    """Add tangents to a textured mesh, and a normal map with the normals of the dense surface."""
+    """Add tangents to a textured mesh, and a normal map with the normals of the dense surface.
+
+    Args:
+        mesh: with normals and texture coordinates; changed in place.
+        dense: W 3 and G 3, vertices and faces of the surface before simplification.
+        size: edge of the map in texels.
+    """
     assert mesh.normals is not None
     assert mesh.uvs is not None
     mesh.tangents = vertex_tangents(mesh.vertices, mesh.normals, mesh.faces, mesh.uvs)
@@ -101,10 +111,20 @@ def add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int) 
 def field_colors(
     field: RadianceField, points: np.ndarray, dirs: np.ndarray, depth: float = 0.0, chunk: int = 262144
 ) -> np.ndarray:
-    """Return the field's colour at N points viewed along unit `dirs`, N 3 in [0, 1].
+    """Evaluate the field's colours at surface points.
 
     With a `depth`, colours and densities from that far before the points to as far behind are composited front to back;
-    where almost nothing stands there, the colour is that at the point.
+    where the opacity along that ray is below LEAST_OPACITY, the colour is that at the point.
+
+    Args:
+        field: the radiance field.
+        points: N 3.
+        dirs: N 3, unit viewing directions.
+        depth: in scene units, >= 0.
+        chunk: field evaluations per call.
+
+    Returns:
+        N 3 in [0, 1].
     """
     out = np.empty((len(points), 3), np.float32)
     n = COLOR_SAMPLES if depth else 1

@@ -32,19 +32,19 @@ LEVELS = 8
 def cast_shadow(
     rgb: Float[np.ndarray, "H W 3"], background: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]
 ) -> tuple[Float[np.ndarray, "H W"], float]:
-    """Return where a mask is shaded ground, and how much of the rest has the ground's hue.
+    """Find the part of a mask that is shaded ground, and how much of the rest has the ground's hue.
 
-    A shadow has everywhere the same ratio to the lit ground, in all channels; the shading of an object varies, and
-    its hue mostly differs. Of a hueless object this tells little: a flat gray side looks like a shadow.
+    The ratio of a shadow to the lit ground is the same everywhere and in all channels; the shading of an object varies,
+    and its hue mostly differs. A gray object is ambiguous: its flat sides look like shadows.
 
     Args:
-        rgb: the photo.
-        background: the ground without any shadow, as fitted to the photo's border.
-        mask: the object, perhaps with its shadow.
+        rgb: H W 3 in [0, 1], the photo.
+        background: H W 3 in [0, 1], the ground without shadows, as fitted to the photo's border.
+        mask: H W, the object, perhaps with its shadow.
 
     Returns:
-        The factor by which the ground is darkened, 1 where it is not, and the share of the remaining mask, 0 to 1, that
-        cannot be distinguished from the ground by hue; 0 where there is no shadow.
+        H W, the factor by which the ground is darkened, 1 where it is lit, and the share of the remaining mask, 0 to 1,
+        that cannot be distinguished from the ground by hue; 0 where there is no shadow.
     """
     lit = np.ones(mask.shape, np.float32)
     if not mask.any():
@@ -66,15 +66,15 @@ def cast_shadow(
 def leftover_share(
     rgb: Float[np.ndarray, "H W 3"], background: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]
 ) -> float:
-    """Return the share of a mask that may be shaded ground: the ground's hue, and the brightness of a shadow.
+    """Return the share of a mask that may be shaded ground: it has the ground's hue and a shadow's brightness.
 
     Args:
-        rgb: the photo.
-        background: the ground without any shadow.
-        mask: the object, after shadows were taken off.
+        rgb: H W 3 in [0, 1], the photo.
+        background: H W 3 in [0, 1], the ground without shadows.
+        mask: H W, the object, after shadows were removed.
 
     Returns:
-        0 to 1; 0 for an empty mask, and where so much of the object has the ground's hue that it distinguishes nothing.
+        0 to 1; 0 for an empty mask, and where so much of the object has the ground's hue that hue is uninformative.
     """
     if not mask.any():
         return 0.0

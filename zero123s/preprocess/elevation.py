@@ -36,14 +36,22 @@ class ElevationEstimate:
     warnings: tuple[str, ...] = ()
 
     def sentence(self) -> str:
-        """Return the message for the user."""
+        """Describe the estimate in one sentence for the user.
+
+        Returns:
+            Elevation, confidence, and how to override it.
+        """
         return (
             f"elevation {self.elevation_deg:.0f} degrees, estimated from the image (confidence {self.confidence:.2f}); "
             "a number in data.default_elevation_deg overrules it."
         )
 
     def record(self) -> dict[str, Any]:
-        """Return the description of the estimate for run.json and the report."""
+        """Describe the estimate for run.json and the report.
+
+        Returns:
+            JSON-ready: elevation_deg, confidence, candidates_deg, scores, warnings.
+        """
         return {
             "elevation_deg": round(self.elevation_deg, 1),
             "confidence": round(self.confidence, 3),
@@ -55,14 +63,40 @@ class ElevationEstimate:
 
 @torch.no_grad()
 def elevation_of(rgba: Float[np.ndarray, "H W 4"], net: ElevationNet | None = None) -> ElevationEstimate:
-    """Estimate the elevation of the camera of an image with transparency; the object may lie anywhere in the frame."""
+    """Estimate the elevation of the camera from an image with transparency.
+
+    Args:
+        rgba: H W 4, straight alpha in [0, 1]; the object may lie anywhere in the frame.
+        net: the network; None loads the bundled weights.
+
+    Returns:
+        The estimate in degrees, its confidence and the score of every candidate.
+
+    Raises:
+        CheckpointError: the bundled weights are missing or damaged.
+    """
     net = net or load_elevation_net(REPOSITORY / WEIGHTS)
     image = torch.from_numpy(resize_rgba(fit_square(rgba), READ_SIZE, READ_SIZE)).permute(2, 0, 1)[None]
     return from_scores(torch.softmax(net(framed(image))[0], dim=0).double().numpy())
 
 
 def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:
-    """Return the median of normalised scores for CANDIDATES_DEG as the estimate."""
+    """Estimate the elevation as the median of normalised scores.
+
+    Args:
+        scores: C, one for each of CANDIDATES_DEG, summing to 1.
+
+    Returns:
+        The estimate, with a warning if its confidence is low.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.preprocess.elevation import CANDIDATES_DEG, from_scores
+        >>> scores = (np.array(CANDIDATES_DEG) == 30).astype(float)
+        >>> estimate = from_scores(scores)
+        >>> round(estimate.elevation_deg, 6), estimate.confidence
+        (30.0, 1.0)
+    """
     candidates = np.array(CANDIDATES_DEG)
     step = candidates[1] - candidates[0]
     # Each candidate stands for the span around it.
@@ -80,7 +114,15 @@ def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:
 
 
 def score_panel(estimate: ElevationEstimate, size: int = 256) -> Float[np.ndarray, "S S 3"]:
-    """Plot the score over the elevation, with the estimate as a vertical line."""
+    """Plot the scores over the elevation, with the estimate as a vertical line.
+
+    Args:
+        estimate: the estimate.
+        size: edge S in pixels.
+
+    Returns:
+        S S 3 in [0, 1].
+    """
     panel = np.full((size, size, 3), 255, np.uint8)
     scores = np.array(estimate.scores)
     span = max(float(np.ptp(scores)), 1e-6)

@@ -50,12 +50,29 @@ class ElevationNet(nn.Module):
         )
 
     def forward(self, premultiplied: Float[Tensor, "B 4 64 64"]) -> Float[Tensor, "B C"]:
-        """Return the logits of images with premultiplied colours."""
+        """Compute the logits of framed images.
+
+        Args:
+            premultiplied: B 4 64 64 in [0, 1], colours multiplied by alpha; see `framed`.
+
+        Returns:
+            B C, one logit for each of CANDIDATES_DEG.
+        """
         return self.head(self.body(2 * premultiplied - 1).flatten(1))
 
 
 def load_elevation_net(path: Path) -> ElevationNet:
-    """Load the trained network; raises CheckpointError for a file that is missing, damaged or not this network."""
+    """Load a trained network.
+
+    Args:
+        path: a .safetensors file that `train` wrote.
+
+    Returns:
+        The network in eval mode, float32.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not this network.
+    """
     net = ElevationNet()
     try:
         net.load_state_dict({name: value.float() for name, value in load_file(str(path)).items()})
@@ -67,9 +84,14 @@ def load_elevation_net(path: Path) -> ElevationNet:
 
 
 def framed(rgba: Float[Tensor, "B 4 S S"], generator: torch.Generator | None = None) -> Float[Tensor, "B 4 64 64"]:
-    """Return premultiplied images scaled so that the object's longer side takes SHARE of the frame.
+    """Premultiply images and scale them so that the object's longer side takes SHARE of the frame.
 
-    With a generator they are mirrored, moved, scaled and recoloured a little, as photos differ.
+    Args:
+        rgba: B 4 S S, straight alpha in [0, 1].
+        generator: for training: mirrors, shifts, scales and recolours the images slightly at random.
+
+    Returns:
+        B 4 64 64, premultiplied.
     """
     batch = len(rgba)
     alpha = rgba[:, 3:]
@@ -104,7 +126,20 @@ def _bounds(alpha: Float[Tensor, "B S S"]) -> tuple[Float[Tensor, "B 2"], Float[
 
 
 def labels(elevation_deg: Float[Tensor, "B"]) -> Float[Tensor, "B C"]:
-    """Return soft labels: a narrow Gaussian over the candidates around each elevation."""
+    """Return soft labels: a narrow Gaussian over the candidates around each elevation.
+
+    Args:
+        elevation_deg: B.
+
+    Returns:
+        B C, rows summing to 1.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.preprocess.elevation_net import CANDIDATES_DEG, labels
+        >>> CANDIDATES_DEG[labels(torch.tensor([30.0])).argmax()]
+        30.0
+    """
     distance = (elevation_deg[:, None] - torch.tensor(CANDIDATES_DEG)) / LABEL_WIDTH_DEG
     return torch.softmax(-0.5 * distance.square(), dim=1)
 
@@ -131,7 +166,19 @@ def _batches(folder: Path, batch: int, rng: np.random.Generator) -> Iterator[tup
 
 
 def train(folder: Path, out: Path, steps: int, batch: int = 128, rate: float = 2e-3, seed: int = 0) -> ElevationNet:
-    """Train from random weights and write the result in half precision; prints the loss at intervals."""
+    """Train the network from random weights; prints the loss at intervals.
+
+    Args:
+        folder: shards of renders, see the module's docstring.
+        out: .safetensors file, written in half precision every 100 steps and at the end.
+        steps: optimiser steps.
+        batch: images per step.
+        rate: peak learning rate of the one-cycle schedule.
+        seed: of weights, shuffling and augmentation.
+
+    Returns:
+        The network in eval mode.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = ElevationNet().train()
@@ -153,7 +200,14 @@ def train(folder: Path, out: Path, steps: int, batch: int = 128, rate: float = 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train the network."""
+    """Train the network from the command line.
+
+    Args:
+        argv: arguments; None = those of the process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("renders", type=user_path)
     parser.add_argument("out", type=user_path)

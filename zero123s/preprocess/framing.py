@@ -29,12 +29,26 @@ class Framing:
 
 
 def object_bounds(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float, float]:
-    """Return left, top, right, bottom of the object in pixels, finer than a pixel.
+    """Return the bounding box of the object with sub-pixel accuracy.
 
     An edge pixel counts by its coverage: its alpha in the most covered place of the object's outermost row or column.
 
+    Args:
+        alpha: H W in [0, 1].
+
+    Returns:
+        Left, top, right, bottom in pixels; the image spans 0 to W and 0 to H.
+
     Raises:
-        ImageError: nothing in the image is opaque enough.
+        ImageError: nothing in the image is at least half opaque.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.preprocess.framing import object_bounds
+        >>> alpha = np.zeros((8, 8))
+        >>> alpha[2:6, 3:5] = 1
+        >>> object_bounds(alpha)
+        (3.0, 2.0, 5.0, 6.0)
     """
     left, right = _extent(alpha.max(axis=0))
     top, bottom = _extent(alpha.max(axis=1))
@@ -44,7 +58,29 @@ def object_bounds(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float,
 def frame_object(
     rgba: Float[np.ndarray, "H W 4"], size: int = 256, share: float = SHARE
 ) -> tuple[Float[np.ndarray, "S S 4"], Framing]:
-    """Centre the object in a transparent square of `size` pixels; return the image and the map to it."""
+    """Centre the object in a transparent square, its longer side scaled to a share of the frame.
+
+    Args:
+        rgba: H W 4, straight alpha in [0, 1].
+        size: side S of the square in pixels.
+        share: in (0, 1], of the frame that the object's longer side takes; 200/256 as in Zero123's training images.
+
+    Returns:
+        S S 4, straight alpha, and the map from the photo to it.
+
+    Raises:
+        ImageError: nothing in the image is at least half opaque.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.preprocess.framing import frame_object, object_bounds
+        >>> rgba = np.zeros((40, 60, 4), np.float32)
+        >>> rgba[5:15, 5:25] = 1
+        >>> framed, _ = frame_object(rgba, 256)
+        >>> left, top, right, bottom = object_bounds(framed[..., 3])
+        >>> framed.shape, abs(right - left - 200) < 1, abs(left + right - 256) < 1
+        ((256, 256, 4), True, True)
+    """
     left, top, right, bottom = object_bounds(rgba[..., 3])
     scale = share * size / max(right - left, bottom - top)
     centre = np.array([left + right, top + bottom]) / 2
@@ -54,13 +90,32 @@ def frame_object(
 
 
 def native_size(alpha: Float[np.ndarray, "H W"], share: float = SHARE) -> int:
-    """Return the side of the square in which the object keeps the photo's resolution, within 256 to 2048."""
+    """Return the side of the framed square in which the object keeps the photo's resolution.
+
+    Args:
+        alpha: H W in [0, 1].
+        share: in (0, 1], of the frame that the object's longer side takes.
+
+    Returns:
+        Pixels, within 256 to 2048.
+
+    Raises:
+        ImageError: nothing in the image is at least half opaque.
+    """
     left, top, right, bottom = object_bounds(alpha)
     return int(np.clip(np.ceil(max(right - left, bottom - top) / share), 256, MAX_NATIVE))
 
 
 def apply_framing(rgba: Float[np.ndarray, "H W 4"], framing: Framing) -> Float[np.ndarray, "S S 4"]:
-    """Resample `rgba` by `framing`; the square is transparent outside the photo."""
+    """Resample an image into the framed square, which is transparent outside the photo.
+
+    Args:
+        rgba: H W 4, straight alpha in [0, 1].
+        framing: the map from the photo to the square, of size S.
+
+    Returns:
+        S S 4, straight alpha.
+    """
     # Warping reads four neighbours only: a photo finer than the square is sampled k times as finely and averaged.
     k = max(1, int(np.ceil(1 / framing.scale)))
     matrix = np.array([[framing.scale, 0, framing.offset[0]], [0, framing.scale, framing.offset[1]]]) * k

@@ -15,7 +15,14 @@ GAP_RADIUS = 3
 
 
 def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, "H W 4"], float, str]:
-    """Return the object in straight alpha, the confidence (0 to 1) and the reason of a low one."""
+    """Cut the object out in front of a smooth background by GrabCut (Rother et al. 2004), without a trained network.
+
+    Args:
+        rgb: H W 3 in [0, 1].
+
+    Returns:
+        H W 4, straight alpha; the confidence in [0, 1]; the reason of a low one, else "".
+    """
     height, width = rgb.shape[:2]
     shrink = min(1.0, WORK_SIDE / max(height, width))
     small = cv2.resize(rgb, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else rgb
@@ -50,9 +57,13 @@ def cut_out_offline(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, 
 
 
 def fit_background(rgb: Float[np.ndarray, "H W 3"]) -> tuple[Float[np.ndarray, "H W 3"], float]:
-    """Fit a quadratic surface to the border's colours, robust to an object that touches it; returns surface and noise.
+    """Fit a quadratic surface to the border's colours, robust to an object that touches it.
 
-    Noise is the median distance of border pixels from the surface, in units of CIELAB.
+    Args:
+        rgb: H W 3 in [0, 1].
+
+    Returns:
+        H W 3, the background's colours, and the noise: the median distance of border pixels from the surface in CIELAB.
     """
     height, width = rgb.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)

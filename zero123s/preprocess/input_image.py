@@ -39,7 +39,14 @@ class LowConfidenceMaskError(ImageError):
         self.steps = steps
 
     def with_steps_saved_at(self, image: Path) -> ImageError:
-        """Return the error with the path of the file to which `steps` was written."""
+        """Return the error with the path of the saved steps in its message.
+
+        Args:
+            image: file to which `steps` was written.
+
+        Returns:
+            The error to raise.
+        """
         return ImageError(self.message.replace("{image}", str(image)))
 
 
@@ -98,8 +105,12 @@ def prepare_loaded(
         size: side of the result in pixels; None = the photo's resolution.
         backend, model: see `segment`.
 
+    Returns:
+        The framed image, the map to it, the mask and the steps to inspect.
+
     Raises:
         ImageError: the photo shows no object.
+        ConfigError, MissingDependencyError: see `segment`.
     """
     segmentation = segment(loaded, backend, model)
     if not (segmentation.rgba[..., 3] >= 0.5).any():
@@ -117,10 +128,27 @@ def prepare_loaded(
 def prepare(
     photo: str | Path | Float[np.ndarray, "H W 4"], size: int = 512, backend: str = "auto", model: str = ""
 ) -> Prepared:
-    """Cut out and frame the object of a photo: a file or straight-alpha pixels in [0, 1]; see `prepare_loaded`.
+    """Cut out and frame the object of a photo; see `prepare_loaded`.
+
+    Args:
+        photo: a file, or H W 4 straight alpha in [0, 1].
+        size: side S of the result in pixels.
+        backend, model: see `segment`.
+
+    Returns:
+        The framed image S S 4, the map to it, the mask and the steps to inspect.
 
     Raises:
         ImageError: the photo cannot be read, or shows no object.
+        ConfigError, MissingDependencyError: see `segment`.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.preprocess.input_image import prepare
+        >>> photo = np.zeros((96, 96, 4), np.float32)
+        >>> photo[20:80, 30:60] = 1
+        >>> prepare(photo, size=128).rgba.shape
+        (128, 128, 4)
     """
     if isinstance(photo, np.ndarray):
         return prepare_loaded(
@@ -130,7 +158,16 @@ def prepare(
 
 
 def check(prepared: Prepared, name: str | Path, force_by: str = "--force") -> None:
-    """Raise LowConfidenceMaskError for a confidence below THRESHOLD; `force_by` is the option that overrides it."""
+    """Refuse a mask of low confidence.
+
+    Args:
+        prepared: the prepared photo.
+        name: of the photo, for the message.
+        force_by: option that overrides the refusal, for the message.
+
+    Raises:
+        LowConfidenceMaskError: the confidence is below THRESHOLD.
+    """
     if prepared.segmentation.confidence < THRESHOLD:
         raise LowConfidenceMaskError(
             low_confidence_message(prepared.segmentation, f"'{name}'", force_by), prepared.steps
@@ -138,7 +175,16 @@ def check(prepared: Prepared, name: str | Path, force_by: str = "--force") -> No
 
 
 def low_confidence_message(found: Segmentation, name: str, force_by: str) -> str:
-    """Explain why a mask is refused and list the remedies; {image} stands for the path of the saved steps."""
+    """Explain why a mask is refused and list the remedies.
+
+    Args:
+        found: the mask.
+        name: of the photo.
+        force_by: option that overrides the refusal.
+
+    Returns:
+        One sentence; {image} in it stands for the path of the saved steps.
+    """
     remedies = ["give an image that shows the whole object larger"]
     if found.method != "alpha":
         remedies = ["give a photo with a plainer background"]
@@ -163,6 +209,13 @@ def _failures(found: Segmentation) -> str:
 def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
     """Read the object of a file: unchanged if the file has transparency, else cut out and framed.
 
+    Args:
+        path: of the image.
+        cfg: backend and framing.
+
+    Returns:
+        The image to train on, and how it was prepared.
+
     Raises:
         ImageError: the file cannot be used; LowConfidenceMaskError if the cut-out should be inspected first.
     """
@@ -170,9 +223,17 @@ def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
 
 
 def check_file(path: str | Path, cfg: CutOutConfig) -> LoadedImage:
-    """Read a file and raise the ImageError with which `input_from_file` would end, without asking a network.
+    """Read a file and raise the ImageError with which `input_from_file` would end, without running a network.
 
-    Where it would ask one, the file is only read.
+    Args:
+        path: of the image.
+        cfg: backend and framing; where it selects a network, the file is only read.
+
+    Returns:
+        The image as read.
+
+    Raises:
+        ImageError: see `input_from_file`.
     """
     loaded = read_image(path)
     asks_rembg = cfg.backend == "auto" and not loaded.has_alpha and rembg_is_installed()
@@ -198,7 +259,17 @@ def _input_from(loaded: LoadedImage, path: str, cfg: CutOutConfig) -> InputImage
 
 
 def is_small_in_frame(alpha: Float[np.ndarray, "H W"]) -> bool:
-    """Tell whether the object's longer side takes less than SMALL_SHARE of the frame."""
+    """Return whether the object's longer side takes less than SMALL_SHARE of the frame.
+
+    Args:
+        alpha: H W in [0, 1].
+
+    Returns:
+        True if it is small.
+
+    Raises:
+        ImageError: nothing in the image is at least half opaque.
+    """
     left, top, right, bottom = object_bounds(alpha)
     return max(right - left, bottom - top) < SMALL_SHARE * max(alpha.shape)
 
@@ -206,8 +277,18 @@ def is_small_in_frame(alpha: Float[np.ndarray, "H W"]) -> bool:
 def input_from_prompt(prompt: str, text_to_image: TextToImageConfig, cfg: CutOutConfig, seed: int) -> InputImage:
     """Generate images of a prompt, choose the best, and cut out and frame its object.
 
+    Args:
+        prompt: description of one object.
+        text_to_image: settings of the pipeline.
+        cfg: backend and framing.
+        seed: of the first candidate; each further one adds 1.
+
+    Returns:
+        The image to train on, and how it was prepared.
+
     Raises:
         ConfigError, ImageError: see `draw` and `input_from_file`.
+        LowConfidenceMaskError: the cut-out should be inspected first.
     """
     drawn = draw(prompt, text_to_image, seed, "cuda" if torch.cuda.is_available() else "cpu")
     if all(c.score == 0 for c in drawn.candidates):
@@ -240,7 +321,17 @@ def side_by_side(
     framed: Float[np.ndarray, "S S 4"],
     caption: str,
 ) -> Float[np.ndarray, "h w 3"]:
-    """Draw the steps at 256 pixels each, with a caption; the cut-out over three colours, to show halos."""
+    """Draw the steps of the preparation in a row, with a caption.
+
+    Args:
+        photo: H W 4, straight alpha in [0, 1].
+        cut_out: H W 4; drawn over white, black and green, to show halos.
+        framed: S S 4.
+        caption: one line of text.
+
+    Returns:
+        h w 3 in [0, 1], 256 pixels per panel.
+    """
     photo, cut_out, framed = (resize_rgba(fit_square(image), 256, 256) for image in (photo, cut_out, framed))
     white, black, green = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)
     panels = [

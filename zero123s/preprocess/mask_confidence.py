@@ -15,7 +15,19 @@ CHROMA_WEIGHT = 0.3
 
 
 def lowest_score(scores: Mapping[str, float]) -> tuple[float, str]:
-    """Return the lowest score, clipped to [0, 1], and its name if it is below THRESHOLD."""
+    """Return the lowest score as the confidence.
+
+    Args:
+        scores: score by the name of the problem that a low value means.
+
+    Returns:
+        The lowest, clipped to [0, 1], and its name if it is below THRESHOLD, else "".
+
+    Example:
+        >>> from zero123s.preprocess.mask_confidence import lowest_score
+        >>> lowest_score({"it is too small": 0.2, "it touches the edge": 0.9})
+        (0.2, 'it is too small')
+    """
     reason = min(scores, key=lambda name: scores[name])
     confidence = float(np.clip(scores[reason], 0, 1))
     return confidence, reason if confidence < THRESHOLD else ""
@@ -25,8 +37,11 @@ def shape_scores(mask: Bool[np.ndarray, "H W"], outlying: Bool[np.ndarray, "H W"
     """Score a mask by its shape: a score below THRESHOLD means that the problem it is named after is present.
 
     Args:
-        mask: the object.
-        outlying: what differs from the background, where that is more than the object.
+        mask: H W, the object.
+        outlying: H W, pixels that differ from the background, where these are more than the object.
+
+    Returns:
+        Score by problem, not clipped.
     """
     if not mask.any():
         return {"no object was found": 0.0}
@@ -46,9 +61,12 @@ def edge_scores(
     """Score a mask by the photo's edges.
 
     Args:
-        rgb: the photo.
-        mask: the object found in it.
-        edges: of brightness, where the background is expected to have none.
+        rgb: H W 3 in [0, 1], the photo.
+        mask: H W, the object found in it.
+        edges: H W, edges of brightness, where the background is expected to have none.
+
+    Returns:
+        Score by problem, as in `shape_scores`; empty for an empty mask.
     """
     if not mask.any():
         return {}
@@ -69,12 +87,26 @@ def edge_scores(
 
 
 def luminance_edges(rgb: Float[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
-    """Detect steps in brightness; soft shadows and gradients, wider than about 3 pixels, are ignored."""
+    """Detect steps in brightness; soft shadows and gradients, wider than about 3 pixels, are ignored.
+
+    Args:
+        rgb: H W 3 in [0, 1].
+
+    Returns:
+        H W, True on edges.
+    """
     return _edges(rgb, 0.0, 1.0)
 
 
 def lab(rgb: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
-    """Return sRGB in CIELAB, L from 0 to 100."""
+    """Convert sRGB to CIELAB.
+
+    Args:
+        rgb: H W 3 in [0, 1].
+
+    Returns:
+        H W 3, L from 0 to 100, a and b about -127 to 127.
+    """
     return cv2.cvtColor(np.ascontiguousarray(rgb, np.float32), cv2.COLOR_RGB2LAB)
 
 

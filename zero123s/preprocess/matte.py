@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 def edge_alpha(
     rgb: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], background: Float[np.ndarray, "H W 3"], radius: int
 ) -> Float[np.ndarray, "H W"]:
-    """Estimate alpha: the mask itself away from the outline, and the mix of background and object colour along it."""
+    """Estimate alpha: the mask itself away from the outline, and the mix of background and object colour along it.
+
+    Args:
+        rgb: H W 3 in [0, 1].
+        mask: H W, the object.
+        background: H W 3 in [0, 1], its estimated colours.
+        radius: half width of the outline's band in pixels, at least 1.
+
+    Returns:
+        H W in [0, 1].
+    """
     core = cv2.erode(mask.astype(np.uint8), disc(radius + 1)) > 0
     # JPEG smears colours outwards, so the mask is rather too large than too small.
     reach = cv2.dilate(mask.astype(np.uint8), disc(radius - 1)) > 0
@@ -30,7 +40,14 @@ def edge_alpha(
 
 
 def disc(radius: int) -> NDArray[np.uint8]:
-    """Return a round structuring element of 2 * radius + 1 pixels."""
+    """Return a round structuring element.
+
+    Args:
+        radius: in pixels.
+
+    Returns:
+        D D of 0 and 1, D = 2 * radius + 1.
+    """
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
@@ -44,7 +61,16 @@ def _edge_space(difference: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H 
 def with_foreground_colours(
     rgb: Float[np.ndarray, "H W 3"], alpha: Float[np.ndarray, "H W"], background: Float[np.ndarray, "H W 3"]
 ) -> Float[np.ndarray, "H W 4"]:
-    """Remove the background's contribution from the colours of edge pixels; returns straight alpha."""
+    """Remove the background's contribution from the colours of edge pixels.
+
+    Args:
+        rgb: H W 3 in [0, 1].
+        alpha: H W in [0, 1].
+        background: H W 3 in [0, 1].
+
+    Returns:
+        H W 4, straight alpha; black where alpha is 0.
+    """
     a = alpha[..., None]
     unmixed = np.clip((rgb - (1 - a) * background) / np.maximum(a, 0.05), 0, 1)
     solid = alpha > 0.95
@@ -55,7 +81,15 @@ def with_foreground_colours(
 
 
 def fill_from_nearest(rgb: Float[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 3"]:
-    """Fill unknown pixels of `rgb` from the nearest known one, smoothed."""
+    """Fill unknown pixels from the nearest known one, smoothed.
+
+    Args:
+        rgb: H W 3.
+        known: H W; if it is False everywhere, the image is returned unchanged.
+
+    Returns:
+        H W 3.
+    """
     if not known.any():
         return rgb
     labels = cv2.distanceTransformWithLabels((~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[

@@ -56,6 +56,9 @@ def segment(loaded: LoadedImage, backend: str = "auto", model: str = "") -> Segm
         model: for "transformers" a model id or folder (image segmentation or matting, such as BiRefNet); for "rembg" a
             model name.
 
+    Returns:
+        The object in straight alpha, the confidence of its mask, and the reason of a low one.
+
     Raises:
         ConfigError: unknown backend, or "transformers" without `model`.
         ImageError: "alpha" for an image without transparency or with nothing opaque in it, or a model that cannot be

@@ -16,7 +16,11 @@ REMBG_MODEL = "u2net"
 
 
 def rembg_is_installed() -> bool:
-    """Tell whether the extra `segment` is installed."""
+    """Return whether the extra `segment` is installed.
+
+    Returns:
+        True if rembg can be imported.
+    """
     try:
         import rembg  # noqa: F401
     except ImportError:
@@ -25,7 +29,19 @@ def rembg_is_installed() -> bool:
 
 
 def rembg_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray, "H W"]:
-    """Return the mask of a rembg model; a download is announced before it starts."""
+    """Segment an image by a rembg model; a download is announced before it starts.
+
+    Args:
+        rgb: H W 3 in [0, 1].
+        model: name of the model; "" = u2net.
+
+    Returns:
+        H W in [0, 1].
+
+    Raises:
+        MissingDependencyError: rembg is not installed.
+        ImageError: the model cannot be fetched.
+    """
     try:
         import rembg
     except ImportError as error:
@@ -47,7 +63,19 @@ def rembg_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray
 
 
 def transformers_alpha(rgb: Float[np.ndarray, "H W 3"], model: str) -> Float[np.ndarray, "H W"]:
-    """Return the mask of a transformers model whose last output is one logit per pixel."""
+    """Segment an image by a transformers model whose last output is one logit per pixel.
+
+    Args:
+        rgb: H W 3 in [0, 1].
+        model: hub id or folder.
+
+    Returns:
+        H W in [0, 1].
+
+    Raises:
+        ConfigError: `model` is empty.
+        ImageError: the model cannot be loaded, or has another kind of output.
+    """
     if not model:
         raise ConfigError(
             "the backend transformers needs a model: give a hub id or a folder, e.g. ZhengPeng7/BiRefNet."

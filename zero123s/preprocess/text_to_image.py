@@ -73,7 +73,16 @@ class DrawnCandidates:
 
 
 def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.device | str = "cpu") -> DrawnCandidates:
-    """Generate and score images of `prompt`; the pipeline's memory is released on return.
+    """Generate and score images of a prompt; the pipeline's memory is released on return.
+
+    Args:
+        prompt: description of one object.
+        cfg: settings of the pipeline.
+        seed: of the first candidate; each further one adds 1.
+        device: of the pipeline; float16 on CUDA, else float32.
+
+    Returns:
+        All candidates and the chosen one.
 
     Raises:
         ConfigError: an empty prompt, or numbers out of range.
@@ -92,7 +101,14 @@ def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.devic
 
 
 def score(rgb: Float[np.ndarray, "H W 3"]) -> Candidate:
-    """Cut the object out of an image offline and score the result."""
+    """Cut the object out of an image offline and score the result.
+
+    Args:
+        rgb: H W 3 in [0, 1].
+
+    Returns:
+        The image with its cut-out and a score in [0, 1].
+    """
     rgba = np.concatenate([rgb, np.ones_like(rgb[..., :1])], -1).astype(np.float32)
     segmentation = segment(LoadedImage(rgba, False), "grabcut")
     if not (segmentation.rgba[..., 3] >= 0.5).any():

@@ -23,7 +23,18 @@ SMALL_PIXELS = 64
 def clean_transparency(
     rgba: Float[np.ndarray, "H W 4"],
 ) -> tuple[Float[np.ndarray, "H W 4"], float, str, tuple[str, ...]]:
-    """Return the image without haze and specks, its mask's confidence, the reason of a low one, and notes."""
+    """Remove haze and specks from an image's transparency and score the mask that remains.
+
+    Args:
+        rgba: H W 4, straight alpha in [0, 1].
+
+    Returns:
+        The image without haze and specks (the same array if there are none), the mask's confidence in [0, 1], the
+        reason of a low one, and notes for the user.
+
+    Raises:
+        ImageError: nothing in the image is at least half opaque.
+    """
     peak = float(rgba[..., 3].max())
     if peak < OPAQUE:
         raise ImageError(
