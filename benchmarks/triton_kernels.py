@@ -15,11 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 GRID = {"F": 2, "BLOCK": 128}
+FIELD = {"I": 32, "H": 64, "IP": 32, "HP": 64, "LAYERS": 3, "BY_FEATURE": True}
+"""The density network of the main recipe."""
+OUT = {"O": 1, "OP": 16, "SOFTPLUS": False}
+MLP_KERNELS: list[tuple[str, str, dict[str, Any], int]] = [
+    ("_forward", "fp32 fp32 fp32 fp32 fp32 N N", OUT, 4),
+    ("_backward", "fp32 fp32 fp32 fp32 fp32 fp32 fp32 N N N", {**OUT, "GRAD_X": True}, 8),
+    ("_input_gradient", "fp32 fp32 fp32 fp32 fp32 N N N", {}, 4),
+    ("_input_gradient_backward", "fp32 fp32 fp32 fp32 fp32 fp32 N N N", {}, 8),
+]
+MLP_NUMBERS: list[dict[str, Any]] = [
+    {"TYPE": tl.float32, "PRECISION": "tf32", "BLOCK": 64},
+    {"TYPE": tl.float32, "PRECISION": "ieee", "BLOCK": 32},
+    {"TYPE": tl.float16, "PRECISION": "tf32", "BLOCK": 64},
+]
 KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("hash_grid", "_gather", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": False, **GRID}, 4),
     ("hash_grid", "_gather", "fp32 fp32 fp16 fp32 i32 fp32 N", {"DIRECTIONAL": False, **GRID}, 4),
@@ -70,6 +85,11 @@ KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
         1,
     ),
     ("compositing", "_visible", "fp32 i64 i8 F F", {"STEPS": 32}, 1),
+    *[
+        ("mlp", kernel, types, {**FIELD, **more, **numbers}, 8 if numbers["PRECISION"] == "ieee" else warps)
+        for numbers in MLP_NUMBERS
+        for kernel, types, more, warps in MLP_KERNELS
+    ],
     ("rasterization", "_nearest", "fp64 i64 i32 N N", {"CHOOSE": False, "PIXELS": 128}, 4),
     ("rasterization", "_nearest", "fp64 i64 i32 N N", {"CHOOSE": True, "PIXELS": 128}, 4),
 ]
@@ -81,7 +101,7 @@ def compile_kernel(op: str, name: str, types: str, constants: dict[str, Any], wa
     kernel = getattr(import_module(f"zero123s.ops.{op}.triton"), name)
     scalars = {"N": "i32", "F": "fp32"}
     signature = {p: scalars.get(t, f"*{t}") for p, t in zip(kernel.arg_names, types.split(), strict=False)}
-    signature |= dict.fromkeys(constants, "constexpr")
+    signature |= {name: "constexpr" for name in kernel.arg_names if name in constants}
     assert list(signature) == list(kernel.arg_names), f"{op}.{name} has arguments {kernel.arg_names}"
     # torch's allocations are aligned, which lets the compiler load several numbers at once.
     attrs = {(i,): [["tt.divisibility", 16]] for i, t in enumerate(signature.values()) if t.startswith("*")}
@@ -89,6 +109,8 @@ def compile_kernel(op: str, name: str, types: str, constants: dict[str, Any], wa
     source = ASTSource(kernel, signature, constexprs, attrs)
     started = time.perf_counter()
     options = {"num_warps": warps, "enable_fp_fusion": False}
+    if op == "mlp" and name.endswith("_backward"):
+        options["num_stages"] = 1  # as they are started
     compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     seconds = time.perf_counter() - started
     return {
@@ -118,11 +140,12 @@ def main() -> None:
     parser.add_argument(
         "--arch", type=int, nargs="+", default=[80, 86, 89, 90, 100], help="compute capabilities, times 10"
     )
+    parser.add_argument("--only", default="", help="operation and kernel, or the beginning of both")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     rows = []
     for arch in args.arch:
-        for kernel in KERNELS:
+        for kernel in (k for k in KERNELS if "".join(k[:2]).startswith(args.only)):
             rows.append(compile_kernel(*kernel, arch=arch))
             print(json.dumps(rows[-1]), flush=True)
     if args.output:

@@ -29,6 +29,7 @@ from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
 from zero123s.ops.memory import is_out_of_memory
 from zero123s.ops.networks import MLP
 from zero123s.ops.ray_marching import march, pack_info
+from zero123s.run.devices import set_tf32
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = str(REPOSITORY / "load" / "images" / "hamburger_rgba.png")
@@ -187,6 +188,7 @@ def parity(check: Check) -> Result:
 def field(check: Check) -> Result:
     """Return the time of each of the field's operations at a million points, forward and backward, by backend."""
     n, device, grid = 2000 if check.small else 1 << 20, check.device, HashGrid()
+    set_tf32(True, torch.device(device))  # as in a run
     g = torch.Generator().manual_seed(0)
     x, grad = torch.rand(n, 3, generator=g).to(device), torch.randn(n, 32, generator=g).to(device)
     table = (1e-4 * torch.randn(grid.n_rows, 2, generator=g)).to(device).requires_grad_()
@@ -197,23 +199,50 @@ def field(check: Check) -> Result:
     sigma = torch.rand(n, generator=g).to(device).requires_grad_()
     rgb, t = torch.rand(n, 3, generator=g).to(device).requires_grad_(), torch.arange(n, device=device) % 16 * 0.1
     network = MLP([32, 64, 64, 1], "ReLU", "none").to(device)
+    features = grad.t().contiguous().t().requires_grad_()  # column by column, as the encoding gives them
+    direct = features.detach()
     work: dict[str, tuple[str, Callable[[str], Any]]] = {
         "encode": ("hash_grid", lambda b: encode(x, table, grid, b).backward(grad)),
         "normals": ("hash_grid", lambda b: position_gradient(x, table, grad, grid, b).square().sum().backward()),
         "march": ("ray_marching", lambda b: march(-2 * rays_d, rays_d, box, occupied, 0.01, backend=b)),
         "composite": ("compositing", lambda b: composite(sigma, t, t + 0.1, info, rgb, 0.0, b)[3].sum().backward()),
+        "network": ("mlp", lambda b: _back(_run(network, features, b), [features, *network.weights])),
+        "network, half precision": (
+            "mlp",
+            lambda b: _back(_in_half(network, features, b), [features, *network.weights]),
+        ),
+        "network, forward alone": ("mlp", lambda b: _without_gradients(network, direct, b)),
+        "network, by input": ("mlp", lambda b: _back(_run(network, direct, b, by_input=True), network.weights)),
     }
-    found: Result = {"points": n}
+    found: Result = {"points": n, "float32 products": torch.get_float32_matmul_precision()}
     for name, (op, function) in work.items():
         usable = [b for b in ops_backends.IMPLEMENTED[op] if _refusal(op, b, check) is None]
         for backend in usable:
             check.peak_gb()
             ms = check.milliseconds(lambda f=function, b=backend: f(b))
             found[f"{name}, {backend}"] = {"ms": ms, "peak_gb": check.peak_gb()}
-    features = grad.clone().requires_grad_()
-    found["network"] = {"ms": check.milliseconds(lambda: network(features).sum().backward())}
-    found["network, by input"] = {"ms": check.milliseconds(lambda: network.input_gradient(grad).sum().backward())}
     return found
+
+
+def _run(network: MLP, x: torch.Tensor, backend: str, by_input: bool = False) -> torch.Tensor:
+    """Return the network's output, or its gradient by the input, of one backend."""
+    network.backend = backend
+    return network.input_gradient(x) if by_input else network(x)
+
+
+def _in_half(network: MLP, x: torch.Tensor, backend: str) -> torch.Tensor:
+    with torch.autocast(x.device.type, torch.float16):
+        return _run(network, x, backend)
+
+
+def _back(y: torch.Tensor, leaves: list[torch.Tensor]) -> Any:
+    """Return the gradients, without adding them to those of earlier calls."""
+    return torch.autograd.grad(y, leaves, torch.ones_like(y))
+
+
+def _without_gradients(network: MLP, x: torch.Tensor, backend: str) -> torch.Tensor:
+    with torch.no_grad():
+        return _run(network, x, backend)
 
 
 def full_size(check: Check) -> Result:

@@ -17,12 +17,15 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "ray_marching": ("reference", "numba", "triton", "nerfacc"),
     "volume_sampling": ("reference", "numba"),
     "compositing": ("reference", "numba", "triton", "nerfacc"),
+    "mlp": ("triton", "reference"),
     "convolution": ("reference", "numba"),
     "rasterization": ("reference", "numba", "triton", "nvdiffrast"),
     "gaussian_splatting": ("reference", "numba", "gsplat"),
     "gaussian_sum": ("reference", "numba"),
 }
-"""Backends that exist for each operation; the plain-torch reference runs on every device."""
+"""Backends that exist for each operation, "auto" taking the last that works; the plain-torch reference runs on every
+device.
+"""
 VENDORS = {
     "hash_grid": "tinycudann",
     "ray_marching": "nerfacc",

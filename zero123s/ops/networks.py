@@ -30,6 +30,8 @@ class NetworkConfig:
     """Width."""
     n_hidden_layers: int = option(2, low=0, high=32)
     """Hidden layers."""
+    backend: str = "auto"
+    """"auto", "reference" or "triton" (CUDA, one or two hidden layers of at most 64, ReLU or softplus)."""
 
 
 def build_mlp(n_in: int, n_out: int, cfg: NetworkConfig) -> "MLP":
@@ -54,7 +56,7 @@ def build_mlp(n_in: int, n_out: int, cfg: NetworkConfig) -> "MLP":
     if cfg.otype not in ("VanillaMLP", "FullyFusedMLP", "CutlassMLP"):
         raise ConfigError(f"mlp_network_config.otype: '{cfg.otype}' is not known; use VanillaMLP.")
     widths = [n_in, *[cfg.n_neurons] * cfg.n_hidden_layers, n_out]
-    return MLP(widths, cfg.activation, cfg.output_activation)
+    return MLP(widths, cfg.activation, cfg.output_activation, cfg.backend)
 
 
 class MLP(nn.Module):
@@ -64,14 +66,16 @@ class MLP(nn.Module):
         widths: input, hidden and output widths.
         activation: between the layers.
         output_activation: after the last.
+        backend: of `mlp.mlp_forward`.
     """
 
-    def __init__(self, widths: list[int], activation: str, output_activation: str) -> None:
+    def __init__(self, widths: list[int], activation: str, output_activation: str, backend: str = "auto") -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
         self.activation = activation.lower()
         get_activation(self.activation)
         self.output_activation = get_activation(output_activation)
+        self.backend = backend
 
     @property
     def weights(self) -> list[Tensor]:
@@ -91,9 +95,8 @@ class MLP(nn.Module):
             return self.output_activation(self._raw(x))
 
     def _raw(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        chunked = x.dim() == 2 and self.activation in CHUNKED_ACTIVATIONS
-        if chunked and not torch.is_autocast_enabled(x.device.type):  # which the chunks do not support
-            return mlp_forward(x, self.weights, self.activation)
+        if x.dim() == 2 and self.activation in CHUNKED_ACTIVATIONS:
+            return mlp_forward(x, self.weights, self.activation, backend=self.backend)
         return plain_mlp(x, self.weights, self.activation)
 
     def input_gradient(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
@@ -106,7 +109,7 @@ class MLP(nn.Module):
             N C, differentiable in the weights.
         """
         with section("networks, by input"):
-            return mlp_input_gradient(x, self.weights, self.activation)
+            return mlp_input_gradient(x, self.weights, self.activation, backend=self.backend)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Bias-free multilayer perceptron in chunks that recomputes its hidden layers, so that they stay in the cache."""
+"""The layers as plain torch, in chunks that recompute their hidden layers, so that they stay in the cache."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from zero123s.errors import ConfigError
 from zero123s.ops.activations import get_activation
 
 _GRADIENTS = {
@@ -21,41 +20,9 @@ CHUNKED_ACTIVATIONS = tuple(_GRADIENTS)
 
 
 def mlp_forward(
-    x: Float[Tensor, "N I"],
-    weights: list[Tensor],
-    activation: str = "relu",
-    chunk: int | None = None,
-    precision: str = "fp32",
+    x: Float[Tensor, "N I"], weights: list[Tensor], activation: str, chunk: int | None, precision: str
 ) -> Float[Tensor, "N O"]:
-    """Apply a multilayer perceptron without biases, in chunks that recompute their hidden layers for the gradients.
-
-    First derivatives are chunked; a backward pass with `create_graph=True` differentiates plain torch operations
-    instead, so the result is differentiable any number of times in fp32.
-
-    Args:
-        x: N I, the input.
-        weights: matrices of the layers, first to last: H I, H H, ..., O H.
-        activation: "relu" or "softplus", between the layers; none after the last.
-        chunk: rows of `x` computed together; None = as many as suit the device.
-        precision: of the products: "fp32" (the tensors' own type) or "bf16"; gradients are summed in the weights' type.
-
-    Returns:
-        N O, of the type of `x`.
-
-    Raises:
-        ConfigError: another activation or precision.
-
-    Example:
-        >>> import torch
-        >>> from zero123s.ops.mlp import mlp_forward
-        >>> x, weights = torch.tensor([[1.0, -2.0]]), [torch.eye(2), torch.ones(1, 2)]
-        >>> mlp_forward(x, weights).tolist()  # relu(1) + relu(-2)
-        [[1.0]]
-    """
-    if activation not in _GRADIENTS:
-        raise ConfigError(f"The chunked MLP has no activation '{activation}'; choose {', '.join(_GRADIENTS)}.")
-    if precision not in ("fp32", "bf16"):
-        raise ConfigError(f"Unknown MLP precision '{precision}'; choose fp32 or bf16.")
+    """Apply the layers in chunks; see `zero123s.ops.mlp.mlp_forward`."""
     return _ChunkedMLP.apply(activation, chunk or _chunk_of(x), precision, x, *weights)  # type: ignore[return-value]
 
 
@@ -102,7 +69,7 @@ class _ChunkedMLP(torch.autograd.Function):
         x, *weights = ctx.saved_tensors
         activation, chunk, precision = ctx.options
         if torch.is_grad_enabled():
-            grads = _plain_gradients(x, weights, activation, grad_y)
+            grads = plain_gradients(x, weights, activation, grad_y)
         else:
             grads = _chunked_gradients(x, weights, activation, chunk, precision, grad_y)
         return (None, None, None, *grads)
@@ -125,11 +92,13 @@ def _inputs(x: Tensor, layers: list[Tensor], activation: str) -> list[Tensor]:
     return inputs
 
 
-def _plain_gradients(x: Tensor, weights: list[Tensor], activation: str, grad_y: Tensor) -> list[Tensor | None]:
-    """Return the gradients as a graph that can be differentiated again."""
+def plain_gradients(
+    x: Tensor, weights: list[Tensor], activation: str, grad_y: Tensor, compute: torch.dtype | None = None
+) -> list[Tensor | None]:
+    """Return the gradients as a graph that can be differentiated again; `compute` is the type of the products."""
     inputs = [x, *weights]
     wanted = [t for t in inputs if t.requires_grad]
-    y = plain_mlp(x, weights, activation)
+    y = plain_mlp(x.to(compute or x.dtype), [w.to(compute or w.dtype) for w in weights], activation)
     found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True, allow_unused=True))
     return [next(found) if t.requires_grad else None for t in inputs]
 
@@ -157,28 +126,9 @@ def _chunked_gradients(
 
 
 def mlp_input_gradient(
-    x: Float[Tensor, "N I"], weights: list[Tensor], activation: str = "relu", chunk: int | None = None
+    x: Float[Tensor, "N I"], weights: list[Tensor], activation: str, chunk: int | None
 ) -> Float[Tensor, "N I"]:
-    """Return the gradient of a one-output network with respect to its input, differentiable in `weights`.
-
-    With "relu" it depends on `x` only through jumps, and is not differentiated in it; with another activation it is.
-
-    Args:
-        x: N I, the input.
-        weights: matrices of the layers, first to last: H I, H H, ..., 1 H.
-        activation: between the layers.
-        chunk: rows of `x` computed together; None = as many as suit the device.
-
-    Returns:
-        N I.
-
-    Example:
-        >>> import torch
-        >>> from zero123s.ops.mlp import mlp_input_gradient
-        >>> x, weights = torch.tensor([[1.0, -2.0]]), [torch.eye(2), torch.tensor([[3.0, 5.0]])]
-        >>> mlp_input_gradient(x, weights).tolist()  # the second unit is off
-        [[3.0, 0.0]]
-    """
+    """Return the gradient of the only output by the input; see `zero123s.ops.mlp.mlp_input_gradient`."""
     if activation == "relu":
         return _ReluInputGradient.apply(chunk or _chunk_of(x), x, *weights)  # type: ignore[return-value]
     keep_graph = torch.is_grad_enabled()
