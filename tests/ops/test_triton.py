@@ -293,7 +293,7 @@ def test_fused_gradients_of_matrices_repeat_to_the_bit(device):
     assert all(torch.equal(a, b) for a, b in zip(*passes, strict=True))
 
 
-def test_networks_the_kernels_are_not_written_for_are_refused():
+def test_networks_without_fused_kernels_are_refused():
     for widths in ((32, 65, 1), (8, 8, 8, 8, 1), (8, 16, 8, 1)):
         weights = layers(*widths, device="cpu")
         with pytest.raises(ConfigError, match="two or three layers of at most 64"):
