@@ -219,8 +219,12 @@ def field(check: Check) -> Result:
         usable = [b for b in ops_backends.IMPLEMENTED[op] if _refusal(op, b, check) is None]
         for backend in usable:
             check.peak_gb()
-            ms = check.milliseconds(lambda f=function, b=backend: f(b))
-            found[f"{name}, {backend}"] = {"ms": ms, "peak_gb": check.peak_gb()}
+            try:
+                ms = check.milliseconds(lambda f=function, b=backend: f(b))
+                found[f"{name}, {backend}"] = {"ms": ms, "peak_gb": check.peak_gb()}
+            except Exception as error:  # what a vendor's library or a compiler raises; the others go on
+                found[f"{name}, {backend}"] = {"failed": repr(error)[:500]}
+            print(f"{name}, {backend}", found[f"{name}, {backend}"], flush=True)
     return found
 
 

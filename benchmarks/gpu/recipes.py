@@ -22,6 +22,7 @@ RECIPES: dict[str, list[str]] = {
     "deterministic": [MAIN, "trainer.deterministic=true"],
     "bf16-mixed": [MAIN, "trainer.precision=bf16-mixed"],
     "plain-torch": [MAIN, "system.renderer.backend=reference", "system.geometry.pos_encoding_config.backend=reference"],
+    "triton-networks": [MAIN, "system.geometry.mlp_network_config.backend=triton"],
     "few-views": ["few-views"],
     "multi-view": ["multi-view", SCENE],
     "multi-view-gaussians": ["multi-view-gaussians", SCENE],
@@ -29,7 +30,7 @@ RECIPES: dict[str, list[str]] = {
 }
 """Words by name: the configuration, `profile=NAME` for an overlay other than none, and overrides."""
 SECOND_STAGES = ("stable-zero123-refine", "stable-zero123-refine-mesh")
-AT_A_TIME = 6
+AT_A_TIME = 5
 SHORT = [
     "use_timestamp=false", "trainer.enable_progress_bar=false", "trainer.max_steps=6", "trainer.val_check_interval=3",
     "checkpoint.every_n_train_steps=3", "data.random_camera.n_test_views=4", "data.random_camera.n_val_views=2",
@@ -52,6 +53,7 @@ def run_recipe(name: str, words: list[str], runs: Path, accelerator: list[str], 
         )
     except subprocess.TimeoutExpired as error:
         return {"failed": f"not done after {limit:.0f} s", "log": str(error.stderr or b"")[-600:]}
+    print(f"{name}: exit {done.returncode}", flush=True)
     return {} if done.returncode == 0 else {"failed": f"exit {done.returncode}", "log": done.stderr[-1200:]}
 
 

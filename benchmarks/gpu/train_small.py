@@ -79,7 +79,6 @@ class Trainer:
         self.step: int = state["step"] if state else 0
         self.total: int = state["total"] if state else args.steps
         """Steps of the whole schedule; 0 = not measured yet."""
-        self.layout = "contiguous"
         sample = self.views.draw(args.seed, -1, COLOUR_IMAGES, 1).on_white()[:, 1]
         self.colour = ColourError(self.model, sample, args.colour_share)
         groups = parameter_groups(self.model, components, args.lr, 1.0)
@@ -135,7 +134,7 @@ class Trainer:
             torch.save(state, file)
 
     def fit_memory(self) -> None:
-        """Try the gradients of a step, with half the objects as often as memory runs out; choose the faster layout."""
+        """Try the gradients of a step, with half the objects as often as memory runs out."""
         while True:
             try:
                 seconds = self._seconds()
@@ -147,20 +146,9 @@ class Trainer:
             free_cached_memory()
             say(f"note: {self.n_objects} objects a step need more memory than there is; taking {self.n_objects // 2}")
             self.n_objects //= 2
-        if self.device.type != "cuda":
-            return
-        parts = (self.model.unet, self.model.vae, self.model.lift.planes)  # type: ignore[union-attr]
-        for part in parts:
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        other = self._seconds()
-        self.layout = "channels_last" if other < seconds else "contiguous"
-        if other >= seconds:
-            for part in parts:
-                part.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        say(
-            f"gradients of {self.n_objects} objects: {seconds:.3f} s contiguous, {other:.3f} s channels_last; at most "
-            f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-        )
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            say(f"gradients of {self.n_objects} objects: {seconds:.3f} s; at most {peak:.1f} GiB")
 
     def _seconds(self) -> float:
         """Return the time of one step's gradients, which are dropped."""
@@ -331,6 +319,7 @@ def main(words: list[str] | None = None) -> int:
         print("torch finds no CUDA device here; give --device cpu.", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
+    torch.backends.cudnn.benchmark_limit = 4  # of the ways to compute a convolution, how many are tried
     try:
         trainer = Trainer(args)
         val = DeviceViews([args.val], trainer.device) if args.val else None
