@@ -77,8 +77,9 @@ class CountStep(RunCallback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: object) -> None:
         """Begin, or report and end the run."""
-        if trainer.global_step == self.step:
-            self.kernels.__enter__()
+        if trainer.global_step == self.step - 1:
+            self.kernels.__enter__()  # a step early: at their first use the networks' kernels are compared with plain torch
+        elif trainer.global_step == self.step:
             self.counts.clear()
         elif trainer.global_step > self.step:
             self.kernels.__exit__(None, None, None)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,16 @@ from torch.nn import functional as F
 
 pytest.importorskip("triton", reason="Triton is not installed: it has wheels for Linux")
 
+import triton
+from triton import language as tl
+
 from zero123s.errors import ConfigError
+from zero123s.ops import backends
 from zero123s.ops.compositing import composite, composite_alpha, visible_samples
+from zero123s.ops.gpu_kernels import launch
 from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
-from zero123s.ops.mlp import mlp_forward, mlp_input_gradient
+from zero123s.ops.mlp import agreement, mlp_forward, mlp_input_gradient
+from zero123s.ops.mlp import triton as fused
 from zero123s.ops.rasterization import visible_faces
 from zero123s.ops.ray_marching import march
 
@@ -291,6 +298,69 @@ def test_fused_gradients_of_matrices_repeat_to_the_bit(device):
     weights, x = layers(32, 64, 64, 1, device=device), (drawn(20000 if device == "cuda" else 300, 32) - 0.5).to(device)
     passes = [torch.autograd.grad(mlp_forward(x, weights, backend="triton").sum(), weights) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*passes, strict=True))
+
+
+@triton.jit
+def no_activation(a, SOFTPLUS: tl.constexpr):
+    return a
+
+
+@triton.jit
+def no_mask(g, h, SOFTPLUS: tl.constexpr):
+    return g
+
+
+@triton.jit
+def nan(g, h, SOFTPLUS: tl.constexpr):
+    return g * float("nan")
+
+
+@pytest.fixture
+def automatic(monkeypatch):
+    """Let `auto` choose Triton on a CPU as it does on CUDA."""
+    monkeypatch.setattr(agreement, "POINTS", 200)
+    monkeypatch.setattr(backends, "_is_usable", lambda *_: True)
+    agreement.kernels_agree.cache_clear()
+    yield
+    agreement.kernels_agree.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("function", "broken", "message"),
+    [
+        ("_activate", no_activation, r"\(relu, widths 8 16 16 1, products in float32\).* cpu: the result differs"),
+        ("_before", no_mask, "the gradient of the input differs"),
+        ("_before", nan, "the gradient of the input differs from plain torch's by nan"),
+        ("_points", None, "they do not run"),
+    ],
+)
+@INTERPRETED
+def test_wrong_kernels_give_way_to_plain_torch(function, broken, message, automatic, monkeypatch, caplog):
+    weights, x = layers(8, 16, 16, 1, device="cpu"), drawn(50, 8) - 0.5
+    monkeypatch.setattr(fused, function, broken)
+    for _ in range(2):
+        found = mlp_forward(x, weights)
+    assert torch.equal(found, mlp_forward(x, weights, backend="reference"))
+    assert len(re.findall(message, caplog.text)) == 1
+    caplog.clear()
+    if function == "_before":
+        assert torch.equal(mlp_input_gradient(x, weights), mlp_input_gradient(x, weights, backend="reference"))
+        assert caplog.text.count("(input gradient, widths 8 16 16 1") == 1
+
+
+@pytest.mark.parametrize("half", [None, torch.float16])  # the interpreter multiplies bfloat16 as whole numbers
+@INTERPRETED
+def test_right_kernels_are_chosen(half, automatic, monkeypatch, caplog, tf32):
+    weights, x = layers(8, 16, 16, 1, device="cpu"), drawn(50, 8) - 0.5
+    tf32(False)
+    calls = []
+    monkeypatch.setattr(fused, "launch", lambda kernel, *a, **b: calls.append(kernel) or launch(kernel, *a, **b))
+    for points, activation in ((x, "relu"), (by_feature(x), "relu"), (x, "softplus")):
+        with torch.autocast("cpu", half or torch.float16, enabled=half is not None):
+            mlp_forward(points, weights, activation)
+            mlp_input_gradient(points, weights)
+    assert {fused._forward, fused._input_gradient} <= set(calls)
+    assert not caplog.text
 
 
 def test_networks_without_fused_kernels_are_refused():

@@ -21,8 +21,9 @@ def interpreted_triton() -> Iterator[None]:
     from triton.runtime.interpreter import GridExecutor
 
     from zero123s.ops import backends
+    from zero123s.ops.mlp import agreement
 
-    real_call, real_works = GridExecutor.__call__, backends._triton_works
+    real_call, real_works, real_points = GridExecutor.__call__, backends._triton_works, agreement.POINTS
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         where = place()
@@ -33,10 +34,12 @@ def interpreted_triton() -> Iterator[None]:
         return real_call(self, *map(_on_cpu, args), **{name: _on_cpu(a) for name, a in kwargs.items()})
 
     GridExecutor.__call__, backends._triton_works = call, lambda: True
+    agreement.POINTS = 200  # interpreted, the kernels take milliseconds for these already
     try:
         yield
     finally:
         GridExecutor.__call__, backends._triton_works = real_call, real_works
+        agreement.POINTS = real_points
 
 
 def _on_cpu(argument: Any) -> Any:

@@ -174,7 +174,7 @@ class SingleTokenAttention(AttnProcessor2_0):
 
 
 def speed_up(
-    model: Zero123Model, shortcuts: bool = True, channels_last: bool | None = None, compiled: bool = False
+    model: Zero123Model, shortcuts: bool = True, channels_last: bool = False, compiled: bool = False
 ) -> Zero123Model:
     """Prepare a frozen model for many evaluations.
 
@@ -182,16 +182,14 @@ def speed_up(
         model: changed in place.
         shortcuts: cross-attention to a single token without queries and keys (exact), and on a CPU large 3 x 3
             convolutions by Winograd's scheme (8e-6 of the largest value off, where torch's own are 4e-6 off).
-        channels_last: lay images out with the channels last, as CUDA's half precision convolutions compute; on a CPU
-            torch's group norm is then less exact (latents 1.5e-5, encoder gradient 3.6e-5 of the largest value off) and
-            nothing is gained in fp32. None = on CUDA, with `shortcuts`.
+        channels_last: lay images out with the channels last: slower on an H200 (docs/performance.md); on a CPU torch's
+            group norm is then less exact (latents 1.5e-5, encoder gradient 3.6e-5 of the largest value off) and nothing
+            is gained in fp32.
         compiled: compile denoiser and encoder with torch.compile: minutes at the first call, and a C++ compiler.
 
     Returns:
         The same model.
     """
-    if channels_last is None:
-        channels_last = shortcuts and model.device.type == "cuda"
     for attention in _cross_attentions(model.unet) if shortcuts else ():
         attention.set_processor(SingleTokenAttention())  # type: ignore[arg-type]
     for component in (model.unet, model.vae):

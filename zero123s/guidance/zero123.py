@@ -67,7 +67,7 @@ class StableZero123Guidance(ScoreDistillation):
         fast: bool = True
         """Use faster implementations; the results of large convolutions on a CPU differ in the fifth decimal."""
         channels_last: bool | None = None
-        """Lay images out with the channels last, as CUDA's convolutions compute; null = on CUDA, with `fast`."""
+        """Lay images out with the channels last: slower on the one GPU it was measured on (an H200); null = no."""
         compile: bool = False
         """Compile denoiser and encoder with torch.compile: minutes at the first step, needs a C++ compiler."""
 
@@ -102,7 +102,7 @@ class StableZero123Guidance(ScoreDistillation):
 
     def _load_fast(self) -> Zero123Model:
         cfg = self.cfg
-        return speed_up(self._load(decoder=False), cfg.fast, cfg.channels_last, cfg.compile)
+        return speed_up(self._load(decoder=False), cfg.fast, bool(cfg.channels_last), cfg.compile)
 
     def _load(self, decoder: bool) -> Zero123Model:
         cfg = self.cfg

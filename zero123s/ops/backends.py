@@ -17,7 +17,7 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "ray_marching": ("reference", "numba", "triton", "nerfacc"),
     "volume_sampling": ("reference", "numba"),
     "compositing": ("reference", "numba", "triton", "nerfacc"),
-    "mlp": ("triton", "reference"),
+    "mlp": ("reference", "triton"),
     "convolution": ("reference", "numba"),
     "rasterization": ("reference", "numba", "triton", "nvdiffrast"),
     "gaussian_splatting": ("reference", "numba", "gsplat"),

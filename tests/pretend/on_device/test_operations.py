@@ -50,10 +50,12 @@ def test_compositor_takes_half_precision_colours():
     assert torch.allclose(summed[:, 0], opacity)
 
 
-def test_frozen_networks_use_channels_last():
-    model = speed_up(build_model(read_model_config(REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml")).to("cuda"))
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_frozen_networks_have_the_layout_asked_for(channels_last):
+    model = build_model(read_model_config(REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml")).to("cuda")
+    speed_up(model, channels_last=channels_last)
     kernels = [m.weight for m in model.unet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) == channels_last for kernel in kernels)
 
 
 def test_a_second_stage_is_fitted_on_device(field, monkeypatch):

@@ -32,7 +32,8 @@ def mlp_forward(
         chunk: rows of `x` that the reference computes together; None = as many as suit the device.
         precision: of the reference's products: "fp32" (the tensors' own type) or "bf16"; gradients are summed in the
             weights' type.
-        backend: "auto", "reference" or "triton" (CUDA, two or three layers of at most 64).
+        backend: "auto", "reference" or "triton" (CUDA, two or three layers of at most 64); "auto" compares Triton's
+            kernels with plain torch before their first use.
 
     Returns:
         N O, of the type of `x`, or of autocast's where that is on.
@@ -53,7 +54,7 @@ def mlp_forward(
         raise ConfigError(f"The chunked MLP has no activation '{activation}'; choose {known}.")
     if precision not in ("fp32", "bf16"):
         raise ConfigError(f"Unknown MLP precision '{precision}'; choose fp32 or bf16.")
-    if _backend(x, weights, backend, precision == "fp32") == "triton":
+    if _backend(x, weights, backend, activation, precision == "fp32") == "triton":
         from zero123s.ops.mlp import triton
 
         return triton.mlp_forward(x, weights, activation, _compute_type(x))
@@ -95,7 +96,7 @@ def mlp_input_gradient(
         [[3.0, 0.0]]
     """
     # Softplus has a second derivative by the input as well, which only the reference computes.
-    if activation == "relu" and _backend(x, weights, backend, True) == "triton":
+    if activation == "relu" and _backend(x, weights, backend, "input gradient") == "triton":
         from zero123s.ops.mlp import triton
 
         return triton.relu_input_gradient(x, weights, _compute_type(x))
@@ -107,15 +108,25 @@ def _compute_type(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def _backend(x: Tensor, weights: list[Tensor], backend: str, fits: bool) -> str:
-    """Return the backend; "auto" takes the reference where the kernels are not written for these layers."""
-    if backend == "auto" and not (fits and _kernels_fit(x, weights)):
-        backend = "reference"
-    chosen = backends.resolve("mlp", backend, x.device)
-    if chosen == "triton" and not (fits and _kernels_fit(x, weights)):
+def _backend(x: Tensor, weights: list[Tensor], backend: str, kernels: str, fits: bool = True) -> str:
+    """Return the backend; "auto" takes the reference where the kernels are not written for these layers, or fail.
+
+    `kernels` is as in `agreement.kernels_agree`.
+    """
+    fits = fits and _kernels_fit(x, weights)
+    chosen = backends.resolve("mlp", "reference" if backend == "auto" and not fits else backend, x.device)
+    if chosen == "triton" and not fits:
         raise ConfigError(
             "Backend 'triton' of mlp takes N C and two or three layers of at most 64, in 16 or 32 bits; use backend: auto."
         )
+    if chosen == "triton" and backend == "auto":
+        from zero123s.ops.mlp.agreement import kernels_agree
+
+        widths = (x.shape[1], *(len(w) for w in weights))
+        dtypes = x.dtype, weights[0].dtype, _compute_type(x)
+        tf32 = torch.get_float32_matmul_precision() != "highest"
+        if not kernels_agree(kernels, x.device, widths, dtypes, x.stride(1) != 1, tf32):
+            return "reference"
     return chosen
 
 

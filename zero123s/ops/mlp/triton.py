@@ -306,7 +306,7 @@ class _ReluInputGradient(torch.autograd.Function):
         x, by_feature = _readable(x)
         out = _empty_like(x, by_feature)
         meta = _constants(x, weights, compute, by_feature)
-        meta.pop("O"), meta.pop("OP")
+        del meta["O"], meta["OP"]
         arguments = (x, *_matrices(weights), out, len(x), _stride(x, by_feature), _stride(out, by_feature))
         launch(_input_gradient, (blocks(len(x), meta["BLOCK"]),), *arguments, **meta)
         return out
@@ -318,7 +318,7 @@ class _ReluInputGradient(torch.autograd.Function):
         x, by_feature = _readable(x)
         v, sums = _readable(v, by_feature)[0], _new_sums(x, weights)
         meta = _constants(x, weights, ctx.compute, by_feature)
-        meta.pop("O"), meta.pop("OP")
+        del meta["O"], meta["OP"]
         arguments = (x, v, *_matrices(weights), sums, len(x), _stride(x, by_feature), _stride(v, by_feature))
         launch(_input_gradient_backward, (len(sums),), *arguments, **(meta | _SUMMING))
         return (None, None, *_added(sums, weights))
