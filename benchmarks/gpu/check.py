@@ -23,7 +23,7 @@ from prepare import missing_packages
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMITS = {
     "backends": 60,
-    "tests": 150,
+    "tests": 240,
     "recipe": 240,
     "resume": 60,
     "recipes": 200,

@@ -21,8 +21,12 @@ RECIPES: dict[str, list[str]] = {
     "warm-views": [MAIN, "system.warm_start.type=views"],
     "deterministic": [MAIN, "trainer.deterministic=true"],
     "bf16-mixed": [MAIN, "trainer.precision=bf16-mixed"],
-    "plain-torch": [MAIN, "system.renderer.backend=reference", "system.geometry.pos_encoding_config.backend=reference"],
-    "triton-networks": [MAIN, "system.geometry.mlp_network_config.backend=triton"],
+    "plain-torch": [
+        MAIN,
+        "system.renderer.backend=reference",
+        "system.geometry.pos_encoding_config.backend=reference",
+        "system.geometry.mlp_network_config.backend=reference",
+    ],  # fmt: skip
     "few-views": ["few-views"],
     "multi-view": ["multi-view", SCENE],
     "multi-view-gaussians": ["multi-view-gaussians", SCENE],

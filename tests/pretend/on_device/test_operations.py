@@ -16,7 +16,6 @@ from zero123s.geometry.implicit_sdf import ImplicitSDF
 from zero123s.geometry.implicit_volume import ImplicitVolume
 from zero123s.material.diffuse import DiffuseMaterial
 from zero123s.mesh.surface import SurfaceOptions, find_surface
-from zero123s.ops.compositing import composite
 from zero123s.system import refinement
 from zero123s.system.field import GeometryMaterialField
 
@@ -38,16 +37,6 @@ def test_average_follows_weights_that_were_moved():
     average.update(module)
     assert {a.device.type for a in average.averages} == {"cuda"}
     assert torch.equal(average.averaged(module).weight, module.weight)
-
-
-def test_compositor_takes_half_precision_colours():
-    packed = torch.tensor([[0, 2], [2, 1]], device="cuda")
-    t = torch.arange(3.0, device="cuda")
-    values = torch.ones(3, 3, device="cuda", dtype=torch.float16)
-    with torch.autocast("cuda"):
-        _, opacity, _, summed = composite(torch.ones(3, device="cuda"), t, t + 1, packed, values)
-    assert summed.dtype == torch.float32
-    assert torch.allclose(summed[:, 0], opacity)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

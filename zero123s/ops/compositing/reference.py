@@ -126,7 +126,6 @@ def accumulate(
         Weights S, opacity R, depth R and accumulated values R C, all of the type of the weights.
     """
     weights = transmittance * alphas
-    values = values.to(weights)  # under autocast colours are in half precision
     if early_stop_eps > 0.0:
         weights = torch.where(transmittance >= early_stop_eps, weights, 0.0)
     ray = ray_of_sample(packed_info, len(alphas))

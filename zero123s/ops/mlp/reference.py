@@ -22,7 +22,18 @@ CHUNKED_ACTIVATIONS = tuple(_GRADIENTS)
 def mlp_forward(
     x: Float[Tensor, "N I"], weights: list[Tensor], activation: str, chunk: int | None, precision: str
 ) -> Float[Tensor, "N O"]:
-    """Apply the layers in chunks; see `zero123s.ops.mlp.mlp_forward`."""
+    """Apply the layers in chunks; see `zero123s.ops.mlp.mlp_forward`.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last.
+        activation: "relu" or "softplus", between the layers.
+        chunk: rows of `x` that are computed together; None = as many as suit the device.
+        precision: of the products, "fp32" (the tensors' own type) or "bf16".
+
+    Returns:
+        N O, of the type of `x`.
+    """
     return _ChunkedMLP.apply(activation, chunk or _chunk_of(x), precision, x, *weights)  # type: ignore[return-value]
 
 
@@ -95,7 +106,18 @@ def _inputs(x: Tensor, layers: list[Tensor], activation: str) -> list[Tensor]:
 def plain_gradients(
     x: Tensor, weights: list[Tensor], activation: str, grad_y: Tensor, compute: torch.dtype | None = None
 ) -> list[Tensor | None]:
-    """Return the gradients as a graph that can be differentiated again; `compute` is the type of the products."""
+    """Return the gradients as a graph that can be differentiated again.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last.
+        activation: "relu" or "softplus", between the layers.
+        grad_y: N O, the gradient by the output.
+        compute: type of the products; None = that of the tensors.
+
+    Returns:
+        The gradients of `x` and of each matrix, None for those that require none.
+    """
     inputs = [x, *weights]
     wanted = [t for t in inputs if t.requires_grad]
     y = plain_mlp(x.to(compute or x.dtype), [w.to(compute or w.dtype) for w in weights], activation)
@@ -128,7 +150,17 @@ def _chunked_gradients(
 def mlp_input_gradient(
     x: Float[Tensor, "N I"], weights: list[Tensor], activation: str, chunk: int | None
 ) -> Float[Tensor, "N I"]:
-    """Return the gradient of the only output by the input; see `zero123s.ops.mlp.mlp_input_gradient`."""
+    """Return the gradient of the only output by the input; see `zero123s.ops.mlp.mlp_input_gradient`.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last.
+        activation: between the layers; with "relu" the result is differentiable in `weights` alone.
+        chunk: rows of `x` that are computed together; None = as many as suit the device.
+
+    Returns:
+        N I.
+    """
     if activation == "relu":
         return _ReluInputGradient.apply(chunk or _chunk_of(x), x, *weights)  # type: ignore[return-value]
     keep_graph = torch.is_grad_enabled()
