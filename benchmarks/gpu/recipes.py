@@ -26,7 +26,7 @@ RECIPES: dict[str, list[str]] = {
         "system.renderer.backend=reference",
         "system.geometry.pos_encoding_config.backend=reference",
         "system.geometry.mlp_network_config.backend=reference",
-    ],  # fmt: skip
+    ],
     "few-views": ["few-views"],
     "multi-view": ["multi-view", SCENE],
     "multi-view-gaussians": ["multi-view-gaussians", SCENE],
