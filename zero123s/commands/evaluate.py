@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from zero123s.evaluate.evaluation import chosen_lpips, evaluate_target
+from zero123s.evaluate.evaluation import chosen_network, evaluate_target
 from zero123s.evaluate.scores import table
 from zero123s.ops.lpips import BACKBONES
 from zero123s.runtime.files import user_path
@@ -49,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Run `zero123s evaluate`."""
     args = _parser().parse_args(list(argv))
-    lpips = chosen_lpips(args.lpips, args.lpips_net)
+    network = chosen_network(args.lpips, args.lpips_net)
     sections, folder = evaluate_target(
-        args.target, args.image, args.elevation, args.gt, args.align, lpips, args.embed, args.out
+        args.target, args.image, args.elevation, args.gt, args.align, network, args.embed, args.out
     )
     if (args.lpips or args.lpips_net) and not {"input_view", "novel_views"} & set(sections):
         print("note: LPIPS compares images, and there are none: give --image or a transforms.json.", file=sys.stderr)

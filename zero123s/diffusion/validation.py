@@ -10,7 +10,7 @@ from zero123s.diffusion.model import Zero123Model
 from zero123s.diffusion.sampling import sample_latents
 from zero123s.diffusion.training import pairwise_poses
 from zero123s.images.image_metrics import relative_roughness, roughness, ssim
-from zero123s.ops.lpips import Lpips
+from zero123s.ops.efficientnet import PerceptualNetwork
 from zero123s.structures import PosedViews
 
 SENSITIVITY_TIMESTEP = 900
@@ -110,13 +110,15 @@ def silhouette(rgb: Float[Tensor, "B 3 H W"]) -> Bool[Tensor, "B H W"]:
     return (1 - rgb).amax(1) > 0.06
 
 
-def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips | None = None) -> dict[str, float]:
+def image_scores(
+    rgb: Float[Tensor, "B 3 H W"], views: PosedViews, network: PerceptualNetwork | None = None
+) -> dict[str, float]:
     """Compare sampled images with the second view of every object.
 
     Args:
         rgb: B 3 H W, sampled images on white in [0, 1].
         views: of the B objects; view 1 is the ground truth.
-        lpips: adds a perceptual distance.
+        network: adds a perceptual distance.
 
     Returns:
         Means over the batch: "psnr" in dB, "ssim", "mask_iou" of the silhouettes, "relative_roughness" (see
@@ -135,7 +137,7 @@ def image_scores(rgb: Float[Tensor, "B 3 H W"], views: PosedViews, lpips: Lpips 
         "mask_iou": float(iou.mean()),
         "relative_roughness": relative_roughness(*rough),
     }
-    return scores if lpips is None else scores | {lpips.key: float(lpips(rgb, truth).mean())}
+    return scores if network is None else scores | {network.key: float(network(rgb, truth).mean())}
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from zero123s.data.multi_view import MultiViewData
+from zero123s.diffusion.checkpoint.efficientnet_files import find_efficientnet, load_efficientnet
 from zero123s.diffusion.checkpoint.lpips_files import find_lpips_files, load_lpips
 from zero123s.errors import ConfigError, MeshError, UserError
 from zero123s.evaluate.report import write_report
@@ -23,7 +24,7 @@ from zero123s.evaluate.scores import (
 from zero123s.images.io import load_reference_rgba
 from zero123s.mesh.readers import read_mesh
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.ops.lpips import Lpips
+from zero123s.ops.efficientnet import PerceptualNetwork
 from zero123s.run.plan import plan_of_finished_run
 from zero123s.runtime.files import write_text
 from zero123s.structures import Mesh, ReferenceView
@@ -107,27 +108,27 @@ def posed_images(transforms: Path) -> ReferenceView:
     return data.views(height, width)
 
 
-def chosen_lpips(folder: Path | None, net: str | None) -> Lpips | None:
-    """Load the LPIPS network (Zhang et al. 2018) that the command line selects.
+def chosen_network(folder: Path | None, net: str | None) -> PerceptualNetwork | None:
+    """Load the network that compares images: LPIPS if selected or found, else EfficientNet-lite0 if installed.
 
     Args:
-        folder: of the weights; None = the default places.
-        net: "alex" or "vgg"; None = alex.
+        folder: of the weights of LPIPS; None = the default places.
+        net: LPIPS's "alex" or "vgg"; None = alex.
 
     Returns:
-        The network; with neither argument, None where its weights are not found or are damaged.
+        The network; with neither argument, None where no weights are found or they are damaged.
 
     Raises:
         CheckpointError: an argument is given and a file is missing or unusable.
     """
     if folder is not None or net is not None:
         return load_lpips(net or "alex", folder)
-    if not find_lpips_files("alex").are_complete:
-        return None
     try:
-        return load_lpips()
+        if find_lpips_files("alex").are_complete:
+            return load_lpips()
+        return load_efficientnet() if find_efficientnet() else None
     except UserError as error:  # a damaged file that nobody asked to use
-        print(f"note: LPIPS is left out: {error}", file=sys.stderr)
+        print(f"note: the perceptual distance is left out: {error}", file=sys.stderr)
         return None
 
 
@@ -136,7 +137,7 @@ def evaluate(
     reference: ReferenceView | None = None,
     truths: Sequence[Path] = (),
     align: bool = False,
-    lpips: Lpips | None = None,
+    network: PerceptualNetwork | None = None,
 ) -> dict[str, Scores]:
     """Compute all scores for which there is ground truth.
 
@@ -145,7 +146,7 @@ def evaluate(
         reference: the images the mesh was made from.
         truths: mesh files and transforms.json files.
         align: fit the mesh to a true mesh first; not for views, whose poses are given.
-        lpips: adds the perceptual distance to the scores of views.
+        network: adds its perceptual distance to the scores of views.
 
     Returns:
         Scores by section: input_view, novel_views, surface, health, texture.
@@ -155,10 +156,10 @@ def evaluate(
     """
     sections: dict[str, Scores] = {}
     if reference is not None:
-        sections["input_view"] = view_scores(mesh, reference, lpips)
+        sections["input_view"] = view_scores(mesh, reference, network)
     for path in truths:
         if path.suffix == ".json":
-            sections["novel_views"] = view_scores(mesh, posed_images(path), lpips)
+            sections["novel_views"] = view_scores(mesh, posed_images(path), network)
         else:
             sections["surface"] = surface_scores(mesh, read_mesh(path), align)
     sections["health"] = health_scores(mesh)
@@ -172,7 +173,7 @@ def evaluate_target(
     elevation_deg: float = 5.0,
     truths: Sequence[Path] = (),
     align: bool = False,
-    lpips: Lpips | None = None,
+    network: PerceptualNetwork | None = None,
     embed: str | None = None,
     out: Path | None = None,
 ) -> tuple[dict[str, Scores], Path]:
@@ -182,7 +183,7 @@ def evaluate_target(
         target: a run folder, or a mesh file.
         image: RGBA image to compare with; None = what the run was made from.
         elevation_deg: from which `image` was taken, in degrees.
-        truths, align, lpips: see `evaluate`.
+        truths, align, network: see `evaluate`.
         embed: a Zero123 checkpoint whose image embeddings are compared as well.
         out: folder of the two files; None = the run folder, or the mesh file's.
 
@@ -207,7 +208,7 @@ def evaluate_target(
             reference = run_reference(run)
         except UserError as error:  # images that have moved, or a config of another version: the mesh still counts
             print(f"note: the input view is left out: {error}", file=sys.stderr)
-    sections = evaluate(mesh, reference, truths, align, lpips)
+    sections = evaluate(mesh, reference, truths, align, network)
     if embed and reference is not None:
         sections["embedding"] = embedding_similarity(mesh, reference, embed)
     folder = out or run or path.parent

@@ -23,7 +23,7 @@ from zero123s.mesh.metrics import (
 from zero123s.mesh.processing import mesh_health
 from zero123s.mesh.self_intersection import self_intersecting
 from zero123s.ops.cameras import orbit_cameras, project, sphere_fit_distance
-from zero123s.ops.lpips import Lpips
+from zero123s.ops.efficientnet import PerceptualNetwork
 from zero123s.ops.rasterization.software import on_white, render_mesh, view_fragments
 from zero123s.structures import Cameras, Mesh, ReferenceView
 
@@ -57,27 +57,29 @@ def images_of(reference: ReferenceView) -> list[np.ndarray]:
     return list(torch.cat([reference.rgb, reference.mask], dim=-1).numpy())
 
 
-def perceptual_distance(a: Float[np.ndarray, "H W 3"], b: Float[np.ndarray, "H W 3"], lpips: Lpips) -> float:
-    """Compute the LPIPS distance of two images (Zhang et al. 2018).
+def perceptual_distance(
+    a: Float[np.ndarray, "H W 3"], b: Float[np.ndarray, "H W 3"], network: PerceptualNetwork
+) -> float:
+    """Compute the perceptual distance of two images.
 
     Args:
         a, b: H W 3 in [0, 1].
-        lpips: the network.
+        network: LPIPS or EfficientNet-lite0.
 
     Returns:
         >= 0; 0 = the same.
     """
     x, y = (torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))).float()[None] for p in (a, b))
-    return float(lpips(x, y))
+    return float(network(x, y))
 
 
-def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None) -> Scores:
+def view_scores(mesh: Mesh, reference: ReferenceView, network: PerceptualNetwork | None = None) -> Scores:
     """Compare unlit renders with posed images, composited on white.
 
     Args:
         mesh: the mesh.
         reference: B posed images.
-        lpips: adds the perceptual distance under `lpips` or `lpips_vgg`.
+        network: adds a perceptual distance under its key: `lpips`, `lpips_vgg` or `efficientnet`.
 
     Returns:
         Means over the views of psnr_db, ssim and mask_iou, the lowest PSNR, the roughness relative to the images', and
@@ -89,8 +91,8 @@ def view_scores(mesh: Mesh, reference: ReferenceView, lpips: Lpips | None = None
         a, b = on_white(ours), on_white(theirs)
         per_view.append({"psnr_db": psnr(a, b), "ssim": ssim(a, b), "mask_iou": mask_iou(ours[..., 3], theirs[..., 3])})
         rough.append((roughness(a, ours[..., 3]), roughness(b, theirs[..., 3])))
-        if lpips is not None:
-            per_view[-1][lpips.key] = perceptual_distance(a, b, lpips)
+        if network is not None:
+            per_view[-1][network.key] = perceptual_distance(a, b, network)
     means: Scores = {key: float(np.mean([s[key] for s in per_view])) for key in per_view[0]}
     worst = min(float(s["psnr_db"]) for s in per_view)
     ratio = relative_roughness(*zip(*rough, strict=True))

@@ -51,7 +51,7 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     """
     from zero123s.api import run_plan
     from zero123s.callbacks.run_callback import throttled
-    from zero123s.evaluate.evaluation import chosen_lpips, evaluate_target
+    from zero123s.evaluate.evaluation import chosen_network, evaluate_target
     from zero123s.run.console import set_up_logging
     from zero123s.run.plan import plan_run
 
@@ -65,7 +65,7 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
         downloads[kind] = _zipped(folder, kind, result.files)
     if result.mesh is not None:
         report({"stage": "report"})
-        evaluate_target(run_dir, lpips=chosen_lpips(None, None))
+        evaluate_target(run_dir, network=chosen_network(None, None))
         downloads["report"] = run_dir / "report.html"
     inside = {kind: path.resolve().relative_to(folder.resolve()).as_posix() for kind, path in downloads.items()}
     return {"metrics": result.metrics, "downloads": inside, "step": result.record.get("step")}
