@@ -1,4 +1,4 @@
-"""`zero123s batch` against one `launch.py` per picture: seconds for the same images at the same settings.
+"""`zero123s batch` against one `launch.py` per image: seconds for the same images at the same settings.
 
 python benchmarks/batch.py OUT                     # 24 images of 6 small steps, two kills on the way
 python benchmarks/batch.py OUT --nodes 2           # the same on a Ray cluster of two nodes, started here
@@ -48,7 +48,7 @@ SETTINGS = [
 ]
 
 
-def write_pictures(folder: Path, n: int) -> list[Path]:
+def write_images(folder: Path, n: int) -> list[Path]:
     """Write the sample images, mirrored and tinted so that no two are alike."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -61,12 +61,12 @@ def write_pictures(folder: Path, n: int) -> list[Path]:
     return paths
 
 
-def launch(picture: Path, out: Path, words: list[str]) -> float:
+def launch(image_path: Path, out: Path, words: list[str]) -> float:
     """Run launch.py for one image; returns seconds."""
     started = time.perf_counter()
     command = [sys.executable, "launch.py", "--config", "configs/stable-zero123.yaml", "--train"]
     subprocess.run(
-        [*command, f"data.image_path={picture}", f"exp_root_dir={out}", *words],
+        [*command, f"data.image_path={image_path}", f"exp_root_dir={out}", *words],
         cwd=REPOSITORY,
         check=True,
         capture_output=True,
@@ -91,20 +91,20 @@ def kill_workers(out: Path, times: int, killed: list[str]) -> None:
                 killed.append(record["name"])
 
 
-def batch(pictures: Path, out: Path, words: list[str], workers: int, kills: int) -> tuple[float, list[str]]:
+def batch(image_paths: Path, out: Path, words: list[str], workers: int, kills: int) -> tuple[float, list[str]]:
     """Run the batch; returns seconds and the items whose workers were killed."""
     killed: list[str] = []
     threading.Thread(target=kill_workers, args=(out, kills, killed), daemon=True).start()
     started = time.perf_counter()
     start = "import sys; from zero123s.commands.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", start, "batch", str(pictures), "--out", str(out)]
+    command = [sys.executable, "-c", start, "batch", str(image_paths), "--out", str(out)]
     subprocess.run([*command, "--workers", str(workers), *words], cwd=REPOSITORY, check=True)
     return time.perf_counter() - started, killed
 
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[list[str]]:
-    """Start a Ray cluster of so many nodes of one core each; gives the words that lead a batch to it."""
+    """Start a Ray cluster of so many nodes of one core each; yields the arguments with which a batch joins it."""
     if nodes < 2:
         yield []
         return
@@ -133,9 +133,9 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1, help="of a Ray cluster started for this; one worker each")
     args = parser.parse_args()
     out = args.out.resolve()
-    pictures = write_pictures(out / "pictures", args.n)
+    image_paths = write_images(out / "pictures", args.n)
     words = [*SETTINGS, f"trainer.max_steps={args.steps}"]
-    some = pictures[: args.launches or args.n]
+    some = image_paths[: args.launches or args.n]
     half = len(some) // 2
     single = [launch(p, out / "single", words) for p in some[:half]]
     with cluster(args.nodes) as address:

@@ -64,7 +64,7 @@ def report(results: dict[str, dict], row: str, values: dict[str, float], ratios:
 
 
 def save(results: dict[str, dict], output: Path | None) -> None:
-    """Write the results where they are wanted."""
+    """Write the results to the given file."""
     if output:
         output.write_text(json.dumps({"torch": torch.__version__, "rows": results}, indent=2))
 

@@ -2,7 +2,7 @@
 
     python benchmarks/distillation.py --steps 20
 
-The guidance alone judges 4 views of 64 x 64 and hands their gradient back, the variants taking turns; the whole steps are
+The guidance alone computes loss and gradient of 4 views of 64 x 64, the variants taking turns; the whole steps are
 those of the recipe's `cpu` profile, first one variant and then the other, each from the start.
 """
 
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 VARIANTS = ("sds", "vsd")
 
 
-def judge(variant: str) -> Any:
+def guidance_loss(variant: str) -> Any:
     """Return a function that does the guidance's part of a step."""
     rgb = torch.rand(4, 64, 64, 3)
     view = ReferenceView(orbit_cameras(5.0, 0.0, height=64, width=64), rgb[:1], torch.ones(1, 64, 64, 1))
@@ -58,7 +58,7 @@ def main() -> None:
     """Print both rows."""
     args = compare.arguments(__doc__, steps=20)
     results: dict[str, dict] = {}
-    alone = compare.medians({variant: judge(variant) for variant in VARIANTS}, args.repeats)
+    alone = compare.medians({variant: guidance_loss(variant) for variant in VARIANTS}, args.repeats)
     compare.report(results, "guidance alone", alone, {"vsd / sds": alone["vsd"] / alone["sds"]})
     whole = {variant: whole_step(variant, args.steps) for variant in VARIANTS}
     compare.report(results, "whole step", whole, {"vsd / sds": whole["vsd"] / whole["sds"]})

@@ -3,7 +3,7 @@
     python benchmarks/elevation.py [--count 200] [--first 9300000] [--zero123 40]
 
 Beside the network that `data.default_elevation_deg: auto` asks stand constants, and with --zero123 N, on the first N
-objects, what the bundled Zero123 itself gives away: for each candidate elevation its denoising error of the image under
+objects, criteria from the bundled Zero123: for each candidate elevation its denoising error of the image under
 its own pose, the error of the image predicted back from a predicted view, and how much the vertical profile of the
 lifted solid jumps (level faces).
 """
@@ -82,18 +82,18 @@ class Zero123Criteria:
             error += float((model.predict_noise(noised, steps, *rest) - self.noise).square().mean())
         return error
 
-    def _look(self, model: Zero123Model, volume: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
+    def _render(self, model: Zero123Model, volume: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
         assert model.lift is not None
         return ((model.lift.render(volume, pose[None]).features[:, :3] + 1) / 2).clamp(0, 1)
 
     def _forth_and_back(self, model: Zero123Model, volume: torch.Tensor, small: torch.Tensor, e: float) -> float:
         error = 0.0
         for azimuth in (60.0, -60.0, 180.0):
-            there = self._look(model, volume, model.pose_vector(e, azimuth, 3.8, e, 0.0, 3.8))
-            picture = F.interpolate(there, (model.image_size,) * 2, mode="bicubic").clamp(0, 1)
-            lifted = model.lift_volume(model.encode_image(picture), model.pose_vector(e, 0.0, 3.8, e, 0.0, 3.8))
+            there = self._render(model, volume, model.pose_vector(e, azimuth, 3.8, e, 0.0, 3.8))
+            image = F.interpolate(there, (model.image_size,) * 2, mode="bicubic").clamp(0, 1)
+            lifted = model.lift_volume(model.encode_image(image), model.pose_vector(e, 0.0, 3.8, e, 0.0, 3.8))
             assert lifted is not None
-            back = self._look(model, lifted, model.pose_vector(e, -azimuth, 3.8, e, 0.0, 3.8))
+            back = self._render(model, lifted, model.pose_vector(e, -azimuth, 3.8, e, 0.0, 3.8))
             error += float((back - small).square().mean())
         return error
 
@@ -112,9 +112,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=9_300_000)
     parser.add_argument("--zero123", type=int, default=0, metavar="N")
     args = parser.parse_args()
-    pictures, truths = zip(*(sample_view(seed) for seed in range(args.first, args.first + args.count)), strict=True)
+    images, truths = zip(*(sample_view(seed) for seed in range(args.first, args.first + args.count)), strict=True)
     truth = np.array(truths)
-    estimates = [elevation_of(picture) for picture in pictures]
+    estimates = [elevation_of(image) for image in images]
     guess = np.array([e.elevation_deg for e in estimates])
     sure = np.array([e.confidence >= TRUSTED for e in estimates])
     print("| | median error | mean error | within 10 degrees | images |\n|---|---|---|---|---|")
@@ -126,7 +126,7 @@ def main() -> None:
         print(row(f"always {constant:g}", np.full_like(truth, constant), truth))
     if args.zero123:
         criteria = Zero123Criteria()
-        scored = [criteria(picture) for picture in pictures[: args.zero123]]
+        scored = [criteria(image) for image in images[: args.zero123]]
         for name in scored[0]:
             best = np.array([CANDIDATES[int(np.argmin(s[name]))] for s in scored])
             print(row(f"Zero123: {name}", best, truth[: args.zero123]))

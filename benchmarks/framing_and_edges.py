@@ -69,8 +69,8 @@ def edge_errors(objects: int) -> dict[str, tuple[float, float]]:
             band = cv2.dilate(partly, np.ones((3, 3), np.uint8)) > 0
             hard = np.concatenate([photo, (found[..., 3:] > 0.5).astype(np.float32)], -1)
             for name, colour in COLOURS.items():
-                wanted = composite(truth, colour)[band]
-                pair = [float(np.abs(composite(x, colour)[band] - wanted).mean()) for x in (found, hard)]
+                expected = composite(truth, colour)[band]
+                pair = [float(np.abs(composite(x, colour)[band] - expected).mean()) for x in (found, hard)]
                 errors[name].append((pair[0], pair[1]))
     return {name: (float(np.mean(e, axis=0)[0]), float(np.mean(e, axis=0)[1])) for name, e in errors.items()}
 

@@ -162,8 +162,8 @@ def measure_load(path: Path, dtype: str) -> dict[str, Any]:
 def make_guidance(path: Path, dtype: str) -> tuple[StableZero123Guidance, ReferenceView]:
     """Return the project's guidance on a random image."""
     generator = torch.Generator().manual_seed(0)
-    picture = torch.rand(1, 256, 256, 3, generator=generator)
-    reference = ReferenceView(orbit_cameras(5.0, 0.0), picture, torch.ones(1, 256, 256, 1))
+    reference_rgb = torch.rand(1, 256, 256, 3, generator=generator)
+    reference = ReferenceView(orbit_cameras(5.0, 0.0), reference_rgb, torch.ones(1, 256, 256, 1))
     cfg = StableZero123Guidance.Config(
         checkpoint=str(path),
         dtype=dtype,
@@ -176,7 +176,7 @@ def make_guidance(path: Path, dtype: str) -> tuple[StableZero123Guidance, Refere
 
 
 def rendered() -> torch.Tensor:
-    """The view to judge: smooth, as renderings are."""
+    """The rendered view, smooth as renderings are."""
     coarse = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     large = torch.nn.functional.interpolate(coarse, (256, 256), mode="bicubic").clamp(0, 1)
     return large.permute(0, 2, 3, 1).contiguous().requires_grad_()
@@ -203,10 +203,10 @@ def plain_step(model: Zero123Model, reference: ReferenceView) -> torch.Tensor:
     posterior = model.vae.encode(image.permute(0, 3, 1, 2) * 2 - 1).latent_dist
     latents = (posterior.mean + posterior.std * posterior_noise) * model.scale_factor
     with torch.no_grad():
-        picture = reference.rgb.permute(0, 3, 1, 2)
+        reference_rgb = reference.rgb.permute(0, 3, 1, 2)
         pose = model.pose_vector(*CAMERA.values(), 5.0, 0.0, 3.8)
-        context = model.project(model.embed_image(picture), pose)
-        concat = model.vae.encode(picture * 2 - 1).latent_dist.mean
+        context = model.project(model.embed_image(reference_rgb), pose)
+        concat = model.vae.encode(reference_rgb * 2 - 1).latent_dist.mean
         noised = model.add_noise(latents, noise, t)
         cond = model.unet(torch.cat([noised, concat], 1), t, context).sample
         uncond = model.unet(torch.cat([noised, concat * 0], 1), t, context * 0).sample
@@ -247,14 +247,14 @@ def measure_speed(path: Path, repeats: int) -> dict[str, Any]:
     plain.requires_grad_(False).eval()
     found: dict[str, Any] = {}
     guided_step(guidance)  # compiles the numba kernels
-    found["plain"], wanted = timed(lambda: plain_step(plain, reference), repeats)
+    found["plain"], expected = timed(lambda: plain_step(plain, reference), repeats)
     found["fp32"], grad = timed(lambda: guided_step(guidance), repeats)
-    found["fp32_off"] = float((grad - wanted).norm() / wanted.norm())
+    found["fp32_off"] = float((grad - expected).norm() / expected.norm())
     del guidance, plain
     guidance, _ = make_guidance(path, "bf16")
     found["bf16"], grad = timed(lambda: guided_step(guidance), repeats)
-    found["bf16_off"] = float((grad - wanted).norm() / wanted.norm())
-    found["bf16_cosine"] = float((grad * wanted).sum() / grad.norm() / wanted.norm())
+    found["bf16_off"] = float((grad - expected).norm() / expected.norm())
+    found["bf16_cosine"] = float((grad * expected).sum() / grad.norm() / expected.norm())
     return found
 
 

@@ -34,11 +34,11 @@ def once(cloud: list[torch.Tensor], backend: str) -> tuple[float, float]:
     centers, matrices = pinhole(generate_rays(orbit_cameras(15.0, 30.0, height=SIZE, width=SIZE)))
     means, scales, quaternions, opacities, colors = cloud
     with torch.no_grad():
-        seen = project_gaussians(means, scales, quaternions, opacities, centers, matrices, SIZE, SIZE)
-    seen.means.requires_grad_()
-    values = torch.cat([colors[None], seen.depths[..., None]], dim=-1).requires_grad_()
+        projected = project_gaussians(means, scales, quaternions, opacities, centers, matrices, SIZE, SIZE)
+    projected.means.requires_grad_()
+    values = torch.cat([colors[None], projected.depths[..., None]], dim=-1).requires_grad_()
     started = time.perf_counter()
-    image, covered = blend(seen, opacities, values, SIZE, SIZE, backend)
+    image, covered = blend(projected, opacities, values, SIZE, SIZE, backend)
     middle = time.perf_counter()
     (image.sum() + covered.sum()).backward()
     return middle - started, time.perf_counter() - middle

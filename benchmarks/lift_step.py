@@ -1,4 +1,4 @@
-"""The pose lift's looks at a volume by the kernel against torch, and its training step in half against full precision.
+"""Rendering the pose lift's volume, kernel against torch, and its training step in half against full precision.
 
     python benchmarks/lift_step.py [--output lift_step.json]
 
@@ -29,9 +29,9 @@ OBJECTS, VIEWS = 16, 3
 def step(lift: PoseLift, latents: torch.Tensor, poses: torch.Tensor, half: bool) -> None:
     """Compute the lift's own loss on random images, and its gradients."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        seen = lift.render(lift.volume(latents, poses[:, 0, 3]), poses)
-        pictures = torch.rand(OBJECTS * VIEWS, 4, 64, 64)
-        lift_loss(seen.features[:, :3], seen.opacity, pictures[:, :3], pictures[:, 3:]).backward()
+        rendered = lift.render(lift.volume(latents, poses[:, 0, 3]), poses)
+        images = torch.rand(OBJECTS * VIEWS, 4, 64, 64)
+        lift_loss(rendered.features[:, :3], rendered.opacity, images[:, :3], images[:, 3:]).backward()
 
 
 def inputs(model: Zero123Model) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,11 +62,13 @@ def main() -> None:
     volume = lift.volume(latents, poses[:, 0, 3]).detach().requires_grad_()
     points = lift._points(poses.flatten(0, 1), 2 * lift.latent_size).reshape(OBJECTS, -1, lift.n_samples, 3)
 
-    def look(backend: str) -> None:
+    def render_volume(backend: str) -> None:
         composite_volume(volume, points, lift.medium, backend).square().mean().backward()
 
-    m = compare.medians({"reference": lambda: look("reference"), "numba": lambda: look("numba")}, args.repeats)
-    compare.report(results, "look at a volume", m, {"ratio": m["reference"] / m["numba"]})
+    m = compare.medians(
+        {"reference": lambda: render_volume("reference"), "numba": lambda: render_volume("numba")}, args.repeats
+    )
+    compare.report(results, "render a volume", m, {"ratio": m["reference"] / m["numba"]})
     sides = {"fp32": lambda: step(lift, latents, poses, False), "bf16": lambda: step(lift, latents, poses, True)}
     m = compare.medians(sides, args.repeats)
     compare.report(results, "a step", m, {"ratio": m["fp32"] / m["bf16"]})

@@ -3,7 +3,7 @@
     python benchmarks/multi_view.py OUT [OVERRIDES...] [--only burger car] [--configs multi-view.yaml multi-view-gaussians.yaml]
 
 Per scene 40 posed images of 128 x 128 are made, a mesh is reconstructed from them and exported, and 17 other views
-and the true mesh judge the written glb; the same views judge what was trained, before it became a mesh
+and the true mesh score the written glb; the same views score the trained field before the export
 (field_psnr_db). Several configs take turns at every scene. Prints a table and writes OUT/results.json.
 """
 
@@ -78,13 +78,13 @@ def field_psnr(run: Path, transforms: Path) -> float:
     return float(np.mean(scores))
 
 
-def scores_of(run: Path, scene_dir: Path, picture: Path) -> dict[str, float]:
+def scores_of(run: Path, scene_dir: Path, image_path: Path) -> dict[str, float]:
     """Return all scores of a run, and write a view of its mesh."""
     mesh = read_mesh(run / "export" / "model.glb")
     views = scene_dir / "test" / "transforms.json"
     sections = evaluate(mesh, None, [scene_dir / "train" / "truth.ply", views])
     shown = render_mesh(mesh, orbit_cameras(15.0, 30.0, height=256, width=256), lit=True)
-    write_png_atomic(picture, on_white(shown).astype("float32"))
+    write_png_atomic(image_path, on_white(shown).astype("float32"))
     seconds = read_run_record(run)["stage_seconds"]
     times = {"train_s": seconds["train"], "export_s": seconds["export"]}
     return {k: v for scores in sections.values() for k, v in scores.items()} | {
@@ -106,8 +106,8 @@ def main() -> None:
             continue
         for config in args.configs:
             run = reconstruct(config, kind, seed, args.out, words)
-            picture = args.out / f"{Path(config).stem}_{kind}.png"
-            found = table[config][kind] = scores_of(run, args.out / "scenes" / kind, picture)
+            image_path = args.out / f"{Path(config).stem}_{kind}.png"
+            found = table[config][kind] = scores_of(run, args.out / "scenes" / kind, image_path)
             scores = "  ".join(f"{key} {found[key]:.4g}" for key in SHOWN)
             print(f"{config} {kind:<10} {scores}  watertight {found['watertight']}", flush=True)
             (args.out / "results.json").write_text(json.dumps(table, indent=1))

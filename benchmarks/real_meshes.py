@@ -4,7 +4,7 @@
     python benchmarks/real_meshes.py wheels meshes
     python benchmarks/novel_views.py --meshes meshes
 
-No training has seen them. The files keep the licences of their packages (zlib, MIT, MIT; models by several authors).
+They are in no training set. The files keep the licences of their packages (zlib, MIT, MIT; models by several authors).
 """
 
 import argparse
@@ -41,8 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for wheel in args.wheels.glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
-                wanted = [n for n in archive.namelist() if n.endswith((".obj", ".mtl", ".png", ".jpg", ".ply"))]
-                archive.extractall(folder, [n for n in wanted if "random_urdfs" not in n])
+                members = [n for n in archive.namelist() if n.endswith((".obj", ".mtl", ".png", ".jpg", ".ply"))]
+                archive.extractall(folder, [n for n in members if "random_urdfs" not in n])
         for name in (*Y_UP, *Z_UP):
             scene = trimesh.load_scene(Path(folder) / name)
             if name in Z_UP:

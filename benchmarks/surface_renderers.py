@@ -1,4 +1,4 @@
-"""A rasterised step of the second stage beside NeuS's: points looked at, and CPU seconds forward and backward.
+"""A rasterised step of the second stage beside NeuS's: points evaluated, and CPU seconds forward and backward.
 
     python benchmarks/surface_renderers.py
 
@@ -42,7 +42,7 @@ def ball() -> GeometryMaterialField:
 
 
 def step(renderer: BaseRenderer, field: GeometryMaterialField, rays: RayBundle) -> int:
-    """Render and go back; return the points whose colours were asked for."""
+    """Render and go back; return the points whose colours were evaluated."""
     out = renderer(rays, field, WHITE, frozenset(), torch.Generator().manual_seed(0))
     (out.comp_rgb.mean() + out.opacity.mean()).backward()
     return out.n_samples

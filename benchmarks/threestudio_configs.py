@@ -51,12 +51,12 @@ def try_file(path: Path, words: list[str], folder: Path) -> tuple[list[str], str
         marks.append("yes")
     except UserError as error:
         return [*marks, *["no"] * (3 - len(marks))], str(error).split(" (set in ")[0]
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said):
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
         code = launch(["--config", str(path), "--train", f"exp_root_dir={folder}", *words])
     if code == 0:
         return [*marks, "yes"], ""
-    return [*marks, "no"], said.getvalue().strip().splitlines()[-1].removeprefix("error: ")
+    return [*marks, "no"], stderr.getvalue().strip().splitlines()[-1].removeprefix("error: ")
 
 
 def main() -> None:

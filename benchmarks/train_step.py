@@ -94,17 +94,17 @@ def cached(lora: bool, repeats: int) -> None:
     cfg = FullSize.Config(checkpoint="random", lora_rank=4 if lora else 0, gradient_checkpointing=False)
     system = FullSize(cfg, BaseData(BaseData.Config(), 0))
     angle = torch.tensor([[10.0, 30.0]])
-    pictures = PosedViews(torch.rand(1, 2, 256, 256, 4), angle, 3 * angle, torch.full((1, 2), 3.8))
+    posed_views = PosedViews(torch.rand(1, 2, 256, 256, 4), angle, 3 * angle, torch.full((1, 2), 3.8))
     with torch.no_grad():
-        rgb = pictures.on_white()
+        rgb = posed_views.on_white()
         latents = system.model.encode_image(rgb[0])[None]
-        kept = replace(pictures, latents=latents, embedding=system.model.embed_image(rgb[:, 0]))
+        kept = replace(posed_views, latents=latents, embedding=system.model.embed_image(rgb[:, 0]))
 
     def step(views: PosedViews) -> None:
         system.zero_grad()
         torch.stack(list(system.losses(views, 0).values())).sum().backward()
 
-    seconds = compare.medians({"pictures": lambda: step(pictures), "latents": lambda: step(kept)}, repeats, False)
+    seconds = compare.medians({"pictures": lambda: step(posed_views), "latents": lambda: step(kept)}, repeats, False)
     ratio = seconds["pictures"] / seconds["latents"]
     print(f"from images {seconds['pictures']:.1f} s, from latents {seconds['latents']:.1f} s, ratio {ratio:.2f}")
 

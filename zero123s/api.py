@@ -189,7 +189,7 @@ def read_result(run_dir: str | Path) -> Result:
 
 
 def _file_of(run_dir: Path, path: str) -> Path:
-    """Return where a file of run.json is; runs of earlier versions wrote it down as seen from their working folder."""
+    """Return where a file of run.json is; runs of earlier versions wrote it relative to their working folder."""
     return run_dir / path if (run_dir / path).exists() or not Path(path).exists() else Path(path)
 
 
@@ -269,7 +269,7 @@ def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
 
 
 def _yaml_value(key: str, value: Any) -> Any:
-    """Return a Python value as YAML knows it; raises ConfigError that names the key."""
+    """Convert a Python value to its YAML representation; raises ConfigError that names the key."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, PathLike):

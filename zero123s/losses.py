@@ -1,7 +1,7 @@
 """Loss terms: one function each, named as its YAML key `lambda_<name>`.
 
 A term says on which views it applies and what it needs of the renderer, so that a term that is switched off is neither
-computed nor asked for. Formulas: threestudio's zero123 system.
+computed nor requested. Formulas: threestudio's zero123 system.
 """
 
 from collections.abc import Callable
@@ -362,7 +362,7 @@ class LossWeights:
         """Return what the active terms need of the renderer."""
         return frozenset().union(*(t.needs for t in self.active(view, step).values()))
 
-    def compute(self, view: str, step: int, seen: View) -> dict[str, LossTerm]:
+    def compute(self, view: str, step: int, rendered: View) -> dict[str, LossTerm]:
         """Return value and weight of every active term of a pass."""
-        seen = replace(seen, settings=self.settings)
-        return {name: LossTerm(t.fn(seen), self.weight(name, step)) for name, t in self.active(view, step).items()}
+        rendered = replace(rendered, settings=self.settings)
+        return {name: LossTerm(t.fn(rendered), self.weight(name, step)) for name, t in self.active(view, step).items()}

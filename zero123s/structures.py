@@ -203,7 +203,7 @@ class RadianceField(Protocol):
     def gaussians(
         self, centers: Float[Tensor, "B 3"], needs: frozenset[str], light_positions: Float[Tensor, "B 3"]
     ) -> GaussianViews | None:
-        """The field as 3D Gaussians seen from camera centres; None where it is not made of them."""
+        """The field as 3D Gaussians with view-dependent colours for camera centres; None for other fields."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A system that looks at one image for as long as it is told to, to test batches without the price of a field."""
+"""A system that waits for a given time on one image, to test batches without the cost of a field."""
 
 import os
 import random

@@ -54,6 +54,14 @@ PRIVATE_NAMES = {
     "loss_words": "format_losses",
     "model_words": "describe_model",
     "seen_from_outside": "visible_from_outside",
+    "seen": "visible, observed, rendered, field_output",
+    "seen_along": "view_dirs",
+    "is_wanted": "is_required",
+    "asked": "requested",
+    "judge": "evaluate, score",
+    "judged": "output",
+    "_light": "_transmittance",
+    "_earned": "_grad_of_weights",
 }
 PRIVATE_PROSE = {
     r"\btold\b": "given, reported, conditioned on",
@@ -67,8 +75,15 @@ PRIVATE_PROSE = {
     r"\bnobody (?:looks|sees)\b|\bsomebody (?:looks|sees|has)\b": "is (not) visible; the user",
     r"\bhalf[- ](?:written )?(?:file|shard)s?\b": "partial file",
     r"\bwhole or not at all\b": "atomically",
+    r"\b(?:[Mm]odel|[Nn]etworks?|[Zz]ero123|[Gg]uidance) (?:sees?|looks? at|judges?|has seen)\b": "input resolution, conditioned on",
+    r"\bis asked\b": "runs, is used",
+    r"\bfed by strangers\b|\bcome from strangers\b": "untrusted input",
+    r"\b(?:that|when|where|what) nobody (?:watches|asked)\b|\bnobody watches\b": "not requested; not a terminal",
+    r"\b(?:looked at|looked for)\b": "evaluated, examined, searched",
+    r"\b[Jj]udges? (?:its|their|a|the|them)\b": "checks, scores",
     r"\b[Tt]ells? (?:the )?(?:elevation|depth|direction|sizes)\b": "determines",
 }
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -109,6 +124,13 @@ def test_names_and_prose_are_the_field_s(path):
 def test_documents_use_the_field_s_words(path):
     text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.S)
     found = [f"'{match[0]}' -> {better}" for p, better in PRIVATE_PROSE.items() for match in re.finditer(p, text)]
+    assert not found, f"{path.name}: {found}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_comments_of_configs_use_the_field_s_words(path):
+    comments = " ".join(line.partition("#")[2] for line in path.read_text(encoding="utf-8").splitlines())
+    found = [f"'{match[0]}' -> {better}" for p, better in PRIVATE_PROSE.items() for match in re.finditer(p, comments)]
     assert not found, f"{path.name}: {found}"
 
 

@@ -176,7 +176,7 @@ def test_pictures_smaller_than_the_model_sees_are_told(views, tiny_autoencoder, 
         (["data.width=24"], "data.height=16, data.width=24: the image is put on a square"),
         (
             ["data.random_camera.height=8"],
-            "views of 16x8 pixels would be squeezed to the square that the guidance sees",
+            "views of 16x8 pixels would be squeezed to the square input of the guidance",
         ),
         (["data.text_to_image.height=68"], "text_to_image.height: 68 pixels; the pipeline needs a multiple of 8"),
     ],
@@ -215,7 +215,7 @@ def test_wide_images_do_not_condition_square_models(refused, wide_scene, tiny_ze
         "data.novel_views=true",
     ]
     guided = ["system.guidance_type=stable-zero123-guidance", "system.loss.lambda_sds=0.1", *tiny_zero123]
-    assert "images of 21x16 pixels would be squeezed to the square that Zero123 sees" in refused(
+    assert "images of 21x16 pixels would be squeezed to Zero123's square input" in refused(
         "multi-view.yaml", *words, *guided
     )
 
@@ -223,8 +223,8 @@ def test_wide_images_do_not_condition_square_models(refused, wide_scene, tiny_ze
 @pytest.mark.parametrize(
     ("size", "note"),
     [
-        (8, "views of 8 pixels are enlarged to the 64 that the guiding model sees: it judges a blur"),
-        (96, "views of 96 pixels are shrunk to the 64 that the guiding model sees: rendering them takes 2.25 times"),
+        (8, "views of 8 pixels are enlarged to the guidance model's input of 64, which is then blurred"),
+        (96, "views of 96 pixels are downsampled to the guidance model's input of 64: rendering them takes 2.25 times"),
         (16, ""),
         (64, ""),
     ],
@@ -239,7 +239,10 @@ def test_views_of_unfitting_size_are_reported(disc_data, size, note):
 def test_an_image_smaller_than_the_model_is_reported(tiny_zero123, disc_data, caplog):
     checkpoint, config = (word.split("=", 1)[1] for word in tiny_zero123)
     StableZero123Guidance(StableZero123Guidance.Config(checkpoint=checkpoint, config=config), disc_data.reference())
-    assert "note: the model sees 256 pixels, and its input image has 16; a larger data.height may help." in caplog.text
+    assert (
+        "note: the input resolution of the model is 256 pixels, and its image has 16; a larger data.height may help."
+        in caplog.text
+    )
 
 
 def test_every_pixel_of_a_large_view_is_judged(tiny_zero123, disc_data):

@@ -96,7 +96,7 @@ class AtomicCheckpointIO(CheckpointIO):
 def check_checksums(path: Path) -> None:
     """Verify the CRC-32 of every record of a checkpoint; raises CheckpointError for a damaged file.
 
-    torch writes the checksums and does not look at them when it reads.
+    torch writes the checksums and does not verify them when it reads.
     """
     try:
         with zipfile.ZipFile(path) as archive:

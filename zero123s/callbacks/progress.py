@@ -19,7 +19,7 @@ WIDTH_OF_BAR = 60
 class StepProgress(pl.Callback):
     """One line: steps done and in total, remaining time, steps per second, and the losses of a recent step.
 
-    Where nobody watches (a pipe, a log file) a new line now and then, instead of one that redraws itself.
+    On a pipe or in a log file a new line now and then, instead of one that redraws itself.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -58,7 +58,7 @@ class StepProgress(pl.Callback):
 class StageProgress:
     """A bar for work in stages, called with (name of the stage, completed share in [0, 1]).
 
-    Where nobody watches, a line for every stage; what a stage tells of itself in brackets is for watchers only.
+    On a pipe or in a log file one line per stage; the details in brackets appear on a terminal only.
     """
 
     def __init__(self, title: str) -> None:

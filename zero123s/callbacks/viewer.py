@@ -34,13 +34,13 @@ def require_viewer(plan: Plan) -> None:
 
     Raises:
         MissingDependencyError: viser is not installed.
-        ConfigError: the system has no radiance field to look at.
+        ConfigError: the system has no radiance field to display.
     """
     if not plan.experiment.viewer.enabled:
         return
     if not hasattr(plan.system_class, "render"):
         raise ConfigError(
-            f"viewer.enabled: {plan.experiment.system_type} has no radiance field to look at; leave --viewer out."
+            f"viewer.enabled: {plan.experiment.system_type} has no radiance field to display; leave --viewer out."
         )
     try:
         import viser  # noqa: F401

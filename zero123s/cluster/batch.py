@@ -127,7 +127,7 @@ class Batch:
     def _watch(self, read_progress: Callable[[], Mapping[str, Mapping[str, Any]]]) -> None:
         """Show and record the progress of the items until all have a record."""
         written, n_written, done = 0.0, len(self.records), False
-        # Where nobody watches, a line now and then.
+        # On a pipe or in a log file, a line now and then.
         interval = 0.1 if sys.stderr.isatty() else 30.0
         bar = tqdm(total=len(self.items), initial=n_written, unit="item", mininterval=interval, dynamic_ncols=True)
         with bar:

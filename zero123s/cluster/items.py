@@ -49,7 +49,7 @@ class Item:
 def read_items(source: Path) -> list[Item]:
     """Return the items that a folder, a list (.txt, one image per line) or a .csv file names, in order.
 
-    A CSV has a header: `image`, and if wanted `name`, `elevation` (degrees), `seed`, `overrides` (words as on a command
+    A CSV has a header: `image`, and optionally `name`, `elevation` (degrees), `seed`, `overrides` (words as on a command
     line) and any key of the YAML file that has a dot. Images are found relative to the file that names them.
 
     Raises:
@@ -112,10 +112,10 @@ def _check_seed(value: Any) -> None:
 
 def _named(source: Path, rows: Sequence[tuple[Path, str, tuple[str, ...]]]) -> list[Item]:
     items: dict[str, Item] = {}
-    for image, wanted, words in rows:
+    for image, requested_name, words in rows:
         if not image.is_file():
             raise ConfigError(f"'{image}' is not a file, but '{source}' names it.")
-        name = base = shell_safe(wanted or image.stem)
+        name = base = shell_safe(requested_name or image.stem)
         count = 1
         while name.lower() in items:  # file systems may not tell capitals apart
             count += 1

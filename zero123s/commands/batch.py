@@ -22,7 +22,7 @@ EPILOG = """examples:
   zero123s batch list.csv --out meshes trainer.max_steps=300
   zero123s batch photos/ --out /shared/meshes --address auto --gpus 0.5
 
-A CSV has a header: image, and if wanted name, elevation, seed, overrides, or any key of the YAML file with a dot.
+A CSV has a header: image, and optionally name, elevation, seed, overrides, or any key of the YAML file with a dot.
 The same command again skips what is whole and goes on with the rest. See docs/batch.md."""
 
 
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--dry-run",
         action="store_true",
-        help="check everything, cut-outs where no network is asked as well; list what would run, write nothing",
+        help="check everything, cut-outs as well where they need no network; list what would run, write nothing",
     )
     add("overrides", nargs="*", metavar="key=value", help="for all items, as for launch.py")
     return p
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
 def _print_dry_run(
     items: Sequence[Item], skipped: Collection[str], cut_outs: Mapping[str, CutOutConfig | None], prepare: bool
 ) -> int:
-    """List what would run; read every image of it and judge its cut-out. Returns 1 when one cannot be used."""
+    """List what would run; read every image of it and check its cut-out. Returns 1 when one cannot be used."""
     n_bad = 0
     for item in items:
         state = "skip" if item.name in skipped else "run"

@@ -146,7 +146,7 @@ def _show_progress(done: int, total: int) -> None:
 
 def _unreachable(page: str, file: str, folder: Path) -> str:
     return (
-        f"The server cannot be reached: look at the network and try again (what is here is kept), or fetch {file} from "
+        f"The server cannot be reached: check the network and try again (what is here is kept), or fetch {file} from "
         f"{page} with a browser and put it into {folder}."
     )
 

@@ -58,10 +58,10 @@ def explain(key: str, experiment: ExperimentConfig, origins: Mapping[str, str]) 
         ConfigError: an unknown key; names the nearest.
     """
     found = {d.key: (d, value) for d, value in _present(experiment)}
-    wanted = [k for k in found if k == key or k.startswith(f"{key}.")]
-    if not wanted:
+    matching = [k for k in found if k == key or k.startswith(f"{key}.")]
+    if not matching:
         raise ConfigError(f"Unknown key '{key}'.{nearest(key, list(found))}")
-    return "\n\n".join(_explained(*found[k], origins) for k in wanted)
+    return "\n\n".join(_explained(*found[k], origins) for k in matching)
 
 
 def _explained(doc: KeyDoc, value: Any, origins: Mapping[str, str]) -> str:

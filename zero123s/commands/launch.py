@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--dry-run",
         action="store_true",
-        help="check everything, cut-outs as well where no network is asked for them; print the resolved config, what "
+        help="check everything, cut-outs as well where they need no network; print the resolved config, what "
         "would run and what would be written; write nothing",
     )
     add("--verbose", action="store_true", help="log every detail")

@@ -13,7 +13,7 @@ COMMANDS = {
     "views": ("zero123s.commands.views", "draw novel views of one image with a Zero123 checkpoint"),
     "convert": ("zero123s.commands.convert", "rewrite a checkpoint in another layout or precision"),
     "download": ("zero123s.commands.download", "fetch published Zero123 weights, with their licence"),
-    "evaluate": ("zero123s.commands.evaluate", "score a run or a mesh, and write a report to look at"),
+    "evaluate": ("zero123s.commands.evaluate", "score a run or a mesh, and write a report"),
     "render": ("zero123s.commands.render", "render meshes or generated objects into training views"),
     "cache-latents": ("zero123s.commands.cache_latents", "encode rendered views once, for quick training"),
     "batch": ("zero123s.commands.batch", "turn many images into meshes, here or on a Ray cluster"),

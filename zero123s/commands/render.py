@@ -22,7 +22,7 @@ EPILOG = """examples:
   zero123s render data/things --procedural 0:2000 --kinds extended       of more kinds, with letters, faces and handles
   zero123s render data/mine --meshes models/ --views 24    every glb, gltf, obj, ply and stl below models/
   zero123s render data/objaverse --meshes ~/.objaverse/hf-objaverse-v1/glbs --uids uids.txt --annotations meta.json.gz
-  zero123s render data/toys --check --sheet toys.png       look at what is there
+  zero123s render data/toys --check --sheet toys.png       preview the shards
   zero123s render data/mine --attribution ATTRIBUTION.md   credit the makers of what is there
 
 A killed run goes on where it stood: start the same command again. Broken meshes are listed in manifest.jsonl with

@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         print(
             f"note: everybody who reaches {args.host} may use this page; --users FILE asks for names.", file=sys.stderr
         )
-    # Before gradio is imported: where it puts uploads, and that it calls nobody.
+    # Before gradio is imported: where it puts uploads, and that it contacts no server.
     os.environ["GRADIO_TEMP_DIR"] = str(settings.out / SERVED)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from zero123s.web.page import serve
@@ -128,5 +128,5 @@ def read_users(path: Path) -> list[tuple[str, str]]:
             raise ConfigError(f"--users {path}, line {number}: expected name:password.")
         users.append((name, password))
     if not users:
-        raise ConfigError(f"--users {path}: names nobody.")
+        raise ConfigError(f"--users {path}: contains no user.")
     return users

@@ -38,11 +38,11 @@ class _Layer:
 # ---------------------------------------------------------------- files
 
 
-def _layers(path: Path, seen: tuple[Path, ...] = ()) -> list[_Layer]:
+def _layers(path: Path, ancestors: tuple[Path, ...] = ()) -> list[_Layer]:
     """Return the layers from the farthest base to the file itself."""
     resolved = path.resolve()
-    if resolved in seen:
-        raise ConfigError(f"{path}: `base:` goes in a circle: {' -> '.join(p.name for p in (*seen, resolved))}.")
+    if resolved in ancestors:
+        raise ConfigError(f"{path}: `base:` goes in a circle: {' -> '.join(p.name for p in (*ancestors, resolved))}.")
     content, written = read_yaml(path)
     check_resolvers(str(written), str(path))
     written_in = content.pop("trial_dir", None)
@@ -53,7 +53,7 @@ def _layers(path: Path, seen: tuple[Path, ...] = ()) -> list[_Layer]:
     names = [base] if isinstance(base, str) else base
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: base: expected the name of a file, or a list of names, got {base!r}.")
-    layers = [layer for name in names for layer in _layers(path.parent / user_path(name), (*seen, resolved))]
+    layers = [layer for name in names for layer in _layers(path.parent / user_path(name), (*ancestors, resolved))]
     return [*layers, _Layer(str(path), content, written)]
 
 

@@ -11,7 +11,7 @@ from zero123s.structures import Batch, Cameras, ReferenceView
 class BaseData:
     """Base class of `data_type`.
 
-    A batch is a pure function of the global step, so that a resumed run sees what the uninterrupted one would have.
+    A batch is a pure function of the global step, so that a resumed run gets the batches of an uninterrupted one.
 
     Args:
         cfg: the parsed `Config` of the subclass.

@@ -40,8 +40,8 @@ def read_companion(path: Path, kind: str, rgba: Float[np.ndarray, "H W 4"]) -> F
             f"{error} data.requires_{kind} wants a {kind} image beside the input; data.{kind}_path names another."
         ) from error
     height, width = rgba.shape[:2]
-    aspect, wanted = image.shape[1] / image.shape[0], width / height
-    if abs(aspect / wanted - 1) > ASPECT_TOLERANCE:
+    aspect, expected = image.shape[1] / image.shape[0], width / height
+    if abs(aspect / expected - 1) > ASPECT_TOLERANCE:
         raise ImageError(
             f"'{path}' has {image.shape[1]}x{image.shape[0]} pixels, another shape than the input's "
             f"{width}x{height}; the {kind} image must show the same frame."

@@ -87,7 +87,7 @@ class MultiViewData(BaseData):
         self._sizes: dict[tuple[int, int], ReferenceView] = {}
 
     def check_files(self) -> None:
-        """Read poses and images, judge their cut-outs, and keep nothing; see `BaseData`."""
+        """Read poses and images, check their cut-outs, and keep nothing; see `BaseData`."""
         cfg = self.cfg
         if cfg.transforms_path:
             for frame in read_transforms(Path(cfg.transforms_path)):

@@ -108,20 +108,20 @@ class SingleImageData(BaseData):
 
     def available_maps(self) -> frozenset[str]:
         """Return the maps that the config requires."""
-        wanted = {"depth": self.cfg.requires_depth, "normal": self.cfg.requires_normal}
-        return frozenset(kind for kind, is_wanted in wanted.items() if is_wanted)
+        required = {"depth": self.cfg.requires_depth, "normal": self.cfg.requires_normal}
+        return frozenset(kind for kind, is_required in required.items() if is_required)
 
     def check_files(self) -> None:
-        """Read the image and what belongs to it, judge its cut-out, and keep nothing; see `BaseData`."""
+        """Read the image and its maps, check its cut-out, and keep nothing; see `BaseData`."""
         cfg = self.cfg
         if cfg.prompt:
             return
         rgba = check_file(cfg.image_path, cfg.cut_out).rgba
-        for kind, wanted, given in (
+        for kind, required, given in (
             ("depth", cfg.requires_depth, cfg.depth_path),
             ("normal", cfg.requires_normal, cfg.normal_path),
         ):
-            if wanted:
+            if required:
                 read_companion(companion_path(cfg.image_path, kind, given), kind, rgba)
 
     def prepare(self) -> None:

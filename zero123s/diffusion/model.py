@@ -358,8 +358,8 @@ class Zero123Model(nn.Module):
             B 3 S S, in [0, 1], of the model's size.
         """
         source = generator if generator is not None else torch.Generator().manual_seed(0)
-        wanted = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
-        pose = self.pose_vector(*wanted)
+        pose_arguments = (elevation_deg, azimuth_deg, distance, cond_elevation_deg, cond_azimuth_deg, cond_distance)
+        pose = self.pose_vector(*pose_arguments)
         rgb = rgb.to(self.device)
         # The image is encoded once and shared by all views.
         context = self.project(self.embed_image(rgb), pose)

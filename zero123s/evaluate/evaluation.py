@@ -127,7 +127,7 @@ def chosen_network(folder: Path | None, net: str | None) -> PerceptualNetwork | 
         if find_lpips_files("alex").are_complete:
             return load_lpips()
         return load_efficientnet() if find_efficientnet() else None
-    except UserError as error:  # a damaged file that nobody asked to use
+    except UserError as error:  # a damaged file that was not requested
         print(f"note: the perceptual distance is left out: {error}", file=sys.stderr)
         return None
 

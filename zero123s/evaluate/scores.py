@@ -139,15 +139,15 @@ def visible_from_outside(
     Returns:
         N.
     """
-    seen = np.zeros(len(points), bool)
+    visible = np.zeros(len(points), bool)
     places = torch.from_numpy(np.asarray(points, np.float32))
     for i in range(len(cameras)):
-        camera, left = cameras.select(slice(i, i + 1)), np.flatnonzero(~seen)
+        camera, left = cameras.select(slice(i, i + 1)), np.flatnonzero(~visible)
         depth = view_fragments(mesh, camera).depth
         x, y, z = project(places[left], camera)[0].numpy().T
         column, row = x.astype(int).clip(0, camera.width - 1), y.astype(int).clip(0, camera.height - 1)
-        seen[left[z < depth[row, column] + tolerance]] = True
-    return seen
+        visible[left[z < depth[row, column] + tolerance]] = True
+    return visible
 
 
 def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.ndarray, "M 3"]:
@@ -166,14 +166,14 @@ def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.n
     cameras = ring(mesh, 8, 256, (-60.0, -20.0, 20.0, 60.0))
     draw = lambda count: sample_surface(mesh.vertices, mesh.faces, count, rng)  # noqa: E731
     points = draw(n)
-    seen = points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]
-    if not len(seen):
+    visible = points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]
+    if not len(visible):
         return points
     # Where most of the surface is hidden, few of the first draw are left: distances to few points are too long.
-    if n_more := min(math.ceil(1.1 * n * (n / len(seen) - 1)), 20 * n):
+    if n_more := min(math.ceil(1.1 * n * (n / len(visible) - 1)), 20 * n):
         points = draw(n_more)
-        seen = np.concatenate([seen, points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]])
-    return seen[:n]
+        visible = np.concatenate([visible, points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]])
+    return visible[:n]
 
 
 def seen_volume_iou(mesh: Mesh, truth: Mesh, resolution: int = 128) -> float:
@@ -195,8 +195,8 @@ def seen_volume_iou(mesh: Mesh, truth: Mesh, resolution: int = 128) -> float:
     for one in (mesh, truth):
         solid = voxelize(one.vertices, one.faces, lower, size, resolution)
         free = np.argwhere(~solid)
-        seen = visible_from_outside(lower + (free + 0.5) * (size / resolution), one, cameras, 0.0)
-        solid[tuple(free[~seen].T)] = True
+        visible = visible_from_outside(lower + (free + 0.5) * (size / resolution), one, cameras, 0.0)
+        solid[tuple(free[~visible].T)] = True
         solids.append(solid)
     return mask_iou(*solids)
 

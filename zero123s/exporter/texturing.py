@@ -81,17 +81,17 @@ class PhotoBlend:
     def __init__(self, mesh: Mesh, base: np.ndarray, reference: ReferenceView, max_views: int) -> None:
         assert mesh.normals is not None
         self.photos = Photos(mesh, reference, max_views)
-        seen, self.trust = self.photos.sample(mesh.vertices, mesh.normals)
-        self.gain, self.offset = exposure_match(base, seen, self.trust)
-        difference = (seen - (base * self.gain + self.offset)) * (self.trust > 0)[:, None]
+        observed, self.trust = self.photos.sample(mesh.vertices, mesh.normals)
+        self.gain, self.offset = exposure_match(base, observed, self.trust)
+        difference = (observed - (base * self.gain + self.offset)) * (self.trust > 0)[:, None]
         reach = self.REACH * float(np.ptp(mesh.vertices, axis=0).max())
         self.correction = screened_poisson_fill(mesh.vertices, mesh.faces, difference, self.trust, reach)
 
     def __call__(self, base: np.ndarray, points: np.ndarray, normals: np.ndarray, correction: np.ndarray) -> np.ndarray:
         """Return the blended colours at surface points, N 3."""
-        seen, trust = self.photos.sample(points, normals)
+        observed, trust = self.photos.sample(points, normals)
         rest = base * self.gain + self.offset + correction
-        return (trust[:, None] * seen + (1 - trust[:, None]) * rest).clip(0, 1)
+        return (trust[:, None] * observed + (1 - trust[:, None]) * rest).clip(0, 1)
 
 
 def add_normal_map(mesh: Mesh, dense: tuple[np.ndarray, np.ndarray], size: int) -> None:
@@ -134,16 +134,16 @@ def field_colors(
     for start in range(0, len(points), chunk):
         part = slice(start, start + chunk)
         x, d = (torch.from_numpy(np.ascontiguousarray(a[part], np.float32))[:, None] for a in (points, dirs))
-        samples, seen_along = (x + d * offsets[:, None]).flatten(0, 1), d.expand(-1, n, -1).flatten(0, 1)
-        seen = field.query(samples, seen_along, frozenset({"rgb"}))
-        assert seen.rgb is not None
-        rgb = seen.rgb.detach()
+        samples, view_dirs = (x + d * offsets[:, None]).flatten(0, 1), d.expand(-1, n, -1).flatten(0, 1)
+        field_output = field.query(samples, view_dirs, frozenset({"rgb"}))
+        assert field_output.rgb is not None
+        rgb = field_output.rgb.detach()
         colors = rgb[n // 2 :: n]
         if depth:
             t = (offsets + depth).repeat(len(x)).to(rgb)
             first = torch.arange(0, len(rgb), n, device=rgb.device)
             rays = torch.stack([first, torch.full_like(first, n)], dim=1)
-            _, opacity, _, gathered = composite(seen.sigma.detach(), t - step / 2, t + step / 2, rays, rgb)
+            _, opacity, _, gathered = composite(field_output.sigma.detach(), t - step / 2, t + step / 2, rays, rgb)
             stands = opacity[:, None] > LEAST_OPACITY
             colors = torch.where(stands, gathered / opacity[:, None].clamp_min(LEAST_OPACITY), colors)
         out[part] = colors.cpu().numpy()

@@ -96,7 +96,7 @@ class BaseGeometry(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has points_near() and must define normal_at().")
 
     def gaussians(self, centers: Float[Tensor, "B 3"], needs: frozenset[str]) -> GaussianViews | None:
-        """Return the Gaussians as seen from camera centres, with features as colours; None = not made of Gaussians.
+        """Return the Gaussians with their features towards camera centres as colours; None = not made of Gaussians.
 
         `needs` may name "normal".
         """

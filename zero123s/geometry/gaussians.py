@@ -82,7 +82,7 @@ class Gaussians(BaseGeometry):
         return torch.sigmoid(self.opacity_logits)
 
     def gaussians(self, centers: Float[Tensor, "B 3"], needs: frozenset[str]) -> GaussianViews:
-        """Return the Gaussians as seen from camera centres; see `BaseGeometry`."""
+        """Return the Gaussians with view-dependent colours for camera centres; see `BaseGeometry`."""
         normal = self._normals_from(centers) if "normal" in needs else None
         record = self.densification.record if self.training else None
         return GaussianViews(
@@ -98,7 +98,7 @@ class Gaussians(BaseGeometry):
         return self.sh_0 if self.sh_rest is None else torch.cat([self.sh_0, self.sh_rest], dim=1)
 
     def _colors_from(self, centers: Float[Tensor, "B 3"]) -> Float[Tensor, "B N 3"]:
-        """Return the colour of every Gaussian as seen from camera centres."""
+        """Return the colour of every Gaussian in the direction of each camera centre."""
         sh = self._harmonics()
         if self.cfg.sh_degree == 0:
             colors = (SH_0 * sh[:, 0]).expand(len(centers), -1, -1)

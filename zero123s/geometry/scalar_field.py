@@ -216,7 +216,7 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
 
     @property
     def scalar_network(self) -> MLP:
-        """The network of the scalar, which the state dict knows by a name of its own."""
+        """The network of the scalar, which has a name of its own in the state dict."""
         raise NotImplementedError(f"{type(self).__name__} must define scalar_network.")
 
     def bias(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:

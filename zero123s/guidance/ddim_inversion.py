@@ -37,7 +37,7 @@ def invert(
 
     Args:
         latents: 1 C h w, at `levels[0]`.
-        levels: timesteps in rising order; -1 = without noise, where the network is asked for t = 0.
+        levels: timesteps in rising order; -1 = without noise, where the network is evaluated at t = 0.
         alphas_cumprod: T, the noise schedule.
         predict: the denoiser.
         eta: share of DDPM's noise that every step adds.

@@ -241,7 +241,7 @@ class ScoreDistillation(BaseGuidance):
     def evaluate(
         self, comp_rgb: Float[Tensor, "B H W K"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "B h w 3"]]:
-        """Return the rendered, noised and one-step denoised views as the network sees them."""
+        """Return the rendered, noised and one-step denoised views at the resolution of the network."""
         cameras = cameras.to(self.device)
         posterior_noise, t, noise, _ = self.draw(len(cameras), step, generator)
         latents = self.latents_of(comp_rgb, posterior_noise)

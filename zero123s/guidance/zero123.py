@@ -61,7 +61,7 @@ class StableZero123Guidance(ScoreDistillation):
         """Classifier-free guidance scale."""
         input_view_weight: float = option(1.0, low=0.0, high=1.0)
         """Weight of a view's guidance in the direction of an input view; it grows to 1 at 90 degrees from it: less guidance
-        where the image itself speaks."""
+        where the image itself supervises."""
         max_conditions: int = option(8, low=1)
         """Largest number of reference views that condition the model, evenly chosen; each view uses the nearest."""
         fast: bool = True
@@ -121,12 +121,12 @@ class StableZero123Guidance(ScoreDistillation):
         size, (height, width) = self.model.image_size, reference.rgb.shape[1:3]
         if height != width:
             raise ConfigError(
-                f"data.height, data.width: images of {width}x{height} pixels would be squeezed to the square that "
-                "Zero123 sees; give it square images, or set system.loss.lambda_sds=0."
+                f"data.height, data.width: images of {width}x{height} pixels would be squeezed to Zero123's "
+                "square input; give it square images, or set system.loss.lambda_sds=0."
             )
         if height < size:
             logger.warning(
-                "note: the model sees %d pixels, and its input image has %d; a larger data.height may help.",
+                "note: the input resolution of the model is %d pixels, and its image has %d; a larger data.height may help.",
                 size,
                 height,
             )

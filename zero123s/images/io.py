@@ -71,7 +71,7 @@ def read_image(path: str | Path | bytes | IO[bytes], max_pixels: int = MAX_PIXEL
         raise ImageError(_not_an_image(path, content)) from error
     except ImageError:
         raise
-    except Exception as error:  # a decoder fed by strangers may raise anything; all of it means a damaged file
+    except Exception as error:  # on untrusted input a decoder may raise anything; all of it means a damaged file
         raise ImageError(f"'{path}' is damaged or cut short ({error}); save or download it again.") from error
     rgba = _to_srgb(image, profile, path.name, notes)
     if not (rgba[..., 3] > 0.5 / 255).any():

@@ -116,15 +116,15 @@ def _nodes_of_cells(cells: Bool[np.ndarray, "C C C"]) -> Bool[np.ndarray, "X Y Z
 
 def _unknown_at_sign_changes(inside: np.ndarray, known: np.ndarray) -> Bool[np.ndarray, "X Y Z"]:
     """Return interpolated nodes next to a node on the other side: the surface has left the evaluated region."""
-    wanted = np.zeros_like(known)
+    at_change = np.zeros_like(known)
     for axis in range(3):
         a = [slice(None)] * 3
         b = [slice(None)] * 3
         a[axis], b[axis] = slice(None, -1), slice(1, None)
         change = inside[tuple(a)] != inside[tuple(b)]
-        wanted[tuple(a)] |= change
-        wanted[tuple(b)] |= change
-    return wanted & ~known
+        at_change[tuple(a)] |= change
+        at_change[tuple(b)] |= change
+    return at_change & ~known
 
 
 def sample_sparse(

@@ -91,13 +91,13 @@ def bake_normal_map(
     def tangent_space(surface: SurfacePoints) -> np.ndarray:
         distance, nearest = tree.query(surface.points, k=NEIGHBOURS)
         candidates = dense_normals[nearest]
-        # A thin wall's other side is near as well, and looks the other way.
+        # A thin wall's other side is near as well, with opposite normals.
         same_side = (candidates * surface.normals[:, None]).sum(-1).clip(1e-6)
         weight = same_side / (distance + 1e-9)
-        wanted = (weight[..., None] * candidates).sum(1)
-        wanted /= np.maximum(np.linalg.norm(wanted, axis=1, keepdims=True), 1e-12)
+        blended = (weight[..., None] * candidates).sum(1)
+        blended /= np.maximum(np.linalg.norm(blended, axis=1, keepdims=True), 1e-12)
         basis = tangent_basis(surface.interpolate(tangents), surface.normals)
-        return 0.5 + 0.5 * np.einsum("nij,nj->ni", basis, wanted)
+        return 0.5 + 0.5 * np.einsum("nij,nj->ni", basis, blended)
 
     return bake(vertices, normals, faces, uvs, size, tangent_space, 1)
 

@@ -1,6 +1,6 @@
 """Reads mesh files (glb, gltf, obj + mtl, ply, stl) with textures, vertex colours and base-colour factors.
 
-Files come from strangers: nothing outside the mesh's own folder is opened, and whatever is wrong with a file ends in
+Files are untrusted: nothing outside the mesh's own folder is opened, and whatever is wrong with a file ends in
 one MeshError that names it.
 """
 
@@ -169,7 +169,7 @@ def _open(path: Path, suffix: str) -> trimesh.Scene:
         scene = trimesh.load_scene(
             io.BytesIO(content), file_type=suffix[1:], resolver=folder, process=False, allow_remote=False
         )
-    except Exception as error:  # a parser fed by strangers may raise anything; all of it means a damaged file
+    except Exception as error:  # on untrusted input a parser may raise anything; all of it means a damaged file
         if folder.refused:
             raise _outside(path, folder) from error
         raise MeshError(f"{path}: cannot be read as {suffix[1:]} ({type(error).__name__}: {error}).") from error
@@ -224,7 +224,7 @@ def _pieces(path: Path, scene: trimesh.Scene) -> list[_Piece]:
             try:
                 with np.errstate(all="ignore"):  # what is not finite is refused below
                     pieces += _piece(mesh, np.asarray(transform), textures, path.suffix.lower() in (".glb", ".gltf"))
-            except Exception as error:  # the parser believes what a damaged file says of its arrays' shapes
+            except Exception as error:  # the parser trusts the shapes that a damaged file declares
                 raise MeshError(f"{path}: its arrays do not fit together ({error}).") from error
     for piece in pieces:
         if len(piece.vertices) == 0 or piece.faces.min() < 0 or piece.faces.max() >= len(piece.vertices):

@@ -16,8 +16,8 @@ class SignedDistance:
     second order in their spacing; further away the distance to that point, with the sign of the voxel.
 
     Args:
-        vertices: of a closed mesh whose faces look outwards.
-        faces: its faces.
+        vertices: V 3, of a closed mesh with outward faces.
+        faces: F 3, counter-clockwise seen from outside.
         n_samples: points on the surface.
         resolution: voxels per edge of the grid that tells inside from outside.
     """

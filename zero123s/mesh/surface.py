@@ -168,9 +168,15 @@ def _rays(bound: float, reference: ReferenceView | None, size: int = 64, max_ref
     if reference is not None:
         n = len(reference.cameras)
         chosen = torch.linspace(0, n - 1, min(n, max_reference)).round().long()
-        seen = ReferenceView(reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen]).to("cpu")
-        small = generate_rays(seen.cameras.resized(size, max(1, size * seen.cameras.width // seen.cameras.height)))
-        masks = torch.nn.functional.interpolate(seen.mask.permute(0, 3, 1, 2), small.rays_d.shape[1:3], mode="area")
+        chosen_views = ReferenceView(
+            reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen]
+        ).to("cpu")
+        small = generate_rays(
+            chosen_views.cameras.resized(size, max(1, size * chosen_views.cameras.width // chosen_views.cameras.height))
+        )
+        masks = torch.nn.functional.interpolate(
+            chosen_views.mask.permute(0, 3, 1, 2), small.rays_d.shape[1:3], mode="area"
+        )
         for o, d, m in zip(small.rays_o, small.rays_d, masks, strict=True):
             views.append((o.reshape(-1, 3).numpy(), d.reshape(-1, 3).numpy(), m.reshape(-1).numpy()))
     return views

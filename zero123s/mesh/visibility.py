@@ -11,7 +11,7 @@ MAX_NODES = 264
 
 
 @numba.njit(cache=True)
-def _sweep(occupied, shift_y, shift_z, seen):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _sweep(occupied, shift_y, shift_z, visible):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Propagate parallel light along the first axis, shifted per slice, and mark the nodes it reaches.
 
     Light is interpolated between nodes, so that what falls through a hole one node wide is soon gone.
@@ -33,7 +33,7 @@ def _sweep(occupied, shift_y, shift_z, seen):  # type: ignore[no-untyped-def]  #
                 if occupied[x, y, z]:
                     v = np.float32(0.0)
                 elif v > 0.5:
-                    seen[x, y, z] = True
+                    visible[x, y, z] = True
                 light[y, z] = v
         before, light = light, before
 
@@ -89,7 +89,7 @@ def hidden_nodes(
     stride = -(-max(inside.shape) // max_nodes)
     # A frame of empty nodes, where all light begins.
     occupied = np.pad(_pooled(inside, stride), 1)
-    seen = np.zeros_like(occupied)
+    visible = np.zeros_like(occupied)
     for direction in viewing_directions() if directions is None else directions:
         axis = int(np.abs(direction).argmax())
         order = (axis, (axis + 1) % 3, (axis + 2) % 3)
@@ -97,8 +97,8 @@ def hidden_nodes(
         step = slice(None, None, 1 if along > 0 else -1)
         lit = np.zeros([occupied.shape[a] for a in order], bool)
         _sweep(np.ascontiguousarray(occupied.transpose(order)[step]), sideways[0], sideways[1], lit)
-        seen |= lit[step].transpose(np.argsort(order))
-    hidden = ~seen
+        visible |= lit[step].transpose(np.argsort(order))
+    hidden = ~visible
     if stride > 1:
         # Blocks hold nodes of both sides near the surface; there the fine grid's own values stand.
         hidden = binary_erosion(hidden, np.ones((3, 3, 3), bool))

@@ -50,7 +50,7 @@ def look_at(
 
     Args:
         position: B 3, camera positions in the world.
-        center: B 3, the points looked at; not equal to `position`.
+        center: B 3, the look-at points; not equal to `position`.
         up: B 3, world direction that is up in the image; any length.
 
     Returns:
@@ -221,7 +221,7 @@ def sphere_fit_distance(radius: float, fovy_deg: float) -> float:
     """Return the distance at which a sphere touches the upper and lower edge of the image.
 
     Args:
-        radius: of a sphere around the point looked at, in world units.
+        radius: of a sphere around the look-at point, in world units.
         fovy_deg: vertical field of view in (0, 180).
 
     Returns:

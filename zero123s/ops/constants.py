@@ -12,7 +12,7 @@ def constant(values: Sequence[float], like: Tensor, dtype: torch.dtype | None = 
 
     Args:
         values: the numbers.
-        like: a tensor on the wanted device.
+        like: a tensor on the target device.
         dtype: of the result; None = that of `like`.
 
     Returns:

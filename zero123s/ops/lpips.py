@@ -192,7 +192,7 @@ class Lpips(nn.Module):
         self._keep("scale", torch.tensor(SCALE).view(1, 3, 1, 1))
 
     def _keep(self, name: str, tensor: Tensor) -> None:
-        """Hold a tensor that moves along but is in nobody's checkpoint: the weights have terms of their own."""
+        """Hold a tensor that moves with the module but is not checkpointed: the weights have a licence of their own."""
         self.register_buffer(name, tensor, persistent=False)
 
     @property

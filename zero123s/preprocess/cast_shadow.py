@@ -26,7 +26,7 @@ left in it. Beyond the second the object itself has that hue, which then disting
 LEFTOVER_TINT = 0.06
 """Largest difference from the ground's hue of such a pixel: a narrow strip takes up some of the object's hue in a JPEG."""
 LEVELS = 8
-"""Values of the ratio that are looked at, the most frequent first."""
+"""Values of the ratio that are examined, the most frequent first."""
 
 
 def cast_shadow(

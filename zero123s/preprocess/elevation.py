@@ -1,8 +1,8 @@
-"""From which elevation an image was taken.
+"""Estimates the elevation from which an image was taken.
 
-Zero123 itself hardly tells: neither its denoising error, nor views predicted forth and back, nor how upright the solid of
-the small model's pose lift stands are much better than a constant (docs/inputs.md has the figures). So a small network of
-its own does it, trained on the renders that the bundled Zero123 was trained on; it serves every checkpoint alike.
+Zero123 itself is hardly informative: its denoising error, views predicted forth and back, and how upright the small
+model's lifted solid stands are little better than a constant (docs/inputs.md has the figures). A separate small network,
+trained on the renders that the bundled Zero123 was trained on, estimates it for every checkpoint.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from zero123s.preprocess.elevation_net import CANDIDATES_DEG, ElevationNet, fram
 
 WEIGHTS = "load/elevation_net.safetensors"
 READ_SIZE = 128
-"""Pixels at which an image is brought to the network: twice what it looks at, framed from there."""
+"""Pixels to which an image is resized before framing: twice the input resolution of the network."""
 TRUSTED = 0.5
 """Confidence below which a warning is given."""
 

@@ -79,10 +79,10 @@ def segment(loaded: LoadedImage, backend: str = "auto", model: str = "") -> Segm
     found = Segmentation(rgba, confidence, "grabcut", reason)
     if backend == "grabcut" or confidence >= THRESHOLD or not rembg_is_installed():
         return found
-    logger.warning("GrabCut is not sure of the object (%s, confidence %.2f); rembg is asked.", reason, confidence)
+    logger.warning("GrabCut is not sure of the object (%s, confidence %.2f); trying rembg.", reason, confidence)
     try:
         other = _by_network(rgb, "rembg", model)
-    except ImageError as error:  # its weights are out of reach: GrabCut's mask is judged as without rembg
+    except ImageError as error:  # its weights are unavailable: GrabCut's mask is used as without rembg
         return replace(found, notes=(str(error),), network_asked=True)
     return replace(other if other.confidence > found.confidence else found, network_asked=True)
 

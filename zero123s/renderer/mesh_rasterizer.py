@@ -46,7 +46,7 @@ class _Surface:
 class MeshRasterizer(BaseRenderer):
     """Renders the zero level of the field's signed distance as a mesh: one sample per pixel, antialiased silhouettes.
 
-    The distance learns from silhouettes, from depth and, through the field, from normals; colours learn where the
+    Gradients reach the distance from silhouettes, depth and, through the field, normals; colours where the
     surface is. Nothing tells the distance about places where no surface is yet: it refines, it does not begin.
     """
 
@@ -74,7 +74,7 @@ class MeshRasterizer(BaseRenderer):
             raise ConfigError(f"renderer.grid_resolution: must be a multiple of {COARSE}, got {cfg.grid_resolution}.")
         n = cfg.grid_resolution
         self.cell = 2 * bound / n
-        # Travels in checkpoints: a run that goes on sees what it would have seen.
+        # Travels in checkpoints: a resumed run continues bit-exactly.
         self.register_buffer("near", torch.ones(n, n, n, dtype=torch.bool))
         self.near: Tensor
         self._warned_empty = False
@@ -122,7 +122,7 @@ class MeshRasterizer(BaseRenderer):
         if not surface.whole:
             self._refresh(field)
             surface = self._march(field, offset)
-        if not surface.whole:  # nothing, or steeper than a distance may be: look everywhere
+        if not surface.whole:  # nothing, or steeper than a distance may be: evaluate everywhere
             self.near.fill_(True)
             surface = self._march(field, offset)
         return surface
@@ -173,7 +173,7 @@ class MeshRasterizer(BaseRenderer):
     ) -> RenderOutput:
         """Render whole pinhole images; raises ConfigError for other rays.
 
-        A sample is a surface point that a pixel's centre sees, in that pixel and in the neighbours that it is blended
+        A sample is the surface point visible at a pixel's centre, in that pixel and in the neighbours that it is blended
         into.
         """
         offset = torch.zeros(3)
@@ -191,13 +191,13 @@ class MeshRasterizer(BaseRenderer):
         points = fragments.interpolate(surface.vertices, surface.faces)
         rays_o, dirs = (r.reshape(-1, 3)[fragments.pixel] for r in (rays.rays_o, rays.rays_d))
         lights = rays.light_positions[fragments.pixel // (height * width)]
-        wanted = needs if self.training else needs & {"normal"}
+        required = needs if self.training else needs & {"normal"}
         with section("field"):
-            seen = self._query(field, points.detach(), dirs, wanted, lights)
+            field_output = self._query(field, points.detach(), dirs, required, lights)
         along = ((points - rays_o) * dirs).sum(-1)
         behind = background(rays.rays_d, generator)
-        out = _composite(fragments, silhouettes, seen, along, dirs, behind, wanted)
-        if "mesh" in wanted:
+        out = _composite(fragments, silhouettes, field_output, along, dirs, behind, required)
+        if "mesh" in required:
             out = replace(out, mesh_vertices=surface.vertices, mesh_faces=surface.faces)
         return out
 
@@ -220,11 +220,11 @@ class MeshRasterizer(BaseRenderer):
         lights: Float[Tensor, "K 3"],
     ) -> FieldOutput:
         """Evaluate the field at the visible points, in chunks outside training."""
-        wanted = frozenset({"rgb"} | (needs & {"normal", "normal_perturbed", "sdf"}))
+        required = frozenset({"rgb"} | (needs & {"normal", "normal_perturbed", "sdf"}))
         if self.training or len(x) <= self.cfg.eval_chunk_size:
-            return field.query(x, dirs, wanted, lights)
+            return field.query(x, dirs, required, lights)
         chunks = zip(*(t.split(self.cfg.eval_chunk_size) for t in (x, dirs, lights)), strict=True)
-        parts = [field.query(at, along, wanted, light) for at, along, light in chunks]
+        parts = [field.query(at, along, required, light) for at, along, light in chunks]
         known = [name for name in ("sigma", "rgb", "normal") if getattr(parts[0], name) is not None]
         return FieldOutput(**{name: torch.cat([getattr(part, name) for part in parts]) for name in known})
 
@@ -240,7 +240,7 @@ def _corner_nodes(cells: Int[Tensor, "C 3"], resolution: int) -> Int[Tensor, "C 
 def _composite(
     fragments: Fragments,
     silhouettes: Silhouettes,
-    seen: FieldOutput,
+    field_output: FieldOutput,
     along: Float[Tensor, "K"],
     dirs: Float[Tensor, "K 3"],
     behind: Float[Tensor, "B H W 3"],
@@ -249,15 +249,15 @@ def _composite(
     """Composite the pixel centres over the background; `along` is the distance along the rays `dirs`."""
     shape = behind.shape[:3]
     weights, pixels, source = _samples(fragments, silhouettes)
-    assert seen.rgb is not None
-    columns = [torch.ones_like(along)[:, None], along[:, None], seen.rgb]
+    assert field_output.rgb is not None
+    columns = [torch.ones_like(along)[:, None], along[:, None], field_output.rgb]
     if "normal" in needs:
-        assert seen.normal is not None
-        columns.append(seen.normal)
+        assert field_output.normal is not None
+        columns.append(field_output.normal)
     values = torch.cat(columns, dim=-1)
     summed = values.new_zeros(behind[..., 0].numel(), values.shape[-1])
     summed = summed.index_add(0, pixels, weights[:, None] * values[source]).reshape(*shape, values.shape[-1])
-    n = 2 + seen.rgb.shape[-1]
+    n = 2 + field_output.rgb.shape[-1]
     opacity, depth, rgb = summed[..., :1], summed[..., 1:2], summed[..., 2:n]
     out = RenderOutput(rgb + (1 - opacity) * behind, opacity, depth, behind, n_samples=len(along))
     if "normal" in needs:
@@ -265,8 +265,8 @@ def _composite(
     if "samples" not in needs:
         return out
     # `perturbed_at` counts the surface points, which are the first of the samples, in the same order.
-    perturbed = seen.normal_perturbed
-    if perturbed is not None and seen.perturbed_at is None:
+    perturbed = field_output.normal_perturbed
+    if perturbed is not None and field_output.perturbed_at is None:
         perturbed = perturbed[source]
     return replace(
         out,
@@ -274,10 +274,10 @@ def _composite(
         dirs=dirs[source],
         ray_indices=pixels,
         t=along[source],
-        normal=None if seen.normal is None else seen.normal[source],
+        normal=None if field_output.normal is None else field_output.normal[source],
         normal_perturbed=perturbed,
-        perturbed_at=seen.perturbed_at,
-        sdf_grad=None if seen.sdf_grad is None else seen.sdf_grad[source],
+        perturbed_at=field_output.perturbed_at,
+        sdf_grad=None if field_output.sdf_grad is None else field_output.sdf_grad[source],
     )
 
 

@@ -1,4 +1,4 @@
-"""Volume rendering of a density field: march through occupied space, shade the samples that are seen, composite."""
+"""Volume rendering of a density field: march through occupied space, shade the visible samples, composite."""
 
 import math
 from dataclasses import dataclass, replace
@@ -183,9 +183,9 @@ class NerfVolumeRenderer(BaseRenderer):
             with section("choose samples"):
                 samples = self._prune(field, rays_o, rays_d, samples)
         x, dirs = samples.positions(rays_o, rays_d), rays_d.index_select(0, samples.ray_indices)
-        wanted = self.always_needed | (needs & {"normal", "normal_perturbed", "sdf"})
+        required = self.always_needed | (needs & {"normal", "normal_perturbed", "sdf"})
         with section("field"):
-            out = field.query(x, dirs, wanted, lights.index_select(0, samples.ray_indices))
+            out = field.query(x, dirs, required, lights.index_select(0, samples.ray_indices))
         assert out.rgb is not None
         values = out.rgb if out.normal is None else torch.cat([out.rgb, out.normal], dim=-1)
         with section("composite"):
@@ -206,10 +206,10 @@ class NerfVolumeRenderer(BaseRenderer):
         def alphas_at(index: Int[Tensor, "K"]) -> Float[Tensor, "K"]:
             return self.opacity(field, samples.positions(rays_o, rays_d, index), self.step_size)
 
-        seen = visible_samples(
+        visible = visible_samples(
             alphas_at, samples.ray_indices, samples.packed_info, self.cfg.alpha_threshold, self.cfg.early_stop
         )
-        return samples.keep(seen)
+        return samples.keep(visible)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class _Terminal(logging.Handler):
     """Writes to stderr, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm = sys.modules.get("tqdm")  # no bar can be open before somebody imported it
+        tqdm = sys.modules.get("tqdm")  # no bar can be open before tqdm is imported
         line = self.format(record)
         if tqdm is None:
             print(line, file=sys.stderr)

@@ -17,7 +17,7 @@ from zero123s.runtime.processes import RANKS, peak_resident_gb, print_rank_zero
 def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, Any]:
     """Return Lightning's accelerator and devices; `--gpu` without CUDA continues on the CPU, with a message.
 
-    Of several GPUs that nobody asked for, one is taken: several processes average their gradients, which is another
+    Without `--gpu` one of several GPUs is used: several processes average their gradients, which is another
     recipe.
 
     Raises:
@@ -78,7 +78,7 @@ def set_tf32(allowed: bool, device: torch.device) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
-def choose_threads(wanted: int, out_dir: Path) -> int:
+def choose_threads(requested: int, out_dir: Path) -> int:
     """Return the number of CPU threads; 0 = as before in this run folder, else the faster one by measurement."""
     # Another number sums in another order: a run that goes on must keep its own to be repeatable to the last bit.
-    return wanted or int(read_run_record(out_dir).get("threads", 0)) or measured_threads()
+    return requested or int(read_run_record(out_dir).get("threads", 0)) or measured_threads()

@@ -24,7 +24,7 @@ def require_disk_space(folder: Path, checkpoint_bytes: int, n_checkpoints: int) 
     try:
         free = shutil.disk_usage(place).free
     except OSError:
-        return  # where space cannot be asked for, a full disk is reported when it happens
+        return  # where free space cannot be queried, a full disk is reported when it happens
     needed = checkpoint_bytes * (n_checkpoints + 1) + RESERVE_BYTES
     if free < needed:
         raise OutputError(

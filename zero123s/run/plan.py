@@ -54,14 +54,14 @@ def _imports(loaded: LoadedConfig) -> list[str]:
     return [name for name in ([given] if isinstance(given, str) else given or []) if isinstance(name, str)]
 
 
-def choose_profile(wanted: str, config: Path) -> str | None:
+def choose_profile(requested: str, config: Path) -> str | None:
     """Return the profile to apply: "auto" is `cpu` if there is no CUDA and the file has that profile."""
     import torch
 
-    if wanted == "none":
+    if requested == "none":
         return None
-    if wanted != "auto":
-        return wanted
+    if requested != "auto":
+        return requested
     return "cpu" if not torch.cuda.is_available() and "cpu" in profile_names(config) else None
 
 
@@ -108,7 +108,7 @@ def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedCo
     if not own.is_file() or own.resolve() == loaded.path.resolve():
         return loaded
     print_rank_zero(f"note: going on with the run's own settings, {own}; change them by overrides on the command line.")
-    # The folder may have moved since: what `last` meant is not looked for again.
+    # The folder may have moved since: what `last` meant is not searched again.
     return load_config(own, [*overrides, f"resume={json.dumps(str(checkpoint))}"])
 
 
@@ -124,10 +124,10 @@ def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile:
     Raises:
         ConfigError: no such run, or its config.yaml is missing.
     """
-    wanted = OmegaConf.select(loaded.cfg, FIRST_STAGE, throw_on_missing=False)
-    if not isinstance(wanted, str) or loaded.is_complete:
+    requested = OmegaConf.select(loaded.cfg, FIRST_STAGE, throw_on_missing=False)
+    if not isinstance(requested, str) or loaded.is_complete:
         return loaded
-    checkpoint, own = _find_first_stage(wanted)
+    checkpoint, own = _find_first_stage(requested)
     first = load_config(own)
     load_plugins(_imports(first))
     below = _inherited(first.cfg, loaded.cfg)

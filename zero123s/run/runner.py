@@ -143,7 +143,7 @@ class Runner:
     def run(self, mode: str) -> str:
         """Run one mode in the run folder and keep run.json up to date; returns "finished" or "interrupted".
 
-        Of several processes that train together, only the main one holds the folder, writes and speaks.
+        Of several processes that train together, only the main one locks the folder, writes and prints.
         """
         started = time.perf_counter()
         if mode == "train":

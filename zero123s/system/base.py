@@ -29,8 +29,8 @@ class BaseSystem(pl.LightningModule):
 
     A step that runs out of memory is repeated in twice as many parts, with the same random numbers and the same
     gradients: forward pass, clearing of gradients and backward pass are one closure, so that calling it again is all it
-    takes. With several processes, or gradients accumulated over batches, a repeated pass would be counted twice by
-    somebody; there, and where `MAX_PARTS` do not fit either, the run ends with a sentence that names `memory_keys`.
+    takes. With several processes, or gradients accumulated over batches, a repeated pass would be counted twice;
+    there, and where `MAX_PARTS` do not fit either, the run ends with a sentence that names `memory_keys`.
 
     Args:
         cfg: the parsed `Config` of the subclass, slot sections included.

@@ -73,10 +73,10 @@ class GeometryMaterialField:
         needs: frozenset[str],
         light_positions: Float[Tensor, "N 3"] | None,
     ) -> FieldOutput:
-        wanted = needs - {"rgb"}
+        required = needs - {"rgb"}
         if "rgb" in needs:
-            wanted |= self.material.needs(self.shading)
-        out = self.geometry(x, wanted, self.generator)
+            required |= self.material.needs(self.shading)
+        out = self.geometry(x, required, self.generator)
         rgb = None
         if "rgb" in needs:
             features = x.new_zeros(x.shape[0], 0) if out.features is None else out.features
@@ -122,9 +122,9 @@ class GeometryMaterialField:
     def gaussians(
         self, centers: Float[Tensor, "B 3"], needs: frozenset[str], light_positions: Float[Tensor, "B 3"]
     ) -> GaussianViews | None:
-        """Return the Gaussians as seen from camera centres, coloured by the material; None = not made of Gaussians."""
-        wanted = needs | self.material.needs(self.shading)
-        views = self.geometry.gaussians(centers, wanted)
+        """Return the Gaussians for camera centres, coloured by the material; None = not made of Gaussians."""
+        required = needs | self.material.needs(self.shading)
+        views = self.geometry.gaussians(centers, required)
         if views is None:
             return None
         shape = views.rgb.shape

@@ -156,21 +156,23 @@ class Zero123FinetuneSystem(BaseSystem):
 
         Loads LPIPS too, so that a missing file is reported before the training instead of at its first validation.
         """
-        seen = self.model.image_size
-        if seen < SMALLEST_SCORED:
+        image_size = self.model.image_size
+        if image_size < SMALLEST_SCORED:
             raise ConfigError(
-                f"the model's images have {seen} pixels (unet_config's image_size {self.model.latent_size} times "
+                f"the model's images have {image_size} pixels (unet_config's image_size {self.model.latent_size} times "
                 f"{self.model.config.vae.factor}); validation cannot score fewer than {SMALLEST_SCORED}, SSIM's window."
             )
         if self.cfg.lpips:
             self.lpips = load_lpips(folder=Path(self.cfg.lpips)).to(device)
-            if seen < (least := BACKBONES[self.lpips.net].min_size):
+            if image_size < (least := BACKBONES[self.lpips.net].min_size):
                 raise ConfigError(
-                    f"system.lpips: needs images of {least} pixels, the model's have {seen}; leave it empty."
+                    f"system.lpips: needs images of {least} pixels, the model's have {image_size}; leave it empty."
                 )
         views: PosedViews = self.data_source.batch_at(0)  # type: ignore[assignment]
-        if (size := views.rgba.shape[2]) < seen:
-            logger.warning("note: the images have %d pixels, and are enlarged to the %d of the model.", size, seen)
+        if (size := views.rgba.shape[2]) < image_size:
+            logger.warning(
+                "note: the images have %d pixels, and are enlarged to the %d of the model.", size, image_size
+            )
         if views.latents is not None:
             embeds = "image_encoder" not in self.cfg.components and not self.lambda_denoise.is_zero
             training.check_cached(self.model, views, embeds)
@@ -227,13 +229,15 @@ class Zero123FinetuneSystem(BaseSystem):
             terms["mirror"] = weights["mirror"] * self._mirror_loss(rgb[:, 0], latents[:, 0])
         if self.model.lift is not None and (weights["lift"] or drawn is not None):
             volume = self.model.lift.volume(latents[:, 0], poses[:, 0, 3])
-            seen = self.model.lift.render(volume, poses)
+            lifted = self.model.lift.render(volume, poses)
             if weights["lift"]:
                 alpha = views.rgba[:, 1:, ..., 3].flatten(0, 1)[:, None]
-                wanted = rgb[:, 1:].flatten(0, 1)
-                terms["lift"] = weights["lift"] * training.lift_loss(seen.features[:, :3], seen.opacity, wanted, alpha)
+                target = rgb[:, 1:].flatten(0, 1)
+                terms["lift"] = weights["lift"] * training.lift_loss(
+                    lifted.features[:, :3], lifted.opacity, target, alpha
+                )
             if drawn is not None:
-                concat = torch.cat([concat, self.model.lift.maps(seen)], dim=1)
+                concat = torch.cat([concat, self.model.lift.maps(lifted)], dim=1)
         if drawn is not None:
             embedding = self._embedding(views)
             embedding = embedding[:, None].expand(-1, k, -1, -1).flatten(0, 1)
@@ -248,8 +252,8 @@ class Zero123FinetuneSystem(BaseSystem):
         assert self.model.lift is not None
         assert self.model.lift.mirror is not None
         with torch.no_grad():
-            wanted = self.model.encode_image(rgb.flip(-1))
-        return (self.model.lift.mirror(latents) - wanted).square().mean()
+            target = self.model.encode_image(rgb.flip(-1))
+        return (self.model.lift.mirror(latents) - target).square().mean()
 
     def _denoising_loss(
         self,

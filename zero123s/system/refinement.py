@@ -217,8 +217,8 @@ def _color_mse(system: System, field: RadianceField, distance: SignedDistance, o
     """Compare colours on the surface, viewed along the normals."""
     x, dirs = _tensor(distance.surface[on]), _tensor(-distance.normals[on])
     with torch.no_grad():
-        wanted = field.query(x, dirs, frozenset({"rgb"})).rgb
+        expected = field.query(x, dirs, frozenset({"rgb"})).rgb
     got = system.field().query(x, dirs, frozenset({"rgb"})).rgb
-    assert wanted is not None
+    assert expected is not None
     assert got is not None
-    return F.mse_loss(got[:, :3], wanted[:, :3])
+    return F.mse_loss(got[:, :3], expected[:, :3])

@@ -149,7 +149,7 @@ def check_sdf(cfg: Any, weights: LossWeights) -> None:
     if GEOMETRIES.get(cfg.geometry_type).has_sdf:
         return
     if cfg.geometry_convert_from is not None and GEOMETRIES.get(cfg.geometry_type).has_gaussians:
-        return  # they stand on the first stage's surface; `check_gaussians` looks at the rest
+        return  # they stand on the first stage's surface; `check_gaussians` checks the rest
     advice = f"has no signed distance; use geometry_type: implicit-sdf instead of {cfg.geometry_type}."
     if cfg.geometry_convert_from is not None:
         raise ConfigError(f"system.geometry_convert_from needs a surface to start from, and the geometry {advice}")
@@ -214,7 +214,7 @@ def check_novel_sizes(data: BaseData, resizes_to_square: bool) -> None:
         if resizes_to_square and height != width:
             raise ConfigError(
                 f"data.random_camera.height, width: views of {width}x{height} pixels would be squeezed to the square "
-                "that the guidance sees; give both the same."
+                "input of the guidance; set both to the same."
             )
 
 
@@ -222,7 +222,7 @@ def novel_size_notes(data: BaseData, image_size: int | None) -> list[str]:
     """Return notes on views rendered much smaller or larger than the input of the guidance's networks.
 
     Args:
-        image_size: edge in pixels of what the networks see; None = not known.
+        image_size: input resolution of the networks in pixels; None = not known.
     """
     edges = [height for height, _ in data.novel_sizes()]
     if not edges or image_size is None:
@@ -230,12 +230,12 @@ def novel_size_notes(data: BaseData, image_size: int | None) -> list[str]:
     notes = []
     if (small := min(edges)) * FEWEST_OF_MODEL < image_size:
         notes.append(
-            f"views of {small} pixels are enlarged to the {image_size} that the guiding model sees: it judges a blur; "
+            f"views of {small} pixels are enlarged to the guidance model's input of {image_size}, which is then blurred; "
             f"data.random_camera.height and width of {image_size // FEWEST_OF_MODEL} or more are usual."
         )
     if (large := max(edges)) > image_size:
         notes.append(
-            f"views of {large} pixels are shrunk to the {image_size} that the guiding model sees: rendering them takes "
+            f"views of {large} pixels are downsampled to the guidance model's input of {image_size}: rendering them takes "
             f"{(large / image_size) ** 2:.3g} times as many pixels; data.random_camera.height and width of {image_size} "
             "are enough for it."
         )

@@ -72,7 +72,7 @@ def warm_start(system: System) -> dict[str, Any]:
     cfg, started = system.cfg.warm_start, time.perf_counter()
     if cfg.type == "none" or (cfg.type == "auto" and (system.guidance is None or system.cfg.guidance_input != "rgb")):
         return {}
-    assert system.guidance is not None, "check_warm_start looks at it before training"
+    assert system.guidance is not None, "check_warm_start checks it before training"
     if cfg.type == "views":
         reference, generator = system.data_source.conditioning_views(), system.generator("warm-start", 0)
         system.warm_views = sample_warm_views(cfg, system.guidance, reference, generator)

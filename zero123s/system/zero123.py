@@ -92,11 +92,11 @@ class Zero123System(BaseSystem):
         self.loss_weights = LossWeights(
             cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset(), regularized=cfg.regularized_views
         )
-        for name, wanted in self.loss_weights.required_maps().items():
-            if wanted not in data.available_maps():
+        for name, required_map in self.loss_weights.required_maps().items():
+            if required_map not in data.available_maps():
                 raise ConfigError(
-                    f"system.loss.lambda_{name} needs a {wanted} image, and the data has none; set "
-                    f"data.requires_{wanted}=true and put X_{wanted}.png beside X_rgba.png, or name it by data.{wanted}_path."
+                    f"system.loss.lambda_{name} needs a {required_map} image, and the data has none; set "
+                    f"data.requires_{required_map}=true and put X_{required_map}.png beside X_rgba.png, or name it by data.{required_map}_path."
                 )
         if self.loss_weights.is_ever_used("sds"):
             self.memory_keys = ("data.random_camera.batch_size", "data.random_camera.height")
@@ -276,7 +276,7 @@ class Zero123System(BaseSystem):
             needs |= {"normal"}
         out = self.render(cameras, needs, shading, generator)
         self.diagnostics.numbers["samples/novel"] = torch.tensor(float(out.n_samples))
-        # In double precision the field is trained, not the networks that judge it.
+        # In double precision the field is trained, not the guidance networks.
         image, cameras = self._guidance_image(out).float(), cameras.to(self.device, torch.float32)
         self.guidance.n_parts = self.n_parts
         guided = self.guidance(image, cameras, step, self.generator("guidance"))

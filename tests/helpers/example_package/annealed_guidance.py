@@ -34,6 +34,6 @@ class AnnealedZero123Guidance(StableZero123Guidance):
     def __call__(
         self, comp_rgb: Float[Tensor, "B H W 3"], cameras: Cameras, step: int, generator: torch.Generator
     ) -> GuidanceOutput:
-        """Return the parent's opinion, scaled."""
-        judged = super().__call__(comp_rgb, cameras, step, generator)
-        return replace(judged, loss=self.strength(step) * judged.loss)
+        """Scale the parent's loss by the schedule."""
+        output = super().__call__(comp_rgb, cameras, step, generator)
+        return replace(output, loss=self.strength(step) * output.loss)

@@ -52,7 +52,7 @@ def announce_licence(name: str) -> None:
         print(f"note: licence of {name}: {LICENCES[name]}", file=sys.stderr)
 
 
-def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto", sha256: str = "") -> FamilyChoice:
+def decide_family(path: Path, metadata: Mapping[str, str], requested: str = "auto", sha256: str = "") -> FamilyChoice:
     """Decide the family: as requested, else by the hash of a published file, else its metadata, else its name.
 
     When none of these decides, the family is taken to be stable-zero123, with a warning in the log.
@@ -60,7 +60,7 @@ def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto", 
     Args:
         path: of the checkpoint; its name is the last resort.
         metadata: of the file; "family" and "name" are read.
-        asked: "auto", "stable-zero123" or "zero123".
+        requested: "auto", "stable-zero123" or "zero123".
         sha256: of the file, in hexadecimal.
 
     Returns:
@@ -75,13 +75,13 @@ def decide_family(path: Path, metadata: Mapping[str, str], asked: str = "auto", 
         >>> decide_family(Path("zero123-xl.ckpt"), metadata={})
         FamilyChoice(name='zero123', family='zero123')
     """
-    if asked not in ("auto", *FAMILIES):
-        raise ConfigError(f"Unknown family '{asked}'. Known: auto, {', '.join(FAMILIES)}.")
+    if requested not in ("auto", *FAMILIES):
+        raise ConfigError(f"Unknown family '{requested}'. Known: auto, {', '.join(FAMILIES)}.")
     stated, origin = metadata.get("family"), metadata.get("name")
     # A fine-tuned model keeps the licence of the model it was tuned from, whatever its file is called.
     name = PUBLISHED_HASHES.get(sha256) or (origin if origin in LICENCES else None) or _name_of(path)
-    if asked != "auto":
-        family = asked
+    if requested != "auto":
+        family = requested
     elif sha256 in PUBLISHED_HASHES:
         family = _family_of(PUBLISHED_HASHES[sha256])
     elif stated in FAMILIES:

@@ -67,11 +67,11 @@ def _next_samples(info, done, block, transmittance, eps, out):
 
 
 @njit(cache=True)
-def _absorb(index, rays, alphas, alpha_thre, eps, transmittance, seen):
+def _absorb(index, rays, alphas, alpha_thre, eps, transmittance, visible):
     for i in range(index.shape[0]):
         s = index[i]
         r = rays[s]
-        seen[s] = transmittance[r] >= eps and alphas[i] >= alpha_thre
+        visible[s] = transmittance[r] >= eps and alphas[i] >= alpha_thre
         transmittance[r] *= _ONE - alphas[i]
 
 
@@ -116,9 +116,9 @@ def visible_samples(
     alphas_at: Callable[[Tensor], Tensor], rays: Tensor, packed_info: Tensor, alpha_thre: float, early_stop_eps: float
 ) -> Tensor:
     """Return which samples are visible, evaluating the opacity only where light arrives."""
-    seen, index = torch.zeros(len(rays), dtype=torch.bool), torch.empty(len(rays), dtype=torch.int64)
+    visible, index = torch.zeros(len(rays), dtype=torch.bool), torch.empty(len(rays), dtype=torch.int64)
     transmittance = torch.ones(len(packed_info))
-    state = transmittance.numpy(), seen.numpy()
+    state = transmittance.numpy(), visible.numpy()
     info, longest = packed_info.contiguous().numpy(), int(packed_info[:, 1].max()) if len(packed_info) else 0
     eps, done, block = np.float32(early_stop_eps), 0, _FIRST_BLOCK
     while done < longest:
@@ -127,4 +127,4 @@ def visible_samples(
             alphas = alphas_at(index[:n])
             _absorb(index[:n].numpy(), rays.numpy(), alphas.contiguous().numpy(), np.float32(alpha_thre), eps, *state)
         done, block = done + block, 2 * block
-    return seen
+    return visible

@@ -10,7 +10,7 @@ from torch import Tensor
 from zero123s.ops.gpu_kernels import launch
 
 _STEPS = 32
-"""Samples of a ray that are looked at together: one warp."""
+"""Samples of a ray per iteration: one warp."""
 
 
 @triton.jit
@@ -25,10 +25,11 @@ def _chain(a_slope, a_shift, b_slope, b_shift):
 
 
 @triton.jit
-def _light(alphas, s, earlier, left):
-    """Return the light before the samples `s` of a ray, of which those with `earlier` have one before them here.
+def _transmittance(alphas, s, earlier, left):
+    """Return the transmittance before the samples `s` of a ray; `left` is that before the block, `earlier` marks samples
+    with a predecessor.
 
-    A product over the samples before, not a quotient: behind an opaque sample there is no light to divide by.
+    A product over the samples before, not a quotient: behind an opaque sample the transmittance is zero.
     """
     passed = 1.0 - tl.load(alphas + s - 1, mask=earlier, other=0.0)
     return left * tl.associative_scan(passed, 0, _multiply)
@@ -71,22 +72,22 @@ def _forward(
     total = tl.zeros((CHANNELS,), tl.float32)
     for base in range(0, count.to(tl.int32), STEPS):
         s, inside = first + base + k, base + k < count
-        light = _light(alphas, s, inside & (base + k > 0), left)
-        weight = tl.where(light >= eps, light * tl.load(alphas + s, mask=inside, other=0.0), 0.0)
+        transmitted = _transmittance(alphas, s, inside & (base + k > 0), left)
+        weight = tl.where(transmitted >= eps, transmitted * tl.load(alphas + s, mask=inside, other=0.0), 0.0)
         middle, value = _sample(t_starts, t_ends, values, s, inside, c, C)
         covered += tl.sum(weight, 0)
         distance += tl.sum(weight * middle, 0)
         total += tl.sum(weight[:, None] * value, 0)
-        tl.store(transmittance + s, light, mask=inside)
+        tl.store(transmittance + s, transmitted, mask=inside)
         tl.store(weights + s, weight, mask=inside)
-        left = _last(light, k, STEPS)
+        left = _last(transmitted, k, STEPS)
     tl.store(opacity + r, covered)
     tl.store(depth + r, distance)
     tl.store(summed + r * C + c, total, mask=c < C)
 
 
 @triton.jit
-def _earned(
+def _grad_of_weights(
     transmittance,
     t_starts,
     t_ends,
@@ -101,7 +102,7 @@ def _earned(
     eps,
     C: tl.constexpr,
 ):
-    """Return the gradient by the weight of samples, zero for those that light does not reach."""
+    """Return the gradient with respect to the weights of samples, zero where the transmittance is below `eps`."""
     middle, value = _sample(t_starts, t_ends, values, s, inside, c, C)
     here = tl.load(grad_weights + s, mask=inside, other=0.0) + g_opacity + g_depth * middle
     here += tl.sum(value * g_summed[None, :], 1)
@@ -128,10 +129,10 @@ def _backward(
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    """Walk back along a ray; `behind` is the gradient by the light that passes a sample.
+    """Walk back along a ray; `behind` is the gradient with respect to the transmittance after a sample.
 
-    By the light before a sample of opacity a it is a here + (1 - a) behind, where `here` is the gradient by the
-    sample's weight: maps that a scan from the last sample on composes.
+    That before a sample of opacity a is a here + (1 - a) behind, where `here` is the gradient with respect to the
+    sample's weight: affine maps that a scan from the last sample on composes.
     """
     r = tl.program_id(0).to(tl.int64)
     first, count, k, c = tl.load(info + 2 * r), tl.load(info + 2 * r + 1), tl.arange(0, STEPS), tl.arange(0, CHANNELS)
@@ -140,12 +141,12 @@ def _backward(
     beyond = 0.0
     for base in range(0, count.to(tl.int32), STEPS):
         s, inside = first + count - 1 - base - k, base + k < count
-        here = _earned(
+        here = _grad_of_weights(
             transmittance, t_starts, t_ends, values, grad_weights, g_opacity, g_depth, g_summed, s, inside, c, eps, C
         )
         # A scan includes its own element: lane k takes the map of the sample behind its own, lane 0 none.
         next_s, has_next = s + 1, inside & (k > 0)
-        earned = _earned(
+        next_grad = _grad_of_weights(
             transmittance,
             t_starts,
             t_ends,
@@ -161,10 +162,13 @@ def _backward(
             C,
         )
         next_alpha = tl.load(alphas + next_s, mask=has_next, other=0.0)
-        slope, shift = tl.associative_scan((1.0 - next_alpha, next_alpha * tl.where(has_next, earned, 0.0)), 0, _chain)
+        slope, shift = tl.associative_scan(
+            (1.0 - next_alpha, next_alpha * tl.where(has_next, next_grad, 0.0)), 0, _chain
+        )
         behind = shift + slope * beyond
-        alpha, light = tl.load(alphas + s, mask=inside, other=0.0), tl.load(transmittance + s, mask=inside, other=0.0)
-        tl.store(grad_alphas + s, light * (here - behind), mask=inside)
+        alpha = tl.load(alphas + s, mask=inside, other=0.0)
+        transmitted = tl.load(transmittance + s, mask=inside, other=0.0)
+        tl.store(grad_alphas + s, transmitted * (here - behind), mask=inside)
         there = inside[:, None] & (c < C)[None, :]
         weight = tl.load(weights + s, mask=inside, other=0.0)
         tl.store(grad_values + s[:, None] * C + c[None, :], weight[:, None] * g_summed[None, :], mask=there)
@@ -172,16 +176,16 @@ def _backward(
 
 
 @triton.jit
-def _visible(alphas, info, seen, alpha_thre, eps, STEPS: tl.constexpr):
-    """Write which samples are at least `alpha_thre` opaque and reached by `eps` of the light."""
+def _visibility(alphas, info, visibility, alpha_thre, eps, STEPS: tl.constexpr):
+    """Write which samples are at least `alpha_thre` opaque and have a transmittance of at least `eps` before them."""
     r = tl.program_id(0).to(tl.int64)
     first, count, k, left = tl.load(info + 2 * r), tl.load(info + 2 * r + 1), tl.arange(0, STEPS), 1.0
     for base in range(0, count.to(tl.int32), STEPS):
         s, inside = first + base + k, base + k < count
-        light = _light(alphas, s, inside & (base + k > 0), left)
-        visible = (light >= eps) & (tl.load(alphas + s, mask=inside, other=0.0) >= alpha_thre)
-        tl.store(seen + s, visible.to(tl.int8), mask=inside)
-        left = _last(light, k, STEPS)
+        transmitted = _transmittance(alphas, s, inside & (base + k > 0), left)
+        visible = (transmitted >= eps) & (tl.load(alphas + s, mask=inside, other=0.0) >= alpha_thre)
+        tl.store(visibility + s, visible.to(tl.int8), mask=inside)
+        left = _last(transmitted, k, STEPS)
 
 
 class _Composite(torch.autograd.Function):
@@ -218,7 +222,7 @@ def composite_alpha(
 
 def visibility_alpha(alphas: Tensor, packed_info: Tensor, alpha_thre: float, early_stop_eps: float) -> Tensor:
     """Return which float32 samples are visible; see `zero123s.ops.compositing.visibility_alpha`."""
-    seen = torch.empty(len(alphas), dtype=torch.int8, device=alphas.device)
-    arguments = (alphas.contiguous(), packed_info.contiguous(), seen, float(alpha_thre), float(early_stop_eps))
-    launch(_visible, (len(packed_info),), *arguments, _STEPS, num_warps=1)
-    return seen.view(torch.bool)
+    visibility = torch.empty(len(alphas), dtype=torch.int8, device=alphas.device)
+    arguments = (alphas.contiguous(), packed_info.contiguous(), visibility, float(alpha_thre), float(early_stop_eps))
+    launch(_visibility, (len(packed_info),), *arguments, _STEPS, num_warps=1)
+    return visibility.view(torch.bool)

@@ -1,4 +1,4 @@
-"""Sums of 3D Gaussians at points on the CPU: every point looks only at the Gaussians that reach its cell of a grid."""
+"""Sums of 3D Gaussians at points on the CPU: every point sums only the Gaussians that reach its grid cell."""
 
 # numba's decorators and scalar types are opaque to a type checker.
 # pyright: reportCallIssue=false, reportArgumentType=false

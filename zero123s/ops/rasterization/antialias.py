@@ -2,7 +2,7 @@
 
 The idea is nvdiffrast's (Laine et al. 2020): where two neighbouring pixels lie on the two sides of a silhouette, the
 place at which the silhouette passes between their centres decides how much of the one's colour belongs to the other.
-There, the edge is looked for in the triangle visible at the nearer pixel; here among all silhouette edges of the mesh,
+There, the edge is searched in the triangle visible at the nearer pixel; here among all silhouette edges of the mesh,
 because a marched mesh has triangles smaller than a pixel.
 
 Example:
