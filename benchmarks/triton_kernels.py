@@ -84,7 +84,7 @@ KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
         {"C": 6, "CHANNELS": 8, "STEPS": 32},
         1,
     ),
-    ("compositing", "_visible", "fp32 i64 i8 F F", {"STEPS": 32}, 1),
+    ("compositing", "_visibility", "fp32 i64 i8 F F", {"STEPS": 32}, 1),
     *[
         ("mlp", kernel, types, {**FIELD, **more, **numbers}, 8 if numbers["PRECISION"] == "ieee" else warps)
         for numbers in MLP_NUMBERS

@@ -44,7 +44,11 @@ COMPARED = (0, 1, 2, 4, 6)
 
 
 def weight_shapes() -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all tensors up to the last stage, by the names of the package's file."""
+    """Compute the shapes of all tensors up to the last stage.
+
+    Returns:
+        Shapes by the names of the package's file.
+    """
     shapes: dict[str, tuple[int, ...]] = {"_conv_stem.weight": (32, 3, 3, 3)}
 
     def norm(name: str, channels: int) -> None:
@@ -130,7 +134,14 @@ class EfficientNetDistance(nn.Module):
         return x + y if y.shape == x.shape else y
 
     def features(self, image: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        """Return the features that are compared of images in [0, 1], finest first."""
+        """Compute the features that are compared.
+
+        Args:
+            image: B 3 H W, in [0, 1].
+
+        Returns:
+            B C h w each, finest first: the last of each resolution from 1/2 to 1/32.
+        """
         x = F.relu6(self._norm(self._conv((image - MEAN) / DEVIATION, "_conv_stem", 2), "_bn0"))
         found, block = [], 0
         for i, stage in enumerate(STAGES):

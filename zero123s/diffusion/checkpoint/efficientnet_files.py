@@ -13,7 +13,11 @@ FILE = "models/efficientnet-lite0-57934424.pth"
 
 
 def find_efficientnet() -> Path | None:
-    """Return the weight file of the installed package, without importing it; None = not installed."""
+    """Find the weight file of the installed package, without importing the package.
+
+    Returns:
+        Its path; None = not installed.
+    """
     spec = importlib.util.find_spec(PACKAGE)
     places = spec.submodule_search_locations if spec else None
     path = Path(places[0]) / FILE if places else None
@@ -21,7 +25,14 @@ def find_efficientnet() -> Path | None:
 
 
 def load_efficientnet() -> EfficientNetDistance:
-    """Load the perceptual distance; raises CheckpointError where the package is missing or its file damaged."""
+    """Load the perceptual distance.
+
+    Returns:
+        The network with the package's weights.
+
+    Raises:
+        CheckpointError: the package is missing, or its file is damaged.
+    """
     path = find_efficientnet()
     if path is None:
         raise CheckpointError(
