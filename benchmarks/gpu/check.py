@@ -2,17 +2,19 @@
 
     python benchmarks/gpu/check.py --out DIR [--minutes 9] [PART...]
 
-Parts run in order of worth, each in a process of its own with its own limit, so that a crash or a hang leaves the others;
+Parts run in order of worth, each in a fork with its own limit, so that a crash or a hang leaves the others;
 DIR/gpu_check.json is written after each. Needs a GPU of 8 GB, no network, and neither tiny-cuda-nn, nerfacc, nvdiffrast
 nor a video encoder; what is there of these is measured too. `--device cpu --small` runs the check itself without a GPU;
 give a busy machine more minutes, by which the parts' limits grow. See README.md beside this file.
 """
 
 import argparse
+import contextlib
+import faulthandler
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -40,29 +42,44 @@ MINUTES = 9.0
 
 
 def run_part(name: str, args: argparse.Namespace, limit: float) -> dict[str, Any]:
-    """Run a part in a process of its own; return its result, or under "failed" why there is none."""
-    words = [sys.executable, str(Path(__file__).with_name("parts.py")), name, "--device", args.device]
-    words += ["--out", str(args.out.resolve()), *(["--small"] if args.small else [])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    """Run a part in a fork of this process; return its result, or under "failed" why there is none.
+
+    Importing torch and the project takes up to half a minute on a fresh machine: it happens once, before the first fork.
+    No part may have used CUDA in this process.
+    """
+    from parts import PARTS, Check
+
+    def part() -> None:
+        os.setsid()  # so that the processes that a part starts end with it
+        for stream in (1, 2):  # of what the part starts
+            os.dup2(file.fileno(), stream)
+        sys.stdout = sys.stderr = file
+        os.chdir(REPOSITORY)
+        faulthandler.dump_traceback_later(20, repeat=True)  # shows in the log where a part hangs
+        sender.send(PARTS[name](Check(args.out.resolve(), args.device, args.small)))
+
+    fork, started = multiprocessing.get_context("fork"), time.perf_counter()
+    receiver, sender = fork.Pipe(duplex=False)
     log = args.out / f"{name}.log"
-    started = time.perf_counter()
     with log.open("w") as file:
-        # A session of its own, so that the processes that a part starts end with it.
-        process = subprocess.Popen(
-            words, stdout=file, stderr=file, cwd=REPOSITORY, env=environment, start_new_session=True
-        )
-        try:
-            process.wait(limit)
-            failed = None if process.returncode == 0 else f"exit code {process.returncode}"
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            failed = f"not done after {limit:.0f} s"
-    text = log.read_text(errors="replace")
-    results = [line.removeprefix("RESULT ") for line in text.splitlines() if line.startswith("RESULT ")]
-    result: dict[str, Any] = json.loads(results[-1]) if results else {}
-    if failed or not results:
-        result |= {"failed": failed or "no result", "log": text[-1500:]}
+        process = fork.Process(target=part)
+        process.start()
+        sender.close()
+        process.join(limit)
+    failed = f"exit code {process.exitcode}" if process.exitcode else None
+    if process.is_alive():
+        with contextlib.suppress(ProcessLookupError):  # not yet a session of its own
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.kill()
+        process.join()
+        failed = f"not done after {limit:.0f} s"
+    try:
+        result = json.loads(json.dumps(receiver.recv(), default=str))
+    except EOFError:
+        result = {}
+        failed = failed or "no result"
+    if failed:
+        result |= {"failed": failed, "log": log.read_text(errors="replace")[-1500:]}
     return {"seconds": round(time.perf_counter() - started, 1), **result}
 
 
@@ -86,6 +103,10 @@ def main() -> int:
         )
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    )  # for what parts start
+    sys.path.insert(0, str(REPOSITORY))
     end, results = time.perf_counter() + 60 * args.minutes, {}
     for name in args.parts or LIMITS:
         left = end - time.perf_counter()

@@ -1,10 +1,7 @@
-"""The parts of check.py: each prints one line "RESULT {json}". Figures are of this machine's card, named by `backends`."""
+"""The parts of check.py, each of which returns its results. Figures are of this machine's card, named by `backends`."""
 
-import argparse
 import csv
-import faulthandler
 import importlib.util
-import json
 import statistics
 import subprocess
 import sys
@@ -328,21 +325,3 @@ PARTS: dict[str, Callable[[Check], Result]] = {
     part.__name__: part
     for part in (backends, tests, recipe, resume, recipes, parity, vendors, field, full_size, finetune, mixed, profile)
 }
-
-
-def main() -> int:
-    """Run one part and print its result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--small", action="store_true")
-    args = parser.parse_args()
-    faulthandler.dump_traceback_later(20, repeat=True)  # shows in the log where a part hangs
-    result = PARTS[args.part](Check(args.out, args.device, args.small))
-    print("RESULT " + json.dumps(result, default=str), flush=True)
-    return int("failed" in result)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -24,6 +24,7 @@ def load(name: str):
 def check(tmp_path, monkeypatch):
     """Return a function that runs the check with these words and returns its exit code and the written results."""
     module = load("check")
+    monkeypatch.syspath_prepend(FOLDER)
 
     def check(*words: str) -> tuple[int, dict]:
         monkeypatch.setattr(sys, "argv", ["check.py", "--out", str(tmp_path), "--device", "cpu", *words])
