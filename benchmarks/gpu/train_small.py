@@ -183,7 +183,7 @@ def say(text: str) -> None:
 def export(model: Any, out: Path, step: int) -> None:
     """Write a model as half precision safetensors in parts that may travel."""
     whole = out / ".zero123.safetensors"
-    save_zero123(model, whole, torch.float16, {"name": "small-zero123"})
+    save_zero123(model, whole, torch.float16, {"name": "small-zero123", "license": "Apache-2.0"})
     data = whole.read_bytes()
     whole.unlink()
     parts = [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]

@@ -6,14 +6,24 @@ from zero123s.mesh.scene_mesh import Paint
 from zero123s.scenes.blends import Bone, Point, add_blend, ball
 from zero123s.scenes.primitives import Builder, box, capsule, cylinder, ellipsoid, extrude, lathe, sheet, torus, tube
 from zero123s.scenes.procedural_animals import coat
-from zero123s.scenes.procedural_color import DARK, METALS, WHITE, any_color, fabric, jitter, plain, soft, vivid
+from zero123s.scenes.procedural_color import (
+    DARK,
+    METALS,
+    WHITE,
+    WHITE_PAINT,
+    any_color,
+    fabric,
+    jitter,
+    plain,
+    soft,
+    vivid,
+)
 from zero123s.scenes.procedural_faces import brows, eyes, mouth, on_head
 from zero123s.scenes.procedural_images import letter
 
 Rng = np.random.Generator
 SKINS = ((0.96, 0.82, 0.7), (0.87, 0.66, 0.5), (0.62, 0.43, 0.3), (0.4, 0.27, 0.19))
 HAIRS = ((0.12, 0.1, 0.1), (0.32, 0.2, 0.12), (0.6, 0.4, 0.2), (0.9, 0.76, 0.45), (0.7, 0.3, 0.14), (0.85, 0.85, 0.85))
-WHITE_PAINT = plain((1.0, 1.0, 1.0))
 
 
 def _cloth(rng: Rng) -> Paint:

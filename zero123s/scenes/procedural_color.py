@@ -83,3 +83,7 @@ def surface(rng: np.random.Generator, scale: float = 1.0) -> Paint:
 def plain(color: Color) -> Paint:
     """Return one flat colour."""
     return Paint(color)
+
+
+WHITE_PAINT = plain((1.0, 1.0, 1.0))
+"""Pure white; `WHITE` is slightly grey."""

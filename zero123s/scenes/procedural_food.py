@@ -18,11 +18,10 @@ from zero123s.scenes.primitives import (
     tube,
     wrapped,
 )
-from zero123s.scenes.procedural_color import WHITE, Color, any_color, fabric, jitter, plain, soft, vivid
+from zero123s.scenes.procedural_color import WHITE, WHITE_PAINT, Color, any_color, fabric, jitter, plain, soft, vivid
 from zero123s.scenes.procedural_images import label, speckles, stripes
 
 Rng = np.random.Generator
-WHITE_PAINT = plain((1.0, 1.0, 1.0))
 
 
 def _near(rng: Rng, color: Color, amount: float = 0.04) -> Paint:

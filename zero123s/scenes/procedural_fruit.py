@@ -58,65 +58,75 @@ def orchard_fruit(b: Builder, rng: Rng) -> None:
 def vegetable(b: Builder, rng: Rng) -> None:
     """A carrot, aubergine or courgette, pepper or corn cob."""
     kind, green = rng.integers(4), plain(jitter(rng, (0.28, 0.52, 0.2), 0.06))
-    if kind == 0:
+    (_carrot, _aubergine, _pepper, _corn)[kind](b, rng, green)
+
+
+def _carrot(b: Builder, rng: Rng, green: Paint) -> None:
+    b.add(
+        lathe([(0, 0), (0.03, 0.05), (0.12, 0.6), (0.14, 0.8), (0, 0.88)], 24, 180),
+        Paint(jitter(rng, (0.95, 0.5, 0.12), 0.04), (0.85, 0.4, 0.08), "stripes", 5),
+    )
+    for k in range(6):
+        a = 2.4 * k
         b.add(
-            lathe([(0, 0), (0.03, 0.05), (0.12, 0.6), (0.14, 0.8), (0, 0.88)], 24, 180),
-            Paint(jitter(rng, (0.95, 0.5, 0.12), 0.04), (0.85, 0.4, 0.08), "stripes", 5),
+            tube(
+                [
+                    (0, 0, 0.85),
+                    (0.06 * np.cos(a), 0.06 * np.sin(a), 1.0),
+                    (0.16 * np.cos(a), 0.16 * np.sin(a), 1.2),
+                ],
+                [0.02, 0.04, 0.015],
+                8,
+            ),
+            green,
         )
-        for k in range(6):
-            a = 2.4 * k
-            b.add(
-                tube(
-                    [
-                        (0, 0, 0.85),
-                        (0.06 * np.cos(a), 0.06 * np.sin(a), 1.0),
-                        (0.16 * np.cos(a), 0.16 * np.sin(a), 1.2),
-                    ],
-                    [0.02, 0.04, 0.015],
-                    8,
-                ),
-                green,
-            )
-    elif kind == 1:
-        color = jitter(rng, ((0.28, 0.12, 0.32), (0.35, 0.62, 0.25), (0.85, 0.7, 0.2))[rng.integers(3)], 0.04)
-        add_blend(
-            b,
-            [
-                Bone((0, 0, 0.25), (0.04, 0, 0.65), 0.25, 0.15, plain(color)),
-                Bone((0.04, 0, 0.65), (0.1, 0, 0.85), 0.14, 0.1, plain(color)),
-            ],
-            smooth=0.1,
+
+
+def _aubergine(b: Builder, rng: Rng, green: Paint) -> None:
+    """An aubergine, or a courgette, green or yellow."""
+    color = jitter(rng, ((0.28, 0.12, 0.32), (0.35, 0.62, 0.25), (0.85, 0.7, 0.2))[rng.integers(3)], 0.04)
+    add_blend(
+        b,
+        [
+            Bone((0, 0, 0.25), (0.04, 0, 0.65), 0.25, 0.15, plain(color)),
+            Bone((0.04, 0, 0.65), (0.1, 0, 0.85), 0.14, 0.1, plain(color)),
+        ],
+        smooth=0.1,
+    )
+    b.add(cylinder(0.12, 0.07, 0.05), green, at=(0.12, 0, 0.94), turn=(0, 20, 0))
+    b.add(tube([(0.12, 0, 0.95), (0.16, 0, 1.06), (0.22, 0, 1.1)], 0.03, 8), green)
+
+
+def _pepper(b: Builder, rng: Rng, green: Paint) -> None:
+    skin = plain(jitter(rng, ((0.85, 0.15, 0.1), (0.95, 0.75, 0.12), (0.25, 0.55, 0.15))[rng.integers(3)], 0.04))
+    bones = [
+        Bone(
+            (0.15 * np.cos(a), abs(0.15 * np.sin(a)), 0.2),
+            (0.17 * np.cos(a), abs(0.17 * np.sin(a)), 0.55),
+            0.14,
+            0.17,
+            skin,
+            True,
         )
-        b.add(cylinder(0.12, 0.07, 0.05), green, at=(0.12, 0, 0.94), turn=(0, 20, 0))
-        b.add(tube([(0.12, 0, 0.95), (0.16, 0, 1.06), (0.22, 0, 1.1)], 0.03, 8), green)
-    elif kind == 2:
-        skin = plain(jitter(rng, ((0.85, 0.15, 0.1), (0.95, 0.75, 0.12), (0.25, 0.55, 0.15))[rng.integers(3)], 0.04))
-        bones = [
-            Bone(
-                (0.15 * np.cos(a), abs(0.15 * np.sin(a)), 0.2),
-                (0.17 * np.cos(a), abs(0.17 * np.sin(a)), 0.55),
-                0.14,
-                0.17,
-                skin,
-                True,
-            )
-            for a in np.deg2rad([45, 135])
-        ]
-        add_blend(b, bones, smooth=0.08)
-        b.add(tube([(0, 0, 0.62), (0.01, 0, 0.75), (0.06, 0, 0.85)], 0.04, 8), green)
-    else:
+        for a in np.deg2rad([45, 135])
+    ]
+    add_blend(b, bones, smooth=0.08)
+    b.add(tube([(0, 0, 0.62), (0.01, 0, 0.75), (0.06, 0, 0.85)], 0.04, 8), green)
+
+
+def _corn(b: Builder, rng: Rng, green: Paint) -> None:
+    b.add(
+        lathe([(0, 0), (0.14, 0.1), (0.17, 0.4), (0.13, 0.75), (0, 0.95)], 28, 180),
+        Paint((0.97, 0.82, 0.25), (0.9, 0.68, 0.12), "checks", 13.0),
+    )
+    for a in range(0, 360, 90):
+        t = np.deg2rad(a + 45)
         b.add(
-            lathe([(0, 0), (0.14, 0.1), (0.17, 0.4), (0.13, 0.75), (0, 0.95)], 28, 180),
-            Paint((0.97, 0.82, 0.25), (0.9, 0.68, 0.12), "checks", 13.0),
+            ellipsoid(0.04, 0.14, 0.42, 10, 14),
+            green,
+            at=(0.15 * np.cos(t), 0.15 * np.sin(t), 0.3),
+            turn=(0, 12, a + 45),
         )
-        for a in range(0, 360, 90):
-            t = np.deg2rad(a + 45)
-            b.add(
-                ellipsoid(0.04, 0.14, 0.42, 10, 14),
-                green,
-                at=(0.15 * np.cos(t), 0.15 * np.sin(t), 0.3),
-                turn=(0, 12, a + 45),
-            )
 
 
 KINDS = (orchard_fruit, vegetable)

@@ -21,6 +21,7 @@ from zero123s.scenes.primitives import (
 from zero123s.scenes.procedural_color import (
     DARK,
     WHITE,
+    WHITE_PAINT,
     any_color,
     fabric,
     jitter,
@@ -32,7 +33,6 @@ from zero123s.scenes.procedural_color import (
 from zero123s.scenes.procedural_images import knitted, label
 
 Rng = np.random.Generator
-WHITE_PAINT = plain((1.0, 1.0, 1.0))
 
 
 def ceramic(rng: Rng) -> Paint:

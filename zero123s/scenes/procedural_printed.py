@@ -20,6 +20,7 @@ from zero123s.scenes.primitives import (
 from zero123s.scenes.procedural_color import (
     DARK,
     WHITE,
+    WHITE_PAINT,
     any_color,
     fabric,
     jitter,
@@ -41,7 +42,6 @@ from zero123s.scenes.procedural_images import (
 )
 
 Rng = np.random.Generator
-WHITE_PAINT = plain((1.0, 1.0, 1.0))
 
 
 def printed_box(b: Builder, size, at, images: list[Texture], paint: Paint, turn: float = 0.0) -> None:

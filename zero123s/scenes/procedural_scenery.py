@@ -5,11 +5,21 @@ import numpy as np
 from zero123s.mesh.scene_mesh import Paint
 from zero123s.scenes.blends import Bone, add_blend
 from zero123s.scenes.primitives import Builder, box, capsule, cylinder, ellipsoid, extrude, lathe, sheet, torus, tube
-from zero123s.scenes.procedural_color import DARK, WHITE, any_color, fabric, jitter, plain, soft, vivid, wood
+from zero123s.scenes.procedural_color import (
+    DARK,
+    WHITE,
+    WHITE_PAINT,
+    any_color,
+    fabric,
+    jitter,
+    plain,
+    soft,
+    vivid,
+    wood,
+)
 from zero123s.scenes.procedural_images import bricks, label, windows, wood_grain
 
 Rng = np.random.Generator
-WHITE_PAINT = plain((1.0, 1.0, 1.0))
 
 
 def _facades(b: Builder, rng: Rng, x: float, y: float, h: float, color, at=(0.0, 0.0, 0.0), floors: int = 4) -> None:

@@ -4,11 +4,22 @@ import numpy as np
 
 from zero123s.mesh.scene_mesh import Paint
 from zero123s.scenes.primitives import Builder, box, capsule, cylinder, ellipsoid, extrude, lathe, sheet, torus, tube
-from zero123s.scenes.procedural_color import DARK, WHITE, any_color, fabric, jitter, metal, plain, surface, vivid, wood
+from zero123s.scenes.procedural_color import (
+    DARK,
+    WHITE,
+    WHITE_PAINT,
+    any_color,
+    fabric,
+    jitter,
+    metal,
+    plain,
+    surface,
+    vivid,
+    wood,
+)
 from zero123s.scenes.procedural_images import any_image, wood_grain
 
 Rng = np.random.Generator
-WHITE_PAINT = plain((1.0, 1.0, 1.0))
 
 
 def _leg_paint(rng: Rng) -> Paint:
