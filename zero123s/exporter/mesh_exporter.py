@@ -92,6 +92,9 @@ class MeshExporter(BaseExporter):
         """Project the reference images onto the surface visible in them; the field colours the rest."""
         photo_views: int = 8
         """At most this many reference images are used, evenly chosen."""
+        photo_symmetry: bool = False
+        """With a single input image, carry its detail over to sides that it does not show, through the object's mirror
+        planes and turns about the vertical, where the colours of both sides agree and the detail is plain or correlates."""
         unwrap_time_limit_s: float = 120.0
         """xatlas is stopped after this many seconds; every face then gets a small triangle of its own."""
         isosurface_resolution: int = 256
@@ -133,7 +136,7 @@ class MeshExporter(BaseExporter):
             raise ConfigError("system.exporter: max_faces should be 0 or more, and every one of lods at least 4.")
         if cfg.normal_map and not (cfg.save_normal and cfg.save_uv and cfg.save_texture and cfg.fmt == "obj-mtl"):
             raise ConfigError("system.exporter.normal_map needs save_normal, save_uv, save_texture and fmt: obj-mtl.")
-        self.texture = texturing.TextureOptions(cfg.texture_size, cfg.color_depth, cfg.photo_views)
+        self.texture = texturing.TextureOptions(cfg.texture_size, cfg.color_depth, cfg.photo_views, cfg.photo_symmetry)
         self.surface = SurfaceOptions(
             cfg.isosurface_resolution,
             cfg.isosurface_coarse_to_fine,

@@ -1,5 +1,6 @@
 """The colours of an exported mesh: the field's, baked into a texture, with the input photos on top where they see it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from zero123s.mesh.normal_map import bake_normal_map, vertex_tangents
 from zero123s.mesh.photo import Photos, exposure_match, screened_poisson_fill
+from zero123s.mesh.symmetry import SymmetricDetail
 from zero123s.mesh.texture import SurfacePoints, bake
 from zero123s.ops.compositing import composite
 from zero123s.structures import Mesh, RadianceField, ReferenceView
@@ -28,6 +30,8 @@ class TextureOptions:
     """See `field_colors`."""
     photo_views: int = 8
     """At most this many photos are used."""
+    photo_symmetry: bool = False
+    """With a single photo, carry its detail over to unseen sides; see `mesh.symmetry`."""
 
 
 def color_mesh(
@@ -42,15 +46,18 @@ def color_mesh(
         field: the radiance field.
         photos: posed images; None = the field's colours only.
         options: texture size and sampling.
-        stats: receives the share of the vertices that a photo colours, `photo_share`.
+        stats: receives the shares of the vertices that a photo colours, `photo_share`, and that its detail reaches through the
+            object's symmetries, `symmetry_share`.
     """
     assert mesh.normals is not None
     base = field_colors(field, mesh.vertices, -mesh.normals, options.color_depth)
     blend = None
     if photos is not None:
-        blend = PhotoBlend(mesh, base, photos, options.photo_views)
+        blend = PhotoBlend(mesh, base, photos, options)
         stats["photo_share"] = float((blend.trust > 0.5).mean())
-        mesh.vertex_colors = blend(base, mesh.vertices, mesh.normals, blend.correction)
+        if blend.detail is not None:
+            stats["symmetry_share"] = blend.detail.share
+        mesh.vertex_colors = blend(base, mesh.vertices, mesh.normals, lambda values: values)
     else:
         mesh.vertex_colors = base
 
@@ -58,7 +65,7 @@ def color_mesh(
         colors = field_colors(field, surface.points, -surface.normals, options.color_depth)
         if blend is None:
             return colors
-        return blend(colors, surface.points, surface.normals, surface.interpolate(blend.correction))
+        return blend(colors, surface.points, surface.normals, surface.interpolate)
 
     if mesh.uvs is not None:
         samples = max(1, min(2, 1024 // options.size))  # fields and photos are smoother than 1024 texels
@@ -72,25 +79,37 @@ class PhotoBlend:
         mesh: with normals.
         base: the field's colours at the vertices, V 3.
         reference: the photos.
-        max_views: how many of them are used.
+        options: how many of them are used, and whether for unseen sides as well.
     """
 
     REACH = 0.15
     """How far, as a share of the object's size, the photo's colours lead over into unseen parts."""
 
-    def __init__(self, mesh: Mesh, base: np.ndarray, reference: ReferenceView, max_views: int) -> None:
+    def __init__(self, mesh: Mesh, base: np.ndarray, reference: ReferenceView, options: TextureOptions) -> None:
         assert mesh.normals is not None
-        self.photos = Photos(mesh, reference, max_views)
+        self.photos = Photos(mesh, reference, options.photo_views)
         observed, self.trust = self.photos.sample(mesh.vertices, mesh.normals)
         self.gain, self.offset = exposure_match(base, observed, self.trust)
-        difference = (observed - (base * self.gain + self.offset)) * (self.trust > 0)[:, None]
+        matched = base * self.gain + self.offset
         reach = self.REACH * float(np.ptp(mesh.vertices, axis=0).max())
+        difference = (observed - matched) * (self.trust > 0)[:, None]
         self.correction = screened_poisson_fill(mesh.vertices, mesh.faces, difference, self.trust, reach)
+        self.detail = None
+        if options.photo_symmetry and len(self.photos.prepared) == 1:
+            self.detail = SymmetricDetail(mesh, matched + self.correction, self.trust, self.photos)
 
-    def __call__(self, base: np.ndarray, points: np.ndarray, normals: np.ndarray, correction: np.ndarray) -> np.ndarray:
-        """Return the blended colours at surface points, N 3."""
+    def __call__(
+        self,
+        base: np.ndarray,
+        points: np.ndarray,
+        normals: np.ndarray,
+        of_vertices: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """Return the blended colours at surface points, N 3; `of_vertices` interpolates values of the vertices there."""
         observed, trust = self.photos.sample(points, normals)
-        rest = base * self.gain + self.offset + correction
+        rest = base * self.gain + self.offset + of_vertices(self.correction)
+        if self.detail is not None:
+            rest = self.detail(rest, points, normals, of_vertices)
         return (trust[:, None] * observed + (1 - trust[:, None]) * rest).clip(0, 1)
 
 

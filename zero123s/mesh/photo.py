@@ -1,19 +1,64 @@
 """Projects photos onto a surface: which points a photo shows, how reliably, and a seamless blend with the rest."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from zero123s.mesh.surface_graph import SurfaceGraph
 from zero123s.ops.cameras import project
 from zero123s.ops.rasterization.software import sample_image, view_fragments
-from zero123s.structures import Mesh, ReferenceView
+from zero123s.structures import Cameras, Mesh, ReferenceView
 
 
-def _smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    """Return 0 below `low`, 1 above `high`, and 3 t^2 - 2 t^3 between them.
+
+    Args:
+        low: where the rise begins.
+        high: where it ends.
+        x: any shape.
+
+    Returns:
+        The shape of `x`, in [0, 1].
+    """
     t = ((x - low) / (high - low)).clip(0, 1)
     return t * t * (3 - 2 * t)
+
+
+class PreparedPhoto(NamedTuple):
+    """A photo, its camera and what it shows of the mesh."""
+
+    camera: Cameras
+    rgb: Float[np.ndarray, "H W 3"]
+    mask: Float[np.ndarray, "H W"]
+    depth: Float[np.ndarray, "H W"]
+    """Of the mesh along the optical axis; 1e6 beside it."""
+    certain: Float[np.ndarray, "H W"]
+    """In [0, 1]; falls towards silhouettes and depth steps."""
+
+    def project(
+        self, points: Float[np.ndarray, "N 3"], normals: Float[np.ndarray, "N 3"]
+    ) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+        """Project points into the photo.
+
+        Args:
+            points: N 3.
+            normals: N 3, unit length.
+
+        Returns:
+            N 2, pixel positions (0 outside the photo); N, how far the points lie behind the mesh's first surface along
+            the optical axis (infinite outside); and N, cosines of the normals to the directions to the camera.
+        """
+        x, y, z = project(torch.from_numpy(np.asarray(points, np.float32)), self.camera)[0].numpy().T
+        to_camera = self.camera.positions[0].numpy() - points
+        to_camera /= np.maximum(np.linalg.norm(to_camera, axis=1, keepdims=True), 1e-9)
+        inside = (x >= 0) & (x < self.camera.width) & (y >= 0) & (y < self.camera.height) & (z > 0)
+        xy = np.where(inside[:, None], np.stack([x, y], -1), 0)
+        column, row = xy.astype(int).T
+        return xy, np.where(inside, z - self.depth[row, column], np.inf), (normals * to_camera).sum(1)
 
 
 @dataclass
@@ -36,7 +81,7 @@ class Photos:
         n = len(self.reference.cameras)
         self.views = np.unique(np.linspace(0, n, min(n, self.max_views), endpoint=False).astype(int)).tolist()
         self.tolerance = 0.01 * float(np.ptp(self.mesh.vertices, axis=0).max())
-        self._prepared = []
+        self.prepared: list[PreparedPhoto] = []
         for i in self.views:
             camera = self.reference.cameras.select(slice(i, i + 1))
             mask = self.reference.mask[i, :, :, 0].numpy() > 0.5
@@ -57,8 +102,9 @@ class Photos:
                 np.asarray(distance_transform_edt(np.pad(free, 1, constant_values=outside)))[1:-1, 1:-1]
                 for free, outside in ((mask, False), (~steps, True))
             )
-            certain = _smoothstep(1.0, 3.0, to_edge) * _smoothstep(0.003, 0.02, to_step / camera.height)
-            self._prepared.append((camera, depth, certain))
+            certain = smoothstep(1.0, 3.0, to_edge) * smoothstep(0.003, 0.02, to_step / camera.height)
+            rgb = self.reference.rgb[i].numpy()
+            self.prepared.append(PreparedPhoto(camera, rgb, mask.astype(np.float32), depth, certain))
 
     def sample(
         self, points: Float[np.ndarray, "N 3"], normals: Float[np.ndarray, "N 3"]
@@ -76,19 +122,13 @@ class Photos:
         total = np.zeros((len(points), 3))
         weights = np.zeros(len(points))
         trust = np.zeros(len(points))
-        for i, (camera, depth, certain) in zip(self.views, self._prepared, strict=True):
-            x, y, z = project(torch.from_numpy(np.asarray(points, np.float32)), camera)[0].numpy().T
-            to_camera = camera.positions[0].numpy() - points
-            to_camera /= np.maximum(np.linalg.norm(to_camera, axis=1, keepdims=True), 1e-9)
-            facing = (normals * to_camera).sum(1)
-            inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > 0)
-            column = np.where(inside, x, 0).astype(int)
-            row = np.where(inside, y, 0).astype(int)
-            visible = inside & (z < depth[row, column] + self.tolerance)
-            xy = np.stack([x, y], -1)[visible]
-            w = _smoothstep(0.15, 0.5, facing[visible]) * sample_image(certain[..., None], xy)[:, 0]
+        for photo in self.prepared:
+            xy, behind, facing = photo.project(points, normals)
+            visible = behind < self.tolerance
+            xy = xy[visible]
+            w = smoothstep(0.15, 0.5, facing[visible]) * sample_image(photo.certain[..., None], xy)[:, 0]
             # A high power lets the best view win where several see a point.
-            total[visible] += w[:, None] ** 4 * sample_image(self.reference.rgb[i].numpy(), xy)
+            total[visible] += w[:, None] ** 4 * sample_image(photo.rgb, xy)
             weights[visible] += w**4
             trust[visible] = np.maximum(trust[visible], w)
         return total / np.maximum(weights, 1e-12)[:, None], trust
@@ -145,21 +185,14 @@ def screened_poisson_fill(
     Returns:
         V C.
     """
-    from scipy.sparse import coo_matrix, diags
+    from scipy.sparse import diags
     from scipy.sparse.linalg import cg
 
-    unique, index, inverse = np.unique(np.asarray(vertices, np.float32), axis=0, return_index=True, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    f = inverse[faces]
-    edges = np.unique(np.sort(np.concatenate([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]]), axis=1), axis=0)
-    edges = edges[edges[:, 0] != edges[:, 1]]
-    length = np.linalg.norm(unique[edges[:, 0]] - unique[edges[:, 1]], axis=1)
-    i, j = np.concatenate([edges, edges[:, ::-1]]).T
-    adjacency = coo_matrix((np.ones(len(i)), (i, j)), (len(unique), len(unique))).tocsr()
-    degree = np.asarray(adjacency.sum(1)).ravel()
-    screening = degree * (float(length.mean()) / reach) ** 2 / 2 + 1e-9
+    graph = SurfaceGraph(vertices, faces)
+    index, degree = graph.vertex_of_node, graph.degree
+    screening = degree * (graph.mean_length / reach) ** 2 / 2 + 1e-9
     pull = 10.0 * degree * trust[index] ** 2
-    system = diags(degree + screening + pull) - adjacency
+    system = diags(degree + screening + pull) - graph.adjacency
     scale = diags(1 / system.diagonal())
     columns = [cg(system, pull * values[index, c], rtol=1e-4, maxiter=2000, M=scale)[0] for c in range(values.shape[1])]
-    return np.stack(columns, -1)[inverse]
+    return np.stack(columns, -1)[graph.node_of_vertex]
