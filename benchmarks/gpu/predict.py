@@ -1,12 +1,13 @@
-"""Predict how long the main recipe takes on a GPU, from counts, bytes and arithmetic. A prediction, not a measurement.
+"""Predict how long the main recipe takes on a GPU, from measured operations, counts and arithmetic. Not a measurement.
 
     python benchmarks/gpu/predict.py
 
 The host starts operations one after the other while the GPU works them off: a step takes as long as the slower of the two,
-plus a round trip for every wait. Of the guidance every operation of the full-size networks is counted here, without
-computing it, and takes the longer of its arithmetic and its bytes; of the field, bytes counted by step_counts.py and the
-sectors that gathers touch. What is assumed stands beside each constant. Samples are those of the first steps for all of a
-stage; runs of the cpu profile ended with 0.4 to 1.3 times as many.
+plus a round trip for every wait. The field's operations take what check.py measured of each on an H200 for 2^20 points, on
+other cards in proportion to the bandwidth of their cache, which gathers wait for; of the guidance every operation of the
+full-size networks is counted here, without computing it, and takes the longer of its arithmetic and its bytes, but at
+least what was measured on the H200. What is assumed stands beside each constant. Samples are those of the first steps for
+all of a stage; runs of the cpu profile ended with 0.4 to 1.3 times as many.
 """
 
 import sys
@@ -40,7 +41,8 @@ class Card:
     """Per second, float16 with float32 sums, dense."""
 
 
-CARDS = (Card("RTX 4090", 1.008e12, 5.0e12, 165e12), Card("H100 SXM", 3.35e12, 5.5e12, 989e12))
+CARDS = (Card("RTX 4090", 1.008e12, 5.0e12, 165e12), Card("H200", 4.8e12, 5.5e12, 989e12))
+MEASURED_ON = CARDS[1]
 REACHED_FLOPS, REACHED_BANDWIDTH = 0.4, 0.7
 """Shares of these that large convolutions and long streams are assumed to reach."""
 SECONDS_PER_LAUNCH, SECONDS_PER_WAIT = 6e-6, 50e-6
@@ -48,29 +50,33 @@ SECONDS_PER_LAUNCH, SECONDS_PER_WAIT = 6e-6, 50e-6
 
 FIELD_LAUNCHES, WAITS = 925, 9
 """Of a step without guidance: step_counts.py --triton --profile none, the same at 113 and at 2,743 samples."""
-CHUNK, LAUNCHES_PER_CHUNK = 1 << 16, 86
-"""Samples per pass through the networks (`zero123s.ops.mlp.GPU_CHUNK`), and launches of every further one: two networks forward
-(5) and backward (15), and the gradient by input (7) and its backward pass (16) of twice as many points."""
-STREAMED_PER_SAMPLE, CACHED_PER_SAMPLE = 6.8e3, 43e3
-"""Bytes per sample, by the difference of those two counts: in memory, and of the networks' layers (ops/mlp.py), which stay in
-the cache."""
-SECTORS = 8 * 8 + 8 * 2
-"""Of 32 bytes, that 16 levels of 8 corners touch per point: on the 8 coarse levels neighbours along a ray share them."""
-GATHERED_PER_SAMPLE = 2 * 32 * SECTORS * (3 + 2 * 2)
-"""Bytes for a sample and the point near it: read three times (features, gradient by position, its derivative), read and
-written twice (the table's two gradients)."""
+ENCODE, POSITION_GRADIENT, COMPOSITE, MARCH = 3.5e-3, 3.9e-3, 1.2e-3, 1.1e-3
+"""Seconds for 2^20 points, forward and backward pass, Triton kernels (docs/performance.md)."""
+NETWORK, NETWORK_FORWARD, INPUT_GRADIENT = 1.7e-3, 0.35e-3, 2.3e-3
+PLAIN_NETWORK, PLAIN_FORWARD, PLAIN_INPUT_GRADIENT = 10.8e-3, 1.8e-3, 12.2e-3
+"""The same of the networks, fused and in plain torch, of two hidden layers of 64."""
+FORWARD_SHARE = 1 / 3
+"""Of the encoding's time that its forward pass takes, assumed: it reads once, the gradient reads and writes."""
 CANDIDATES = 2.5
 """Samples whose density is asked for per sample that is shaded, assumed; each is encoded, and passes one network."""
-CANDIDATE_BYTES = 32 * SECTORS + 2.2e3
-"""Gathered, and the hidden layers of one network forward."""
+MEASURED_GUIDANCE = {12: 86e-3, 8: 72e-3, 4: 60e-3}
+"""Seconds of denoiser, encoder and its gradient by batch on that card, which at batch 4 the host limited."""
 STREAMED_PER_STEP = 10 * 4 * 12.6e6
-"""Adam reads four numbers per parameter and writes three, health sums weights and gradients, and the gradient is zeroed."""
+"""Bytes. Adam reads four numbers per parameter and writes three, health sums weights and gradients, and the gradient is zeroed."""
 SAMPLES_PER_RAY = 21.2
 """Counted on a CPU in the first two steps, equally in novel and reference views."""
 TURNTABLE_SAMPLES_PER_RAY = 8.0
 """Of a finished object that fills a third of the frame; its rendering has neither perturbed normals nor gradients."""
-START_SECONDS, EXPORT_SECONDS = 25.0, 20.0
-"""Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled; simplify, unwrap and fill 50,000 faces on a CPU."""
+START_SECONDS, EXPORT_SECONDS = 25.0, 25.0
+"""Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled. The export was measured, beside other work."""
+
+
+def field_seconds_per_sample(network: float, forward: float, input_gradient: float) -> float:
+    """Return the seconds of a step for each shaded sample, its candidates and the point near it, on the measured card."""
+    sample = ENCODE + POSITION_GRADIENT + 2 * network + input_gradient + COMPOSITE
+    near = ENCODE + POSITION_GRADIENT + input_gradient
+    candidate = MARCH + FORWARD_SHARE * ENCODE + forward
+    return (sample + near + CANDIDATES * candidate) / 2**20
 
 
 @dataclass(frozen=True)
@@ -140,27 +146,20 @@ def guidance(model: Zero123Model, views: int) -> Tally:
     return tally
 
 
-def launches(stage: Stage, tally: Tally) -> int:
-    """Return the operations of a step."""
-    return FIELD_LAUNCHES + int(stage.samples / CHUNK) * LAUNCHES_PER_CHUNK + len(tally.operations)
-
-
 def step_seconds(stage: Stage, tally: Tally, card: Card) -> tuple[float, float, float]:
     """Return the seconds of a step: of the host, of the GPU at the field, of the GPU at the guidance."""
-    host = SECONDS_PER_LAUNCH * launches(stage, tally)
-    streamed = STREAMED_PER_STEP + stage.samples * STREAMED_PER_SAMPLE
-    gathered = stage.samples * (GATHERED_PER_SAMPLE + CACHED_PER_SAMPLE + CANDIDATES * CANDIDATE_BYTES)
-    reached = REACHED_BANDWIDTH
-    field = streamed / (reached * card.bandwidth) + gathered / (reached * card.cache_bandwidth)
-    return host, field, tally.seconds(card)
+    host = SECONDS_PER_LAUNCH * (FIELD_LAUNCHES + len(tally.operations))
+    slower = MEASURED_ON.cache_bandwidth / card.cache_bandwidth
+    per_sample = slower * field_seconds_per_sample(NETWORK, NETWORK_FORWARD, INPUT_GRADIENT)
+    field = stage.samples * per_sample + STREAMED_PER_STEP / (REACHED_BANDWIDTH * card.bandwidth)
+    return host, field, max(tally.seconds(card), MEASURED_GUIDANCE[stage.views])
 
 
 def turntable_seconds(card: Card) -> float:
     """Return the seconds of 120 frames and 24 images of previews of 512 pixels."""
-    samples = TURNTABLE_SAMPLES_PER_RAY * (120 + 24) * 512**2
-    # A quarter of a step's streams, and eight passes of a candidate: twice the candidates, two networks, normals.
-    seconds = STREAMED_PER_SAMPLE / 4 / card.bandwidth + 8 * CANDIDATE_BYTES / card.cache_bandwidth
-    return samples * seconds / REACHED_BANDWIDTH
+    samples = TURNTABLE_SAMPLES_PER_RAY * (120 + 24) * 512**2 * MEASURED_ON.cache_bandwidth / card.cache_bandwidth
+    # Two forward passes for each candidate.
+    return samples * CANDIDATES * (MARCH + 2 * (FORWARD_SHARE * ENCODE + NETWORK_FORWARD)) / 2**20
 
 
 def main() -> None:
@@ -168,15 +167,21 @@ def main() -> None:
     model = full_size_model()
     tallies = [guidance(model, stage.views) for stage in STAGES]
     for card in CARDS:
-        print(f"{card.name}, predicted\nsteps  samples   launches  host ms  field ms  guidance ms  step ms  seconds")
+        print(f"{card.name}, predicted\nsteps  samples   host ms  field ms  guidance ms  step ms  seconds")
         total = START_SECONDS + EXPORT_SECONDS + turntable_seconds(card)
         for stage, tally in zip(STAGES, tallies, strict=True):
             host, field, guided = step_seconds(stage, tally, card)
             step = max(host, field + guided) + SECONDS_PER_WAIT * WAITS
             total += stage.steps * step
             print(
-                f"{stage.steps:5}  {stage.samples / 1e6:5.2f} M  {launches(stage, tally):9}  {1e3 * host:7.1f}  {1e3 * field:8.1f}  "
+                f"{stage.steps:5}  {stage.samples / 1e6:5.2f} M  {1e3 * host:7.1f}  {1e3 * field:8.1f}  "
                 f"{1e3 * guided:11.1f}  {1e3 * step:7.1f}  {stage.steps * step:7.1f}"
+            )
+        if card is MEASURED_ON:
+            plain = field_seconds_per_sample(PLAIN_NETWORK, PLAIN_FORWARD, PLAIN_INPUT_GRADIENT)
+            fields = ", ".join(f"{1e3 * stage.samples * plain:.0f}" for stage in STAGES)
+            print(
+                f"the field with networks in plain torch: {fields} ms; whole steps were measured with 183, 386, 770 ms"
             )
         parts = f"start {START_SECONDS:.0f}, previews and turntable {turntable_seconds(card):.1f}, export {EXPORT_SECONDS:.0f}"
         print(f"{parts}; all in all {total:.0f} s = {total / 60:.1f} minutes\n")
