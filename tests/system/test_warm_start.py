@@ -118,6 +118,7 @@ def test_an_empty_volume_starts_nothing(kind, lift, caplog):
     system = SimpleNamespace(
         cfg=SimpleNamespace(warm_start=SimpleNamespace(type=kind, steps=1), guidance_input="rgb"),
         guidance=SimpleNamespace(scene=lambda bound: empty),
+        exposure=1.0,
         geometry=SimpleNamespace(cfg=SimpleNamespace(radius=1.0), has_sdf=False, has_gaussians=False),
         data_source=SimpleNamespace(photos=lambda: photo),
         generator=lambda purpose, step: torch.Generator(),

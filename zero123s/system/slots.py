@@ -15,6 +15,7 @@ from zero123s.losses import TERMS, LossWeights, loss_config
 from zero123s.material import MATERIALS
 from zero123s.renderer import RENDERERS
 from zero123s.system.base import BaseSystem
+from zero123s.system.exposure import guidance_exposure
 from zero123s.system.optimizers import OptimizerConfig, SchedulerConfig
 from zero123s.system.warm_start import WarmStartConfig, check_warm_start
 
@@ -121,6 +122,9 @@ class FieldSystemConfig(BaseSystem.Config):
     guidance_input: str = option("rgb", choices=("rgb", "normal", "latents"))
     """Input of the guidance from a random view: its colours, its normals (a stage for the geometry alone), or its colours
     taken as latents of the guiding model (Latent-NeRF)."""
+    guidance_exposure: Any = 1.0
+    """Factor on the object's colours in the input view and renderings that the guidance is given, or "auto": 1 for most
+    objects, less for bright ones, whose outline is lost on the white background of Zero123's images."""
     refinement: bool = False
     """Second stage: disable the terms against fog (orient, sparsity, opaque) on all passes."""
 
@@ -142,6 +146,7 @@ def check_slots(cfg: Any) -> None:
     check_surface_terms(cfg, weights)
     check_colors(cfg)
     check_warm_start(cfg, weights.is_ever_used("sds"))
+    guidance_exposure(cfg.guidance_exposure, None, cfg.guidance_input)
 
 
 def check_sdf(cfg: Any, weights: LossWeights) -> None:

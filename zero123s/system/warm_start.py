@@ -13,6 +13,7 @@ from zero123s.config.options import option
 from zero123s.errors import ConfigError, MeshError
 from zero123s.mesh.silhouette import outside_visual_hull
 from zero123s.structures import RadianceField, ReferenceView
+from zero123s.system.exposure import UnexposedField
 from zero123s.system.refinement import start_from_surface
 from zero123s.system.warm_views import sample_warm_views
 
@@ -75,10 +76,12 @@ def warm_start(system: System) -> dict[str, Any]:
     assert system.guidance is not None, "check_warm_start checks it before training"
     if cfg.type == "views":
         reference, generator = system.data_source.conditioning_views(), system.generator("warm-start", 0)
-        system.warm_views = sample_warm_views(cfg, system.guidance, reference, generator)
+        system.warm_views = sample_warm_views(cfg, system.guidance, reference, generator, system.exposure)
         record: dict[str, Any] = {"type": "views", "n_views": cfg.n_views}
     else:
         lifted = system.guidance.scene(system.geometry.cfg.radius)
+        if lifted is not None and system.exposure != 1:
+            lifted = UnexposedField(lifted, system.exposure)
         if lifted is None and cfg.type == "auto":
             logger.warning("note: the guiding model has no pose lift, so the run starts from the geometry's own blob.")
             return {}
@@ -89,6 +92,8 @@ def warm_start(system: System) -> dict[str, Any]:
                 raise
             logger.warning("note: the run starts from the geometry's own blob. %s", error)
             return {}
+    if system.exposure != 1:
+        record["guidance_exposure"] = round(system.exposure, 3)
     return {"warm_start": record | {"seconds": round(time.perf_counter() - started, 1)}}
 
 

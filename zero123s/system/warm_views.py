@@ -16,6 +16,7 @@ from zero123s.losses import LossTerm
 from zero123s.material.base import Shading
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.structures import Cameras, ReferenceView, RenderOutput
+from zero123s.system.exposure import expose_render
 
 
 class WarmViews:
@@ -26,12 +27,19 @@ class WarmViews:
         images: V H W 3, sampled on a white background.
         weights: V, factor of each view's loss, 0 to 1.
         schedule: weight of the loss over the steps.
+        exposure: factor on the object's colours in the images; see `guidance_exposure`.
     """
 
     def __init__(
-        self, cameras: Cameras, images: Float[Tensor, "V H W 3"], weights: Float[Tensor, "V"], schedule: Schedule
+        self,
+        cameras: Cameras,
+        images: Float[Tensor, "V H W 3"],
+        weights: Float[Tensor, "V"],
+        schedule: Schedule,
+        exposure: float = 1.0,
     ) -> None:
         self.cameras, self.images, self.weights, self.schedule = cameras, images, weights, schedule
+        self.exposure = exposure
 
     def loss(self, render: Callable[..., RenderOutput], step: int, generator: torch.Generator) -> dict[str, LossTerm]:
         """Render one randomly chosen view and compare its colours; empty where the weight is 0."""
@@ -40,7 +48,7 @@ class WarmViews:
             return {}
         i = int(torch.randint(len(self.cameras), (), generator=generator))
         out = render(self.cameras.select(slice(i, i + 1)), frozenset(), Shading("albedo", 1.0), generator)
-        error = (out.comp_rgb - self.images[i : i + 1].to(out.comp_rgb)).square().mean()
+        error = (expose_render(out, self.exposure) - self.images[i : i + 1].to(out.comp_rgb)).square().mean()
         return {"warm_view": LossTerm(error, weight * float(self.weights[i]))}
 
     def sheet(self) -> Float[np.ndarray, "H W 3"]:
@@ -49,7 +57,7 @@ class WarmViews:
 
 
 def sample_warm_views(
-    cfg: Any, guidance: BaseGuidance, reference: ReferenceView, generator: torch.Generator
+    cfg: Any, guidance: BaseGuidance, reference: ReferenceView, generator: torch.Generator, exposure: float = 1.0
 ) -> WarmViews:
     """Sample views all around the object.
 
@@ -58,6 +66,7 @@ def sample_warm_views(
         guidance: whose model samples.
         reference: the input views; the first one's distance and field of view are those of all views.
         generator: draws the noise.
+        exposure: factor on the object's colours in the guidance's input.
 
     Raises:
         ConfigError: the guidance cannot sample views.
@@ -69,17 +78,21 @@ def sample_warm_views(
             "system.warm_start.type: views needs a guidance that draws views, such as stable-zero123-guidance; set "
             "system.warm_start.type=none."
         )
-    return restore_warm_views(cfg, images, reference, cameras)
+    return restore_warm_views(cfg, images, reference, exposure, cameras)
 
 
 def restore_warm_views(
-    cfg: Any, images: Float[Tensor, "V H W 3"], reference: ReferenceView, cameras: Cameras | None = None
+    cfg: Any,
+    images: Float[Tensor, "V H W 3"],
+    reference: ReferenceView,
+    exposure: float = 1.0,
+    cameras: Cameras | None = None,
 ) -> WarmViews:
     """Return the views whose images a checkpoint has kept."""
     cameras = cameras or warm_cameras(cfg, reference.cameras, images.shape[1])
     ours, given = (F.normalize(c.positions.cpu(), dim=-1) for c in (cameras, reference.cameras))
     weights = 0.5 + 0.5 * (ours @ given.T).amax(dim=1)
-    return WarmViews(cameras, images, weights, Schedule(cfg.weight, "system.warm_start.weight"))
+    return WarmViews(cameras, images, weights, Schedule(cfg.weight, "system.warm_start.weight"), exposure)
 
 
 def warm_cameras(cfg: Any, reference: Cameras, size: int) -> Cameras:

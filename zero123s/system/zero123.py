@@ -27,6 +27,7 @@ from zero123s.randomness import generator_for
 from zero123s.renderer import RENDERERS
 from zero123s.structures import Batch, Cameras, GuidanceOutput, Provenance, ReferenceView, RenderOutput
 from zero123s.system.base import SYSTEMS, BaseSystem
+from zero123s.system.exposure import expose_render, expose_views, guidance_exposure
 from zero123s.system.field import GeometryMaterialField, LatentColors
 from zero123s.system.optimizers import (
     build_optimizer,
@@ -103,6 +104,7 @@ class Zero123System(BaseSystem):
             check_novel_sizes(data, GUIDANCES.get(cfg.guidance_type).resizes_to_square)
         # Outside nn.Module's reach: frozen networks belong neither to the checkpoint nor to the optimiser.
         self._guidance: list[BaseGuidance] = []
+        self.exposure = 1.0
         self.warm_views: WarmViews | None = None
         """Sampled views that supervise the first steps, with `warm_start.type: views`."""
 
@@ -155,6 +157,8 @@ class Zero123System(BaseSystem):
             return
         guidance_class = GUIDANCES.get(self.cfg.guidance_type)
         views = None if self.input_view() is None else self.data_source.conditioning_views()
+        self.exposure = guidance_exposure(self.cfg.guidance_exposure, views, self.cfg.guidance_input)
+        views = views and expose_views(views, self.exposure)
         self._guidance.append(guidance_class(self.cfg.guidance, views, device or self.device))
         for note in novel_size_notes(self.data_source, self._guidance[0].image_size):
             logger.warning("note: %s", note)
@@ -209,7 +213,9 @@ class Zero123System(BaseSystem):
             self.guidance.load_state(checkpoint["guidance"])
         if "warm_views" in checkpoint and self.cfg.warm_start.type == "views":
             reference = self.data_source.conditioning_views()
-            self.warm_views = restore_warm_views(self.cfg.warm_start, checkpoint["warm_views"], reference)
+            self.warm_views = restore_warm_views(
+                self.cfg.warm_start, checkpoint["warm_views"], reference, self.exposure
+            )
 
     def setup(self, stage: str) -> None:
         """Load the guidance when training begins."""
@@ -297,7 +303,7 @@ class Zero123System(BaseSystem):
         if self.cfg.guidance_input == "normal":
             assert out.comp_normal is not None
             return out.comp_normal
-        return out.comp_rgb[..., :3] if self.cfg.guidance_input == "rgb" else out.comp_rgb
+        return expose_render(out, self.exposure)[..., :3] if self.cfg.guidance_input == "rgb" else out.comp_rgb
 
     def _diagnose_guidance(self, guided: GuidanceOutput, image: torch.Tensor, cameras: Cameras, step: int) -> None:
         """Keep the size of the guidance's gradient and, in steps of `freq.guidance_eval`, images of what it works on."""
