@@ -38,7 +38,7 @@ def test_other_settings_are_refused(setting):
 
 
 def test_a_wrong_setting_is_found_before_training():
-    with pytest.raises(ConfigError, match="system.guidance_exposure: 'dark'"):
+    with pytest.raises(ConfigError, match=r"system\.guidance_exposure: 'dark'"):
         plan_run("configs/stable-zero123.yaml", [*SMALL, "system.guidance_exposure=dark"])
 
 

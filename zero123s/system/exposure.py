@@ -1,4 +1,4 @@
-"""How bright the guidance sees the object: a white object on the white background of Zero123's images has no outline."""
+"""The exposure of the guidance's images: a white object on the white background of Zero123 has no outline."""
 
 from dataclasses import replace
 from typing import Any
