@@ -321,13 +321,21 @@ class LossWeights:
         key: full configuration key, named in errors.
         skipped: terms that are off whatever their weight.
         regularized: "both", or "novel": where the terms of both passes apply.
+        normals_every: steps between the terms on rendered normals, on the novel pass in the steps after; their weights are
+            multiplied by it.
     """
 
     def __init__(
-        self, cfg: Any, key: str = "system.loss", skipped: frozenset[str] = frozenset(), regularized: str = "both"
+        self,
+        cfg: Any,
+        key: str = "system.loss",
+        skipped: frozenset[str] = frozenset(),
+        regularized: str = "both",
+        normals_every: int = 1,
     ) -> None:
         self.settings = cfg
         self.regularized = regularized
+        self.normals_every = normals_every
         self.schedules = {
             f.name.removeprefix("lambda_"): Schedule(getattr(cfg, f.name), f"{key}.{f.name}")
             for f in fields(cfg)
@@ -349,13 +357,20 @@ class LossWeights:
         """Return the maps of the reference views that the terms with a nonzero weight at any step need."""
         return {name: t.wants for name, t in TERMS.items() if t.wants and self.is_ever_used(name)}
 
+    def weight_in(self, view: str, name: str, step: int) -> float:
+        """Return the weight of one term on a pass: those that need normals pause between every `normals_every` steps."""
+        weight = self.weight(name, step)
+        if self.normals_every == 1 or "normal" not in TERMS[name].needs:
+            return weight
+        return weight * self.normals_every if (step + (view == "novel")) % self.normals_every == 0 else 0.0
+
     def active(self, view: str, step: int) -> dict[str, Term]:
         """Return the terms with a nonzero weight on a "reference" or "novel" pass at `step`."""
         passed_over = view == "reference" and self.regularized == "novel"
         return {
             n: t
             for n, t in TERMS.items()
-            if view in t.views and not (passed_over and len(t.views) > 1) and self.weight(n, step) != 0
+            if view in t.views and not (passed_over and len(t.views) > 1) and self.weight_in(view, n, step) != 0
         }
 
     def needs(self, view: str, step: int) -> frozenset[str]:
@@ -365,4 +380,7 @@ class LossWeights:
     def compute(self, view: str, step: int, rendered: View) -> dict[str, LossTerm]:
         """Return value and weight of every active term of a pass."""
         rendered = replace(rendered, settings=self.settings)
-        return {name: LossTerm(t.fn(rendered), self.weight(name, step)) for name, t in self.active(view, step).items()}
+        return {
+            name: LossTerm(t.fn(rendered), self.weight_in(view, name, step))
+            for name, t in self.active(view, step).items()
+        }

@@ -75,6 +75,11 @@ class HashEncoding(nn.Module):
         self.active_levels = cfg.start_level if self.progressive else cfg.n_levels
 
     @property
+    def complete(self) -> bool:
+        """Whether all levels are switched on."""
+        return self.active_levels >= self.cfg.n_levels
+
+    @property
     def active_resolution(self) -> float:
         """Cells per axis of the finest level that is switched on."""
         return self.cfg.base_resolution * self.cfg.per_level_scale ** (self.active_levels - 1)
@@ -82,22 +87,22 @@ class HashEncoding(nn.Module):
     def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
         """Return features of positions in [0, 1]; levels that are not active yet give zeros."""
         with section("encode"):
-            return self._masked(encode(x, self.table, self.grid, self.cfg.backend, self._grad_buffer()))
+            return self._masked(encode(x, self.table, self.grid, self.cfg.backend, self.grad_buffer()))
 
     def position_gradient(self, x: Float[Tensor, "N 3"], grad: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
         """Return the gradient of `grad . forward(x)` by `x`, differentiable in the table and `grad`."""
-        grad, buffer = self._masked(grad), self._grad_buffer()
+        grad, buffer = self._masked(grad), self.grad_buffer()
         with section("encode, by position"):
             return position_gradient(x, self.table, grad, self.grid, self.cfg.backend, buffer)
 
     def _masked(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        if self.active_levels >= self.cfg.n_levels:
+        if self.complete:
             return features
         mask = torch.zeros(self.n_output_dims, dtype=features.dtype, device=features.device)
         mask[: self.active_levels * self.cfg.n_features_per_level] = 1
         return features * mask
 
-    def _grad_buffer(self) -> GradBuffer | None:
+    def grad_buffer(self) -> GradBuffer | None:
         """Let kernels add to the table's gradient in place, which saves a table-sized buffer per call.
 
         None where gradients must pass through autograd: other processes wait for its hooks.

@@ -79,10 +79,6 @@ class ImplicitSDF(EncodedFieldGeometry):
             return ellipsoid_sdf(x, self.shape_params)
         return torch.full_like(x[:, 0], self.shape_params[0])
 
-    def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
-        """Return the signed distance."""
-        return self.sdf_network(encoded)[:, 0] + self.bias(x)
-
     def sigma_of(self, value: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Return s sigmoid(-s sdf)."""
         return self.sharpness * torch.sigmoid(-self.sharpness * value)

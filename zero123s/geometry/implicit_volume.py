@@ -56,6 +56,6 @@ class ImplicitVolume(EncodedFieldGeometry):
             return cfg.density_blob_scale * torch.exp(-0.5 * x.square().sum(-1) / cfg.density_blob_std**2)
         return torch.full_like(x[:, 0], float(cfg.density_bias))
 
-    def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
-        """Return the activated sum of network and bias."""
-        return self.density_activation(self.density_network(encoded)[:, 0] + self.bias(x))
+    def activated(self, raw: Float[Tensor, "N"], x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return the activated sum of the network's output and the bias."""
+        return self.density_activation(raw + self.bias(x))

@@ -11,6 +11,7 @@ from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import BaseGeometry, GeometryOutput
 from zero123s.geometry.encoding import EncodingConfig, HashEncoding
+from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
 from zero123s.ops.networks import MLP, NetworkConfig, build_mlp
 from zero123s.ops.vectors import unit
 from zero123s.randomness import generator_on
@@ -98,24 +99,15 @@ class ScalarFieldGeometry(BaseGeometry):
         wants_gradient = ("normal" in needs and not predicts) or ("sdf" in needs and self.has_sdf)
         x = x.detach()
         near, at = self.points_near(x, generator) if "normal_perturbed" in needs else (None, None)
-        gradient = normal = perturbed = None
-        if near is not None and wants_gradient and self._evaluates_together(x):
-            both = torch.cat([x, near])
-            encoded = self.encode(both)
-            gradient, gradient_near = self.analytic_gradient(both, encoded).split([len(x), len(near)])
-            perturbed = self._outwards(gradient_near)
-            encoded = encoded[: len(x)]
-        else:
-            encoded = self.encode(x)
-        value = self.value(x, encoded)
-        if wants_gradient and gradient is None:
-            gradient = self._gradient(x, encoded, value)
-        features = self.features_of(encoded) if "features" in needs and self.n_features > 0 else None
-        if predicts:
-            normal = unit(self.predicted_normal(encoded))
-        elif "normal" in needs:
-            assert gradient is not None
-            normal = self._outwards(gradient)
+        shared = near is not None and wants_gradient and self._near_points_share_pass(x)
+        points = x if near is None or not shared else torch.cat([x, near])
+        found = self.evaluate(points, len(x), "features" in needs and self.n_features > 0, wants_gradient, predicts)
+        value, features, gradient, normal = found
+        perturbed = None
+        if gradient is not None:
+            gradient, gradient_near = gradient[: len(x)], gradient[len(x) :]
+            normal = self._outwards(gradient) if "normal" in needs and not predicts else normal
+            perturbed = self._outwards(gradient_near) if shared else None
         if near is not None and perturbed is None:
             perturbed = self.normal_at(near)
         sigma = self.sigma_of(value)
@@ -123,8 +115,28 @@ class ScalarFieldGeometry(BaseGeometry):
             return GeometryOutput(sigma, features, normal, perturbed, sdf=value, sdf_grad=gradient, perturbed_at=at)
         return GeometryOutput(sigma, features, normal, perturbed, perturbed_at=at)
 
-    def _evaluates_together(self, x: Float[Tensor, "N 3"]) -> bool:
-        """Return whether points and those near them share one pass: half the launches; a CPU keeps its order of sums."""
+    def evaluate(
+        self, points: Float[Tensor, "M 3"], n_values: int, features: bool, gradient: bool, normal: bool
+    ) -> tuple[
+        Float[Tensor, "N"], Float[Tensor, "N K"] | None, Float[Tensor, "M 3"] | None, Float[Tensor, "N 3"] | None
+    ]:
+        """Return value, features and predicted unit normals of the first `n_values` points, and all points' gradients.
+
+        Features, gradients and normals only where they are asked for.
+        """
+        encoded = self.encode(points)
+        gradients = None
+        if gradient and self.cfg.normal_type == "analytic":
+            gradients = self.analytic_gradient(points, encoded)
+        x, encoded = points[:n_values], encoded[:n_values]
+        value = self.value(x, encoded)
+        if gradient and gradients is None:
+            gradients = self._gradient(x, encoded, value)
+        found_normal = unit(self.predicted_normal(encoded)) if normal else None
+        return value, self.features_of(encoded) if features else None, gradients, found_normal
+
+    def _near_points_share_pass(self, x: Float[Tensor, "N 3"]) -> bool:
+        """Return whether points and those near them share one pass: half the launches on a GPU."""
         return self.cfg.normal_type == "analytic" and x.device.type != "cpu"
 
     def points_near(
@@ -148,11 +160,11 @@ class ScalarFieldGeometry(BaseGeometry):
 
     def normal_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Return unit outward normals alone."""
-        encoded = self.encode(x)
         if self.cfg.normal_type == "pred":
-            return unit(self.predicted_normal(encoded))
-        value = self.value(x, encoded) if self.cfg.normal_type == "finite_difference" else None
-        return self._outwards(self._gradient(x, encoded, value))
+            return unit(self.predicted_normal(self.encode(x)))
+        gradient = self.evaluate(x, len(x), False, True, False)[2]
+        assert gradient is not None
+        return self._outwards(gradient)
 
     def _outwards(self, gradient: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         return unit(gradient if self.has_sdf else -gradient)
@@ -191,7 +203,7 @@ class ScalarFieldGeometry(BaseGeometry):
 class EncodedFieldGeometry(ScalarFieldGeometry):
     """Holds the encoding and all networks but that of the scalar.
 
-    A subclass names that one in `scalar_network`, and defines `bias` and `value`.
+    A subclass names that one in `scalar_network`, and defines `bias` and, if the scalar is not the sum of both, `activated`.
     """
 
     @dataclass
@@ -223,6 +235,57 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
         """Return what is added to the network's output; has no parameters."""
         raise NotImplementedError(f"{type(self).__name__} must define bias().")
 
+    def activated(self, raw: Float[Tensor, "N"], x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return the scalar that belongs to the network's output."""
+        return raw + self.bias(x)
+
+    def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
+        """Return the network's output, activated."""
+        return self.activated(self.scalar_network(encoded)[:, 0], x)
+
+    def value_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Return the scalar alone."""
+        if not self._fused(x):
+            return super().value_at(x)
+        return self.evaluate(x, len(x), False, False, False)[0]
+
+    def evaluate(
+        self, points: Float[Tensor, "M 3"], n_values: int, features: bool, gradient: bool, normal: bool
+    ) -> tuple[
+        Float[Tensor, "N"], Float[Tensor, "N K"] | None, Float[Tensor, "M 3"] | None, Float[Tensor, "N 3"] | None
+    ]:
+        """Evaluate encoding and networks together on a CPU, one after the other otherwise."""
+        analytic = self.cfg.normal_type == "analytic"
+        if normal or (gradient and not analytic) or n_values < len(points) or not self._fused(points):
+            return super().evaluate(points, n_values, features, gradient, normal)
+        assert self.feature_network is not None or not features
+        found = evaluate_together(
+            self._unit(points),
+            self.encoding.table,
+            self.encoding.grid,
+            self.scalar_network.weights,
+            self.feature_network.weights if features else (),
+            gradient,
+            self.encoding.grad_buffer(),
+        )
+        gradients = None
+        if found.gradient is not None:
+            gradients = found.gradient / (2 * self.cfg.radius) + self._bias_gradient(points)
+        return self.activated(found.value, points), found.features, gradients, None
+
+    def _fused(self, x: Float[Tensor, "N 3"]) -> bool:
+        """Return whether `evaluate_together` does what this class does: not where a subclass replaces a part."""
+        networks = [n for n in (self.scalar_network, self.feature_network) if n is not None]
+        parts = ("encode", "value", "features_of", "analytic_gradient")
+        return (
+            all(getattr(type(self), part) is getattr(EncodedFieldGeometry, part) for part in parts)
+            and self.cfg.mlp_network_config.backend == self.cfg.pos_encoding_config.backend == "auto"
+            and all(n.rectified for n in networks)
+            and self.encoding.complete
+            and not (torch.is_grad_enabled() and x.requires_grad)
+            and can_evaluate_together(x, self.encoding.table, [w for n in networks for w in n.weights])
+        )
+
     def encode(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
         """Return the encoding of world positions."""
         return self.encoding(self._unit(x))
@@ -237,12 +300,14 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
         Chained by hand, because autograd would differentiate everything by the positions once more when the normals
         are trained.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            leaf = x.clone().detach().requires_grad_()
-            (of_bias,) = torch.autograd.grad(self.bias(leaf).sum(), leaf)
         by_feature = self.scalar_network.input_gradient(encoded)
         of_network = self.encoding.position_gradient(self._unit(x), by_feature)
-        return of_network / (2 * self.cfg.radius) + of_bias
+        return of_network / (2 * self.cfg.radius) + self._bias_gradient(x)
+
+    def _bias_gradient(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = x.clone().detach().requires_grad_()
+            return torch.autograd.grad(self.bias(leaf).sum(), leaf)[0]
 
     def features_of(self, encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         """Return the feature network's output."""

@@ -82,6 +82,11 @@ class MLP(nn.Module):
         """The layers' matrices, first to last."""
         return [layer.weight for layer in self.layers]  # type: ignore[misc]
 
+    @property
+    def rectified(self) -> bool:
+        """Whether there are hidden units, rectified linear ones, and the output is not activated."""
+        return len(self.layers) > 1 and self.activation == "relu" and self.output_activation is get_activation("none")
+
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         """Apply all layers, in chunks that stay in the cache and are recomputed for the gradients.
 

@@ -43,6 +43,9 @@ class FreqConfig:
     """"accumulate": every step does both; "alternate": one or the other."""
     n_ref: int = option(2, low=1)
     """With "alternate": every n-th step supervises the reference view."""
+    normals_every: int = option(1, low=1, high=100)
+    """Steps between the loss terms on rendered normals (orient, normal_smooth, 3d_normal_smooth, ...) of a pass, whose
+    weights are multiplied by it: the same on average, and normals cost a third of a step."""
 
 
 @dataclass

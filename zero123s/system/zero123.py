@@ -91,7 +91,10 @@ class Zero123System(BaseSystem):
             self.renderer = RENDERERS.get(cfg.renderer_type)(cfg.renderer, self.geometry.cfg.radius)
         self.exporter = EXPORTERS.get(cfg.exporter_type)(cfg.exporter)
         self.loss_weights = LossWeights(
-            cfg.loss, skipped=FOG_TERMS if cfg.refinement else frozenset(), regularized=cfg.regularized_views
+            cfg.loss,
+            skipped=FOG_TERMS if cfg.refinement else frozenset(),
+            regularized=cfg.regularized_views,
+            normals_every=cfg.freq.normals_every,
         )
         for name, required_map in self.loss_weights.required_maps().items():
             if required_map not in data.available_maps():

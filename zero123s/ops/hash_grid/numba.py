@@ -158,6 +158,43 @@ def _scatter(part, n_parts, x, v, directional, grad, scales, sizes, grad_table):
 
 
 @njit(cache=True, nogil=True)
+def _scatter_all(part, n_parts, x, v, directional, scale, by_value, grad, with_grad, scales, sizes, grad_table):
+    """Add w_k (scale_n by_value + grad) + dw_k by_value of every corner, with dw_k the weight's derivative along `v`."""
+    n_pairs = grad_table.shape[1]
+    fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
+    moved, rows = np.zeros(8 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.uint32)
+    for level in range(part, scales.shape[0], n_parts):
+        resolution, offset, size, hashed = sizes[level]
+        for first in range(0, x.shape[1], _BLOCK):
+            count = min(_BLOCK, x.shape[1] - first)
+            _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
+            _fill_weights(fraction, v, False, first, count, scales[level], weights)
+            if directional:
+                _fill_weights(fraction, v, True, first, count, scales[level], moved)
+            by_point = scale[first : first + count]
+            for k in range(8):
+                for n in range(count):
+                    moved[k * _BLOCK + n] = (moved[k * _BLOCK + n] if directional else np.float32(0)) + weights[
+                        k * _BLOCK + n
+                    ] * by_point[n]
+            for pair in range(n_pairs):
+                channel = (level * n_pairs + pair) * 2
+                for n in range(count):
+                    value0, value1 = by_value[channel, first + n], by_value[channel + 1, first + n]
+                    if with_grad:
+                        grad0, grad1 = grad[channel, first + n], grad[channel + 1, first + n]
+                    else:
+                        grad0, grad1 = np.float32(0), np.float32(0)
+                    for k in range(8):
+                        row = offset + np.int64(rows[k * _BLOCK + n])
+                        weight, slope = weights[k * _BLOCK + n], moved[k * _BLOCK + n]
+                        old = grad_table[row, pair]
+                        grad_table[row, pair] = complex(
+                            old.real + slope * value0 + weight * grad0, old.imag + slope * value1 + weight * grad1
+                        )
+
+
+@njit(cache=True, nogil=True)
 def _position_gradient(part, n_parts, x, v, second, table, grad, scales, sizes, out):
     """Add the gradient of `grad . encoding` by position, or the gradient of (that along `v`) by position."""
     n_pairs, size_of_part = table.shape[1], (x.shape[1] + n_parts - 1) // n_parts
@@ -217,7 +254,7 @@ class _Sizes(NamedTuple):
         return _Sizes(scales, np.array([level[1:] for level in levels], dtype=np.int64))
 
 
-class _NumbaKernels(Kernels):
+class NumbaKernels(Kernels):
     """The kernels above on tensors; features are read and written in pairs."""
 
     @staticmethod
@@ -233,6 +270,42 @@ class _NumbaKernels(Kernels):
         launch(_scatter, x, x if v is None else v, v is not None, grad, *_Sizes.of(levels), pairs)
 
     @staticmethod
+    def add_all_to_table(
+        x: Tensor,
+        v: Tensor | None,
+        scale: Tensor,
+        by_value: Tensor,
+        grad: Tensor | None,
+        levels: tuple[Level, ...],
+        grad_table: Tensor,
+    ) -> None:
+        """Add to the table gradient, in one pass, `add_to_table` of `scale by_value + grad`, and along `v` of `by_value`.
+
+        Args:
+            x: 3 N, points in [0, 1].
+            v: 3 N, directions of the derivative, or None.
+            scale: N, factor of `by_value` of every point.
+            by_value: LF N, gradient with respect to the features.
+            grad: LF N, likewise, or None.
+            levels: all levels.
+            grad_table: P F, what is added to.
+        """
+        pairs, others = grad_table.view(torch.complex64), by_value if grad is None else grad
+        directions = x if v is None else v
+        launch(
+            _scatter_all,
+            x,
+            directions,
+            v is not None,
+            scale,
+            by_value,
+            others,
+            grad is not None,
+            *_Sizes.of(levels),
+            pairs,
+        )
+
+    @staticmethod
     def differentiate(x: Tensor, v: Tensor | None, table: Tensor, grad: Tensor, levels: tuple[Level, ...]) -> Tensor:
         out, pairs = torch.zeros_like(x), table.detach().view(torch.float64)
         launch(_position_gradient, x, x if v is None else v, v is not None, pairs, grad, *_Sizes.of(levels), out)
@@ -241,11 +314,11 @@ class _NumbaKernels(Kernels):
 
 def encode(x: Tensor, table: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None = None) -> Tensor:
     """Encode float32 CPU points as `reference.encode` does, with an even number of features per level."""
-    return autograd.encode(_NumbaKernels, x, table, levels, keep)
+    return autograd.encode(NumbaKernels, x, table, levels, keep)
 
 
 def position_gradient(
     x: Tensor, table: Tensor, grad: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None = None
 ) -> Tensor:
     """Return the gradient of `grad . encode(x)` by `x`, differentiable in table and `grad`."""
-    return autograd.position_gradient(_NumbaKernels, x, table, grad, levels, keep)
+    return autograd.position_gradient(NumbaKernels, x, table, grad, levels, keep)

@@ -89,6 +89,9 @@ def pack_info(ray_indices: Int[Tensor, "S"], n_rays: int) -> Int[Tensor, "R 2"]:
         >>> pack_info(torch.tensor([0, 0, 2]), n_rays=3).tolist()
         [[0, 2], [2, 0], [2, 1]]
     """
+    if ray_indices.device.type == "cpu":
+        counts = torch.bincount(ray_indices, minlength=n_rays)
+        return torch.stack([counts.cumsum(0) - counts, counts], dim=-1)
     rays = torch.arange(n_rays + 1, device=ray_indices.device)
     first = torch.searchsorted(ray_indices, rays)  # unlike bincount it needs no answer from a GPU
     return torch.stack([first[:-1], first[1:] - first[:-1]], dim=-1)

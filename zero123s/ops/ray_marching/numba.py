@@ -1,4 +1,4 @@
-"""Ray march on the CPU: counts each ray's samples, then writes them; both passes visit the same intervals."""
+"""Ray march on the CPU: marks each ray's occupied intervals, then writes those that are marked."""
 
 # numba's decorators and scalar types are opaque to a type checker.
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -30,26 +30,8 @@ def _exit(o, inverse_d, cell, shift):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _march(
-    part,
-    n_parts,
-    rays_o,
-    rays_d,
-    inverse_d,
-    grid,
-    coarse,
-    step,
-    start,
-    enter,
-    leave,
-    first,
-    offsets,
-    write,
-    counts,
-    rays,
-    t_starts,
-):
-    """Visit the intervals of each ray; `rays_o` and `rays_d` are in cells."""
+def _march(part, n_parts, rays_o, rays_d, inverse_d, grid, coarse, step, start, enter, leave, first, occupied, counts):
+    """Mark the occupied intervals of each ray, one bit each from its first one on; `rays_o`, `rays_d` are in cells."""
     nx, ny, nz = grid.shape
     for r in range(part, rays_o.shape[0], n_parts):
         n, k = 0, first[r]
@@ -57,24 +39,39 @@ def _march(
         dx, dy, dz = rays_d[r]
         ix, iy, iz = inverse_d[r]
         while leave[r] > enter[r]:
-            t = start[r] + k * step
-            middle = t + _HALF * step
+            middle = start[r] + k * step + _HALF * step
             if middle >= leave[r]:
                 break
             x, y, z = _cell(ox, dx, middle, nx), _cell(oy, dy, middle, ny), _cell(oz, dz, middle, nz)
-            k += _ONE
             if grid[x, y, z]:
                 if middle >= enter[r]:
-                    if write:
-                        rays[offsets[r] + n] = r
-                        t_starts[offsets[r] + n] = t
+                    bit = np.int64(k - first[r])
+                    occupied[r, bit >> 6] |= np.uint64(1) << np.uint64(bit & 63)
                     n += 1
+                k += _ONE
             else:
+                k += _ONE
                 shift = 0 if coarse[x >> _SHIFT, y >> _SHIFT, z >> _SHIFT] else _SHIFT
                 end = min(_exit(ox, ix, x, shift), _exit(oy, iy, y, shift), _exit(oz, iz, z, shift))
                 if end > middle:
                     k += np.floor((end - middle) / step)
         counts[r] = n
+
+
+@njit(cache=True, nogil=True)
+def _write_samples(part, n_parts, occupied, offsets, step, start, first, rays, t_starts):
+    """Write the marked intervals of each ray."""
+    for r in range(part, occupied.shape[0], n_parts):
+        n = offsets[r]
+        for word in range(occupied.shape[1]):
+            bits, k = occupied[r, word], np.float32(first[r] + np.float32(64 * word))
+            while bits:
+                if bits & np.uint64(1):
+                    rays[n] = r
+                    t_starts[n] = start[r] + k * step
+                    n += 1
+                bits >>= np.uint64(1)
+                k += _ONE
 
 
 @njit(cache=True, nogil=True)
@@ -87,11 +84,23 @@ def _positions(part, n_parts, index, rays, t_starts, t_ends, rays_o, rays_d, out
             out[axis, i] = rays_o[r, axis] + middle * rays_d[r, axis]
 
 
+def _occupied_box(aabb: Tensor, binaries: Tensor) -> Tensor:
+    """Return the box of the occupied cells and one cell around them, inside the grid's."""
+    size, bounds = (aabb[3:] - aabb[:3]) / torch.tensor(binaries.shape), aabb.clone()
+    for axis in range(3):
+        planes = binaries.any(dim=[a for a in range(3) if a != axis]).nonzero()
+        if len(planes) == 0:
+            return torch.cat([aabb[:3], aabb[:3]])
+        bounds[axis] = torch.maximum(aabb[axis], aabb[axis] + (planes[0, 0] - 1) * size[axis])
+        bounds[3 + axis] = torch.minimum(aabb[3 + axis], aabb[axis] + (planes[-1, 0] + 2) * size[axis])
+    return bounds
+
+
 def march(
     rays_o: Tensor, rays_d: Tensor, aabb: Tensor, binaries: Tensor, step_size: float, start: Tensor, far: float
 ) -> tuple[Tensor, Tensor]:
     """March float32 CPU rays as `reference.march` does."""
-    enter, leave = intersect_box(rays_o, rays_d, aabb)
+    enter, leave = intersect_box(rays_o, rays_d, _occupied_box(aabb, binaries))
     enter, leave = torch.maximum(enter, start), leave.clamp(max=far)
     first = torch.ceil((enter - start) / step_size - 0.5).clamp(min=0)
     cells = torch.tensor(binaries.shape) / (aabb[3:] - aabb[:3])
@@ -99,13 +108,16 @@ def march(
     step_in_cells = rays_d * cells
     inverse = torch.where(step_in_cells == 0, 0.0, 1 / step_in_cells)
     inputs = ((rays_o - aabb[:3]) * cells, step_in_cells, inverse, binaries, coarse)
-    bounds = (np.float32(step_size), start, enter, leave, first)
-    counts = torch.zeros(rays_o.shape[0], dtype=torch.int64)
-    launch(_march, *inputs, *bounds, counts, False, counts, np.empty(0, np.int64), np.empty(0, np.float32))
-    offsets = counts.cumsum(0) - counts
+    n_intervals = (
+        int(((leave - start) / step_size - first).max().clamp(min=0).nan_to_num(posinf=0)) + 2 if len(first) else 1
+    )
+    occupied = np.zeros((len(first), (n_intervals + 63) // 64), np.uint64)
+    counts = torch.zeros(len(first), dtype=torch.int64)
+    step = np.float32(step_size)
+    launch(_march, *inputs, step, start, enter, leave, first, occupied, counts)
     total = int(counts.sum())
     rays, t_starts = torch.empty(total, dtype=torch.int64), torch.empty(total)
-    launch(_march, *inputs, *bounds, offsets, True, counts, rays, t_starts)
+    launch(_write_samples, occupied, counts.cumsum(0) - counts, step, start, first, rays, t_starts)
     return rays, t_starts
 
 
