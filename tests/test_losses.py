@@ -144,6 +144,30 @@ def test_a_disabled_term_is_not_computed(out):
     assert not weights.is_ever_used("sds")
 
 
+def test_terms_on_normals_pause_and_count_more(out):
+    cfg = loss_config()(lambda_opaque=2.0, lambda_normal_smooth=0.5, lambda_orient=[0, 0.0, 1.0, 6])
+    every, third = LossWeights(cfg), LossWeights(cfg, normals_every=3)
+    for view, steps in (("reference", {0, 3, 6}), ("novel", {2, 5, 8})):
+        assert {step for step in range(9) if "normal" in third.needs(view, step)} == steps
+    for step in range(9):
+        for view in ("reference", "novel"):
+            expected = {n: (3 if n != "opaque" else 1) * every.weight(n, step) for n in third.active(view, step)}
+            assert {n: third.weight_in(view, n, step) for n in expected} == expected
+            assert "opaque" in expected
+
+
+def test_pausing_every_second_step_keeps_the_mean_gradient(out):
+    normals = torch.randn(1, 2, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    gradients = []
+    for every in (1, 2):
+        weights = LossWeights(loss_config()(lambda_opaque=2.0, lambda_normal_smooth=0.5), normals_every=every)
+        steps = [weights.compute("novel", step, View(replace(out, comp_normal=normals))) for step in (0, 1)]
+        total = sum(term.weight * term.value for terms in steps for term in terms.values())
+        gradients.append(torch.autograd.grad(total, normals)[0] / len(steps))
+        assert [len(terms) for terms in steps] == ([2, 2] if every == 1 else [1, 2])
+    torch.testing.assert_close(*gradients)
+
+
 def test_terms_say_what_they_want_of_the_data():
     weights = LossWeights(loss_config()(lambda_depth_rel=[0, 0.0, 1.0, 10], lambda_normal=0.1, lambda_rgb=1.0))
     assert weights.required_maps() == {"depth_rel": "depth", "normal": "normal"}

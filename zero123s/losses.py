@@ -321,8 +321,8 @@ class LossWeights:
         key: full configuration key, named in errors.
         skipped: terms that are off whatever their weight.
         regularized: "both", or "novel": where the terms of both passes apply.
-        normals_every: steps between the terms on rendered normals, on the novel pass in the steps after; their weights are
-            multiplied by it.
+        normals_every: n; terms on rendered normals count in every n-th step, n-fold: in steps 0, n, ... on the
+            reference pass and in steps n - 1, 2 n - 1, ... on the novel pass.
     """
 
     def __init__(
@@ -358,11 +358,12 @@ class LossWeights:
         return {name: t.wants for name, t in TERMS.items() if t.wants and self.is_ever_used(name)}
 
     def weight_in(self, view: str, name: str, step: int) -> float:
-        """Return the weight of one term on a pass: those that need normals pause between every `normals_every` steps."""
+        """Return the weight of one term on a pass at `step`; see `normals_every`."""
         weight = self.weight(name, step)
-        if self.normals_every == 1 or "normal" not in TERMS[name].needs:
+        if "normal" not in TERMS[name].needs:
             return weight
-        return weight * self.normals_every if (step + (view == "novel")) % self.normals_every == 0 else 0.0
+        pauses = (step + (view == "novel")) % self.normals_every != 0
+        return 0.0 if pauses else weight * self.normals_every
 
     def active(self, view: str, step: int) -> dict[str, Term]:
         """Return the terms with a nonzero weight on a "reference" or "novel" pass at `step`."""

@@ -5,7 +5,7 @@ import torch
 
 from zero123s.errors import ConfigError, MissingDependencyError
 from zero123s.ops import backends
-from zero123s.ops.ray_marching import march
+from zero123s.ops.ray_marching import march, pack_info
 
 BOX = torch.tensor([-1.0, -1, -1, 1, 1, 1])
 BACKENDS = ["reference", "numba"]
@@ -56,6 +56,50 @@ def test_the_kernel_equals_the_reference(kind):
     expected = o[a.ray_indices] + middle[:, None] * d[a.ray_indices]
     torch.testing.assert_close(a.positions(o, d), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(a.positions(o, d, torch.tensor([5, 2])), expected[[5, 2]], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["borders", "one cell", "corner", "empty", "full"])
+def test_samples_are_the_references_whatever_is_empty(kind):
+    # Powers of two, and positions between the cells' faces, so that rounding moves no sample to another cell.
+    grid = torch.full((16, 16, 16), kind == "full")
+    if kind == "borders":
+        grid[5:9, 2:12, 7:8] = True
+    elif kind == "one cell":
+        grid[3, 9, 12] = True
+    elif kind == "corner":
+        grid[0, 15, 0] = True
+    lines = (torch.arange(16) + 0.5) / 8 - 1  # through the cells' middles
+    u, v = torch.meshgrid(lines, lines, indexing="ij")
+    planes = [torch.stack(p, dim=-1).reshape(-1, 3) for p in ((0 * u + 3, u, v), (u, 0 * u + 3, v), (u, v, 0 * u + 3))]
+    o = torch.cat([*planes, planes[0], planes[0] + 4.0])  # the last two start behind or pass beside the box
+    d = -torch.eye(3).repeat_interleave(256, 0)
+    d = torch.cat([d, -d[:256], d[:256]])
+    jitter = torch.arange(len(o)).remainder(4) / 4
+    a, b = (march(o, d, BOX, grid, 1 / 256, jitter=jitter, backend=name) for name in BACKENDS)
+    for expected, found in zip(a, b, strict=True):
+        assert torch.equal(expected, found)
+    assert (len(a.t_starts) == 0) == (kind == "empty")
+    assert a.packed_info[:768, 1].max() == {"full": 512, "borders": 320, "empty": 0}.get(kind, 32)
+    assert a.packed_info[768:, 1].sum() == 0
+
+
+def test_rays_from_inside_end_at_near_and_far():
+    g = torch.Generator().manual_seed(0)
+    grid = torch.zeros(16, 16, 16, dtype=torch.bool)
+    grid[4:12, 4:12, 4:12] = True
+    o = torch.rand(300, 3, generator=g) - 0.5
+    d = torch.nn.functional.normalize(torch.randn(300, 3, generator=g), dim=-1)
+    a, b = (march(o, d, BOX, grid, 0.01, near=0.1, far=0.3, backend=name) for name in BACKENDS)
+    assert (a.packed_info[:, 1] - b.packed_info[:, 1]).abs().sum() <= 3  # midpoints within rounding of a face
+    assert b.t_starts.min() == pytest.approx(0.1)
+    assert (b.t_starts + 0.005).max() < 0.3
+
+
+def test_samples_are_packed_by_ray():
+    rays = torch.tensor([1, 1, 1, 4])
+    assert pack_info(rays, 6).tolist() == [[0, 0], [0, 3], [3, 0], [3, 0], [3, 1], [4, 0]]
+    assert pack_info(rays[:0], 2).tolist() == [[0, 0], [0, 0]]
+    assert pack_info(rays[:0], 0).shape == (0, 2)
 
 
 def test_backends_that_cannot_run_are_errors():

@@ -196,6 +196,15 @@ def test_alternate_and_reference_only_steps(disc_data):
     assert system.guidance.steps == [2, 4, 5, 7]
 
 
+def test_a_pass_that_pauses_renders_no_normals(disc_data):
+    system = build(disc_data, {"rgb": 1.0, "sds": 1.0, "orient": 0.1}, freq={"normals_every": 2})
+    rendered = []
+    render = system.render
+    system.render = lambda cameras, needs, *args: rendered.append("normal" in needs) or render(cameras, needs, *args)
+    train(system, 4)
+    assert rendered == [False, True, True, False] * 2  # novel before reference in every step
+
+
 def test_the_guidance_turns_the_scene_green(disc_data):
     recorder = Recorder()
     system = build(disc_data, {"sds": 1.0})
@@ -292,6 +301,7 @@ def test_a_sequence_of_schedulers_moves_the_rate(disc_data):
         ({"optimizer": {"name": "Adamm"}}, r"optimizer\.name: 'Adamm'.*Did you mean"),
         ({"freq": {"ref_or_zero123": "both"}}, "accumulate or alternate"),
         ({"freq": {"n_ref": 0}}, "n_ref"),
+        ({"freq": {"normals_every": 2, "ref_or_zero123": "alternate"}}, "steps that have both passes"),
         ({"ambient_ratio_min": 1.5}, "ambient_ratio_min"),
         ({"renderer_type": "neus-volume-renderer"}, r"neus-volume-renderer cannot render.*implicit-sdf"),
     ],

@@ -16,6 +16,7 @@ FIRST_STEP = 20
 """Steps of warm-up: kernels are loaded, and the occupancy grid has adapted to the scene."""
 _BACKWARD = "autograd::engine::evaluate_function: "
 _GRADIENTS = {
+    "_EvaluateTogetherBackward": "encode and networks, backward",
     "_EncodeBackward": "encode, backward",
     "_PositionGradientBackward": "encode, second derivative",
     "_ChunkedMLPBackward": "networks, backward",

@@ -1,7 +1,7 @@
 """Common parts of geometries with one scalar field: features, and normals by four methods."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +13,23 @@ from zero123s.geometry.base import BaseGeometry, GeometryOutput
 from zero123s.geometry.encoding import EncodingConfig, HashEncoding
 from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
 from zero123s.ops.networks import MLP, NetworkConfig, build_mlp
+from zero123s.ops.sections import section
 from zero123s.ops.vectors import unit
 from zero123s.randomness import generator_on
 
 NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 PERTURBATION = 0.01
 """Standard deviation of the step for "normal_perturbed", world units."""
+
+
+class FieldValues(NamedTuple):
+    """What `ScalarFieldGeometry.evaluate` returns: of the first N of M points, but gradients of all."""
+
+    value: Float[Tensor, "N"]
+    features: Float[Tensor, "N K"] | None
+    gradient: Float[Tensor, "M 3"] | None
+    predicted_normal: Float[Tensor, "N 3"] | None = None
+    """Of unit length."""
 
 
 class ScalarFieldGeometry(BaseGeometry):
@@ -101,8 +112,13 @@ class ScalarFieldGeometry(BaseGeometry):
         near, at = self.points_near(x, generator) if "normal_perturbed" in needs else (None, None)
         shared = near is not None and wants_gradient and self._near_points_share_pass(x)
         points = x if near is None or not shared else torch.cat([x, near])
-        found = self.evaluate(points, len(x), "features" in needs and self.n_features > 0, wants_gradient, predicts)
-        value, features, gradient, normal = found
+        value, features, gradient, normal = self.evaluate(
+            points,
+            len(x),
+            features="features" in needs and self.n_features > 0,
+            gradient=wants_gradient,
+            predicted_normal=predicts,
+        )
         perturbed = None
         if gradient is not None:
             gradient, gradient_near = gradient[: len(x)], gradient[len(x) :]
@@ -116,24 +132,32 @@ class ScalarFieldGeometry(BaseGeometry):
         return GeometryOutput(sigma, features, normal, perturbed, perturbed_at=at)
 
     def evaluate(
-        self, points: Float[Tensor, "M 3"], n_values: int, features: bool, gradient: bool, normal: bool
-    ) -> tuple[
-        Float[Tensor, "N"], Float[Tensor, "N K"] | None, Float[Tensor, "M 3"] | None, Float[Tensor, "N 3"] | None
-    ]:
-        """Return value, features and predicted unit normals of the first `n_values` points, and all points' gradients.
+        self,
+        points: Float[Tensor, "M 3"],
+        n_values: int,
+        *,
+        features: bool = False,
+        gradient: bool = False,
+        predicted_normal: bool = False,
+    ) -> FieldValues:
+        """Return the scalar of points and what else is asked for, from one encoding.
 
-        Features, gradients and normals only where they are asked for.
+        Args:
+            points: M 3, world units.
+            n_values: the first N points get a value, features and a predicted normal.
+            features: whether to return features.
+            gradient: whether to return the gradient of all points by position, up to a factor >= 0.
+            predicted_normal: whether to return the normal network's output.
         """
-        encoded = self.encode(points)
-        gradients = None
+        encoded, gradients = self.encode(points), None
         if gradient and self.cfg.normal_type == "analytic":
             gradients = self.analytic_gradient(points, encoded)
         x, encoded = points[:n_values], encoded[:n_values]
         value = self.value(x, encoded)
         if gradient and gradients is None:
             gradients = self._gradient(x, encoded, value)
-        found_normal = unit(self.predicted_normal(encoded)) if normal else None
-        return value, self.features_of(encoded) if features else None, gradients, found_normal
+        normal = unit(self.predicted_normal(encoded)) if predicted_normal else None
+        return FieldValues(value, self.features_of(encoded) if features else None, gradients, normal)
 
     def _near_points_share_pass(self, x: Float[Tensor, "N 3"]) -> bool:
         """Return whether points and those near them share one pass: half the launches on a GPU."""
@@ -162,7 +186,7 @@ class ScalarFieldGeometry(BaseGeometry):
         """Return unit outward normals alone."""
         if self.cfg.normal_type == "pred":
             return unit(self.predicted_normal(self.encode(x)))
-        gradient = self.evaluate(x, len(x), False, True, False)[2]
+        gradient = self.evaluate(x, len(x), gradient=True).gradient
         assert gradient is not None
         return self._outwards(gradient)
 
@@ -203,7 +227,8 @@ class ScalarFieldGeometry(BaseGeometry):
 class EncodedFieldGeometry(ScalarFieldGeometry):
     """Holds the encoding and all networks but that of the scalar.
 
-    A subclass names that one in `scalar_network`, and defines `bias` and, if the scalar is not the sum of both, `activated`.
+    A subclass names that one in `scalar_network`, defines `bias` and, where the scalar is not the sum of both,
+    `activated`. On a CPU all of them are evaluated together, unless it overrides what `_fuses` lists.
     """
 
     @dataclass
@@ -236,52 +261,58 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
         raise NotImplementedError(f"{type(self).__name__} must define bias().")
 
     def activated(self, raw: Float[Tensor, "N"], x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Return the scalar that belongs to the network's output."""
+        """Return the scalar from the network's output."""
         return raw + self.bias(x)
 
     def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
-        """Return the network's output, activated."""
+        """Return the scalar from the encoding."""
         return self.activated(self.scalar_network(encoded)[:, 0], x)
 
     def value_at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return the scalar alone."""
-        if not self._fused(x):
-            return super().value_at(x)
-        return self.evaluate(x, len(x), False, False, False)[0]
+        return self.evaluate(x, len(x)).value
 
     def evaluate(
-        self, points: Float[Tensor, "M 3"], n_values: int, features: bool, gradient: bool, normal: bool
-    ) -> tuple[
-        Float[Tensor, "N"], Float[Tensor, "N K"] | None, Float[Tensor, "M 3"] | None, Float[Tensor, "N 3"] | None
-    ]:
-        """Evaluate encoding and networks together on a CPU, one after the other otherwise."""
-        analytic = self.cfg.normal_type == "analytic"
-        if normal or (gradient and not analytic) or n_values < len(points) or not self._fused(points):
-            return super().evaluate(points, n_values, features, gradient, normal)
+        self,
+        points: Float[Tensor, "M 3"],
+        n_values: int,
+        *,
+        features: bool = False,
+        gradient: bool = False,
+        predicted_normal: bool = False,
+    ) -> FieldValues:
+        """Evaluate encoding and networks together on a CPU, one after the other elsewhere; see the base class."""
+        chained = gradient and self.cfg.normal_type != "analytic"
+        if predicted_normal or chained or n_values < len(points) or not self._fuses(points):
+            return super().evaluate(
+                points, n_values, features=features, gradient=gradient, predicted_normal=predicted_normal
+            )
         assert self.feature_network is not None or not features
-        found = evaluate_together(
-            self._unit(points),
-            self.encoding.table,
-            self.encoding.grid,
-            self.scalar_network.weights,
-            self.feature_network.weights if features else (),
-            gradient,
-            self.encoding.grad_buffer(),
-        )
+        with section("encode and networks"):
+            found = evaluate_together(
+                self._unit(points),
+                self.encoding.table,
+                self.encoding.grid,
+                self.scalar_network.weights,
+                self.feature_network.weights if features else (),  # type: ignore[union-attr]
+                gradient,
+                self.encoding.grad_buffer(),
+            )
         gradients = None
         if found.gradient is not None:
             gradients = found.gradient / (2 * self.cfg.radius) + self._bias_gradient(points)
-        return self.activated(found.value, points), found.features, gradients, None
+        return FieldValues(self.activated(found.value, points), found.features, gradients)
 
-    def _fused(self, x: Float[Tensor, "N 3"]) -> bool:
-        """Return whether `evaluate_together` does what this class does: not where a subclass replaces a part."""
+    def _fuses(self, x: Float[Tensor, "N 3"]) -> bool:
+        """Return whether `evaluate_together` computes the same: not where a subclass or a setting replaces a part."""
         networks = [n for n in (self.scalar_network, self.feature_network) if n is not None]
         parts = ("encode", "value", "features_of", "analytic_gradient")
         return (
             all(getattr(type(self), part) is getattr(EncodedFieldGeometry, part) for part in parts)
-            and self.cfg.mlp_network_config.backend == self.cfg.pos_encoding_config.backend == "auto"
-            and all(n.rectified for n in networks)
+            and type(self.encoding) is HashEncoding
             and self.encoding.complete
+            and all(type(n) is MLP and n.rectified for n in networks)
+            and self.cfg.mlp_network_config.backend == self.cfg.pos_encoding_config.backend == "auto"
             and not (torch.is_grad_enabled() and x.requires_grad)
             and can_evaluate_together(x, self.encoding.table, [w for n in networks for w in n.weights])
         )

@@ -37,6 +37,12 @@ def can_evaluate_together(x: Tensor, table: Tensor, weights: Sequence[Tensor]) -
 
     Returns:
         True for float32 on a CPU with numba, an even number of features per level, and no autocast.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.encoded_networks import can_evaluate_together
+        >>> can_evaluate_together(torch.rand(5, 3).double(), torch.ones(64, 2), [torch.ones(8, 4), torch.ones(1, 8)])
+        False
     """
     return (
         x.device.type == "cpu"
@@ -56,10 +62,10 @@ def evaluate_together(
     gradient: bool = False,
     grad_buffer: GradBuffer | None = None,
 ) -> Evaluated:
-    """Return the output of one network of the encoding, its gradient by position, and the output of another network.
+    """Return a network's output on the hash encoding, its gradient by position, and another network's output.
 
     The same as `hash_grid.encode`, `mlp_forward`, `mlp_input_gradient` and `hash_grid.position_gradient` one after the
-    other, with rectified linear units. Differentiable once, in the table and the weights.
+    other, with ReLU. Differentiable once, in the table and the weights.
 
     Args:
         x: N 3, points in [0, 1]; no gradient.
@@ -87,12 +93,12 @@ def evaluate_together(
     """
     assert x.device.type == "cpu", "written for CPUs"
     weights = [*value_weights, *feature_weights]
-    found = _Evaluate.apply(x.detach(), table, grid, len(value_weights), gradient, grad_buffer, *weights)
+    found = _EvaluateTogether.apply(x.detach(), table, grid, len(value_weights), gradient, grad_buffer, *weights)
     value, features, slope = found  # type: ignore[misc]
     return Evaluated(value, features.t() if feature_weights else None, slope.t() if gradient else None)
 
 
-class _Evaluate(torch.autograd.Function):
+class _EvaluateTogether(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx,
@@ -134,20 +140,22 @@ class _Evaluate(torch.autograd.Function):
 
         axes, table, encoded, by_encoded, *weights = ctx.saved_tensors
         value_net, feature_net = weights[: ctx.n_value], weights[ctx.n_value :]
-        # With hidden units switched on or off, the value is linear in the encoding: so is what a change of the gradient
-        # adds to that of the weights, and both pass through the layers together.
+        # Between its jumps the value is linear in the encoding, so the weights' gradients are those of the value at
+        # `moved`: the encoding times the value's gradient, plus the encoding's derivative along the slope's gradient.
         moved = encoded * grad_value
         if along is not None:
             along = along.contiguous()
             moved += NumbaKernels.interpolate(axes, along, table, ctx.levels)
-        found_by_encoded = torch.empty_like(encoded) if by_encoded is None else by_encoded
+        kept = by_encoded is not None
+        if by_encoded is None:
+            by_encoded = torch.empty_like(encoded)
         grad_encoded = torch.empty_like(encoded) if feature_net else None
         grads = [torch.zeros_like(w) for w in weights]
         for part in _chunks(axes.shape[1]):
             hidden = _hidden(encoded[:, part], value_net)
             slopes = _slopes(hidden, value_net)
-            if by_encoded is None:
-                torch.mm(value_net[0].t(), slopes[0], out=found_by_encoded[:, part])
+            if not kept:
+                torch.mm(value_net[0].t(), slopes[0], out=by_encoded[:, part])
             _add_value_gradients(grads[: ctx.n_value], value_net, hidden, slopes, moved[:, part])
             if grad_encoded is not None:
                 assert grad_features is not None
@@ -158,9 +166,7 @@ class _Evaluate(torch.autograd.Function):
         grad_table = None
         if ctx.needs_input_grad[1]:
             grad_table = torch.zeros_like(table) if ctx.keep is None else ctx.keep()
-            NumbaKernels.add_all_to_table(
-                axes, along, grad_value.contiguous(), found_by_encoded, grad_encoded, ctx.levels, grad_table
-            )
+            NumbaKernels.add_all_to_table(axes, along, grad_value, by_encoded, grad_encoded, ctx.levels, grad_table)
         return (None, grad_table if ctx.keep is None else None, None, None, None, None, *grads)
 
 
@@ -177,7 +183,7 @@ def _hidden(encoded: Tensor, network: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _slopes(hidden: list[Tensor], network: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradient of the only output before each hidden layer's rectifier, H n."""
+    """Return the gradient of the only output by each hidden layer before its ReLU, H n."""
     slopes = [torch.sign(hidden[-1]).mul_(network[-1].t())]
     for index in range(len(hidden) - 2, -1, -1):
         slopes.insert(0, _where_on(torch.mm(network[index + 1].t(), slopes[0]), hidden[index]))
@@ -185,14 +191,14 @@ def _slopes(hidden: list[Tensor], network: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _where_on(x: Tensor, hidden: Tensor) -> Tensor:
-    """Return `x` where a hidden unit is on, 0 elsewhere."""
+    """Return `x` where the hidden unit is above 0, 0 elsewhere."""
     return torch.ops.aten.threshold_backward(x, hidden, 0)
 
 
 def _add_value_gradients(
     grads: list[Tensor], network: Sequence[Tensor], hidden: list[Tensor], slopes: list[Tensor], moved: Tensor
 ) -> None:
-    """Add the weights' gradients; `moved` is the encoding times the value's gradient, plus its change along another."""
+    """Add the gradients of the value network's weights; `moved` as in `backward`, LF n."""
     for index, weight in enumerate(network[:-1]):
         grads[index].addmm_(slopes[index], moved.t())
         moved = _where_on(torch.mm(weight, moved), hidden[index])
@@ -200,7 +206,7 @@ def _add_value_gradients(
 
 
 def _add_feature_gradients(grads: list[Tensor], network: Sequence[Tensor], encoded: Tensor, grad: Tensor) -> Tensor:
-    """Add the weights' gradients; returns the gradient before the first hidden layer's rectifier."""
+    """Add the gradients of the feature network's weights, and return that by the first hidden layer before its ReLU."""
     hidden = _hidden(encoded, network)
     grads[-1].addmm_(grad, hidden[-1].t())
     for index in range(len(hidden) - 1, -1, -1):

@@ -84,7 +84,7 @@ class MLP(nn.Module):
 
     @property
     def rectified(self) -> bool:
-        """Whether there are hidden units, rectified linear ones, and the output is not activated."""
+        """Whether there is a hidden layer, ReLU follows each of them, and the output is not activated."""
         return len(self.layers) > 1 and self.activation == "relu" and self.output_activation is get_activation("none")
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:

@@ -44,8 +44,8 @@ class FreqConfig:
     n_ref: int = option(2, low=1)
     """With "alternate": every n-th step supervises the reference view."""
     normals_every: int = option(1, low=1, high=100)
-    """Steps between the loss terms on rendered normals (orient, normal_smooth, 3d_normal_smooth, ...) of a pass, whose
-    weights are multiplied by it: the same on average, and normals cost a third of a step."""
+    """n: the loss terms on rendered normals (orient, normal_smooth, 3d_normal_smooth, ...) count in every n-th step of a
+    pass, n-fold, and the steps between render no normals; reference and novel passes take turns."""
 
 
 @dataclass
@@ -144,12 +144,22 @@ def check_slots(cfg: Any) -> None:
     GUIDANCES.get(cfg.guidance_type).check(cfg.guidance)
     cfg.loss = parse(loss_config(GEOMETRIES.get(cfg.geometry_type).regularization_terms), cfg.loss, "system.loss")
     weights = LossWeights(cfg.loss)
+    check_normals_every(cfg.freq)
     check_sdf(cfg, weights)
     check_gaussians(cfg, weights)
     check_surface_terms(cfg, weights)
     check_colors(cfg)
     check_warm_start(cfg, weights.is_ever_used("sds"))
     guidance_exposure(cfg.guidance_exposure, None, cfg.guidance_input)
+
+
+def check_normals_every(freq: FreqConfig) -> None:
+    """Refuse pauses of the terms on normals where the passes themselves pause; raises ConfigError."""
+    if freq.normals_every > 1 and freq.ref_or_zero123 == "alternate":
+        raise ConfigError(
+            f"system.freq.normals_every: {freq.normals_every} counts steps that have both passes, and ref_or_zero123: "
+            "alternate has none; leave one of them at its default."
+        )
 
 
 def check_sdf(cfg: Any, weights: LossWeights) -> None:

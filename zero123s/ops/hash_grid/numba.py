@@ -159,10 +159,11 @@ def _scatter(part, n_parts, x, v, directional, grad, scales, sizes, grad_table):
 
 @njit(cache=True, nogil=True)
 def _scatter_all(part, n_parts, x, v, directional, scale, by_value, grad, with_grad, scales, sizes, grad_table):
-    """Add w_k (scale_n by_value + grad) + dw_k by_value of every corner, with dw_k the weight's derivative along `v`."""
+    """Add to each corner's row w (scale by_value + grad) + dw by_value, with dw the weight's derivative along `v`."""
     n_pairs = grad_table.shape[1]
     fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
-    moved, rows = np.zeros(8 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.uint32)
+    slopes, rows = np.zeros(8 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.uint32)
+    grad0, grad1 = np.float32(0), np.float32(0)
     for level in range(part, scales.shape[0], n_parts):
         resolution, offset, size, hashed = sizes[level]
         for first in range(0, x.shape[1], _BLOCK):
@@ -170,24 +171,21 @@ def _scatter_all(part, n_parts, x, v, directional, scale, by_value, grad, with_g
             _find_rows(x, first, count, scales[level], resolution, size, hashed, fraction, rows)
             _fill_weights(fraction, v, False, first, count, scales[level], weights)
             if directional:
-                _fill_weights(fraction, v, True, first, count, scales[level], moved)
-            by_point = scale[first : first + count]
+                _fill_weights(fraction, v, True, first, count, scales[level], slopes)
+            factor = scale[first : first + count]
             for k in range(8):
                 for n in range(count):
-                    moved[k * _BLOCK + n] = (moved[k * _BLOCK + n] if directional else np.float32(0)) + weights[
-                        k * _BLOCK + n
-                    ] * by_point[n]
+                    m = k * _BLOCK + n
+                    slopes[m] = weights[m] * factor[n] + (slopes[m] if directional else np.float32(0))
             for pair in range(n_pairs):
                 channel = (level * n_pairs + pair) * 2
                 for n in range(count):
                     value0, value1 = by_value[channel, first + n], by_value[channel + 1, first + n]
                     if with_grad:
                         grad0, grad1 = grad[channel, first + n], grad[channel + 1, first + n]
-                    else:
-                        grad0, grad1 = np.float32(0), np.float32(0)
                     for k in range(8):
                         row = offset + np.int64(rows[k * _BLOCK + n])
-                        weight, slope = weights[k * _BLOCK + n], moved[k * _BLOCK + n]
+                        weight, slope = weights[k * _BLOCK + n], slopes[k * _BLOCK + n]
                         old = grad_table[row, pair]
                         grad_table[row, pair] = complex(
                             old.real + slope * value0 + weight * grad0, old.imag + slope * value1 + weight * grad1
@@ -279,31 +277,21 @@ class NumbaKernels(Kernels):
         levels: tuple[Level, ...],
         grad_table: Tensor,
     ) -> None:
-        """Add to the table gradient, in one pass, `add_to_table` of `scale by_value + grad`, and along `v` of `by_value`.
+        """Do in one pass `add_to_table(x, None, scale * by_value + grad)` and `add_to_table(x, v, by_value)`.
 
         Args:
             x: 3 N, points in [0, 1].
-            v: 3 N, directions of the derivative, or None.
-            scale: N, factor of `by_value` of every point.
+            v: 3 N, directions of the derivative; None = without the second.
+            scale: N, a factor of each point.
             by_value: LF N, gradient with respect to the features.
-            grad: LF N, likewise, or None.
+            grad: LF N, likewise; None = 0.
             levels: all levels.
             grad_table: P F, what is added to.
         """
-        pairs, others = grad_table.view(torch.complex64), by_value if grad is None else grad
-        directions = x if v is None else v
-        launch(
-            _scatter_all,
-            x,
-            directions,
-            v is not None,
-            scale,
-            by_value,
-            others,
-            grad is not None,
-            *_Sizes.of(levels),
-            pairs,
-        )
+        pairs, sizes = grad_table.view(torch.complex64), _Sizes.of(levels)
+        directions, others = x if v is None else v, by_value if grad is None else grad
+        flags = v is not None, grad is not None
+        launch(_scatter_all, x, directions, flags[0], scale, by_value, others, flags[1], *sizes, pairs)
 
     @staticmethod
     def differentiate(x: Tensor, v: Tensor | None, table: Tensor, grad: Tensor, levels: tuple[Level, ...]) -> Tensor:

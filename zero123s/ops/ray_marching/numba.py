@@ -43,14 +43,13 @@ def _march(part, n_parts, rays_o, rays_d, inverse_d, grid, coarse, step, start, 
             if middle >= leave[r]:
                 break
             x, y, z = _cell(ox, dx, middle, nx), _cell(oy, dy, middle, ny), _cell(oz, dz, middle, nz)
+            interval = np.int64(k - first[r])
+            k += _ONE
             if grid[x, y, z]:
                 if middle >= enter[r]:
-                    bit = np.int64(k - first[r])
-                    occupied[r, bit >> 6] |= np.uint64(1) << np.uint64(bit & 63)
+                    occupied[r, interval >> 6] |= np.uint64(1) << np.uint64(interval & 63)
                     n += 1
-                k += _ONE
             else:
-                k += _ONE
                 shift = 0 if coarse[x >> _SHIFT, y >> _SHIFT, z >> _SHIFT] else _SHIFT
                 end = min(_exit(ox, ix, x, shift), _exit(oy, iy, y, shift), _exit(oz, iz, z, shift))
                 if end > middle:
@@ -85,15 +84,14 @@ def _positions(part, n_parts, index, rays, t_starts, t_ends, rays_o, rays_d, out
 
 
 def _occupied_box(aabb: Tensor, binaries: Tensor) -> Tensor:
-    """Return the box of the occupied cells and one cell around them, inside the grid's."""
-    size, bounds = (aabb[3:] - aabb[:3]) / torch.tensor(binaries.shape), aabb.clone()
-    for axis in range(3):
-        planes = binaries.any(dim=[a for a in range(3) if a != axis]).nonzero()
-        if len(planes) == 0:
-            return torch.cat([aabb[:3], aabb[:3]])
-        bounds[axis] = torch.maximum(aabb[axis], aabb[axis] + (planes[0, 0] - 1) * size[axis])
-        bounds[3 + axis] = torch.minimum(aabb[3 + axis], aabb[axis] + (planes[-1, 0] + 2) * size[axis])
-    return bounds
+    """Return the box of the occupied cells and one cell around them, inside the grid's; of no size if there are none."""
+    occupied = binaries.nonzero()
+    if len(occupied) == 0:
+        return aabb[:3].repeat(2)
+    edge = (aabb[3:] - aabb[:3]) / torch.tensor(binaries.shape)
+    low = aabb[:3] + (occupied.amin(0) - 1) * edge
+    high = aabb[:3] + (occupied.amax(0) + 2) * edge
+    return torch.cat([torch.maximum(aabb[:3], low), torch.minimum(aabb[3:], high)])
 
 
 def march(
@@ -108,10 +106,9 @@ def march(
     step_in_cells = rays_d * cells
     inverse = torch.where(step_in_cells == 0, 0.0, 1 / step_in_cells)
     inputs = ((rays_o - aabb[:3]) * cells, step_in_cells, inverse, binaries, coarse)
-    n_intervals = (
-        int(((leave - start) / step_size - first).max().clamp(min=0).nan_to_num(posinf=0)) + 2 if len(first) else 1
-    )
-    occupied = np.zeros((len(first), (n_intervals + 63) // 64), np.uint64)
+    lengths = torch.where(leave > enter, (leave - start) / step_size - first, 0.0)
+    n_intervals = int(lengths.max().ceil()) + 1 if len(lengths) else 0
+    occupied = torch.zeros(len(first), -(-n_intervals // 64), dtype=torch.uint64)
     counts = torch.zeros(len(first), dtype=torch.int64)
     step = np.float32(step_size)
     launch(_march, *inputs, step, start, enter, leave, first, occupied, counts)
