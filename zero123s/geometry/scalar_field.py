@@ -140,7 +140,7 @@ class ScalarFieldGeometry(BaseGeometry):
         gradient: bool = False,
         predicted_normal: bool = False,
     ) -> FieldValues:
-        """Return the scalar of points and what else is asked for, from one encoding.
+        """Return the scalar of points and what else is requested, from one encoding.
 
         Args:
             points: M 3, world units.
