@@ -4,6 +4,7 @@ pytest tests/end_to_end/test_kill.py -m slow     # 50 moments, and 50 kills of m
 """
 
 import io
+import json
 import os
 import random
 import shutil
@@ -236,6 +237,20 @@ def kill_again_and_again(how, n_kills, job, expected, moments):
     assert not [p for p in run.rglob("*") if p.suffix in (".part", ".tmp")], "no half file is left lying about"
     assert not list(run.glob("ckpts/last-v*"))
     return hit
+
+
+def test_two_signals_quit_at_once(tmp_path):
+    job = tiny_job(tmp_path)
+    words = [*job.command, "trainer.max_steps=6", "checkpoint.every_n_train_steps=2", "system.seconds_per_step=0.2"]
+    process = forked.start([*words, "system.signal_at=[3,3]"], tmp_path / "log.txt", imports=["tiny_system"])
+    process.join(300)
+    printed = (tmp_path / "log.txt").read_text()
+    assert process.exitcode == 130, printed
+    assert "Quitting at once." in printed
+    assert "Traceback" not in printed
+    assert json.loads((job.run / "run.json").read_text())["state"] == "training", "nothing was tidied up"
+    assert step_of(job.run) == 2, "the last good checkpoint is whole"
+    assert main([*words, "resume=last", "system.signal_at=[]"]) == 0, "and the lock went with its process"
 
 
 PLACES = ("moved", "reused", "link")

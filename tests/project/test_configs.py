@@ -53,12 +53,8 @@ def training_words(rendered_views, tiny_autoencoder, tiny_zero123, tmp_path_fact
     tiny = tiny_zero123[0].replace("system.guidance.checkpoint", "system.checkpoint")
     model = f"system.model={TINY_LIFTED}"
     REQUIRED["train-autoencoder"] = [*views, model, "system.crop_until=1", "system.crop_size=16"]
-    REQUIRED["train-zero123"] = [
-        *views,
-        *few,
-        tiny,
-        f"system.model_config={TINY_LIFTED.parents[1] / 'golden/tiny_config.yaml'}",
-    ]
+    sizes = tiny_zero123[1].replace("system.guidance.config", "system.model_config")
+    REQUIRED["train-zero123"] = [*views, *few, tiny, sizes]
     first = f"system.geometry_convert_from={_first_stage(tmp_path_factory, tiny_zero123)}"
     REQUIRED["stable-zero123-refine"] = [first]
     REQUIRED["stable-zero123-refine-mesh"] = [first]

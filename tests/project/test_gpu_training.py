@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from zero123s.data.base import BaseData
-from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero123
+from zero123s.diffusion.model import build_model
+from zero123s.diffusion.model_config import read_model_config
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 from zero123s.system.finetune import Zero123FinetuneSystem
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
 WEIGHTS = FOLDER.parents[1] / "load" / "zero123" / "small_zero123.safetensors"
+TINY_LIFTED = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 CPU = torch.device("cpu")
 
 
@@ -159,10 +162,21 @@ def train(scripts, renders, tmp_path, monkeypatch):
     return train
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(scripts, train, tmp_path):
-    whole = train("whole", "--steps", "4", "--seconds", "10000")
-    stopped = train("parts", "--steps", "4", "--seconds", "0")
-    resumed = train("parts", "--seconds", "10000", "--resume")
+@pytest.fixture(scope="module")
+def toy_weights(tmp_path_factory):
+    """Weights of the small model's structure at toy size, for what does not depend on how good they are."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("toy") / "zero123.safetensors"
+    save_zero123(build_model(read_model_config(TINY_LIFTED)), path)
+    return str(path)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(scripts, train, toy_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(scripts["train_small"], "PART_BYTES", 1_000_000)
+    whole = train("whole", "--weights", toy_weights, "--steps", "4", "--seconds", "10000")
+    stopped = train("parts", "--weights", toy_weights, "--steps", "4", "--seconds", "0")
+    resumed = train("parts", "--weights", toy_weights, "--seconds", "10000", "--resume")
+    assert (tmp_path / "parts" / "zero123.part1").is_file()
     assert (stopped["step"], resumed["step"], whole["step"]) == (2, 4, 4)
     for part in ("model", "average"):
         assert all(torch.equal(value, resumed[part][name]) for name, value in whole[part].items())
@@ -172,7 +186,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(scripts, train, tmp_path):
     assert all(torch.equal(joined[name], resumed["average"][name].half().float()) for name in learned)
 
 
-def test_short_memory_halves_the_objects(scripts, train, monkeypatch, capsys):
+def test_short_memory_halves_the_objects(scripts, train, toy_weights, monkeypatch, capsys):
     losses = scripts["train_small"].losses
 
     def scarce(model, views, *rest, **options):
@@ -181,7 +195,8 @@ def test_short_memory_halves_the_objects(scripts, train, monkeypatch, capsys):
         return losses(model, views, *rest, **options)
 
     monkeypatch.setattr(scripts["train_small"], "losses", scarce)
-    assert train("scarce", "--steps", "2", "--denoise-weight", "0")["n_objects"] == 1
+    words = ["--weights", toy_weights, "--steps", "2", "--denoise-weight", "0"]
+    assert train("scarce", *words)["n_objects"] == 1
     assert "2 objects a step need more memory than there is; taking 1" in capsys.readouterr().out
 
 

@@ -19,6 +19,9 @@ from zero123s.commands.launch import main
 from zero123s.commands.main import main as command
 from zero123s.config.load import load_config
 from zero123s.data.single_image import SingleImageData
+from zero123s.diffusion.checkpoint.load_zero123 import save_zero123
+from zero123s.diffusion.model import build_model
+from zero123s.diffusion.model_config import read_model_config
 from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.run.plan import check_experiment
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
@@ -30,6 +33,7 @@ CONFIGS = REPOSITORY / "configs"
 IMAGE = REPOSITORY / "load" / "images" / "hamburger_rgba.png"
 SCENE = REPOSITORY / "load" / "images" / "multi_view_sample"
 TINY = REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml"
+TINY_ZERO123 = REPOSITORY / "tests" / "helpers" / "tiny_zero123.yaml"
 LIFT = "    pose_lift: {latent_size: 8, widths: [32, 32], volume_channels: 4, features: 4, n_samples: 12, out_channels: 8}\n"
 
 
@@ -133,13 +137,13 @@ def test_a_model_too_small_to_be_scored(refused, rendered_views, tiny_autoencode
     )
 
 
-def test_latents_that_another_model_cached(refused, views, tiny_autoencoder, tiny_zero123, tmp_path):
-    checkpoint, config = (word.split("=", 1)[1] for word in tiny_zero123)
+def test_latents_that_another_model_cached(refused, views, tiny_autoencoder, tmp_path):
+    (tmp_path / "larger.yaml").write_text(TINY_ZERO123.read_text().replace("image_size: 8", "image_size: 16"))
+    save_zero123(build_model(read_model_config(tmp_path / "larger.yaml")), tmp_path / "larger.safetensors")
     root, folder = views(32, 2), tmp_path / "latents"
-    words = ["cache-latents", str(root), str(folder), "--checkpoint", checkpoint, "--config", config]
-    assert command(words) == 0
+    assert command(["cache-latents", str(root), str(folder), "--checkpoint", str(tmp_path / "larger.safetensors")]) == 0
     error = refused(*finetune(root, tiny_autoencoder, f"data.latents={folder}"))
-    assert "cached latents were not computed by this model (4 x 32 x 32 numbers instead of 4 x 8 x 8)" in error
+    assert "cached latents were not computed by this model (4 x 16 x 16 numbers instead of 4 x 8 x 8)" in error
 
 
 def test_latents_of_another_model_of_equal_size(refused, rendered_views, tiny_autoencoder, tmp_path):
@@ -240,7 +244,7 @@ def test_an_image_smaller_than_the_model_is_reported(tiny_zero123, disc_data, ca
     checkpoint, config = (word.split("=", 1)[1] for word in tiny_zero123)
     StableZero123Guidance(StableZero123Guidance.Config(checkpoint=checkpoint, config=config), disc_data.reference())
     assert (
-        "note: the input resolution of the model is 256 pixels, and its image has 16; a larger data.height may help."
+        "note: the input resolution of the model is 32 pixels, and its image has 16; a larger data.height may help."
         in caplog.text
     )
 

@@ -2,7 +2,6 @@
 
 import json
 
-import forked
 import pytest
 import tiny_system  # noqa: F401 (registers tiny-system)
 import torch
@@ -69,20 +68,6 @@ def test_a_stop_signal_finishes_the_step(launch, tmp_path, capsys, signal_name, 
     assert torch.equal(whole["state_dict"]["walker"], resumed["state_dict"]["walker"])
     moments = [s["optimizer_states"][0]["state"][0]["exp_avg_sq"] for s in (whole, resumed)]
     assert torch.equal(*moments)
-
-
-def test_two_signals_quit_at_once(launch, tmp_path):
-    words = ["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path / 'out'}"]
-    words += ["system.signal_at=[3,3]", "system.seconds_per_step=0.2"]
-    process = forked.start(words, tmp_path / "log.txt", imports=["tiny_system"])
-    process.join(300)
-    printed = (tmp_path / "log.txt").read_text()
-    assert process.exitcode == 130, printed
-    assert "Quitting at once." in printed
-    assert "Traceback" not in printed
-    assert record_of(tmp_path)["state"] == "training", "nothing was tidied up"
-    assert state_of(tmp_path)["global_step"] == 2, "the last good checkpoint is whole"
-    assert launch("resume=last", "system.signal_at=[]") == 0, "and the lock went with its process"
 
 
 def test_a_failure_is_written_down_and_raised(launch, tmp_path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from short_refinement import shorten_refinement
 from tiny_run import SMALL
 
 from zero123s.commands.launch import main
@@ -15,7 +16,6 @@ from zero123s.errors import ConfigError
 from zero123s.guidance.lifted_field import LiftedField
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.structures import ReferenceView
-from zero123s.system import refinement
 from zero123s.system.warm_start import check_warm_start, warm_start
 from zero123s.system.warm_views import WarmViews, restore_warm_views, warm_cameras
 
@@ -97,8 +97,7 @@ def test_a_run_begins_with_the_lifted_object(lifted_run):
 
 
 def test_a_surface_starts_from_the_lift(tmp_path, monkeypatch):
-    monkeypatch.setattr(refinement, "STEPS", 60)
-    monkeypatch.setattr(refinement, "RESOLUTION", 48)
+    shorten_refinement(monkeypatch, steps=60, resolution=48)
     words = ["system.geometry_type=implicit-sdf"]
     grid = ["system.renderer_type=neus-volume-renderer"]
     assert train(tmp_path, *words, *grid, "system.warm_start.type=lift", "trainer.max_steps=1") == 0

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from short_refinement import shorten_refinement
 from torch import nn
 
 from pretend.on_device.commands import REPOSITORY
@@ -16,15 +17,15 @@ from zero123s.geometry.implicit_sdf import ImplicitSDF
 from zero123s.geometry.implicit_volume import ImplicitVolume
 from zero123s.material.diffuse import DiffuseMaterial
 from zero123s.mesh.surface import SurfaceOptions, find_surface
-from zero123s.system import refinement
 from zero123s.system.field import GeometryMaterialField
+from zero123s.system.refinement import convert_first_stage
 
 
 @pytest.fixture
 def field():
     """A ball of density on the device."""
     cfg = ImplicitVolume.Config(radius=0.7, density_blob_scale=25.0, density_blob_std=0.35)
-    cfg.pos_encoding_config.log2_hashmap_size = 10
+    cfg.pos_encoding_config.n_levels, cfg.pos_encoding_config.log2_hashmap_size = 4, 10
     geometry = ImplicitVolume(cfg)
     material = DiffuseMaterial(DiffuseMaterial.Config(), geometry.n_features)
     return GeometryMaterialField(geometry.to("cuda"), material.to("cuda"))
@@ -48,9 +49,10 @@ def test_frozen_networks_have_the_layout_asked_for(channels_last):
 
 
 def test_a_second_stage_is_fitted_on_device(field, monkeypatch):
-    for name, value in (("STEPS", 2), ("RESOLUTION", 16), ("BATCH", 32), ("NEAR_POOL", 64), ("FAR_POOL", 64)):
-        monkeypatch.setattr(refinement, name, value)
-    sdf = ImplicitSDF(ImplicitSDF.Config(radius=0.7)).to("cuda")
+    shorten_refinement(monkeypatch, steps=2, batch=32, resolution=16)
+    cfg = ImplicitSDF.Config(radius=0.7)
+    cfg.pos_encoding_config.n_levels, cfg.pos_encoding_config.log2_hashmap_size = 4, 10
+    sdf = ImplicitSDF(cfg).to("cuda")
     stages = [
         SimpleNamespace(
             geometry=geometry, material=field.material, field=lambda g=geometry: GeometryMaterialField(g, field.material),
@@ -59,7 +61,7 @@ def test_a_second_stage_is_fitted_on_device(field, monkeypatch):
         )
         for number, geometry in enumerate((field.geometry, sdf))
     ]  # fmt: skip
-    stats = refinement.convert_first_stage(stages[1], stages[0])
+    stats = convert_first_stage(stages[1], stages[0])
     assert stats["surface_distance"] > 0
     assert {p.device.type for p in sdf.parameters()} == {"cuda"}
 

@@ -56,7 +56,8 @@ def test_a_resumed_run_stays_on_the_device(trained, tmp_path, tiny_zero123, devi
     assert devices_used == {"cuda"}
 
 
-@pytest.mark.parametrize("mode", ["--validate", "--test", pytest.param("--export", marks=slow)])
+@slow
+@pytest.mark.parametrize("mode", ["--validate", "--test", "--export"])
 def test_each_other_mode_computes_on_the_device(mode, trained, tmp_path, tiny_zero123, devices_used):
     copy = tmp_path / "stable-zero123" / "run"
     shutil.copytree(trained, copy)

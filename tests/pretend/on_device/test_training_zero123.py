@@ -19,7 +19,7 @@ def finetune(rendered_views, tiny_autoencoder):
             "train-small-zero123", out, f"data.root={rendered_views}", "data.held_out=4", "data.batch_size=2",
             "data.n_targets=1", f"system.model={TINY}", f"system.autoencoder={tiny_autoencoder}",
             "system.ema_decay=0.5", "system.n_validation=4", "system.n_samples=2", "system.sample_steps=2",
-            "trainer.val_check_interval=1", "trainer.max_steps=2", *words,
+            "trainer.val_check_interval=2", "trainer.max_steps=2", *words,
         )  # fmt: skip
 
     return run
