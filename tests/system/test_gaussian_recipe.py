@@ -6,18 +6,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from short_refinement import shorten_refinement
 
 from zero123s.commands.launch import main
+from zero123s.config.load import load_config
 from zero123s.errors import ConfigError
 from zero123s.losses import LossWeights, loss_config
 from zero123s.mesh.readers import read_mesh
 from zero123s.mesh.splats import read_splats
+from zero123s.run.plan import inherit_first_stage
 from zero123s.system.slots import check_gaussians
 
 pytestmark = pytest.mark.end_to_end
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "multi-view-gaussians.yaml"
+REFINE = ROOT / "configs" / "stable-zero123-refine-mesh.yaml"
 WORDS = [
     f"data.transforms_path={ROOT / 'load' / 'images' / 'multi_view_sample' / 'transforms.json'}",
     *("data.height=24", "data.width=24", "data.batch_size=3", "data.resolution_milestones=[]"),
@@ -86,3 +90,28 @@ def test_what_does_not_go_together_is_said(tmp_path, capsys, words, said):
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_rates_of_gaussians_are_not_inherited(tmp_path):
+    (tmp_path / "ckpts").mkdir()
+    (tmp_path / "ckpts" / "last.ckpt").touch()
+    (tmp_path / "config.yaml").write_text(CONFIG.read_text())
+    words = [f"system.geometry_convert_from={tmp_path}"]
+    cfg = inherit_first_stage(load_config(REFINE, words), words, None).cfg
+    assert "params" not in cfg.system.optimizer
+    assert cfg.system.scheduler.args.gamma == load_config(CONFIG).cfg.system.scheduler.args.gamma
+
+
+@pytest.mark.slow
+def test_a_rasterised_second_stage_starts_from_gaussians(tmp_path, monkeypatch):
+    shorten_refinement(monkeypatch, steps=60, resolution=48)
+    assert train(tmp_path, "trainer.max_steps=2", "export_after_train=false") == 0
+    (first,) = [p.parent for p in tmp_path.rglob("run.json")]
+    place = [f"exp_root_dir={tmp_path}", "use_timestamp=false", "threads=1", "export_after_train=true"]
+    words = [f"system.geometry_convert_from={first}", "trainer.max_steps=2", "system.renderer.grid_resolution=32"]
+    assert main(["--config", str(REFINE), "--profile", "none", "--train", *place, *words]) == 0
+    (second,) = [p.parent for p in (tmp_path / REFINE.stem).rglob("run.json")]
+    record = json.loads((second / "run.json").read_text())
+    assert (record["state"], record["step"]) == ("finished", 2)
+    assert record["first_stage"]["surface_distance"] < 0.03
+    assert len(read_mesh(second / record["files"]["glb"]).faces) > 50

@@ -370,17 +370,16 @@ def choose_level(
         meets = dt > 0
         flat = points[meets].reshape(-1, 3)
         values = evaluate_points(level_fn, flat).reshape(-1, n_samples)
-        sigma = values if level_fn is density else evaluate_points(density, flat).reshape(values.shape)
-        optical_depth = np.minimum((sigma.clip(0) * dt[meets, None]).sum(-1), 80.0)
         peak = np.full(len(origins), np.finfo(np.float32).min)
         peak[meets] = values.max(-1)
-        rendered = np.zeros(len(origins), bool)
-        rendered[meets] = 1 - np.exp(-optical_depth) > 0.5
+        if mask is None:
+            sigma = values if level_fn is density else evaluate_points(density, flat).reshape(values.shape)
+            optical_depth = np.minimum((sigma.clip(0) * dt[meets, None]).sum(-1), 80.0)
+            mask = np.zeros(len(origins))
+            mask[meets] = 1 - np.exp(-optical_depth)
         peaks.append(peak)
-        targets.append(rendered if mask is None else mask > 0.5)
+        targets.append(mask > 0.5)
     inside = np.concatenate([p[t] for p, t in zip(peaks, targets, strict=True)])
-    if len(inside) == 0:
-        return None
     finite = inside[inside > np.finfo(np.float32).min]
     if len(finite) == 0:
         return None

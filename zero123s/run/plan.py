@@ -118,8 +118,9 @@ def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedCo
 def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile: str | None) -> LoadedConfig:
     """Return a configuration merged over the settings of its first stage; unchanged if it has none.
 
-    Slots of another type inherit what both types know and the first run has set away from its default. Images and
-    batches begin at the size at which the first run ended.
+    Slots of another type inherit what both types know and the first run has set away from its default; learning rates of
+    single parameters are not inherited if one of them belongs to such a slot. Images and batches begin at the size at
+    which the first run ended.
 
     Raises:
         ConfigError: no such run, or its config.yaml is missing.
@@ -178,6 +179,9 @@ def _inherited(first: DictConfig, second: DictConfig) -> DictConfig:
         if old is not None and new is not None and old != new:
             below.system[slot] = _shared(registry, old, new, OmegaConf.select(first, f"system.{slot}") or {})
             below.system[f"{slot}_type"] = new
+            groups = OmegaConf.select(below, "system.optimizer.params") or {}
+            if any(str(name).startswith(f"{slot}.") for name in groups):
+                below.system.optimizer.pop("params")
     return below
 
 
