@@ -4,11 +4,12 @@
 
 Per scene 40 posed images of 128 x 128 are made, a mesh is reconstructed from them and exported, and 17 other views
 and the true mesh score the written glb; the same views score the trained field before the export
-(field_psnr_db). Several configs take turns at every scene. Prints a table and writes OUT/results.json.
+(field_psnr_db); cpu_s is the CPU time of the whole job. Several configs take turns at every scene. Prints a table and writes OUT/results.json.
 """
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from zero123s.scenes.samples import SAMPLES
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHOWN = (
+    "cpu_s",
     "train_s",
     "export_s",
     "field_psnr_db",
@@ -58,6 +60,12 @@ def reconstruct(config: str, kind: str, seed: int, out_dir: Path, words: list[st
     if code:
         raise SystemExit(code)
     return out_dir / Path(config).stem / kind
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of its finished children, such as the unwrapping."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def field_psnr(run: Path, transforms: Path) -> float:
@@ -105,9 +113,11 @@ def main() -> None:
         if args.only and kind not in args.only:
             continue
         for config in args.configs:
+            started = cpu_seconds()
             run = reconstruct(config, kind, seed, args.out, words)
+            cpu = {"cpu_s": cpu_seconds() - started}
             image_path = args.out / f"{Path(config).stem}_{kind}.png"
-            found = table[config][kind] = scores_of(run, args.out / "scenes" / kind, image_path)
+            found = table[config][kind] = cpu | scores_of(run, args.out / "scenes" / kind, image_path)
             scores = "  ".join(f"{key} {found[key]:.4g}" for key in SHOWN)
             print(f"{config} {kind:<10} {scores}  watertight {found['watertight']}", flush=True)
             (args.out / "results.json").write_text(json.dumps(table, indent=1))
