@@ -372,13 +372,14 @@ def choose_level(
         values = evaluate_points(level_fn, flat).reshape(-1, n_samples)
         peak = np.full(len(origins), np.finfo(np.float32).min)
         peak[meets] = values.max(-1)
-        if mask is None:
+        target = mask
+        if target is None:
             sigma = values if level_fn is density else evaluate_points(density, flat).reshape(values.shape)
             optical_depth = np.minimum((sigma.clip(0) * dt[meets, None]).sum(-1), 80.0)
-            mask = np.zeros(len(origins))
-            mask[meets] = 1 - np.exp(-optical_depth)
+            target = np.zeros(len(origins))
+            target[meets] = 1 - np.exp(-optical_depth)
         peaks.append(peak)
-        targets.append(mask > 0.5)
+        targets.append(target > 0.5)
     inside = np.concatenate([p[t] for p, t in zip(peaks, targets, strict=True)])
     finite = inside[inside > np.finfo(np.float32).min]
     if len(finite) == 0:
