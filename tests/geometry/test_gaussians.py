@@ -159,7 +159,7 @@ def test_the_hull_start_lies_on_the_silhouettes_hull():
     assert g.densification.grad_sum.shape == (500,)
 
 
-def test_gaussians_start_on_a_first_stages_surface():
+def test_gaussians_start_on_and_below_a_surface():
     first = geometry(1)
     with torch.no_grad():
         first.means.zero_()
@@ -171,7 +171,10 @@ def test_gaussians_start_on_a_first_stages_surface():
     record = refinement._start_gaussians(system, GeometryMaterialField(first, material), 0.5, {})
     radius = 0.2 * math.sqrt(2 * math.log(0.9 / 0.5))
     assert record["gaussians"] == len(system.geometry.means) == 200
-    assert system.geometry.means.detach().norm(dim=-1).tolist() == pytest.approx([radius] * 200, abs=0.01)
+    distances = system.geometry.means.detach().norm(dim=-1)
+    assert distances[1::2].tolist() == pytest.approx([radius] * 100, abs=0.01)
+    assert radius - refinement.SHELL - 0.01 < distances[::2].min() < radius - 0.09
+    assert float(distances[::2].mean()) == pytest.approx(radius - refinement.SHELL / 2, abs=0.02)
     assert (0.5 + SH_0 * system.geometry.sh_0[0, 0]).tolist() == pytest.approx([0.7, 0.5, 0.2], abs=1e-3)
 
 

@@ -23,6 +23,9 @@ NEAR = 0.03
 """Standard deviation of the points around the surface, as a share of the object's longest side."""
 NEAR_POOL, FAR_POOL = 80 * BATCH, 4 * BATCH
 """Points whose distances are computed once for all batches; a distant one takes ten times as long as a near one."""
+SHELL = 0.1
+"""Thickness, as a share of the field's bound, of the layer below the surface that half of the Gaussians fill: where training
+thins out those on the surface, no hole opens into a hollow."""
 COLOR_WEIGHT = 0.1
 """Weight of squared colour differences beside absolute distances in world units."""
 
@@ -146,7 +149,7 @@ class _NearDistance:
 
 @torch.no_grad()
 def _start_gaussians(system: System, field: RadianceField, level: float, stats: dict[str, Any]) -> dict[str, Any]:
-    """Place Gaussians evenly on the first stage's surface, with its colours viewed along the normals."""
+    """Place Gaussians evenly on the first stage's surface and below it, with its colours viewed along the normals."""
     vertices, faces = find_surface(field, level, SurfaceOptions(RESOLUTION), stats)
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -155,9 +158,20 @@ def _start_gaussians(system: System, field: RadianceField, level: float, stats: 
     drawn = rng.choice(len(faces), system.geometry.cfg.n_points, p=areas / areas.sum())
     points = (rng.dirichlet([1.0, 1.0, 1.0], len(drawn))[..., None] * corners[drawn]).sum(1)
     dirs = -normals[drawn] / np.maximum(areas[drawn, None], 1e-12)
+    points[::2] = _moved_inwards(field, level, points[::2], dirs[::2], rng)
     rgb = field.query(_tensor(points), _tensor(dirs), frozenset({"rgb"})).rgb
     system.geometry.start_from_points(_tensor(points), rgb)
     return {"threshold": level, "faces": stats["faces_before_simplification"], "gaussians": len(points)}
+
+
+def _moved_inwards(
+    field: RadianceField, level: float, points: np.ndarray, dirs: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Move surface points up to SHELL inwards, except where that leaves the solid."""
+    depth = SHELL * field.bound * rng.random((len(points), 1))
+    moved = points + depth * dirs
+    inside = field.surface_level(_tensor(moved)).cpu().numpy() > level
+    return np.where(inside[:, None], moved, points)
 
 
 def _fit(
