@@ -61,12 +61,12 @@ def write_images(folder: Path, n: int) -> list[Path]:
     return paths
 
 
-def launch(image_path: Path, out: Path, words: list[str]) -> float:
+def launch(image_path: Path, out: Path, overrides: list[str]) -> float:
     """Run launch.py for one image; returns seconds."""
     started = time.perf_counter()
     command = [sys.executable, "launch.py", "--config", "configs/stable-zero123.yaml", "--train"]
     subprocess.run(
-        [*command, f"data.image_path={image_path}", f"exp_root_dir={out}", *words],
+        [*command, f"data.image_path={image_path}", f"exp_root_dir={out}", *overrides],
         cwd=REPOSITORY,
         check=True,
         capture_output=True,
@@ -91,14 +91,14 @@ def kill_workers(out: Path, times: int, killed: list[str]) -> None:
                 killed.append(record["name"])
 
 
-def batch(image_paths: Path, out: Path, words: list[str], workers: int, kills: int) -> tuple[float, list[str]]:
+def batch(image_paths: Path, out: Path, overrides: list[str], workers: int, kills: int) -> tuple[float, list[str]]:
     """Run the batch; returns seconds and the items whose workers were killed."""
     killed: list[str] = []
     threading.Thread(target=kill_workers, args=(out, kills, killed), daemon=True).start()
     started = time.perf_counter()
     start = "import sys; from zero123s.commands.main import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "batch", str(image_paths), "--out", str(out)]
-    subprocess.run([*command, "--workers", str(workers), *words], cwd=REPOSITORY, check=True)
+    subprocess.run([*command, "--workers", str(workers), *overrides], cwd=REPOSITORY, check=True)
     return time.perf_counter() - started, killed
 
 
@@ -134,14 +134,14 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out.resolve()
     image_paths = write_images(out / "pictures", args.n)
-    words = [*SETTINGS, f"trainer.max_steps={args.steps}"]
+    overrides = [*SETTINGS, f"trainer.max_steps={args.steps}"]
     some = image_paths[: args.launches or args.n]
     half = len(some) // 2
-    single = [launch(p, out / "single", words) for p in some[:half]]
+    single = [launch(p, out / "single", overrides) for p in some[:half]]
     with cluster(args.nodes) as address:
         workers = max(args.workers, args.nodes)
-        seconds, killed = batch(out / "pictures", out / "batch", [*address, *words], workers, args.kills)
-    single += [launch(p, out / "single", words) for p in some[half:]]
+        seconds, killed = batch(out / "pictures", out / "batch", [*address, *overrides], workers, args.kills)
+    single += [launch(p, out / "single", overrides) for p in some[half:]]
     items = json.loads((out / "batch" / "manifest.json").read_text(encoding="utf-8"))["items"]
     whole = sum(i["state"] == "finished" for i in items)
     total = sum(single) / len(single) * args.n

@@ -1,4 +1,4 @@
-"""What VSD costs beside SDS: CPU seconds of the bundled model's guidance, and of whole steps of the main recipe.
+"""Cost of VSD compared with SDS: CPU seconds of the bundled model's guidance, and of whole steps of the main recipe.
 
     python benchmarks/distillation.py --steps 20
 
@@ -44,12 +44,12 @@ def whole_step(variant: str, n_steps: int) -> float:
     """Return the median CPU seconds of a step of the recipe."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        words = [
+        overrides = [
             f"system.guidance.variant={variant}", f"exp_root_dir={folder}", "threads=1", "trainer.val_check_interval=0",
             f"trainer.max_steps={n_steps}", "trainer.enable_progress_bar=false", "export_after_train=false",
             "data.random_camera.n_test_views=1", f"data.image_path={REPOSITORY}/load/images/hamburger_rgba.png",
         ]  # fmt: skip
-        plan = check_experiment(load_config(REPOSITORY / "configs/stable-zero123.yaml", words, "cpu"))
+        plan = check_experiment(load_config(REPOSITORY / "configs/stable-zero123.yaml", overrides, "cpu"))
         Runner(plan, Path(folder) / "run", None, run_callbacks=[clock]).run("train")
     return seconds_per_step(clock.times)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/elevation.py [--count 200] [--first 9300000] [--zero123 40]
 
-Beside the network that `data.default_elevation_deg: auto` asks stand constants, and with --zero123 N, on the first N
+The network behind `data.default_elevation_deg: auto` is compared with constants, and with --zero123 N, on the first N
 objects, criteria from the bundled Zero123: for each candidate elevation its denoising error of the image under
 its own pose, the error of the image predicted back from a predicted view, and how much the vertical profile of the
 lifted solid jumps (level faces).
@@ -19,7 +19,7 @@ from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.model import Zero123Model
 from zero123s.ops.cameras import orbit_cameras
 from zero123s.ops.volume_sampling import sample_volume
-from zero123s.preprocess.elevation import TRUSTED, elevation_of
+from zero123s.preprocess.elevation import MIN_CONFIDENCE, estimate_elevation
 from zero123s.preprocess.framing import frame_object
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.render import random_light, render_views
@@ -114,9 +114,9 @@ def main() -> None:
     args = parser.parse_args()
     images, truths = zip(*(sample_view(seed) for seed in range(args.first, args.first + args.count)), strict=True)
     truth = np.array(truths)
-    estimates = [elevation_of(image) for image in images]
+    estimates = [estimate_elevation(image) for image in images]
     guess = np.array([e.elevation_deg for e in estimates])
-    sure = np.array([e.confidence >= TRUSTED for e in estimates])
+    sure = np.array([e.confidence >= MIN_CONFIDENCE for e in estimates])
     print("| | median error | mean error | within 10 degrees | images |\n|---|---|---|---|---|")
     print(row("auto", guess, truth))
     if 0 < sure.sum() < len(sure):

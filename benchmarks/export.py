@@ -1,4 +1,4 @@
-"""A 256^3 surface to a 50k-face textured glb, beside threestudio's way: `python benchmarks/export.py [--theirs]`.
+"""A 256^3 surface to a 50k-face textured glb, compared with threestudio's method: `python benchmarks/export.py [--theirs]`.
 
 Theirs: every node of the grid evaluated, all faces of marching cubes straight into xatlas, one field query per texel.
 Times are CPU seconds of one core, the unwrapping process included.
@@ -76,7 +76,7 @@ def theirs(field: GeometryMaterialField, folder: Path, threshold: float) -> int:
     return len(exporter(field, folder, threshold=threshold).mesh.faces)
 
 
-def main(words: list[str]) -> None:
+def main(overrides: list[str]) -> None:
     """Print both."""
     field = bumpy_field()
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ def main(words: list[str]) -> None:
         print(f"ours: {ours:.1f} s, {len(result.mesh.faces)} faces of {result.stats['faces_before_simplification']}")
         print(f"  peak memory {peak:.2f} GB; wall seconds: {stages}")
         print(f"  {result.stats['statement']}")
-        if "--theirs" in words:
+        if "--theirs" in overrides:
             start = cpu_seconds()
             faces = theirs(field, Path(folder), result.stats["threshold"])
             other = cpu_seconds() - start

@@ -261,9 +261,9 @@ def measure_speed(path: Path, repeats: int) -> dict[str, Any]:
 # ---- the whole ----
 
 
-def in_own_process(*words: str) -> dict[str, Any]:
+def in_own_process(*arguments: str) -> dict[str, Any]:
     """Run one measurement in a fresh Python and return what it prints."""
-    command = [sys.executable, __file__, *words]
+    command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

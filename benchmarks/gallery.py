@@ -41,7 +41,7 @@ def main() -> None:
     """Read the runs and write the sheet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("runs", nargs="+", help="RUN=IMAGE: a run folder and the RGBA image to show beside it")
+    parser.add_argument("runs", nargs="+", help="RUN=IMAGE: a run folder and the RGBA image to show next to it")
     parser.add_argument("--azimuths", type=float, nargs="+", default=AZIMUTHS, metavar="DEGREES")
     args = parser.parse_args()
     strips = [strip(*(Path(part) for part in run.split("=", 1)), args.azimuths) for run in args.runs]

@@ -8,7 +8,7 @@ Scores: volume IoU; over a ring of 14 novel views mask IoU and PSNR; mask IoU at
 sides over the truth's (1 = as detailed, more = mottled); and their perceptual distance, where LPIPS or EfficientNet is installed (docs/meshes.md).
 cpu_s is the CPU time of the job, unwrapping included. `--config dreamgaussian.yaml` measures that recipe instead of
 stable-zero123.yaml. Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same image.
-`--blind` also runs the job with the input's own pose in place of every wanted one: what is gained without knowing the pose.
+`--blind` also runs the job with the input's own pose in place of every target: what is gained without knowing the pose.
 `--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
 can be named several times.
 Writes OUT/results.json and one strip of views per object (truth, result, refined result below each other).
@@ -27,7 +27,7 @@ from skimage.measure import marching_cubes
 
 from zero123s.commands.launch import main as launch
 from zero123s.diffusion.model import Zero123Model
-from zero123s.evaluate.evaluation import chosen_network
+from zero123s.evaluate.evaluation import choose_network
 from zero123s.evaluate.scores import perceptual_distance
 from zero123s.images.image_metrics import mask_iou, psnr, relative_roughness, roughness
 from zero123s.images.io import write_png_atomic
@@ -88,8 +88,8 @@ def _solid(solid: np.ndarray, rgba: np.ndarray, camera: Cameras) -> Mesh:
     vertices = ((vertices - 0.5) / CELLS * 2 * BOUND - BOUND).astype(np.float32)
     xy = project(torch.from_numpy(vertices), camera)[0].numpy()
     row, column = (np.clip(np.floor(xy[:, i]).astype(int), 0, rgba.shape[0] - 1) for i in (1, 0))
-    seen, colors = rgba[row, column, 3] > 0.5, rgba[row, column, :3]
-    colors[~seen] = rgba[rgba[..., 3] > 0.5, :3].mean(0)
+    covered, colors = rgba[row, column, 3] > 0.5, rgba[row, column, :3]
+    colors[~covered] = rgba[rgba[..., 3] > 0.5, :3].mean(0)
     return Mesh(vertices, faces[:, ::-1], vertex_colors=colors)
 
 
@@ -122,28 +122,28 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def run_job(config: str, picture: Path, out_dir: Path, azimuth: float, words: list[str]) -> Mesh:
+def run_job(config: str, photo: Path, out_dir: Path, azimuth: float, arguments: list[str]) -> Mesh:
     """Run launch.py on one image and return the exported mesh, z up."""
     angles = [f"data.default_elevation_deg={ELEVATION}", f"data.default_azimuth_deg={azimuth}"]
     job = [
-        f"data.image_path={picture}",
+        f"data.image_path={photo}",
         *angles,
         "data.cut_out.frame=never",
     ]  # framed anew, it would not be the camera of the truth
     job += ["system.exporter.formats=[obj]", "trainer.val_check_interval=0"]
-    return _launched(config, out_dir / "run" / picture.stem, [*job, *words])
+    return _launched(config, out_dir / "run" / photo.stem, [*job, *arguments])
 
 
-def run_refinement(picture: Path, out_dir: Path, config: str) -> Mesh:
+def run_refinement(photo: Path, out_dir: Path, config: str) -> Mesh:
     """Train a second stage on an image's run and return its mesh; all settings are inherited."""
-    first = f"system.geometry_convert_from={out_dir / 'run' / picture.stem}"
-    return _launched(config, out_dir / Path(config).stem / picture.stem, [first])
+    first = f"system.geometry_convert_from={out_dir / 'run' / photo.stem}"
+    return _launched(config, out_dir / Path(config).stem / photo.stem, [first])
 
 
-def _launched(config: str, run: Path, words: list[str]) -> Mesh:
+def _launched(config: str, run: Path, arguments: list[str]) -> Mesh:
     path = str(Path(__file__).parents[1] / "configs" / config)
     places = [f"exp_root_dir={run.parents[1]}", f"name={run.parent.name}", f"tag={run.name}", "use_timestamp=false"]
-    code = launch(["--config", path, "--train", *places, "trainer.enable_progress_bar=false", *words])
+    code = launch(["--config", path, "--train", *places, "trainer.enable_progress_bar=false", *arguments])
     if code:
         raise SystemExit(code)
     read = trimesh.load(run / "export" / "model.obj", force="mesh", process=False)
@@ -166,28 +166,28 @@ def main() -> None:
     parser.add_argument("--config", default="stable-zero123.yaml", help="of the folder configs (%(default)s)")
     parser.add_argument("--blind", action="store_true")
     parser.add_argument("--refine", nargs="?", action="append", default=[], const="stable-zero123-refine.yaml")
-    args, words = parser.parse_known_args()
+    args, arguments = parser.parse_known_args()
     if wrong := [config for config in args.refine if not config.endswith(".yaml")]:
         parser.error(f"--refine: {wrong[0]} is not a config; put overrides before --refine.")
-    network = chosen_network(None, None)
+    network = choose_network(None, None)
     table: dict[str, list[dict[str, float]]] = {}
     Zero123Model.seeing_pose_vector = Zero123Model.pose_vector  # type: ignore[attr-defined]
     for held_out in held_out_objects(args, ELEVATION):
         azimuth = held_out.azimuth_deg
         camera = orbit_cameras(ELEVATION, azimuth, height=256, width=256)
         rgba = render_views(held_out.scene, camera, supersample=3).rgba[0]
-        picture = args.out / f"{held_out.name}_rgba.png"
-        write_png_atomic(picture, rgba)
+        photo = args.out / f"{held_out.name}_rgba.png"
+        write_png_atomic(photo, rgba)
         cameras = novel_views(azimuth)
         truth = render_views(held_out.scene, cameras, supersample=3).rgba
         started = cpu_seconds()
-        meshes = {"result": run_job(args.config, picture, args.out, azimuth, words)}
+        meshes = {"result": run_job(args.config, photo, args.out, azimuth, arguments)}
         cpu = {"cpu_s": cpu_seconds() - started}
         for config in args.refine:
-            meshes[Path(config).stem] = run_refinement(picture, args.out, config)
+            meshes[Path(config).stem] = run_refinement(photo, args.out, config)
         if args.blind:
             Zero123Model.pose_vector = blind_poses  # type: ignore[method-assign]
-            meshes["pose-blind"] = run_job(args.config, picture, args.out / "blind", azimuth, words)
+            meshes["pose-blind"] = run_job(args.config, photo, args.out / "blind", azimuth, arguments)
             Zero123Model.pose_vector = Zero123Model.seeing_pose_vector  # type: ignore[attr-defined]
         meshes |= baselines(rgba, azimuth)
         suffix = "" if held_out.tone == COLOURED else f", {held_out.tone}"

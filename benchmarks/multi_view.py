@@ -47,7 +47,7 @@ SHOWN = (
 )
 
 
-def reconstruct(config: str, kind: str, seed: int, out_dir: Path, words: list[str]) -> Path:
+def reconstruct(config: str, kind: str, seed: int, out_dir: Path, overrides: list[str]) -> Path:
     """Return the run folder of one scene."""
     scene = named(kind, seed)
     transforms = write_nerf_synthetic(scene, out_dir / "scenes" / kind / "train", n_views=40)
@@ -55,7 +55,7 @@ def reconstruct(config: str, kind: str, seed: int, out_dir: Path, words: list[st
     place = [f"exp_root_dir={out_dir}", f"name={Path(config).stem}", f"tag={kind}", "use_timestamp=false"]
     quiet = ["trainer.enable_progress_bar=false", "trainer.val_check_interval=0"]
     code = launch(
-        ["--config", str(CONFIGS / config), "--train", f"data.transforms_path={transforms}", *place, *quiet, *words]
+        ["--config", str(CONFIGS / config), "--train", f"data.transforms_path={transforms}", *place, *quiet, *overrides]
     )
     if code:
         raise SystemExit(code)
@@ -107,14 +107,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="+", choices=[kind for kind, _, _ in SAMPLES.values()])
     parser.add_argument("--configs", nargs="+", default=["multi-view.yaml"])
-    args, words = parser.parse_known_args()
+    args, overrides = parser.parse_known_args()
     table: dict[str, dict[str, dict[str, float]]] = {config: {} for config in args.configs}
     for kind, seed, _ in SAMPLES.values():
         if args.only and kind not in args.only:
             continue
         for config in args.configs:
             started = cpu_seconds()
-            run = reconstruct(config, kind, seed, args.out, words)
+            run = reconstruct(config, kind, seed, args.out, overrides)
             cpu = {"cpu_s": cpu_seconds() - started}
             image_path = args.out / f"{Path(config).stem}_{kind}.png"
             found = table[config][kind] = cpu | scores_of(run, args.out / "scenes" / kind, image_path)

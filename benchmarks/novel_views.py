@@ -1,4 +1,4 @@
-"""Novel views of a Zero123 on generated objects that no training saw, beside the trivial answers.
+"""Novel views of a Zero123 on generated objects that were never trained on, compared with trivial baselines.
 
     python benchmarks/novel_views.py [CHECKPOINT] [--count 200] [--steps 50] [--scale 3] [--sheet sheet.png]
     python benchmarks/novel_views.py --tone white    (the same objects in white, grey or black)
@@ -6,8 +6,8 @@
     python benchmarks/novel_views.py --manifest CSV --root FOLDER --split val [--renders FOLDER]    (likewise, of the
         objects of a manifest; the renders are kept in --renders for the next time)
 
-Each object is shown once (elevation -10 to 45 degrees) and asked for once (-10 to 80, any azimuth). "copy" answers with
-the input, "mean" with the mean of all wanted images. The gates are the x0 error at t = 900 with wrong poses over that
+Each object is shown once (elevation -10 to 45 degrees), with one target view (-10 to 80, any azimuth). "copy" predicts
+the input, "mean" with the mean of all target images. The gates are the x0 error at t = 900 with wrong poses over that
 with the right one.
 """
 
@@ -23,7 +23,7 @@ from zero123s.data.rendered_views import RenderedViews
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.checkpoint.locate import locate_checkpoint
 from zero123s.diffusion.validation import image_scores, lift_scores, pose_sensitivity, sample_views
-from zero123s.evaluate.evaluation import chosen_network
+from zero123s.evaluate.evaluation import choose_network
 from zero123s.images.io import write_png_atomic
 from zero123s.scenes.augment import TONES
 from zero123s.scenes.dataset import RenderSettings, SceneObject, procedural_objects, render_dataset, with_tone
@@ -58,7 +58,7 @@ def manifest_pairs(objects: Sequence[SceneObject], folder: Path, size: int) -> P
     shards = ShardFolder(folder)
     rgba = torch.from_numpy(np.concatenate([shards.images(i) for i in range(len(shards))])).float() / 255
     angles = (shards.elevation_deg, shards.azimuth_deg, shards.distance)
-    # Views alternate between the elevations of inputs and those of wanted views.
+    # Views alternate between the elevations of inputs and those of target views.
     return PosedViews(rgba.unflatten(0, (-1, 2)), *(torch.from_numpy(a).float().reshape(-1, 2) for a in angles))
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     model = load_zero123(locate_checkpoint(args.checkpoint).path, dtype="fp32")
-    network = chosen_network(None, None)
+    network = choose_network(None, None)
     views = _views(args, model.image_size)
     parts = [_part(views, slice(i, i + BATCH)) for i in range(0, len(views.rgba), BATCH)]
     drawn = torch.cat([sample_views(model, part, args.steps, args.scale) for part in parts])

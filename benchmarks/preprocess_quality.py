@@ -2,7 +2,7 @@
 
 Run: python benchmarks/preprocess_quality.py [--objects 40] [--gray] [--sheet sheet.png]
 
---gray: photos in which hue tells nothing, of rendered objects (seeds from 1000 on, on which nothing was tuned).
+--gray: photos in which hue does not separate, of rendered objects (seeds from 1000 on, on which nothing was tuned).
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How the cost of a NeRF step grows with the size and the number of views: linearly in samples, or worse?
 
 Run: python benchmarks/scaling.py [--repeats 3] [--output scaling.json] [--plot docs/images/scaling.png]
-One thread, CPU time, median. 32^2 to 512^2 pixels, then 1 to 16 views of 64^2; nanoseconds per sample beside it.
+One thread, CPU time, median. 32^2 to 512^2 pixels, then 1 to 16 views of 64^2; with nanoseconds per sample.
 """
 
 import math

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zero123s.mesh.isosurface import GridSamples, marching_cubes, occupied_bounds, sample_dense, straightened
+from zero123s.mesh.isosurface import GridSamples, linearize_density, marching_cubes, occupied_bounds, sample_dense
 from zero123s.mesh.metrics import sample_surface
 from zero123s.mesh.processing import face_normals, mesh_health
 from zero123s.mesh.readers import read_mesh
@@ -87,7 +87,7 @@ def report(name: str, grid: GridSamples, level: float, distance: Callable[[np.nd
         )
 
 
-def main(words: list[str]) -> None:
+def main(overrides: list[str]) -> None:
     """Print the table."""
     import torch
 
@@ -96,17 +96,17 @@ def main(words: list[str]) -> None:
     for name, distance in shapes.items():
         grid = sample_dense(lambda x, d=distance: torch.from_numpy(-d(x.double().numpy())), CELLS, lower, upper)
         report(name, grid, 0.0, distance)
-    if words:
-        system, checkpoint = read_first_stage(words[0])
+    if overrides:
+        system, checkpoint = read_first_stage(overrides[0])
         load_weights(system, checkpoint)
-        truth = read_mesh(Path(words[1]))
+        truth = read_mesh(Path(overrides[1]))
         field = system.field()
         level = surface_threshold(field, "auto", None, {})
         box = occupied_bounds(sample_dense(field.surface_level, CELLS, lower, upper), level)
         assert box is not None
-        grid, level = straightened(sample_dense(field.surface_level, CELLS, *box), level)
+        grid, level = linearize_density(sample_dense(field.surface_level, CELLS, *box), level)
         distance = SignedDistance(truth.vertices, truth.faces)
-        report(Path(words[0]).name, grid, level, distance)
+        report(Path(overrides[0]).name, grid, level, distance)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A rasterised step of the second stage beside NeuS's: points evaluated, and CPU seconds forward and backward.
+"""A rasterised step of the second stage compared with NeuS's: points evaluated, and CPU seconds forward and backward.
 
     python benchmarks/surface_renderers.py
 

@@ -33,19 +33,21 @@ NO_DEPTH = ["system.loss.lambda_depth=0", "system.loss.lambda_depth_rel=0"]
 
 def first_stage(path: Path, folder: Path, text_model: Path) -> Path:
     """Train two steps of a coarse recipe and return its run folder."""
-    words = tiny_words(yaml.safe_load(path.read_text()), text_model, [], IMAGE, None)
+    arguments = tiny_words(yaml.safe_load(path.read_text()), text_model, [], IMAGE, None)
     assert (
-        launch(["--config", str(path), "--train", f"exp_root_dir={folder}", "tag=first", "use_timestamp=false", *words])
+        launch(
+            ["--config", str(path), "--train", f"exp_root_dir={folder}", "tag=first", "use_timestamp=false", *arguments]
+        )
         == 0
     )
     return next(folder.rglob("run.json")).parent
 
 
-def try_file(path: Path, words: list[str], folder: Path) -> tuple[list[str], str]:
+def try_file(path: Path, arguments: list[str], folder: Path) -> tuple[list[str], str]:
     """Return yes or no for loading, building and training, and the reason of the first no."""
     marks: list[str] = []
     try:
-        _, plan = plan_run(path, words)
+        _, plan = plan_run(path, arguments)
         marks.append("yes")
         plan.build()
         marks.append("yes")
@@ -53,7 +55,7 @@ def try_file(path: Path, words: list[str], folder: Path) -> tuple[list[str], str
         return [*marks, *["no"] * (3 - len(marks))], str(error).split(" (set in ")[0]
     stderr = io.StringIO()
     with contextlib.redirect_stderr(stderr):
-        code = launch(["--config", str(path), "--train", f"exp_root_dir={folder}", *words])
+        code = launch(["--config", str(path), "--train", f"exp_root_dir={folder}", *arguments])
     if code == 0:
         return [*marks, "yes"], ""
     return [*marks, "no"], stderr.getvalue().strip().splitlines()[-1].removeprefix("error: ")
@@ -78,9 +80,9 @@ def main() -> None:
             content = yaml.safe_load(path.read_text())
             before = latent if "latentnerf" in path.stem else stage
             zero123 = ["system.guidance.pretrained_model_name_or_path=auto"]
-            words = tiny_words(content, text_model, zero123, IMAGE, before)
-            words += NO_DEPTH if path.stem == "imagecondition" else []
-            marks, reason = try_file(path, words, folder / str(number))
+            arguments = tiny_words(content, text_model, zero123, IMAGE, before)
+            arguments += NO_DEPTH if path.stem == "imagecondition" else []
+            marks, reason = try_file(path, arguments, folder / str(number))
             counts = [n + (mark == "yes") for n, mark in zip(counts, marks, strict=True)]
             rows.append(f"| {path.relative_to(configs)} | {' | '.join(marks)} | {reason.replace('|', '/')} |")
             print(rows[-1], file=sys.stderr)

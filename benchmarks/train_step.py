@@ -1,4 +1,4 @@
-"""What a training step costs beside its networks, and what cached latents save.
+"""What a training step costs besides its networks, and what cached latents save.
 
     python benchmarks/train_step.py bundled DATA      (DATA: of `zero123s render`) Lightning, data, averages, logs against
                                                       a bare torch loop over the same networks and batches
@@ -56,13 +56,13 @@ def seconds_per_step(times: list[float]) -> float:
 def bundled(data: Path, n_steps: int) -> None:
     """Print a step of the bundled model's training through the command line's runner, and through a bare loop."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [
+        overrides = [
             f"data.root={data}", f"exp_root_dir={folder}", "system.model=''", "threads=1", "data.batch_size=6",
             "data.n_targets=4", f"system.checkpoint={REPOSITORY}/load/zero123/small_zero123.safetensors",
             f"trainer.max_steps={n_steps}", "trainer.val_check_interval=0", "trainer.enable_progress_bar=false",
             "system.n_validation=1", "system.n_samples=1", "system.sample_steps=1",
         ]  # fmt: skip
-        plan = check_experiment(load_config(REPOSITORY / "configs/train-small-zero123.yaml", words))
+        plan = check_experiment(load_config(REPOSITORY / "configs/train-small-zero123.yaml", overrides))
         clock = Clock()
         runner = Runner(plan, Path(folder) / "run", None, run_callbacks=[clock])
         runner.run("train")
@@ -104,9 +104,9 @@ def cached(lora: bool, repeats: int) -> None:
         system.zero_grad()
         torch.stack(list(system.losses(views, 0).values())).sum().backward()
 
-    seconds = compare.medians({"pictures": lambda: step(posed_views), "latents": lambda: step(kept)}, repeats, False)
-    ratio = seconds["pictures"] / seconds["latents"]
-    print(f"from images {seconds['pictures']:.1f} s, from latents {seconds['latents']:.1f} s, ratio {ratio:.2f}")
+    seconds = compare.medians({"images": lambda: step(posed_views), "latents": lambda: step(kept)}, repeats, False)
+    ratio = seconds["images"] / seconds["latents"]
+    print(f"from images {seconds['images']:.1f} s, from latents {seconds['latents']:.1f} s, ratio {ratio:.2f}")
 
 
 def main() -> None:

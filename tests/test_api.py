@@ -1,4 +1,4 @@
-"""The main job from Python: what comes back, what is told on the way, how it is stopped; and the notebook in docs/."""
+"""The main job from Python: results, progress, cancellation; and the notebook in docs/."""
 
 import io
 import json
@@ -15,10 +15,10 @@ from tiny_run import SMALL
 
 import zero123s
 from zero123s import image_to_mesh, novel_views, prepare, read_result
-from zero123s.api import RunInterrupted, override_words
+from zero123s.api import RunInterrupted, to_dotlist
 from zero123s.commands.evaluate import main as evaluate
 from zero123s.errors import ConfigError, ImageError
-from zero123s.images.pixels import rgba_of
+from zero123s.images.pixels import to_rgba
 from zero123s.run.plan import plan_run
 
 pytestmark = pytest.mark.end_to_end
@@ -40,9 +40,9 @@ def words(tiny_zero123, tmp_path):
     return [*TINY, "trainer.max_steps=3", *tiny_zero123, f"exp_root_dir={tmp_path / 'out'}"]
 
 
-def test_a_picture_becomes_mesh_images_and_metrics(disc_path, words):
-    seen = []
-    result = image_to_mesh(disc_path, overrides=words, callback=seen.append)
+def test_an_image_becomes_mesh_images_and_metrics(disc_path, words):
+    reports = []
+    result = image_to_mesh(disc_path, overrides=words, callback=reports.append)
     assert result.mesh is not None
     assert len(result.mesh.faces) > 0
     assert {"psnr", "mask_iou"} <= set(result.metrics)
@@ -53,11 +53,11 @@ def test_a_picture_becomes_mesh_images_and_metrics(disc_path, words):
     assert np.array_equal(opacity[..., 0], opacity[..., 1]), "a grey image, so the strip was cut at the right places"
     assert result.files["glb"].is_file()
     assert result.files["turntable"].is_file()
-    assert [p.step for p in seen if p.stage == "train"] == [1, 2, 3]
-    assert [p.stage for p in seen if p.stage != "train"] == ["validate", "test", "export"]
-    assert seen[0].losses["total"] > 0
-    assert next(iter(seen[0].losses)) == "total"
-    assert seen[2].seconds_left == 0
+    assert [p.step for p in reports if p.stage == "train"] == [1, 2, 3]
+    assert [p.stage for p in reports if p.stage != "train"] == ["validate", "test", "export"]
+    assert reports[0].losses["total"] > 0
+    assert next(iter(reports[0].losses)) == "total"
+    assert reports[2].seconds_left == 0
     again = read_result(result.run_dir)
     assert np.array_equal(again.mesh.vertices, result.mesh.vertices)
 
@@ -74,22 +74,22 @@ def test_a_callback_returning_false_stops_the_run(disc_path, words):
 
 
 def test_images_in_memory_are_saved_with_run(disc_path, words):
-    picture = rgba_of(Image.open(disc_path))
-    result = image_to_mesh(picture, overrides=[*words, "trainer.max_steps=1", "export_after_train=false"])
+    image = to_rgba(Image.open(disc_path))
+    result = image_to_mesh(image, overrides=[*words, "trainer.max_steps=1", "export_after_train=false"])
     assert result.mesh is None
-    assert np.array_equal(rgba_of(result.run_dir / "input_rgba.png"), picture)
+    assert np.array_equal(to_rgba(result.run_dir / "input_rgba.png"), image)
 
 
 def test_overrides_may_be_a_mapping():
     nested = {"trainer": {"max_steps": 3}, "data.height": [16, 32], "tag": "a b", "system": {"loss": {"lambda_sds": 0}}}
-    assert override_words(nested) == [
+    assert to_dotlist(nested) == [
         "trainer.max_steps=3",
         "data.height=[16, 32]",
         'tag="a b"',
         "system.loss.lambda_sds=0",
     ]
-    with pytest.raises(ConfigError, match="list of words"):
-        override_words("trainer.max_steps=3")
+    with pytest.raises(ConfigError, match="list of key=value strings"):
+        to_dotlist("trainer.max_steps=3")
 
 
 def test_prepare_takes_files_and_arrays(tmp_path, tiny_weights):
@@ -165,7 +165,7 @@ def test_natural_values_of_overrides_are_understood():
     natural = {"exp_root_dir": Path("o"), "trainer.max_steps": np.int64(2), "a": {"b": np.float32(0.5)}, "c": {"x"},
                "d": (1, np.arange(2)), "e": None, "f": {0: 1.0, 100: 0.5}, "g": range(2), "h": OmegaConf.create([3]),
                "i": Fraction(1, 2)}  # fmt: skip
-    assert override_words(natural) == [
+    assert to_dotlist(natural) == [
         'exp_root_dir="o"', "trainer.max_steps=2", "a.b=0.5", 'c=["x"]', "d=[1, [0, 1]]", "e=!!null",
         'f={"0": 1.0, "100": 0.5}', "g=[0, 1]", "h=[3]", "i=0.5",
     ]  # fmt: skip
@@ -195,9 +195,9 @@ def test_natural_values_of_overrides_are_understood():
 )
 def test_wrong_arguments_are_named_in_one_sentence(arguments, message, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    with pytest.raises((ConfigError, ImageError), match=message) as told:
+    with pytest.raises((ConfigError, ImageError), match=message) as raised:
         image_to_mesh(**arguments)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_none_and_mappings_where_there_can_be_none(overrides, message, monkeypat
 
 def test_none_is_null_for_nullable_keys(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    _, plan = plan_run("configs/stable-zero123.yaml", override_words({"resume": None, "trainer.max_time": None}))
+    _, plan = plan_run("configs/stable-zero123.yaml", to_dotlist({"resume": None, "trainer.max_time": None}))
     assert (plan.experiment.resume, plan.experiment.trainer.max_time) == (None, None)
 
 
@@ -226,7 +226,7 @@ def test_a_size_that_is_none_is_named(size):
         prepare(np.zeros((32, 32, 3), np.uint8), size=size)
 
 
-def test_pictures_come_as_bytes_and_open_files_too(tmp_path):
+def test_images_come_as_bytes_and_open_files_too(tmp_path):
     photo = np.full((64, 96, 3), 230, np.uint8)
     photo[16:48, 30:60] = (200, 40, 30)
     path = tmp_path / "photo.png"
@@ -250,9 +250,9 @@ def test_ending_before_a_checkpoint_promises_none(error, tmp_path):
         raise error
 
     (tmp_path / "tiny.yaml").write_text(tiny_system.CONFIG)
-    with pytest.raises(RunInterrupted, match="before its first checkpoint") as told:
+    with pytest.raises(RunInterrupted, match="before its first checkpoint") as raised:
         image_to_mesh(config=tmp_path / "tiny.yaml", overrides={"exp_root_dir": tmp_path / "out"}, gpu=0, callback=stop)
-    assert "resume=" not in str(told.value)
+    assert "resume=" not in str(raised.value)
     result = image_to_mesh(config=tmp_path / "tiny.yaml", overrides={"exp_root_dir": tmp_path / "out"}, gpu=None)
     assert result.record["step"] == 4
 

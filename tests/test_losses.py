@@ -100,22 +100,22 @@ def test_normal_smooth_is_down_plus_across(out):
 
 
 def test_3d_normal_smooth_is_the_mean_absolute_difference(out):
-    seen = replace(out, normal=torch.tensor([[1.0, 0, 0]]), normal_perturbed=torch.tensor([[0.0, 1.0, 0.5]]))
-    assert value("3d_normal_smooth", View(seen)) == pytest.approx(2.5 / 3)
+    output = replace(out, normal=torch.tensor([[1.0, 0, 0]]), normal_perturbed=torch.tensor([[0.0, 1.0, 0.5]]))
+    assert value("3d_normal_smooth", View(output)) == pytest.approx(2.5 / 3)
 
 
 def test_3d_normal_smooth_of_some_samples_compares_these(out):
     normal = torch.tensor([[0, 0, 1.0], [1.0, 0, 0], [0, 0, 1.0]])
     near = torch.tensor([[0.0, 1.0, 0.5]])
-    seen = replace(out, normal=normal, normal_perturbed=near, perturbed_at=torch.tensor([1]))
-    assert value("3d_normal_smooth", View(seen)) == pytest.approx(2.5 / 3)
+    output = replace(out, normal=normal, normal_perturbed=near, perturbed_at=torch.tensor([1]))
+    assert value("3d_normal_smooth", View(output)) == pytest.approx(2.5 / 3)
 
 
 def test_orient_counts_only_normals_that_face_away(out):
     normal = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]])
     dirs = torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])
-    seen = replace(out, normal=normal, dirs=dirs, weights=torch.tensor([0.5, 0.5]))
-    assert value("orient", View(seen)) == pytest.approx(0.5 / 4)
+    output = replace(out, normal=normal, dirs=dirs, weights=torch.tensor([0.5, 0.5]))
+    assert value("orient", View(output)) == pytest.approx(0.5 / 4)
 
 
 def test_sparsity_opaque_and_eikonal(out):
@@ -128,8 +128,8 @@ def test_sparsity_opaque_and_eikonal(out):
 
 def test_no_samples_is_no_loss_but_still_differentiable(out):
     empty = torch.zeros(0, 3, requires_grad=True)
-    seen = replace(out, normal=empty, normal_perturbed=empty, dirs=empty, weights=torch.zeros(0))
-    loss = TERMS["3d_normal_smooth"].fn(View(seen)) + TERMS["orient"].fn(View(seen))
+    output = replace(out, normal=empty, normal_perturbed=empty, dirs=empty, weights=torch.zeros(0))
+    loss = TERMS["3d_normal_smooth"].fn(View(output)) + TERMS["orient"].fn(View(output))
     loss.backward()
     assert float(loss) == 0
 
@@ -190,13 +190,13 @@ def test_mask_bce_is_binary_cross_entropy(out, reference):
 def test_z_variance_is_the_depth_variance(out):
     opacity = torch.tensor([1.0, 0.4, 0.0, 0.0]).reshape(1, 2, 2, 1)
     rays = torch.tensor([0, 0, 1, 1])
-    seen = replace(out, opacity=opacity, weights=torch.tensor([0.5, 0.5, 0.2, 0.2]), t=torch.tensor([1.0, 3, 0, 9]))
-    assert value("z_variance", View(replace(seen, ray_indices=rays))) == pytest.approx(1.0), "1 and 3 about 2"
+    output = replace(out, opacity=opacity, weights=torch.tensor([0.5, 0.5, 0.2, 0.2]), t=torch.tensor([1.0, 3, 0, 9]))
+    assert value("z_variance", View(replace(output, ray_indices=rays))) == pytest.approx(1.0), "1 and 3 about 2"
 
 
 def test_emptiness_is_the_mean_log_of_weights(out):
-    seen = View(replace(out, weights=torch.tensor([0.0, 0.1])), settings=settings(emptiness_scale=10.0))
-    assert value("emptiness", seen) == pytest.approx(math.log(2) / 2)
+    output = View(replace(out, weights=torch.tensor([0.0, 0.1])), settings=settings(emptiness_scale=10.0))
+    assert value("emptiness", output) == pytest.approx(math.log(2) / 2)
 
 
 def test_convex_prefers_bulges_to_dents(out):

@@ -19,7 +19,7 @@ from zero123s.config.overrides import NULL
 from zero123s.diffusion.checkpoint.locate import find_file
 from zero123s.errors import ConfigError, ImageError, UserError
 from zero123s.images.io import read_image, write_png_atomic
-from zero123s.images.pixels import ImageLike, rgba_of
+from zero123s.images.pixels import ImageLike, to_rgba
 from zero123s.mesh.readers import SUFFIXES, read_mesh
 from zero123s.preprocess.input_image import LowConfidenceMaskError, low_confidence_message
 from zero123s.preprocess.input_image import prepare as prepare_photo
@@ -73,7 +73,7 @@ def image_to_mesh(
     Args:
         image: the object on a transparent background, as `prepare` returns it; None = the image that the config names.
         config: a YAML file, relative to the working folder or to this project.
-        overrides: any keys of the YAML file, as words ("trainer.max_steps=300") or as a mapping, nested or dotted, of
+        overrides: any keys of the YAML file, as `key=value` ("trainer.max_steps=300") or as a mapping, nested or dotted, of
             YAML values, paths, sets, and numbers and arrays of NumPy.
         callback: called after every step; returning False stops the run with a checkpoint.
         profile: overlay of the YAML file: "auto" (cpu if there is no CUDA), "none" or a name.
@@ -93,16 +93,16 @@ def image_to_mesh(
         >>> result = image_to_mesh("hamburger_rgba.png", overrides={"trainer.max_steps": 300})  # doctest: +SKIP
         >>> result.mesh.vertices.shape, result.metrics["psnr"], result.files["glb"]  # doctest: +SKIP
     """
-    words = override_words(() if overrides is None else overrides)
+    dotlist = to_dotlist(() if overrides is None else overrides)
     gpu = _gpu_flag(gpu)
     if callback is not None and not callable(callback):
         raise ConfigError(f"callback={callback!r}: give a function of one argument, or None.")
     if not isinstance(config, str | Path):
         raise ConfigError(f"config={config!r}: give the path of a YAML file.")
-    pixels = None if image is None or isinstance(image, str | Path) else rgba_of(image)
+    pixels = None if image is None or isinstance(image, str | Path) else to_rgba(image)
     if image is not None:
-        words.append(f"data.image_path={json.dumps(str(image) if pixels is None else UNSAVED)}")
-    _, plan = plan_run(find_file(config) or config, words, profile)
+        dotlist.append(f"data.image_path={json.dumps(str(image) if pixels is None else UNSAVED)}")
+    _, plan = plan_run(find_file(config) or config, dotlist, profile)
     experiment = plan.experiment
     checkpoint = find_checkpoint(experiment.resume, experiment) if experiment.resume else None
     with run_dir_for(checkpoint, experiment) as out_dir:
@@ -225,7 +225,7 @@ def prepare(
     """
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 16 <= size <= 4096:
         raise ImageError(f"size={size!r}: give the side of the result, 16 to 4096, as a whole number of pixels.")
-    photo = photo if isinstance(photo, str | Path) else rgba_of(photo, "photo")
+    photo = photo if isinstance(photo, str | Path) else to_rgba(photo, "photo")
     prepared = prepare_photo(photo, int(size), backend, str(model))
     found = prepared.segmentation
     if found.confidence < THRESHOLD and not force:
@@ -234,38 +234,38 @@ def prepare(
     return prepared.rgba
 
 
-def override_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
-    """Convert overrides to words of the command line.
+def to_dotlist(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """Convert overrides to `key=value` arguments of the command line.
 
     Args:
-        overrides: words, or a mapping of keys to values, nested or dotted.
+        overrides: `key=value` strings, or a mapping of keys to values, nested or dotted.
 
     Returns:
         Words `key=value`, the values as JSON.
 
     Raises:
-        ConfigError: neither words nor a mapping, or a value that YAML cannot hold.
+        ConfigError: neither strings nor a mapping, or a value that YAML cannot hold.
 
     Example:
-        >>> from zero123s.api import override_words
-        >>> override_words({"trainer.max_steps": 300, "data": {"default_elevation_deg": 20}})
+        >>> from zero123s.api import to_dotlist
+        >>> to_dotlist({"trainer.max_steps": 300, "data": {"default_elevation_deg": 20}})
         ['trainer.max_steps=300', 'data.default_elevation_deg=20']
     """
     if not isinstance(overrides, Mapping):
         if isinstance(overrides, str) or not isinstance(overrides, Iterable):
-            raise ConfigError(f"overrides={overrides!r}: give a list of words, or a mapping.")
-        words = list(overrides)
-        if wrong := [w for w in words if not isinstance(w, str)]:
+            raise ConfigError(f"overrides={overrides!r}: give a list of key=value strings, or a mapping.")
+        dotlist = list(overrides)
+        if wrong := [w for w in dotlist if not isinstance(w, str)]:
             raise ConfigError(f"overrides: {wrong[0]!r} is not a word; give texts such as 'trainer.max_steps=100'.")
-        return words
-    words = []
+        return dotlist
+    dotlist = []
     for key, value in overrides.items():
         is_schedule = isinstance(value, Mapping) and value and all(str(step).isdigit() for step in value)
         if isinstance(value, Mapping) and not is_schedule:
-            words += [f"{key}.{word}" for word in override_words(value)]
+            dotlist += [f"{key}.{word}" for word in to_dotlist(value)]
         else:
-            words.append(f"{key}={NULL if value is None else json.dumps(_yaml_value(str(key), value))}")
-    return words
+            dotlist.append(f"{key}={NULL if value is None else json.dumps(_yaml_value(str(key), value))}")
+    return dotlist
 
 
 def _yaml_value(key: str, value: Any) -> Any:

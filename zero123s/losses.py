@@ -1,6 +1,6 @@
 """Loss terms: one function each, named as its YAML key `lambda_<name>`.
 
-A term says on which views it applies and what it needs of the renderer, so that a term that is switched off is neither
+A term declares on which views it applies and what it needs from the renderer, so that a term that is switched off is neither
 computed nor requested. Formulas: threestudio's zero123 system.
 """
 
@@ -38,7 +38,7 @@ class Term:
     fn: Callable[[View], Scalar]
     views: frozenset[str]
     needs: frozenset[str]
-    wants: str | None = None
+    reference_maps: str | None = None
     """Maps that the reference views must have: "depth" or "normal"."""
 
 
@@ -51,7 +51,7 @@ DISTILLED = {
 
 
 def term(
-    name: str, views: str, needs: tuple[str, ...] = (), wants: str | None = None
+    name: str, views: str, needs: tuple[str, ...] = (), reference_maps: str | None = None
 ) -> Callable[[Callable[[View], Scalar]], Callable[[View], Scalar]]:
     """Register a loss term.
 
@@ -59,7 +59,7 @@ def term(
         name: YAML key without `lambda_`.
         views: "reference", "novel" or "both".
         needs: what the renderer must deliver: "normal", "samples", "normal_perturbed", "sdf", "mesh".
-        wants: what the reference views must carry: "depth" or "normal".
+        reference_maps: what the reference views must carry: "depth" or "normal".
     """
 
     def decorate(fn: Callable[[View], Scalar]) -> Callable[[View], Scalar]:
@@ -67,7 +67,7 @@ def term(
         if name in DISTILLED or (taken is not None and taken.fn.__module__ != fn.__module__):
             raise ValueError(f"There is already a loss term '{name}'.")
         passes = ("reference", "novel") if views == "both" else (views,)
-        TERMS[name] = Term(fn, frozenset(passes), frozenset(needs), wants)
+        TERMS[name] = Term(fn, frozenset(passes), frozenset(needs), reference_maps)
         return fn
 
     return decorate
@@ -110,7 +110,7 @@ def _masked_depths(view: View) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     return reference.depth[..., 0][inside].detach(), view.out.depth[..., 0][inside]
 
 
-@term("depth", "reference", wants="depth")
+@term("depth", "reference", reference_maps="depth")
 def depth(view: View) -> Scalar:
     """MSE inside the mask after the best scale and shift of the given depth (least squares)."""
     given, rendered = _masked_depths(view)
@@ -122,7 +122,7 @@ def depth(view: View) -> Scalar:
     return _mean_or_zero((rendered - target).square())
 
 
-@term("depth_rel", "reference", wants="depth")
+@term("depth_rel", "reference", reference_maps="depth")
 def depth_rel(view: View) -> Scalar:
     """1 - Pearson correlation of depths inside the mask."""
     given, rendered = _masked_depths(view)
@@ -137,7 +137,7 @@ def near(view: View) -> Scalar:
     return _mean_or_zero((view.out.depth / view.out.opacity.clamp_min(0.1))[inside])
 
 
-@term("normal", "reference", needs=("normal",), wants="normal")
+@term("normal", "reference", needs=("normal",), reference_maps="normal")
 def normal(view: View) -> Scalar:
     """1 - cosine between rendered and given normals inside the mask."""
     reference = _reference(view)
@@ -355,7 +355,7 @@ class LossWeights:
 
     def required_maps(self) -> dict[str, str]:
         """Return the maps of the reference views that the terms with a nonzero weight at any step need."""
-        return {name: t.wants for name, t in TERMS.items() if t.wants and self.is_ever_used(name)}
+        return {name: t.reference_maps for name, t in TERMS.items() if t.reference_maps and self.is_ever_used(name)}
 
     def weight_in(self, view: str, name: str, step: int) -> float:
         """Return the weight of one term on a pass at `step`; see `normals_every`."""

@@ -5,7 +5,7 @@
 Parts run in order of worth, each in a fork with its own limit, so that a crash or a hang leaves the others;
 DIR/gpu_check.json is written after each. Needs a GPU of 8 GB, no network, and neither tiny-cuda-nn, nerfacc, nvdiffrast
 nor a video encoder; what is there of these is measured too. `--device cpu --small` runs the check itself without a GPU;
-give a busy machine more minutes, by which the parts' limits grow. See README.md beside this file.
+give a busy machine more minutes, by which the parts' limits grow. See README.md in this folder.
 """
 
 import argparse

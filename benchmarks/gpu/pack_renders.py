@@ -124,8 +124,8 @@ def on_white(images: NDArray[np.uint8]) -> NDArray:
 def foreground_psnr(packed: NDArray[np.uint8], original: NDArray[np.uint8]) -> NDArray:
     """Return the PSNR of each image on white, over its foreground only, 100 for equal ones."""
     error = np.square(on_white(packed) - on_white(original)).mean(-1)
-    seen = original[..., 3] > 0
-    return -10 * np.log10(np.maximum((error * seen).sum((-1, -2)) / np.maximum(seen.sum((-1, -2)), 1), 1e-10))
+    covered = original[..., 3] > 0
+    return -10 * np.log10(np.maximum((error * covered).sum((-1, -2)) / np.maximum(covered.sum((-1, -2)), 1), 1e-10))
 
 
 def main() -> int:

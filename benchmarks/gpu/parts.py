@@ -127,7 +127,7 @@ def recipe(check: Check) -> Result:
     times: list[float] = []
     memory: list[float] = []
 
-    def look(progress: Progress) -> None:
+    def record_stage(progress: Progress) -> None:
         check.wait()
         times.append(time.perf_counter())
         print(f"step {progress.step} after {times[-1] - times[0]:.1f} s", flush=True)
@@ -140,7 +140,7 @@ def recipe(check: Check) -> Result:
              f"checkpoint.every_n_train_steps={third}"]  # fmt: skip
     if check.small:
         words += check.square(24)  # instead of the stages
-    record = image_to_mesh(IMAGE, CONFIG, words, look, profile="none").record
+    record = image_to_mesh(IMAGE, CONFIG, words, record_stage, profile="none").record
     steps = [1000 * (b - a) for a, b in pairwise(times)]
     # The first steps of a stage compile kernels and allocate; a preview stands at its end.
     inside = [steps[i * third + third // 4 : (i + 1) * third - 1] for i in range(3)]

@@ -130,7 +130,7 @@ def full_size_model() -> Zero123Model:
 
 
 def guidance(model: Zero123Model, views: int) -> Tally:
-    """Return what the guidance of a step asks of the GPU: both branches of the denoiser, the encoder and its gradient."""
+    """Return the GPU work of a step's guidance: both branches of the denoiser, the encoder and its gradient."""
     with torch.device("meta"):
         z, t = torch.randn(views, 4, 32, 32), torch.full((views,), 500)
         context, rgb = (

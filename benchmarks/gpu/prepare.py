@@ -1,7 +1,7 @@
 """Lay out what benchmarks/gpu/check.py needs on a machine without a network: wheels, and sources of vendors' libraries.
 
     python benchmarks/gpu/prepare.py --out gpu_wheels [--python 3.12] [PACKAGE...]
-    pip install --no-index --no-deps gpu_wheels/*.whl          # there, beside its torch for CUDA
+    pip install --no-index --no-deps gpu_wheels/*.whl          # there, with its torch for CUDA
 
 Without names: the packages that a machine with PyTorch's usual companions lacks. check.py names those that it misses. What is
 laid out stays below 64 MB, so that it travels with the checkout.

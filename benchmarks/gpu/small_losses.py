@@ -27,7 +27,7 @@ N_SHOWN = 12
 class ColourError:
     """The error of latents that shows in the image's colours.
 
-    The latents are whitened: a channel of fine detail, which nobody can predict of an unseen side, weighs as much as the
+    The latents are whitened: a channel of fine detail, which is unpredictable on an unseen side, weighs as much as the
     colours do. A linear map of the latents gives the image's colours at their resolution up to a small rest; the denoising
     loss weighs the error by `share` through that map and by the rest as it is, on average alike.
 
@@ -89,10 +89,12 @@ def losses(
     with torch.no_grad(), amp():
         latents = model.encode_image(encoded.flatten(0, 1)).float().unflatten(0, encoded.shape[:2])
     with amp():
-        seen = model.lift.render(model.lift.volume(latents[:, 0], poses[:, 0, 3]), poses)
+        lift_view = model.lift.render(model.lift.volume(latents[:, 0], poses[:, 0, 3]), poses)
     alpha = views.rgba[:, 1:, ..., 3].flatten(0, 1)[:, None]
     terms = {
-        "lift": training.lift_loss(seen.features[:, :3].float(), seen.opacity.float(), rgb[:, 1:].flatten(0, 1), alpha)
+        "lift": training.lift_loss(
+            lift_view.features[:, :3].float(), lift_view.opacity.float(), rgb[:, 1:].flatten(0, 1), alpha
+        )
     }
     if noising is None:
         return terms
@@ -100,7 +102,7 @@ def losses(
     targets = model.scale_factor * latents[:, 1:].flatten(0, 1)
     noised = model.add_noise(targets, noising.noise, noising.t)
     with amp():
-        concat = torch.cat([of_views(latents[:, 0]), model.lift.maps(seen).float()], dim=1)
+        concat = torch.cat([of_views(latents[:, 0]), model.lift.maps(lift_view).float()], dim=1)
         concat = concat * (~noising.no_concat).to(concat).view(-1, 1, 1, 1)
         # In training the dropped embedding is zero before the projection: the pose stays, as in the original.
         embedding = of_views(model.embed_image(rgb[:, 0]).float())
@@ -130,8 +132,8 @@ def lifted(model: Zero123Model, views: PosedViews) -> Float[Tensor, "B 3 R R"]:
     assert model.lift is not None
     pose = training.pairwise_poses(model, views)
     latents = model.encode_image(views.on_white()[:, 0])
-    seen = model.lift.render(model.lift.volume(latents, pose[:, 0, 3]), pose[:, :1])
-    return (seen.features[:, :3] / 2 + 0.5).clamp(0, 1)
+    lift_view = model.lift.render(model.lift.volume(latents, pose[:, 0, 3]), pose[:, :1])
+    return (lift_view.features[:, :3] / 2 + 0.5).clamp(0, 1)
 
 
 def _psnr(rgb: Tensor, truth: Tensor) -> float:
@@ -142,16 +144,16 @@ def _psnr(rgb: Tensor, truth: Tensor) -> float:
 def validate(model: Zero123Model, views: PosedViews, sheet: Path | None) -> dict[str, float]:
     """Score a model on pairs, and draw some of them: input, truth, lift, one step at t = 600, sampled."""
     rgb = views.on_white()
-    truth, seen = rgb[:, 1], lifted(model, views)
-    small = F.adaptive_avg_pool2d(truth, (seen.shape[-2], seen.shape[-1]))
-    pairs = zip(*(x.movedim(1, -1).cpu().numpy() for x in (seen, small)), strict=True)
+    truth, lift_view = rgb[:, 1], lifted(model, views)
+    small = F.adaptive_avg_pool2d(truth, (lift_view.shape[-2], lift_view.shape[-1]))
+    pairs = zip(*(x.movedim(1, -1).cpu().numpy() for x in (lift_view, small)), strict=True)
     scores = lift_scores(model, views) | {"lift_ssim": float(np.mean([ssim(a, b) for a, b in pairs]))}
     steps = {t: one_step(model, views, t) for t in TIMESTEPS}
     scores |= {f"x0_psnr_t{t}": _psnr(image, truth) for t, image in steps.items()}
     drawn = sample_views(model, views, SAMPLE_STEPS, SAMPLE_SCALE)
     scores |= {f"sampled_{name}": value for name, value in image_scores(drawn, views).items()}
     if sheet is not None:
-        columns = [rgb[:, 0], truth, F.interpolate(seen, size=truth.shape[-2:]), steps[600], drawn]
+        columns = [rgb[:, 0], truth, F.interpolate(lift_view, size=truth.shape[-2:]), steps[600], drawn]
         shown = np.unique(np.linspace(0, len(truth) - 1, N_SHOWN).astype(int)).tolist()
         rows = torch.cat([column[shown] for column in columns], dim=2)  # one object's images below each other
         write_png_atomic(sheet, rows.permute(2, 0, 3, 1).flatten(1, 2).cpu().numpy())

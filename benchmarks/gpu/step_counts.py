@@ -1,4 +1,4 @@
-"""What one training step asks of a GPU: launches, bytes, waits of the host; counted without a GPU, by tests/pretend.
+"""GPU work of one training step: launches, bytes, waits of the host; counted without a GPU, by tests/pretend.
 
     python benchmarks/gpu/step_counts.py            # the cpu profile of the main recipe
     python benchmarks/gpu/step_counts.py --triton

@@ -6,7 +6,7 @@
 
 DATA is a file of pack_renders.py or a folder of `zero123s render`, with its share of the draws after a colon; a folder may still
 be filled, or even be made, by a renderer in the background: new shards are taken in every 20 seconds. Everything is kept on the device as 8-bit
-images; batches are drawn, recoloured, mirrored and encoded there. Some 20 steps in, the rate tells how many steps the time
+images; batches are drawn, recoloured, mirrored and encoded there. Some 20 steps in, the rate determines how many steps the time
 allows: the learning rate rises over 30 steps, stays, and falls to zero over the last third of them.
 
 Every minute and at the end it writes to --out, in files of at most 16 MB: the averaged weights (zero123.part0, .part1, parts.json),
@@ -39,7 +39,7 @@ from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero12
 from zero123s.diffusion.training import WeightAverage, parameter_groups  # noqa: E402
 from zero123s.errors import UserError  # noqa: E402
 from zero123s.ops.memory import free_cached_memory, is_out_of_memory  # noqa: E402
-from zero123s.runtime.files import replacing  # noqa: E402
+from zero123s.runtime.files import atomic_write  # noqa: E402
 from zero123s.system.muon import MuonAdamW  # noqa: E402
 
 WARM_UP = 30
@@ -48,7 +48,7 @@ DECAY = 0.35
 """Share of the steps over which the learning rate falls to zero."""
 LOG_EVERY = 20
 LOOK_EVERY = 20.0
-"""Seconds between looks for new renders."""
+"""Seconds between checks for new renders."""
 FIRST_TIMED = 10
 """Step from which the rate is measured: before it kernels are chosen and caches filled."""
 PART_BYTES = 15_000_000
@@ -130,7 +130,7 @@ class Trainer:
             "n_objects": self.n_objects,
             "files": self.views.files,
         }
-        with replacing(self.args.state) as file:
+        with atomic_write(self.args.state) as file:
             torch.save(state, file)
 
     def fit_memory(self) -> None:
@@ -144,11 +144,13 @@ class Trainer:
                     raise
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory()
-            say(f"note: {self.n_objects} objects a step need more memory than there is; taking {self.n_objects // 2}")
+            report(
+                f"note: {self.n_objects} objects a step need more memory than there is; taking {self.n_objects // 2}"
+            )
             self.n_objects //= 2
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated() / 2**30
-            say(f"gradients of {self.n_objects} objects: {seconds:.3f} s; at most {peak:.1f} GiB")
+            report(f"gradients of {self.n_objects} objects: {seconds:.3f} s; at most {peak:.1f} GiB")
 
     def _seconds(self) -> float:
         """Return the time of one step's gradients, which are dropped."""
@@ -175,7 +177,7 @@ def elapsed() -> float:
     return time.perf_counter() - START
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     """Print with the time, at once."""
     print(f"[{elapsed():6.1f} s] {text}", flush=True)
 
@@ -224,7 +226,7 @@ def check_point(trainer: Trainer, val: DeviceViews | None) -> float:
     line |= {name: round(value, 4) for name, value in scores.items()}
     with (out / "log.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    say(f"step {trainer.step}: {json.dumps(scores and line)}")
+    report(f"step {trainer.step}: {json.dumps(scores and line)}")
     return time.perf_counter() - began
 
 
@@ -261,15 +263,15 @@ def train(trainer: Trainer, val: DeviceViews | None) -> None:
         names = ("loss", "lift", "denoise", "norm") if args.denoise_weight else ("loss", "lift", "norm")
         values = " ".join(f"{name} {value:.4f}" for name, value in zip(names, means, strict=True))
         seconds = (now - logged[1]) / (trainer.step - logged[0])
-        say(f"step {trainer.step} of {trainer.total}: {values}; {seconds:.3f} s a step")
+        report(f"step {trainer.step} of {trainer.total}: {values}; {seconds:.3f} s a step")
         logged = (trainer.step, now)
         if trainer.step < trainer.total and elapsed() > args.seconds:
-            say("note: the time is over before the schedule")
+            report("note: the time is over before the schedule")
             break
         if now - last_look >= LOOK_EVERY:
             last_look = now
             if added := trainer.views.grow():
-                say(f"{added} more objects, {len(trainer.views.images)} now")
+                report(f"{added} more objects, {len(trainer.views.images)} now")
         if now - last_checkpoint >= args.every and trainer.step < trainer.total:
             spent = check_point(trainer, val)
             last_checkpoint = time.perf_counter()
@@ -326,7 +328,7 @@ def main(words: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    say(
+    report(
         f"{len(trainer.views.images)} objects of {len(trainer.views.files)} files; the colours' linear map leaves out "
         f"{trainer.colour.unexplained:.1%}; {trainer.n_objects} objects x {args.targets} targets a step"
     )

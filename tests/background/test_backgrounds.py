@@ -86,6 +86,6 @@ def test_eval_colour_is_shown_outside_training_only():
         (NeuralEnvironmentMapBackground, {"eval_color": [0.5]}),
     ],
 )
-def test_wrong_settings_are_told(cls, changes):
+def test_wrong_settings_are_reported(cls, changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         cls(cls.Config(**changes))

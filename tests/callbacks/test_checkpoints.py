@@ -31,7 +31,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_failing_write_deep_inside_torch_is_told(tmp_path, monkeypatch):
+def test_a_failing_write_deep_inside_torch_is_reported(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""A watched run: what is not finite never reaches the weights, and what goes wrong is told with what to change."""
+"""Health checks: what is not finite never reaches the weights, and warnings name what to change."""
 
 import json
 import math
@@ -17,8 +17,8 @@ from zero123s.structures import StepDiagnostics
 
 @pytest.fixture
 def launch(tmp_path, capsys):
-    def launch(*words, out="out"):
-        code = tiny_system.launch(tmp_path, "trainer.max_steps=8", *words, out=tmp_path / out)
+    def launch(*overrides, out="out"):
+        code = tiny_system.launch(tmp_path, "trainer.max_steps=8", *overrides, out=tmp_path / out)
         return code, capsys.readouterr().err, json.loads((tmp_path / out / "tiny" / "run" / "run.json").read_text())
 
     launch.checkpoint = lambda out="out": AtomicCheckpointIO().load_checkpoint(
@@ -87,10 +87,10 @@ def test_without_a_checkpoint_bad_weights_end_the_run(launch):
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_resuming_after_a_failure_equals_an_uninterrupted_run(launch, what):
-    words = ["system.nan_at=[2]", f"system.nan_in={what}"]
-    assert launch(*words, out="whole")[0] == 0
-    assert launch(*words, "trainer.max_steps=5", out="parts")[0] == 0
-    code, _, record = launch(*words, "resume=last", "trainer.max_steps=8", out="parts")
+    overrides = ["system.nan_at=[2]", f"system.nan_in={what}"]
+    assert launch(*overrides, out="whole")[0] == 0
+    assert launch(*overrides, "trainer.max_steps=5", out="parts")[0] == 0
+    code, _, record = launch(*overrides, "resume=last", "trainer.max_steps=8", out="parts")
     assert code == 0
     assert record["health"]["skipped_steps"] == [2]
     whole, parts = launch.checkpoint("whole"), launch.checkpoint("parts")
@@ -110,10 +110,10 @@ def test_a_mesh_unlike_the_silhouette_is_warned_of(launch):
     assert "system.loss.lambda_mask" in sentence
 
 
-@pytest.mark.parametrize("words", [["system.mesh_silhouette_iou=0.951"], ["health.min_mesh_silhouette_iou=0.9"]])
-def test_a_mesh_of_the_right_silhouette_is_not(launch, words):
-    iou = [] if "system" in words[0] else ["system.mesh_silhouette_iou=0.912"]
-    code, err, record = launch(*words, *iou)
+@pytest.mark.parametrize("overrides", [["system.mesh_silhouette_iou=0.951"], ["health.min_mesh_silhouette_iou=0.9"]])
+def test_a_mesh_of_the_right_silhouette_is_not(launch, overrides):
+    iou = [] if "system" in overrides[0] else ["system.mesh_silhouette_iou=0.912"]
+    code, err, record = launch(*overrides, *iou)
     assert (code, record["warnings"]) == (0, [])
     assert "silhouette" not in err
 
@@ -140,7 +140,7 @@ def test_a_fatal_run_stops_with_advice(launch):
     assert record["state"] == "lost"
     assert record["health"] == {"occupied": 0.0, "components": 0.0}
     assert len(record["warnings"]) == 1
-    assert err.count("warning: step 2: the scene is empty") == 1, "told once, not at every look"
+    assert err.count("warning: step 2: the scene is empty") == 1, "reported once, not at every check"
     assert launch("system.is_empty=true", "health.every=1", "health.after=2", "health.lost_after=0", out="on")[0] == 0
 
 
@@ -174,8 +174,8 @@ def test_every_sign_has_its_threshold_and_its_advice(sign, value, name, fatal):
     assert monitor.check(100, GOOD) == []
     (finding,) = monitor.check(125, {**GOOD, sign: value})
     assert (finding.name, finding.fatal) == (name, fatal)
-    assert "health." in finding.sentence, "names the threshold"
-    assert any(word in finding.sentence for word in ("system.", "data.")), "says what to change"
+    assert "health." in finding.message, "names the threshold"
+    assert any(word in finding.message for word in ("system.", "data.")), "says what to change"
     assert monitor.check(150, GOOD) == []
 
 

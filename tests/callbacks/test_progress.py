@@ -1,4 +1,4 @@
-"""The progress bar: which losses it shows, and what it does where nobody watches."""
+"""The progress bar: which losses it shows, and what it prints without a terminal."""
 
 import sys
 
@@ -18,8 +18,8 @@ METRICS = {
 
 
 def test_terms_of_one_pass_come_first_unprefixed():
-    words = "total=3 sds=40 rgb=0.05 novel/opaque=0.2 reference/opaque=0.1"
-    assert format_losses(METRICS) == words
+    overrides = "total=3 sds=40 rgb=0.05 novel/opaque=0.2 reference/opaque=0.1"
+    assert format_losses(METRICS) == overrides
     assert format_losses({}) == ""
 
 

@@ -9,8 +9,8 @@ import torch
 
 from zero123s.callbacks.viewer import Viewer, require_viewer
 from zero123s.callbacks.viewer_images import (
+    BACKGROUND_DEPTH,
     KINDS,
-    NOTHING,
     Budget,
     camera_at,
     pose_of,
@@ -41,8 +41,8 @@ TINY = [
 ]
 
 
-def plan_of(tmp_path, *words):
-    return plan_run("configs/stable-zero123.yaml", [*TINY, f"exp_root_dir={tmp_path}", *words], "cpu")[1]
+def plan_of(tmp_path, *overrides):
+    return plan_run("configs/stable-zero123.yaml", [*TINY, f"exp_root_dir={tmp_path}", *overrides], "cpu")[1]
 
 
 def test_a_viewers_pose_is_our_camera():
@@ -84,44 +84,44 @@ def system(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_show_the_field_and_disturb_nothing(system, kind):
+def test_images_show_the_field_and_disturb_nothing(system, kind):
     system.train()
     before = torch.random.get_rng_state()
     weights = [p.clone() for p in system.parameters()]
     wide = orbit_cameras(5.0, 0.0, 3.8, 30.0, 24, 36)
-    picture, depth = render_view(system, wide, kind)
-    assert picture.shape == (24, 36, 3)
-    assert picture.std() > 0.02  # the blob that training starts from
+    image, depth = render_view(system, wide, kind)
+    assert image.shape == (24, 36, 3)
+    assert image.std() > 0.02  # the blob that training starts from
     middle, corner = depth[12, 18], depth[0, 0]
     assert 3.0 < middle < 3.8  # its front, between the camera and the origin
-    assert corner == pytest.approx(NOTHING)
+    assert corner == pytest.approx(BACKGROUND_DEPTH)
     assert system.training
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(weights, system.parameters(), strict=True))
     if kind == "opacity":
-        assert picture[12, 18, 0] > 0.9
-        assert picture[0, 0, 0] < 0.1
+        assert image[12, 18, 0] > 0.9
+        assert image[0, 0, 0] < 0.1
 
 
-def test_reference_pictures_are_small_and_on_white(system):
-    picture = reference_thumbnail(system.data_source.photos(), 0, 32)
-    assert picture.shape == (32, 32, 3)
-    np.testing.assert_allclose(picture[0, 0], 1.0)
+def test_reference_images_are_small_and_on_white(system):
+    image = reference_thumbnail(system.data_source.photos(), 0, 32)
+    assert image.shape == (32, 32, 3)
+    np.testing.assert_allclose(image[0, 0], 1.0)
 
 
-def trained(tmp_path, viewer=None, *words):
-    plan = plan_of(tmp_path, *words)
+def trained(tmp_path, viewer=None, *overrides):
+    plan = plan_of(tmp_path, *overrides)
     runner = Runner(plan, tmp_path / "run", None, run_callbacks=[viewer] if viewer else [])
     assert runner.run("train") == "finished"
     return [p.detach().clone() for p in runner.system.parameters()]
 
 
 class Looking(Viewer):
-    """Draws after every step, as for somebody who never keeps still, but for no browser."""
+    """Draws after every step, as for a camera that always moves, without a browser."""
 
     def __init__(self, cfg):
         super().__init__(cfg)
-        self.seen = []
+        self.sent = []
 
     def on_stage(self, stage):
         """As a watcher."""
@@ -130,22 +130,22 @@ class Looking(Viewer):
         self.server = self
 
     def stop(self):
-        self.seen.append("stopped")
+        self.sent.append("stopped")
 
     def _show_progress(self, trainer):
         """Nobody reads."""
 
     def _draw(self, system, step, batch):
-        self.seen.append(render_view(system, orbit_cameras(5.0, 30.0 * step, 3.8, 20.0, 16, 16), "normal")[0])
+        self.sent.append(render_view(system, orbit_cameras(5.0, 30.0 * step, 3.8, 20.0, 16, 16), "normal")[0])
 
 
 def test_an_open_viewer_does_not_change_the_weights(tmp_path):
     looking = Looking(plan_of(tmp_path).experiment.viewer)
     watched = trained(tmp_path / "a", looking)
     alone = trained(tmp_path / "b")
-    assert len(looking.seen) == 4 + 1
-    assert looking.seen[-1] == "stopped"
-    assert not np.array_equal(looking.seen[0], looking.seen[1])
+    assert len(looking.sent) == 4 + 1
+    assert looking.sent[-1] == "stopped"
+    assert not np.array_equal(looking.sent[0], looking.sent[1])
     assert all(torch.equal(a, b) for a, b in zip(watched, alone, strict=True))
 
 
@@ -159,15 +159,22 @@ def test_training_survives_a_broken_viewer(tmp_path, caplog, method):
     setattr(looking, method, breaks)
     with caplog.at_level(logging.WARNING, "zero123s"):
         assert trained(tmp_path / "a", looking)
-    (told,) = [r for r in caplog.records if "viewer is closed" in r.message]
-    assert "ConnectionResetError: the browser is gone" in told.message
+    (logged,) = [r for r in caplog.records if "viewer is closed" in r.message]
+    assert "ConnectionResetError: the browser is gone" in logged.message
     assert looking.server is None
 
 
 def test_missing_viser_is_reported_before_anything_begins(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "viser", None)
-    words = ["--config", "configs/stable-zero123.yaml", "--train", "--viewer", *TINY, f"exp_root_dir={tmp_path}/out"]
-    assert main(words) == 2
+    overrides = [
+        "--config",
+        "configs/stable-zero123.yaml",
+        "--train",
+        "--viewer",
+        *TINY,
+        f"exp_root_dir={tmp_path}/out",
+    ]
+    assert main(overrides) == 2
     assert "pip install -e '.[viewer]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     with pytest.raises(MissingDependencyError):
@@ -182,10 +189,10 @@ def test_a_system_without_a_field_has_no_viewer():
 
 def test_the_flags_mean_the_settings(tmp_path, capsys):
     pytest.importorskip("viser", reason="viser is not installed: pip install -e '.[viewer]'")
-    words = ["--config", "configs/stable-zero123.yaml", "--train", "--dry-run", *TINY]
-    assert main([*words, "--viewer-port", "7123"]) == 0
-    told = capsys.readouterr().out
-    assert "enabled: true" in told
-    assert "port: 7123" in told
-    assert main([*words, "--viewer-port", "x"]) == 2
+    overrides = ["--config", "configs/stable-zero123.yaml", "--train", "--dry-run", *TINY]
+    assert main([*overrides, "--viewer-port", "7123"]) == 0
+    logged = capsys.readouterr().out
+    assert "enabled: true" in logged
+    assert "port: 7123" in logged
+    assert main([*overrides, "--viewer-port", "x"]) == 2
     assert "viewer.port" in capsys.readouterr().err

@@ -20,7 +20,7 @@ checkpoint: {every_n_train_steps: 2}
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
+def image_folder(tmp_path) -> Path:
     """Four grey images, transparent on the left, darker to brighter."""
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -37,8 +37,8 @@ def loads(tmp_path_factory):
     ray.shutdown()
 
 
-def batch(source, out, config, *words):
-    return main([str(source), "--out", str(out), "--config", str(config), "--profile", "none", *words])
+def batch(source, out, config, *overrides):
+    return main([str(source), "--out", str(out), "--config", str(config), "--profile", "none", *overrides])
 
 
 def read_manifest(out):
@@ -51,9 +51,9 @@ def result(out, name):
     return (out / "items" / name / "export" / "walker.txt").read_text()
 
 
-def test_every_image_gets_result_record_and_row(pictures, batch_config, tmp_path, loads, capsys):
+def test_every_image_gets_result_record_and_row(image_folder, batch_config, tmp_path, loads, capsys):
     out = tmp_path / "out"
-    assert batch(pictures, out, batch_config) == 0
+    assert batch(image_folder, out, batch_config) == 0
     assert "4 of 4 finished, 0 of them before" in capsys.readouterr().out
     items = read_manifest(out)["items"]
     assert [i["name"] for i in items] == ["p0", "p1", "p2", "p3"]
@@ -70,13 +70,13 @@ def test_every_image_gets_result_record_and_row(pictures, batch_config, tmp_path
     stamps = {i: (out / "items" / f"p{i}" / "export" / "walker.txt").stat().st_mtime_ns for i in range(4)}
     (out / "items" / "p1" / "export" / "walker.txt").write_text("damaged")
     before = result(out, "p2")
-    assert batch(pictures, out, batch_config, "--workers", "1") == 0
+    assert batch(image_folder, out, batch_config, "--workers", "1") == 0
     assert "4 of 4 finished, 3 of them before" in capsys.readouterr().out
     assert {i: (out / "items" / f"p{i}" / "export" / "walker.txt").stat().st_mtime_ns == stamps[i] for i in range(4)} == {
         0: True, 1: False, 2: True, 3: True}  # fmt: skip
     assert result(out, "p2") == before
 
-    assert batch(pictures / "p0.png", out, batch_config, "seed=1") == 0
+    assert batch(image_folder / "p0.png", out, batch_config, "seed=1") == 0
     assert "1 of 1 finished, 0 of them before" in capsys.readouterr().out
     assert (out / "items" / "p0.before1").is_dir(), "other settings start anew and destroy nothing"
 
@@ -84,16 +84,16 @@ def test_every_image_gets_result_record_and_row(pictures, batch_config, tmp_path
     manifest["items"][0]["state"] = "failed"
     (out / "manifest.json").write_text(json.dumps(manifest))
     assert read_checked(out / MANIFEST) is None
-    assert batch(pictures / "p0.png", out, batch_config, "seed=1") == 0
+    assert batch(image_folder / "p0.png", out, batch_config, "seed=1") == 0
     assert "1 of 1 finished, 1 of them before" in capsys.readouterr().out
     assert read_manifest(out)["items"][0]["state"] == "finished"
 
 
-def test_killed_workers_lose_nothing(pictures, batch_config, tmp_path):
+def test_killed_workers_lose_nothing(image_folder, batch_config, tmp_path):
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
-    assert batch(pictures, calm, batch_config, "--workers", "2") == 0
+    assert batch(image_folder, calm, batch_config, "--workers", "2") == 0
     # The two brightest images kill their workers in step 5; the last checkpoint is that of step 4.
-    assert batch(pictures, stormy, batch_config, "--workers", "2", "system.kill_above=0.5") == 0
+    assert batch(image_folder, stormy, batch_config, "--workers", "2", "system.kill_above=0.5") == 0
     items = {i["name"]: i for i in read_manifest(stormy)["items"]}
     assert {name: i["attempts"] for name, i in items.items()} == {"p0": 1, "p1": 1, "p2": 2, "p3": 2}
     assert all(result(stormy, f"p{i}") == result(calm, f"p{i}") for i in range(4)), "to the last digit"
@@ -102,22 +102,22 @@ def test_killed_workers_lose_nothing(pictures, batch_config, tmp_path):
 
 
 @pytest.mark.slow
-def test_bugs_are_retried_and_mistakes_are_not(pictures, batch_config, tmp_path, capsys):
-    (pictures / "bad.png").write_bytes(b"no image")
+def test_bugs_are_retried_and_mistakes_are_not(image_folder, batch_config, tmp_path, capsys):
+    (image_folder / "bad.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    assert batch(pictures, out, batch_config, "system.fail_at=3", "--retries", "1", "--workers", "1") == 1
+    assert batch(image_folder, out, batch_config, "system.fail_at=3", "--retries", "1", "--workers", "1") == 1
     items = {i["name"]: i for i in read_manifest(out)["items"]}
     assert Counter((i["state"], i["attempts"]) for i in items.values()) == {("finished", 2): 4, ("failed", 1): 1}
     assert "is not an image that can be read" in items["bad"]["error"]
     assert "bad: failed: " in capsys.readouterr().err
     none = tmp_path / "none"
-    assert batch(pictures / "p1.png", none, batch_config, "system.fail_at=3", "--retries", "0") == 1
+    assert batch(image_folder / "p1.png", none, batch_config, "system.fail_at=3", "--retries", "0") == 1
     assert "ArithmeticError: the walker fell over" in read_manifest(none)["items"][0]["error"]
     assert "fell over" in (none / "items" / "p1" / "error.txt").read_text()
 
 
 @pytest.mark.slow
-def test_a_timed_out_item_finishes_when_resumed(pictures, batch_config, tmp_path):
+def test_a_timed_out_item_finishes_when_resumed(image_folder, batch_config, tmp_path):
     csv = tmp_path / "slow.csv"
     csv.write_text("image,elevation,system.seconds_per_step\npictures/p0.png,0,0\npictures/p1.png,10,6\n")
     out = tmp_path / "out"
@@ -131,6 +131,6 @@ def test_a_timed_out_item_finishes_when_resumed(pictures, batch_config, tmp_path
     assert len((out / "items" / "p1" / "cmd.txt").read_text().splitlines()) == 2, "gone on with, not begun anew"
 
 
-def test_what_does_not_fit_is_told(pictures, batch_config, tmp_path):
-    with pytest.raises(ConfigError, match="asks for 64 CPUs and 0 GPUs, and the cluster has 2"):
-        batch(pictures, tmp_path / "out", batch_config, "--cpus", "64")
+def test_what_does_not_fit_is_reported(image_folder, batch_config, tmp_path):
+    with pytest.raises(ConfigError, match="needs 64 CPUs and 0 GPUs, and the cluster has 2"):
+        batch(image_folder, tmp_path / "out", batch_config, "--cpus", "64")

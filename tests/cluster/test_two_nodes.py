@@ -13,7 +13,7 @@ pytestmark = pytest.mark.end_to_end
 
 
 @pytest.mark.slow
-def test_a_batch_uses_two_nodes_and_survives_kills(pictures, batch_config, tmp_path, monkeypatch):
+def test_a_batch_uses_two_nodes_and_survives_kills(image_folder, batch_config, tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # what else runs here is not our business
@@ -21,10 +21,10 @@ def test_a_batch_uses_two_nodes_and_survives_kills(pictures, batch_config, tmp_p
     try:
         cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
-        words = ["--config", str(batch_config), "--profile", "none", "--address", cluster.address]
+        overrides = ["--config", str(batch_config), "--profile", "none", "--address", cluster.address]
         out = tmp_path / "out"
         slow = ["system.seconds_per_step=1", "system.kill_above=0.6"]
-        assert main([str(pictures), "--out", str(out), *words, *slow]) == 0
+        assert main([str(image_folder), "--out", str(out), *overrides, *slow]) == 0
     finally:
         ray.shutdown()
         cluster.shutdown()

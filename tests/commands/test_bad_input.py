@@ -18,10 +18,10 @@ def launch(tmp_path, capsys, monkeypatch):
     (tmp_path / "garbage.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
     torch.save({"state_dict": {"w": torch.zeros(2)}}, tmp_path / "foreign.ckpt")
 
-    def launch(*words, config=REPOSITORY / "configs" / "stable-zero123.yaml", mode="--train"):
+    def launch(*overrides, config=REPOSITORY / "configs" / "stable-zero123.yaml", mode="--train"):
         small = ["system.geometry.pos_encoding_config.log2_hashmap_size=12", f"data.image_path={IMAGE}"]
         before = sorted(tmp_path.rglob("*"))
-        code = main(["--config", str(config), mode, *small, *words])
+        code = main(["--config", str(config), mode, *small, *overrides])
         captured = capsys.readouterr()
         assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
         lines = captured.err.strip().splitlines()
@@ -34,7 +34,7 @@ def launch(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["system.guidance.checkpoint=missing.ckpt"], "'missing.ckpt' does not exist: get Stable Zero123 with"),
         (["system.guidance.checkpoint=zero123-xl.ckpt"], "get it with `zero123s download zero123-xl`"),
@@ -78,18 +78,18 @@ def launch(tmp_path, capsys, monkeypatch):
         (["system.loggers.wandb.enable=true", "system.loss.lambda_sds=0"], "pip install wandb"),
     ],
 )
-def test_a_mistake_is_one_sentence(launch, words, message, monkeypatch):
+def test_a_mistake_is_one_sentence(launch, overrides, message, monkeypatch):
     import importlib.util
 
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else find(name, *a))
-    code, error = launch(*words)
+    code, error = launch(*overrides)
     assert code == 2
     assert message in error
 
 
 def test_config_files_that_are_none(launch, tmp_path):
-    assert launch(config=tmp_path / "folder")[1].endswith("--config wants a YAML file.")
+    assert launch(config=tmp_path / "folder")[1].endswith("--config needs a YAML file.")
     assert "does not exist" in launch(config=tmp_path / "nothing.yaml")[1]
     assert "Did you mean 'stable-zero123.yaml'?" in launch(config=REPOSITORY / "configs" / "stable-zero12.yaml")[1]
     assert "garbage.ckpt" in launch(config=tmp_path / "garbage.ckpt")[1]

@@ -72,12 +72,12 @@ def test_dotlist_words_pass_through():
     assert (args.mode, args.gpu, rest) == ("test", "0,1", ["a.b=1", "resume=last"])
 
 
-def explain(key, capsys, *words):
-    code = main(["--config", RECIPE, "--explain", key, *words])
+def explain(key, capsys, *overrides):
+    code = main(["--config", RECIPE, "--explain", key, *overrides])
     return code, capsys.readouterr()
 
 
-def test_explain_tells_meaning_limits_value_and_origin(capsys):
+def test_explain_prints_meaning_limits_value_and_origin(capsys):
     code, out = explain("system.loss.lambda_sds", capsys, "system.loss.lambda_sds=0.2")
     assert code == 0
     assert "Weight of: Score distillation" in out.out
@@ -123,7 +123,7 @@ def test_launch_py_is_a_thin_shell():
     assert "from zero123s.commands.launch import main" in text
 
 
-def test_tensor_shapes_are_checked_when_asked_for():
+def test_tensor_shapes_are_checked_when_requested():
     code = (
         "from zero123s.run.type_checks import check_types_while_running as check; check()\n"
         "import torch; from zero123s.ops.cameras import orbit_positions\n"
@@ -146,11 +146,11 @@ def test_verbose_shows_every_detail(capsys):
 
 
 @pytest.mark.parametrize("command", ["zero123s.commands.launch", "zero123s.commands.main"])
-def test_a_missing_package_is_told_in_one_sentence(command):
-    words = ["prepare", "a.png"] if command.endswith("main") else ["--config", "configs/multi-view.yaml", "--train"]
+def test_a_missing_package_gets_one_sentence(command):
+    overrides = ["prepare", "a.png"] if command.endswith("main") else ["--config", "configs/multi-view.yaml", "--train"]
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['omegaconf', 'numpy']))\n"  # as if they were not installed
-        f"from {command} import main; sys.exit(main({words}))"
+        f"from {command} import main; sys.exit(main({overrides}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 2

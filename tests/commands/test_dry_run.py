@@ -13,8 +13,8 @@ from zero123s.commands.launch import main
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def dry_run(*words, config="stable-zero123"):
-    return main(["--config", str(CONFIGS / f"{config}.yaml"), "--train", "--dry-run", *SMALL, *words])
+def dry_run(*overrides, config="stable-zero123"):
+    return main(["--config", str(CONFIGS / f"{config}.yaml"), "--train", "--dry-run", *SMALL, *overrides])
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ def test_a_run_folder_without_permission(tmp_path, capsys, monkeypatch):
 
 def test_a_doubtful_cut_out_is_refused(doubtful, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)
-    for words in ([f"data.image_path={doubtful}"], [f"data.pictures.front={doubtful}"]):
-        config = "few-views" if "pictures" in words[0] else "stable-zero123"
-        assert dry_run(*words, config=config) == 2
+    for overrides in ([f"data.image_path={doubtful}"], [f"data.pictures.front={doubtful}"]):
+        config = "few-views" if "pictures" in overrides[0] else "stable-zero123"
+        assert dry_run(*overrides, config=config) == 2
         assert "data.cut_out.force=true" in capsys.readouterr().err
     assert dry_run(f"data.image_path={doubtful}", "data.cut_out.force=true") == 0
 
 
-def test_no_network_is_asked(doubtful, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace())  # whatever is asked of it raises
+def test_no_network_runs(doubtful, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace())  # any use of it raises
     assert dry_run(f"data.image_path={doubtful}") == 0

@@ -1,4 +1,4 @@
-"""Extensions of threestudio's: the answer they get, and what `zero123s migrate` makes of them."""
+"""Extensions of threestudio's: the error they raise, and how `zero123s migrate` rewrites them."""
 
 import ast
 
@@ -97,7 +97,7 @@ def test_the_command_only_prints_a_diff_by_default(tmp_path, capsys):
     assert path.read_text() == migrate(MATERIAL).text
 
 
-def test_a_missing_file_is_told(capsys):
+def test_a_missing_file_is_reported(capsys):
     assert main(["migrate", "nowhere.py"]) == 2
     assert "does not exist" in capsys.readouterr().err
 

@@ -94,7 +94,7 @@ def test_changing_a_slot_type_drops_the_old_settings(write):
         ("name: ${missing.key}\n", "name"),
     ],
 )
-def test_bad_files_are_told_in_one_sentence(write, text, message):
+def test_bad_files_get_one_sentence(write, text, message):
     path = write("b.yaml", text)
     with pytest.raises(ConfigError, match=message) as caught:
         parse_experiment(load_config(path))

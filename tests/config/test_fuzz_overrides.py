@@ -110,9 +110,9 @@ VALUES = (NUMBERS, HUGE, TEXTS, LISTS, MAPPINGS, OTHERS)
 
 
 @functools.cache
-def keys_of(config, *words):
+def keys_of(config, *arguments):
     """Every leaf key of a configuration, its sections, entries of its lists, and some keys that are none."""
-    _, plan = plan_run(REPOSITORY / "configs" / f"{config}.yaml", words)
+    _, plan = plan_run(REPOSITORY / "configs" / f"{config}.yaml", arguments)
     leaves = list(walk(plan.experiment))
     keys = {key for key, _, _ in leaves}
     entries = {f"{key}.{i}" for key, _, value in leaves if isinstance(value, list) for i in (0, 99)}
@@ -139,9 +139,9 @@ def try_override(capsys, monkeypatch):
 
     def try_override(base, word):
         start, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        config, *words = base
+        config, *arguments = base
         try:
-            code = main(["--config", f"configs/{config}.yaml", "--train", "--dry-run", *words, word])
+            code = main(["--config", f"configs/{config}.yaml", "--train", "--dry-run", *arguments, word])
         except BaseException as error:
             capsys.readouterr()
             return f"{type(error).__name__}: {error}"

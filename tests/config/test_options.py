@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from zero123s.config.options import field_docs, limits_in_words, option, schedules
+from zero123s.config.options import describe_limits, field_docs, option, schedules
 from zero123s.config.parse import parse
 from zero123s.errors import ConfigError
 
@@ -67,8 +67,8 @@ def test_schedules_are_found_by_key():
 
 def test_docs_and_limits_are_read_from_the_source():
     assert field_docs(Inner) == {"rate": "How fast, in shares.", "sizes": "Sizes."}
-    words = {f.name: limits_in_words(f) for f in Outer.__dataclass_fields__.values()}
-    assert words == {
+    overrides = {f.name: describe_limits(f) for f in Outer.__dataclass_fields__.values()}
+    assert overrides == {
         "inner": "",
         "mode": "fast or slow",
         "weight": "number or schedule; >= 0",

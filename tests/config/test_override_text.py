@@ -14,8 +14,8 @@ REPOSITORY = Path(__file__).parents[2]
 def dry_run(capsys, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
 
-    def dry_run(*words, config="text-to-3d"):
-        code = main(["--config", f"configs/{config}.yaml", "--train", "--dry-run", *words])
+    def dry_run(*overrides, config="text-to-3d"):
+        code = main(["--config", f"configs/{config}.yaml", "--train", "--dry-run", *overrides])
         captured = capsys.readouterr()
         return (code, yaml.safe_load(captured.out)) if code == 0 else (code, captured.err.strip().splitlines()[-1])
 

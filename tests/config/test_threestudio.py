@@ -63,8 +63,8 @@ def test_the_file_trains(path, monkeypatch, tmp_path, tiny_zero123, capsys):
     monkeypatch.chdir(REPOSITORY)
     checkpoint, config = tiny_zero123
     checkpoint = checkpoint.replace("guidance.checkpoint", "guidance.pretrained_model_name_or_path")
-    words = [f"exp_root_dir={tmp_path}", checkpoint, config, *TINY]
-    assert main(["--config", str(path), "--train", "--gpu", "0", *words]) == 0
+    overrides = [f"exp_root_dir={tmp_path}", checkpoint, config, *TINY]
+    assert main(["--config", str(path), "--train", "--gpu", "0", *overrides]) == 0
     runs = tmp_path / ("zero123-sai" if path.stem == "stable-zero123" else "zero123")
     (run,) = (p for p in runs.iterdir() if p.is_dir())
     record = json.loads((run / "run.json").read_text())

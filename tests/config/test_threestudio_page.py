@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zero123s.config.threestudio import recipe, recipe_guidance, words
+from zero123s.config.threestudio import keys, recipe, recipe_guidance
 
 PAGE = (Path(__file__).parents[2] / "docs" / "from-threestudio.md").read_text()
 
@@ -23,8 +23,8 @@ def words_of_the_code() -> list[tuple[str, str]]:
     prompts = {f"system.prompt_processor.{k}": f"system.guidance.{v}" for k, v in recipe_guidance.PROMPT_WORDS.items()}
     guidance = {f"system.guidance.{k}": f"system.guidance.{v}" for k, v in recipe_guidance.INSTEAD.items()}
     losses = {f"system.loss.{k}": f"system.loss.{v}" for k, v in recipe.LOSSES.items()}
-    named += [(k, v) for k, v in {**prompts, **guidance, **losses, **words.RENAMED}.items() if k != v]
-    return named + [(key, f"no effect: {why}") for key, why in words.DROPPED.items()]
+    named += [(k, v) for k, v in {**prompts, **guidance, **losses, **keys.RENAMED}.items() if k != v]
+    return named + [(key, f"no effect: {why}") for key, why in keys.DROPPED.items()]
 
 
 def rows(heading: str) -> list[list[str]]:

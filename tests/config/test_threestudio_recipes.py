@@ -27,7 +27,7 @@ GIVEN = {
 }
 
 
-def plan_of(name: str, *words: str):
+def plan_of(name: str, *overrides: str):
     """The checked plan of a recipe, with what its file leaves open."""
     content = yaml.safe_load(FILES[name].read_text())
     given = []
@@ -37,7 +37,7 @@ def plan_of(name: str, *words: str):
         given.append(GIVEN["image"])
     if "geometry_convert_from" in content["system"]:
         given.append(GIVEN["first"])
-    return check_experiment(load_config(FILES[name], [*given, *words]))
+    return check_experiment(load_config(FILES[name], [*given, *overrides]))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,14 +51,14 @@ def quick_start():
 def tiny(tiny_text_model, tiny_zero123, disc_path, tmp_path_factory):
     """Words that make a recipe small; its first stage is a dreamfusion-sd.yaml of two steps."""
 
-    def words(name: str, first_stage=None) -> list[str]:
+    def overrides(name: str, first_stage=None) -> list[str]:
         content = yaml.safe_load(FILES[name].read_text())
         return tiny_words(content, tiny_text_model, tiny_zero123, disc_path, first_stage)
 
     root = tmp_path_factory.mktemp("first")
     start = ["--config", str(FILES["dreamfusion-sd"]), "--train", "--gpu", "0", f"exp_root_dir={root}"]
-    assert main([*start, "tag=first", "use_timestamp=False", *words("dreamfusion-sd")]) == 0
-    return lambda name: words(name, root / "dreamfusion-sd" / "first")
+    assert main([*start, "tag=first", "use_timestamp=False", *overrides("dreamfusion-sd")]) == 0
+    return lambda name: overrides(name, root / "dreamfusion-sd" / "first")
 
 
 def trains(name, tiny, tmp_path):
@@ -83,8 +83,8 @@ def test_every_other_recipe_trains(name, tiny, tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_the_recipe_builds_at_full_size(name, monkeypatch):
     monkeypatch.chdir(FOLDER.parents[2])
-    words = ["system.geometry.isosurface_resolution=32"] if "tetrahedra" in FILES[name].read_text() else []
-    plan = plan_of(name, *words)
+    overrides = ["system.geometry.isosurface_resolution=32"] if "tetrahedra" in FILES[name].read_text() else []
+    plan = plan_of(name, *overrides)
     system = plan.build(prepare=False)
     written = yaml.safe_load(FILES[name].read_text())
     assert plan.experiment.name == written["name"]
@@ -199,7 +199,7 @@ def test_words_mean_what_they_mean_there(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "key", "value"),
+    ("name", "overrides", "key", "value"),
     [
         ("dreamfusion-sd", ["system.guidance.guidance_scale=50"], "system.guidance.guidance_scale", 50.0),
         ("dreamfusion-sd", ["system.prompt_processor.negative_prompt=ugly, blurry"], "system.guidance.negative_prompt", "ugly, blurry"),
@@ -220,8 +220,8 @@ def test_words_mean_what_they_mean_there(name):
         ("stable-zero123", ["data.resolution_milestones=[100,200]", "system.loss.lambda_rgb=300"], "system.loss.lambda_rgb", 300),
     ],
 )  # fmt: skip
-def test_overrides_in_its_words_count(name, words, key, value):
-    assert value_at(plan_of(name, *words).experiment, key) == value
+def test_overrides_in_its_words_count(name, overrides, key, value):
+    assert value_at(plan_of(name, *overrides).experiment, key) == value
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_what_cannot_be_followed_is_refused(name, word, message):
 
 
 def test_a_second_stage_takes_its_own_file_alone(tiny, tmp_path):
-    words = ["--config", str(FILES["magic3d-refine-sd"]), *tiny("magic3d-refine-sd")]
-    _, plan = plan_run(words[1], words[2:])
+    overrides = ["--config", str(FILES["magic3d-refine-sd"]), *tiny("magic3d-refine-sd")]
+    _, plan = plan_run(overrides[1], overrides[2:])
     assert plan.experiment.system.loss.lambda_orient == 0.0, "the first stage's 10 to 1000 are not inherited"
     assert plan.experiment.system.geometry.radius == 2.0
 
@@ -260,13 +260,13 @@ def test_a_run_resumes_and_exports_by_its_words(tiny, tmp_path):
     more = [f"resume={last}", "trainer.max_steps=3", "system.prompt_processor.prompt=a ball"]
     assert main([*start, "--train", *more]) == 0
     small = ["system.geometry.isosurface_resolution=24", "system.geometry.isosurface_method=mt"]
-    words = [
+    overrides = [
         "system.exporter_type=mesh-exporter",
         "system.exporter.fmt=obj",
         "system.exporter.context_type=cuda",
         *small,
     ]
-    assert main([*start, "--export", f"resume={last}", *words]) == 0
+    assert main([*start, "--export", f"resume={last}", *overrides]) == 0
     assert list(last.parents[1].glob("export/*.obj"))
 
 

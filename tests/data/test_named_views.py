@@ -1,4 +1,4 @@
-"""Images told apart by name, with weights, and a guidance that looks from the nearest."""
+"""Images of named sides, with weights, and a guidance conditioned on the nearest."""
 
 import json
 
@@ -25,10 +25,13 @@ def block(path, width, height, place, color, mode="RGBA"):
     return str(path)
 
 
-def load(pictures, weights=None, **words):
+def load(pictures, weights=None, **overrides):
     camera = RandomCameraConfig(height=8, width=8, camera_distance_range=[3.8, 3.8], fovy_range=[20.0, 20.0])
     cfg = MultiViewData.Config(
-        pictures=NamedImagesConfig(**pictures), weights=weights or NamedWeightsConfig(), random_camera=camera, **words
+        pictures=NamedImagesConfig(**pictures),
+        weights=weights or NamedWeightsConfig(),
+        random_camera=camera,
+        **overrides,
     )
     data = MultiViewData(cfg)
     data.prepare()
@@ -75,11 +78,11 @@ def test_photos_come_to_one_height(tmp_path):
 def test_weights_average_one_and_travel_with_the_batch(tmp_path):
     paths = {n: block(tmp_path / f"{n}.png", 60, 80, (70, 40), (250, 0, 0, 255)) for n in ("front", "back")}
     data = load(paths, NamedWeightsConfig(front=3.0, back=1.0), batch_size=1)
-    seen = {}
+    conditioned = {}
     for step in range(4):
         reference = data.batch_at(step).reference
-        seen[round(float(reference.cameras.azimuth_deg[0])) % 360] = float(reference.weights[0])
-    assert seen == {0: 1.5, 180: 0.5}
+        conditioned[round(float(reference.cameras.azimuth_deg[0])) % 360] = float(reference.weights[0])
+    assert conditioned == {0: 1.5, 180: 0.5}
     with pytest.raises(ConfigError, match="not all 0"):
         load(paths, NamedWeightsConfig(front=0.0, back=0.0))
 

@@ -1,4 +1,4 @@
-"""The input image and the depth and normal images beside it, in every shape that people have them in."""
+"""The input image, and depth and normal images next to it, in all common forms."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ def ball(size: int = 48):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def image_folder(tmp_path):
     """ball_rgba.png, ball_depth.png (16 bit) and ball_normal.png (OpenGL camera axes)."""
     mask, distance, normal = ball()
     rgba = np.zeros((*mask.shape, 4), np.uint8)
@@ -43,16 +43,16 @@ def pictures(tmp_path):
 
 
 def load(path, **changes) -> SingleImageData:
-    words = {"height": 48, "width": 48, "default_elevation_deg": 20.0, "default_camera_distance": 3.8}
-    words["random_camera"] = RandomCameraConfig(height=8, width=8)
-    cfg = SingleImageData.Config(image_path=str(path), default_fovy_deg=20.0, **{**words, **changes})
+    overrides = {"height": 48, "width": 48, "default_elevation_deg": 20.0, "default_camera_distance": 3.8}
+    overrides["random_camera"] = RandomCameraConfig(height=8, width=8)
+    cfg = SingleImageData.Config(image_path=str(path), default_fovy_deg=20.0, **{**overrides, **changes})
     data = SingleImageData(cfg)
     data.prepare()
     return data
 
 
-def test_depth_and_normal_maps_are_converted(pictures):
-    view = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).reference()
+def test_depth_and_normal_maps_are_converted(image_folder):
+    view = load(image_folder / "ball_rgba.png", requires_depth=True, requires_normal=True).reference()
     mask, distance, normal = ball()
     given = view.depth[0, ..., 0].numpy()[mask]
     np.testing.assert_allclose(3 + 1.5 * given, distance[mask], atol=1e-3)
@@ -61,19 +61,19 @@ def test_depth_and_normal_maps_are_converted(pictures):
     assert (view.normal[0].norm(dim=-1)[torch.from_numpy(mask)] - 1).abs().max() < 1e-5
 
 
-def test_other_conventions_and_places(pictures):
-    plain = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).reference()
-    picture = np.asarray(Image.open(pictures / "ball_normal.png")).astype(int)
-    picture[..., 1:] = 255 - picture[..., 1:]
-    Image.fromarray(picture.astype(np.uint8)).save(pictures / "cv.png")
-    (pictures / "ball_depth.png").rename(pictures / "d.png")
+def test_other_conventions_and_places(image_folder):
+    plain = load(image_folder / "ball_rgba.png", requires_depth=True, requires_normal=True).reference()
+    image_file = np.asarray(Image.open(image_folder / "ball_normal.png")).astype(int)
+    image_file[..., 1:] = 255 - image_file[..., 1:]
+    Image.fromarray(image_file.astype(np.uint8)).save(image_folder / "cv.png")
+    (image_folder / "ball_depth.png").rename(image_folder / "d.png")
     other = load(
-        pictures / "ball_rgba.png",
+        image_folder / "ball_rgba.png",
         requires_depth=True,
-        depth_path=str(pictures / "d.png"),
+        depth_path=str(image_folder / "d.png"),
         depth_bright_is="near",
         requires_normal=True,
-        normal_path=str(pictures / "cv.png"),
+        normal_path=str(image_folder / "cv.png"),
         normal_convention="opencv",
     ).reference()
     mask = plain.mask[..., 0] > 0.5
@@ -81,35 +81,35 @@ def test_other_conventions_and_places(pictures):
     torch.testing.assert_close(other.depth, 1 - plain.depth)
 
 
-def test_downsampling_does_not_mix_in_the_outside(pictures):
-    view = load(pictures / "ball_rgba.png", requires_depth=True, requires_normal=True).view(12, 12)
+def test_downsampling_does_not_mix_in_the_outside(image_folder):
+    view = load(image_folder / "ball_rgba.png", requires_depth=True, requires_normal=True).view(12, 12)
     covered = view.mask[0, ..., 0] > 0.1
     assert view.depth[0, ..., 0][covered].min() > 0.1  # outside the ball the image is 0
     assert (view.normal[0][covered].norm(dim=-1) - 1).abs().max() < 1e-5
 
 
-def test_an_unrequested_image_is_not_read(pictures):
-    (pictures / "ball_depth.png").write_text("no image")
-    view = load(pictures / "ball_rgba.png").reference()
+def test_an_unrequested_image_is_not_read(image_folder):
+    (image_folder / "ball_depth.png").write_text("no image")
+    view = load(image_folder / "ball_rgba.png").reference()
     assert view.depth is None
     assert view.normal is None
 
 
 @pytest.mark.parametrize("kind", ["depth", "normal"])
-def test_a_missing_or_foreign_companion_is_told(pictures, kind):
-    path = pictures / f"ball_{kind}.png"
+def test_a_missing_or_foreign_companion_is_reported(image_folder, kind):
+    path = image_folder / f"ball_{kind}.png"
     Image.new("RGB", (40, 20)).save(path)
     with pytest.raises(ImageError, match="same frame"):
-        load(pictures / "ball_rgba.png", **{f"requires_{kind}": True})
+        load(image_folder / "ball_rgba.png", **{f"requires_{kind}": True})
     path.unlink()
     with pytest.raises(ImageError, match=rf"does not exist.*data\.requires_{kind}.*data\.{kind}_path"):
-        load(pictures / "ball_rgba.png", **{f"requires_{kind}": True})
+        load(image_folder / "ball_rgba.png", **{f"requires_{kind}": True})
 
 
 @pytest.mark.parametrize("changes", [{"depth_bright_is": "yes"}, {"normal_convention": "blender"}])
-def test_unknown_conventions_are_told(pictures, changes):
+def test_unknown_conventions_are_reported(image_folder, changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
-        load(pictures / "ball_rgba.png", **changes)
+        load(image_folder / "ball_rgba.png", **changes)
 
 
 # ---------------------------------------------------------------- bad input
@@ -121,9 +121,9 @@ def cut_out(mode: str = "RGBA", size: tuple[int, int] = (32, 24)) -> Image.Image
     return image.convert(mode)
 
 
-def png_bytes(image: Image.Image, **words) -> bytes:
+def png_bytes(image: Image.Image, **overrides) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", **words)
+    image.save(buffer, "PNG", **overrides)
     return buffer.getvalue()
 
 
@@ -148,7 +148,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_pictures_are_refused_in_one_sentence(tmp_path, name):
+def test_bad_images_are_refused_in_one_sentence(tmp_path, name):
     content, message = BAD[name]
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ImageError, match=message) as caught:
@@ -192,13 +192,15 @@ def test_a_segmented_image_is_saved_and_reused(tmp_path):
     assert {p.name for p in (tmp_path / "input").iterdir()} == {"photo_rgba.png", "photo_depth.png", "steps.png"}
     assert data.cfg.image_path == str(tmp_path / "input" / "photo_rgba.png")
     # The depth image was framed with the object: its left side is where the object's left side was in the photo.
-    seen = data.reference()
-    inside = seen.depth[0, ..., 0][seen.mask[0, ..., 0] > 0.5]
+    reference_view = data.reference()
+    inside = reference_view.depth[0, ..., 0][reference_view.mask[0, ..., 0] > 0.5]
     assert float(inside.min()) == pytest.approx(31 / 240, abs=0.01)
     assert float(inside.max()) == pytest.approx(89 / 240, abs=0.01)
     again = load(data.cfg.image_path, requires_depth=True, depth_path=data.cfg.depth_path)
-    torch.testing.assert_close(again.reference().rgb * again.reference().mask, seen.rgb * seen.mask, atol=0.01, rtol=0)
-    depths = (again.reference().depth * seen.mask, seen.depth * seen.mask)
+    torch.testing.assert_close(
+        again.reference().rgb * again.reference().mask, reference_view.rgb * reference_view.mask, atol=0.01, rtol=0
+    )
+    depths = (again.reference().depth * reference_view.mask, reference_view.depth * reference_view.mask)
     torch.testing.assert_close(*depths, atol=0.01, rtol=0)
     assert again.save_inputs(tmp_path / "input") == {}
 
@@ -224,19 +226,20 @@ def test_an_object_off_centre_is_reported_and_recentred(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [({"prompt": "a duck"}, "and a prompt"), ({"image_path": ""}, "data.image_path: is missing")]
+    ("overrides", "message"),
+    [({"prompt": "a duck"}, "and a prompt"), ({"image_path": ""}, "data.image_path: is missing")],
 )
-def test_exactly_one_of_picture_and_prompt(words, message):
+def test_exactly_one_of_image_and_prompt(overrides, message):
     with pytest.raises(ConfigError, match=message):
-        SingleImageData(SingleImageData.Config(**{"image_path": "a.png", **words}))
+        SingleImageData(SingleImageData.Config(**{"image_path": "a.png", **overrides}))
 
 
 def test_palette_and_animation_and_rotation_are_read(tmp_path, caplog):
     cut_out().quantize(8).save(tmp_path / "palette.png")
     red = (200 / 255, 40 / 255, 10 / 255)
-    seen = load(tmp_path / "palette.png").reference()
-    np.testing.assert_allclose(seen.rgb[0, 20, 20], red, atol=0.05)
-    assert 0.15 < float(seen.mask.mean()) < 0.35
+    reference_view = load(tmp_path / "palette.png").reference()
+    np.testing.assert_allclose(reference_view.rgb[0, 20, 20], red, atol=0.05)
+    assert 0.15 < float(reference_view.mask.mean()) < 0.35
 
     frames = [cut_out(), Image.new("RGBA", (32, 24), (0, 0, 255, 255))]
     frames[0].save(tmp_path / "moves.png", save_all=True, append_images=frames[1:])
@@ -266,8 +269,8 @@ def test_any_aspect_keeps_its_proportions(tmp_path):
     assert (int(rows), int(columns)) == (10, 10)
 
 
-def test_the_texture_gets_the_full_size_image(pictures, monkeypatch):
-    path = pictures / "ball_rgba.png"
+def test_the_texture_gets_the_full_size_image(image_folder, monkeypatch):
+    path = image_folder / "ball_rgba.png"
     assert load(path, height=[8, 16], width=[8, 16], resolution_milestones=[1]).photos().rgb.shape == (1, 48, 48, 3)
     assert load(path, height=96, width=96).photos().rgb.shape == (1, 96, 96, 3), "never smaller than it was trained on"
     monkeypatch.setattr("zero123s.data.single_image.MAX_PHOTO", 20)

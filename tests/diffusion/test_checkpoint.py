@@ -184,7 +184,7 @@ def test_config_names_the_wrong_key():
     assert read_model_config(TINY_CONFIG).unet.context_dim == 64
 
 
-def test_other_files_are_told_apart(tmp_path, tiny_weights):
+def test_other_files_are_distinguished(tmp_path, tiny_weights):
     cases = {
         "missing.ckpt": (None, "does not exist"),
         "empty.ckpt": (b"", "0 bytes"),

@@ -197,7 +197,7 @@ def zipped(name, content, compression=zipfile.ZIP_STORED):
     return buffer.getvalue()
 
 
-def picture(kind):
+def image(kind):
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, kind)
     return buffer.getvalue()
@@ -213,8 +213,8 @@ OTHER_FILES = {
     "one byte": b"P",
     "zeros": bytes(4096),
     "noise": random.Random(0).randbytes(4096),
-    "a JPEG renamed": picture("JPEG"),
-    "a PNG renamed": picture("PNG"),
+    "a JPEG renamed": image("JPEG"),
+    "a PNG renamed": image("PNG"),
     "a web page": b"<!DOCTYPE html><html><body>401</body></html>",
     "a pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     "a text": b"weights to follow\n" * 100,

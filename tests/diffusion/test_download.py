@@ -26,7 +26,7 @@ CHECKPOINT = small_checkpoint()
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """What huggingface_hub asks for: HEAD and ranged GET of a resolved file, and the gate."""
+    """What huggingface_hub requests: HEAD and ranged GET of a resolved file, and the gate."""
 
     gated = False
     cut = 0
@@ -82,7 +82,7 @@ def hub(monkeypatch):
     server.server_close()
 
 
-def test_download_arrives_whole_and_says_its_licence(hub, tmp_path, capsys):
+def test_download_arrives_whole_and_prints_its_licence(hub, tmp_path, capsys):
     assert main(["stable-zero123", "--to", str(tmp_path), "--endpoint", hub]) == 0
     assert (tmp_path / "stable_zero123.ckpt").read_bytes() == CONTENT
     assert "Non-Commercial" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_download_goes_on_where_it_stopped(hub, tmp_path, monkeypatch):
 
 def test_gated_licence_is_explained(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "gated", True)
-    with pytest.raises(CheckpointError, match="asks for its licence to be accepted"):
+    with pytest.raises(CheckpointError, match="must be accepted first"):
         download("stable-zero123", tmp_path, token="bad", endpoint=hub)
     assert download("stable-zero123", tmp_path / "a", token="good", endpoint=hub).exists()
     monkeypatch.setenv("HF_TOKEN", "good")
@@ -114,7 +114,7 @@ def test_damaged_file_is_deleted(hub, tmp_path, monkeypatch):
     assert not (tmp_path / "stable_zero123.ckpt").exists()
 
 
-def test_small_disk_is_seen_first(hub, tmp_path, monkeypatch):
+def test_small_disk_is_detected_first(hub, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(command_download.shutil, "disk_usage", lambda path: usage(10, 5, 5))
     with pytest.raises(CheckpointError, match=r"0\.00 GB free"):

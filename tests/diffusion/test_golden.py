@@ -23,13 +23,13 @@ class Recorder:
 
     def __init__(self, model: Zero123Model) -> None:
         self.model = model
-        self.seen: list[torch.Tensor] = []
+        self.recorded_latents: list[torch.Tensor] = []
 
     def __getattr__(self, name):
         return getattr(self.model, name)
 
     def guided_noise(self, latents, *rest):
-        self.seen.append(latents)
+        self.recorded_latents.append(latents)
         return self.model.guided_noise(latents, *rest)
 
 
@@ -55,7 +55,7 @@ def encoders(model, golden, image):
 
 @torch.no_grad()
 def denoising(model, golden, inputs):
-    """What the denoiser says, and the samplers make of it."""
+    """Outputs of the denoiser and of the samplers."""
     noisy, t, context, concat = inputs
     noise, signal = golden["in/noise"], model.alphas_cumprod[t]
     found = {
@@ -71,7 +71,7 @@ def denoising(model, golden, inputs):
         found[f"sds_loss_{family}"] = sds_loss(torch.zeros_like(grad), grad)
     recorder = Recorder(model)
     found["ddim4"] = sample_latents(recorder, golden["in/x_T"], context, concat, 4)
-    found["ddim4_traj_std"] = torch.stack([x.std() for x in (*recorder.seen, found["ddim4"])])
+    found["ddim4_traj_std"] = torch.stack([x.std() for x in (*recorder.recorded_latents, found["ddim4"])])
     verbatim = sample_latents(model, golden["in/x_T"], context, concat, 4, sampler="original")
     return found | {"ddim_S4_verbatim_3steps": verbatim}
 
@@ -146,10 +146,10 @@ def test_pose_vectors_match_the_original_loader(golden):
     elevation = torch.rad2deg(torch.asin(centres[:, 2] / distance))
     azimuth = torch.rad2deg(torch.atan2(centres[:, 1], centres[:, 0]))
     target = (torch.arange(8) + 1) % 8
-    wanted = (elevation[target], azimuth[target], distance[target])
-    pose = conditioning.pose_vector("zero123", *wanted, elevation, azimuth, distance)
+    reference = (elevation[target], azimuth[target], distance[target])
+    pose = conditioning.pose_vector("zero123", *reference, elevation, azimuth, distance)
     torch.testing.assert_close(pose.float(), golden["getT_T"], rtol=0, atol=1e-6)
-    stable = conditioning.pose_vector("stable-zero123", *wanted, elevation, azimuth, distance)
+    stable = conditioning.pose_vector("stable-zero123", *reference, elevation, azimuth, distance)
     torch.testing.assert_close(stable[:, 3], torch.deg2rad(90 - elevation))
 
 

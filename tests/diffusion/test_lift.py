@@ -67,13 +67,13 @@ def test_a_ball_in_the_volume_projects_in_place(lift, elevation, azimuth):
     volume[0, inside, 1:4] = torch.tensor([1.0, -1.0, -1.0])
     view = lift.render(volume, pose_of(elevation, azimuth, 0.0)[None])
     camera = orbit_cameras(elevation, azimuth, 3.8, 20.0, 16, 16)
-    seen = (centre - camera.positions[0]) @ camera.c2w[0, :3, :3]
-    column, row = (seen[0] / -seen[2] / TANGENT + 1) * 8, (-seen[1] / -seen[2] / TANGENT + 1) * 8
+    in_camera = (centre - camera.positions[0]) @ camera.c2w[0, :3, :3]
+    column, row = (in_camera[0] / -in_camera[2] / TANGENT + 1) * 8, (-in_camera[1] / -in_camera[2] / TANGENT + 1) * 8
     opacity = view.opacity[0, 0] * (view.opacity[0, 0] > 0.3)  # without the thin fog of what lies outside the volume
     pixels = torch.arange(16) + 0.5
     assert (opacity * pixels).sum() / opacity.sum() == pytest.approx(float(column), abs=0.15)
     assert (opacity * pixels[:, None]).sum() / opacity.sum() == pytest.approx(float(row), abs=0.15)
-    area = math.pi * (radius / (TANGENT * -float(seen[2])) * 8) ** 2
+    area = math.pi * (radius / (TANGENT * -float(in_camera[2])) * 8) ** 2
     assert float(opacity.sum()) == pytest.approx(area, rel=0.12)
     middle = view.features[0, :3, int(row), int(column)]
     torch.testing.assert_close(middle, torch.tensor([1.0, -1.0, -1.0]), atol=0.08, rtol=0)
@@ -127,7 +127,7 @@ def test_one_image_is_lifted_once_for_all_views(tiny_v_model):
     assert not torch.allclose(together[0, 4:], together[1, 4:], atol=1e-4), "the pose changes the maps"
 
 
-def test_a_mirrored_picture_gets_the_mirrored_answer():
+def test_a_mirrored_image_gets_the_mirrored_answer():
     torch.manual_seed(1)
     sizes = {
         "latent_size": 8,

@@ -118,8 +118,8 @@ def as_tar(path, flag):
 def test_a_damaged_file_is_one_sentence_executing_nothing(tmp_path, spoil, message, legacy):
     folder = write_weights(tmp_path / "w", legacy=legacy)
     spoil(folder / NAME, tmp_path / "flag")
-    with pytest.raises(CheckpointError, match=message) as told:
+    with pytest.raises(CheckpointError, match=message) as raised:
         load_lpips("alex", folder)
-    assert str(folder / NAME) in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(folder / NAME) in str(raised.value)
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "flag").exists()

@@ -45,7 +45,7 @@ def test_ddim_timesteps_are_the_full_list():
 
 @pytest.mark.parametrize("sampler", ["ddim", "original", "euler", "dpm-solver"])
 def test_every_sampler_reaches_a_known_clean_latent(sampler, small_model, monkeypatch):
-    # A denoiser that knows the answer must be led to it by any consistent sampler.
+    # With a denoiser that returns the exact noise, any consistent sampler reaches its image.
     clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def oracle(latents, t, context, concat, scale):
@@ -93,29 +93,29 @@ def test_wrong_sampling_is_a_sentence(change, said, small_model):
 
 @pytest.fixture
 def photo(small_model, tmp_path):
-    """An image, and the checkpoint beside it."""
+    """An image, and the checkpoint in the same folder."""
     save_zero123(small_model, tmp_path / "stable_zero123.safetensors")
-    picture = Image.new("RGBA", (40, 60))
-    picture.paste((200, 30, 30, 255), (10, 20, 30, 40))
-    picture.save(tmp_path / "photo.png")
+    image = Image.new("RGBA", (40, 60))
+    image.paste((200, 30, 30, 255), (10, 20, 30, 40))
+    image.save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
 
 
 def test_views_command_writes_sheet_files_and_video(photo, capsys):
     out = photo.parent / "out" / "grid.png"
     known = ["--checkpoint", str(photo.parent / "stable_zero123.safetensors"), "--device", "cpu", "--steps", "2"]
-    asked = ["--azimuths", "0:360:120", "--elevations", "0,20", "--batch", "4", "--out", str(out)]
-    assert main([str(photo), *known, *asked]) == 0
+    options = ["--azimuths", "0:360:120", "--elevations", "0,20", "--batch", "4", "--out", str(out)]
+    assert main([str(photo), *known, *options]) == 0
     assert Image.open(out).size == (3 * 32, 2 * 32)
     assert len(list((photo.parent / "out" / "grid").glob("*.png"))) == 6
     assert out.with_suffix(".mp4").stat().st_size > 0
     assert "100 %" in capsys.readouterr().err  # the progress bar
-    for words, said in (
+    for overrides, said in (
         (["none.png", *known], "'none.png' does not exist"),
         ([str(photo), *known, "--sampler", "dimm"], "Did you mean 'ddim'"),
         ([str(photo), *known, "--out", "views.txt"], "must end in .png"),
     ):
-        assert main(words) == 2
+        assert main(overrides) == 2
         assert said in capsys.readouterr().err
 
 
@@ -125,8 +125,8 @@ def test_views_from_python_are_those_of_the_command(photo):
     checkpoint = str(photo.parent / "stable_zero123.safetensors")
     views = zero123s.novel_views(photo, 10, [0, 90], cond_elevation_deg=5, steps=2, checkpoint=checkpoint, device="cpu")
     assert views.shape == (2, 32, 32, 3)
-    words = ["--elevation", "5", "--elevations", "10", "--azimuths", "0,90", "--steps", "2", "--device", "cpu"]
-    assert main([str(photo), *words, "--checkpoint", checkpoint, "--out", str(photo.parent / "grid.png")]) == 0
+    overrides = ["--elevation", "5", "--elevations", "10", "--azimuths", "0,90", "--steps", "2", "--device", "cpu"]
+    assert main([str(photo), *overrides, "--checkpoint", checkpoint, "--out", str(photo.parent / "grid.png")]) == 0
     sheet = torch.from_numpy(np.array(Image.open(photo.parent / "grid.png"))).float() / 255
     assert float((torch.cat(list(views), dim=1) - sheet).abs().max()) < 0.5 / 255 + 1e-6
 
@@ -140,7 +140,7 @@ def test_the_yaml_lists_the_defaults_and_flags_win(tmp_path):
         read_settings(str(tmp_path / "mine.yaml"), {})
 
 
-def test_angles_and_pictures(tmp_path):
+def test_angles_and_images(tmp_path):
     assert parse_angles("0:360:45") == [0, 45, 90, 135, 180, 225, 270, 315]
     assert parse_angles("-10,20.5") == [-10, 20.5]
     for wrong in ("x", "0:10", "0:10:0", "10:0:5", "0:1:1e-9"):
@@ -149,13 +149,13 @@ def test_angles_and_pictures(tmp_path):
     half = Image.new("RGBA", (20, 10))
     half.paste((255, 0, 0, 255), (0, 0, 10, 10))
     half.save(tmp_path / "half.png")
-    picture = read_on_white(tmp_path / "half.png")
-    assert picture.shape == (1, 3, 20, 20)
-    assert picture[0, :, 7, 3].tolist() == [1, 0, 0]
-    assert bool((picture[..., 10:] == 1).all())
-    assert bool((picture[..., :5, :] == 1).all())
+    image = read_on_white(tmp_path / "half.png")
+    assert image.shape == (1, 3, 20, 20)
+    assert image[0, :, 7, 3].tolist() == [1, 0, 0]
+    assert bool((image[..., 10:] == 1).all())
+    assert bool((image[..., :5, :] == 1).all())
     for same in (half, np.asarray(half), (tmp_path / "half.png").read_bytes()):
-        assert torch.equal(read_on_white(same), picture)
+        assert torch.equal(read_on_white(same), image)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ImageError, match="not an image that can be read"):
         read_on_white(tmp_path / "text.png")

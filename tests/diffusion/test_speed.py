@@ -49,7 +49,7 @@ def test_single_token_attention_changes_nothing(model, n_tokens):
     for attention in speed._cross_attentions(model.unet):
         attention.set_processor(SingleTokenAttention())
     assert relative(noise_of(model, n_tokens), noise_of(plain, n_tokens)) < 2e-6
-    if n_tokens == 1:  # it does not look at the queries, which have no influence
+    if n_tokens == 1:  # it ignores the queries, which have no influence
         for attention in speed._cross_attentions(model.unet):
             attention.to_q.weight.fill_(float("nan"))
         assert bool(noise_of(model).isfinite().all())
@@ -92,13 +92,13 @@ def test_computing_in_float32_keeps_names_and_bits(model):
     assert all(torch.equal(names[key], after[key]) for key in names)
 
 
-def test_compiling_is_asked_of_denoiser_and_encoder_only(model, monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(self))  # noqa: PLW0108
+def test_only_denoiser_and_encoder_are_compiled(model, monkeypatch):
+    requested = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: requested.append(self))  # noqa: PLW0108
     speed_up(model)
-    assert not asked
+    assert not requested
     speed_up(model, compiled=True)
-    assert asked == [model.unet, model.vae.encoder]
+    assert requested == [model.unet, model.vae.encoder]
 
 
 def test_gradient_free_weights_share_a_buffer(model):

@@ -18,7 +18,7 @@ def test_dropout_shares():
     assert float((~embedding & latents).float().mean()) == pytest.approx(0.05, abs=0.004)
 
 
-def test_timesteps_prefer_noise_as_asked():
+def test_timesteps_prefer_noise_as_configured():
     t = training.draw_timesteps(50_000, 1000, 0.5, torch.Generator().manual_seed(0))
     assert t.min() == 0
     assert t.max() == 999

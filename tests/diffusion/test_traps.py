@@ -53,7 +53,7 @@ POSES = {
 
 
 @pytest.mark.parametrize("mistake", POSES)
-def test_another_pose_vector_is_seen(mistake, ema, golden, inputs):
+def test_another_pose_vector_is_detected(mistake, ema, golden, inputs):
     noisy, t, context, concat = first(inputs)
     pose = golden["in/pose_stable"][:1]
     assert deviation(with_pose(ema, golden, pose), context) < TOLERANCE
@@ -69,7 +69,7 @@ INPUTS = {
 
 
 @pytest.mark.parametrize("mistake", INPUTS)
-def test_other_inputs_of_the_denoiser_are_seen(mistake, ema, golden, inputs):
+def test_other_inputs_of_the_denoiser_are_detected(mistake, ema, golden, inputs):
     assert deviation(eps(ema, INPUTS[mistake](*first(inputs))), golden["ema/eps_cond"][:1]) > SEEN
 
 
@@ -77,7 +77,7 @@ def test_plain_weights_instead_of_averages_are_noticed(raw, golden, inputs):
     assert deviation(eps(raw, first(inputs)), golden["ema/eps_cond"][:1]) > SEEN  # 1.2
 
 
-def test_another_unconditional_branch_is_seen(ema, golden, inputs):
+def test_another_unconditional_branch_is_detected(ema, golden, inputs):
     noisy, t, context, concat = first(inputs)
     right = golden["ema/eps_uncond"][:1]
     assert deviation(eps(ema, (noisy, t, torch.zeros_like(context), torch.zeros_like(concat))), right) < TOLERANCE
@@ -86,7 +86,7 @@ def test_another_unconditional_branch_is_seen(ema, golden, inputs):
     assert deviation(eps(ema, (noisy, t, torch.zeros_like(context), concat)), right) > SEEN  # .35
 
 
-def test_another_number_of_heads_is_seen(ema, golden, inputs, monkeypatch):
+def test_another_number_of_heads_is_detected(ema, golden, inputs, monkeypatch):
     for module in ema.unet.modules():
         if hasattr(module, "heads"):
             monkeypatch.setattr(module, "heads", module.heads // 2)
@@ -94,19 +94,19 @@ def test_another_number_of_heads_is_seen(ema, golden, inputs, monkeypatch):
 
 
 @pytest.mark.parametrize(("attribute", "value"), [("flip_sin_to_cos", False), ("downscale_freq_shift", 1)])
-def test_another_time_embedding_is_seen(attribute, value, raw, golden, inputs, monkeypatch):
+def test_another_time_embedding_is_detected(attribute, value, raw, golden, inputs, monkeypatch):
     monkeypatch.setattr(raw.unet.time_proj, attribute, value)
     assert deviation(eps(raw, first(inputs)), golden["raw/eps_cond"][:1]) > SEEN  # .040, .034
 
 
-def test_another_epsilon_of_the_denoisers_norms_is_seen(raw, golden, inputs, monkeypatch):
+def test_another_epsilon_of_the_denoisers_norms_is_detected(raw, golden, inputs, monkeypatch):
     for module in raw.unet.modules():
         if isinstance(module, torch.nn.GroupNorm) and module.eps == 1e-5:
             monkeypatch.setattr(module, "eps", 1e-6)
     assert deviation(eps(raw, inputs), golden["raw/eps_cond"]) > TOLERANCE  # 9e-6: the faintest of all
 
 
-def test_another_epsilon_of_the_autoencoders_norms_is_seen(raw, golden, image, monkeypatch):
+def test_another_epsilon_of_the_autoencoders_norms_is_detected(raw, golden, image, monkeypatch):
     for module in raw.vae.encoder.modules():
         if isinstance(module, torch.nn.GroupNorm):
             monkeypatch.setattr(module, "eps", 1e-5)
@@ -114,7 +114,7 @@ def test_another_epsilon_of_the_autoencoders_norms_is_seen(raw, golden, image, m
         assert deviation(raw.encode_image(image), golden["vae_mode"]) > TOLERANCE
 
 
-def test_other_queries_of_the_cross_attention_are_seen(raw, golden, inputs):
+def test_other_queries_of_the_cross_attention_are_detected(raw, golden, inputs):
     attention = raw.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2
     kept = attention.to_q.weight.clone()
     noisy, t, context, concat = inputs
@@ -128,7 +128,7 @@ def test_other_queries_of_the_cross_attention_are_seen(raw, golden, inputs):
     assert deviation(three_tokens, golden["raw/eps_ctx3"]) > SEEN  # 2.1
 
 
-def test_another_noise_schedule_is_seen(golden):
+def test_another_noise_schedule_is_detected(golden):
     betas = torch.linspace(0.00085, 0.0120, 1000, dtype=torch.float64)  # "linear" as diffusers understands it
     a = torch.cumprod(1 - betas, 0)[golden["in/t"]].float().view(-1, 1, 1, 1)
     wrong = a.sqrt() * golden["in/latents"] + (1 - a).sqrt() * golden["in/noise"]
@@ -138,7 +138,7 @@ def test_another_noise_schedule_is_seen(golden):
 @pytest.mark.parametrize(
     "resize", [{"mode": "bicubic"}, {"mode": "bicubic", "antialias": True}, {"mode": "bilinear", "align_corners": True}]
 )
-def test_another_resize_is_seen(resize, raw, golden, image):
+def test_another_resize_is_detected(resize, raw, golden, image):
     small = F.interpolate(image[:1], (224, 224), **resize)
     with torch.no_grad():
         embedding = raw.image_encoder(conditioning.clip_pixels(small, 224)).image_embeds[:, None]
@@ -162,7 +162,7 @@ DDIM = {
 
 
 @pytest.mark.parametrize("mistake", [None, *DDIM])
-def test_another_ddim_is_seen(mistake, ema, golden):
+def test_another_ddim_is_detected(mistake, ema, golden):
     right = {"clip_sample": False, "steps_offset": 1, "set_alpha_to_one": False, "timestep_spacing": "leading"}
     settings = right if mistake is None else right | {mistake: DDIM[mistake]}
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.0120, beta_schedule="scaled_linear", **settings)

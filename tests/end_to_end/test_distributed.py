@@ -32,7 +32,7 @@ def job(rendered_views, tiny_autoencoder, tmp_path_factory):
     """Return the words of a small training and its run folder, by its tag."""
     root = tmp_path_factory.mktemp("distributed")
 
-    def job(tag: str, *words: str) -> tuple[list[str], Path]:
+    def job(tag: str, *overrides: str) -> tuple[list[str], Path]:
         argv = [
             "--config", str(REPOSITORY / "configs/train-small-zero123.yaml"),
             "--train", f"exp_root_dir={root}", "use_timestamp=false", f"tag={tag}", "threads=1",
@@ -40,7 +40,7 @@ def job(rendered_views, tiny_autoencoder, tmp_path_factory):
             "data.n_targets=2", f"system.model={REPOSITORY / 'tests/helpers/tiny_lifted.yaml'}",
             f"system.autoencoder={tiny_autoencoder}", "system.ema_decay=0.5", "system.n_validation=4",
             "system.n_samples=2", "system.sample_steps=2", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1",
-            "trainer.enable_progress_bar=false", "checkpoint.every_n_train_steps=2", *words,
+            "trainer.enable_progress_bar=false", "checkpoint.every_n_train_steps=2", *overrides,
         ]  # fmt: skip
         return argv, root / "train-small-zero123" / tag
 
@@ -125,8 +125,8 @@ def test_the_lift_alone_learns_in_two_processes(job, tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_out_of_memory_in_one_ends_both(job, rank, tmp_path):
-    words = ("imports=[short_of_memory]", "system_type=short-finetune-system", f"system.short_rank={rank}")
-    argv, _ = job(f"end{rank}", *words, "trainer.max_steps=40", *TWO)
+    overrides = ("imports=[short_of_memory]", "system_type=short-finetune-system", f"system.short_rank={rank}")
+    argv, _ = job(f"end{rank}", *overrides, "trainer.max_steps=40", *TWO)
     printed = finished(start_two(argv, tmp_path), tmp_path, code=2)
     assert "Memory ran out at step 1 (CUDA out of memory in process" in printed
     assert "lower data.batch_size or data.n_targets" in printed

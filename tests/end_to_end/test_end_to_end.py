@@ -56,8 +56,8 @@ def scene(tmp_path_factory):
     red = (hit[..., :1] > 0).float()
     rgba = torch.cat([red, torch.zeros_like(red), 1 - red, (inside > 0).float()[..., None]], dim=-1)
     frames = []
-    for i, picture in enumerate((255 * rgba).to(torch.uint8).numpy()):
-        Image.fromarray(picture).save(folder / f"{i}.png")
+    for i, image in enumerate((255 * rgba).to(torch.uint8).numpy()):
+        Image.fromarray(image).save(folder / f"{i}.png")
         frames.append({"file_path": f"{i}", "transform_matrix": cameras.c2w[i].tolist()})
     (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": float(np.radians(20.0)), "frames": frames}))
     return folder
@@ -97,7 +97,7 @@ def test_the_scores_of_the_exported_mesh(scene, run, tmp_path):
     assert scores["health"]["watertight"] is True
 
 
-def test_the_record_says_what_happened(run):
+def test_the_record_has_what_happened(run):
     record = json.loads((run / "run.json").read_text())
     assert record["state"] == "finished"
     assert record["step"] == 80
@@ -178,7 +178,7 @@ def test_resumed_weights_are_the_uninterrupted_ones(scene, tmp_path):
         (["--train", "--profile", "gpu"], "has no profile 'gpu'"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(scene, tmp_path, capsys, words, message):
+def test_mistakes_get_one_sentence(scene, tmp_path, capsys, words, message):
     flags = [] if words[0] != "--exprot" else ["--train"]
     assert launch(scene, tmp_path, *flags, *words) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]

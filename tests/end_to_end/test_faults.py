@@ -28,7 +28,7 @@ from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_d
 
 @pytest.fixture
 def launch(tmp_path):
-    return lambda *words: tiny_system.launch(tmp_path, *words)
+    return lambda *overrides: tiny_system.launch(tmp_path, *overrides)
 
 
 # ---------------------------------------------------------------- the clock

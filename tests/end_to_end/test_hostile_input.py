@@ -51,7 +51,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def pictures() -> dict[str, bytes]:
+def image_files() -> dict[str, bytes]:
     """A small image in every format that is read."""
     rgba = np.random.default_rng(0).integers(0, 255, (24, 20, 4), dtype=np.uint8)
     image = Image.fromarray(rgba)
@@ -69,7 +69,7 @@ def pictures() -> dict[str, bytes]:
 
 def check_pictures(n, folder):
     rng = random.Random(int(os.environ.get("ZERO123S_SEED", "0")))
-    sources = pictures()
+    sources = image_files()
     assert len(sources) >= 8
     read = refused = 0
     for _ in range(n):
@@ -89,14 +89,14 @@ def check_pictures(n, folder):
     return read, refused
 
 
-def test_mutated_pictures_are_read_or_refused(tmp_path):
+def test_mutated_images_are_read_or_refused(tmp_path):
     read, refused = check_pictures(400, tmp_path)
     assert read > 20
     assert refused > 100
 
 
 @pytest.mark.slow
-def test_ten_thousand_mutated_pictures(tmp_path):
+def test_ten_thousand_mutated_images(tmp_path):
     with at_most_gb_more(0.5):
         check_pictures(10_000, tmp_path)
 
@@ -111,7 +111,7 @@ def png_bomb(width, height):
 
 
 @pytest.mark.parametrize(("width", "height"), [(30_000, 30_000), (65_535, 65_535), (2**31 - 1, 1), (8_001, 8_001)])
-def test_picture_bombs_cost_neither_time_nor_memory(tmp_path, width, height):
+def test_image_bombs_cost_neither_time_nor_memory(tmp_path, width, height):
     (tmp_path / "bomb.png").write_bytes(
         png_bomb(width, height)
         if width < 10**6

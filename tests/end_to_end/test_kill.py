@@ -63,7 +63,7 @@ def scene(tmp_path_factory):
     return folder / "transforms.json"
 
 
-def words(scene, out):
+def overrides(scene, out):
     return ["--config", str(REPOSITORY / "configs/multi-view.yaml"), "--train", f"data.transforms_path={scene}",
             f"exp_root_dir={out}", *QUICK]  # fmt: skip
 
@@ -73,7 +73,7 @@ def whole(scene, tmp_path_factory):
     """The files of an undisturbed job, and how long it took as a process of its own."""
     out = tmp_path_factory.mktemp("whole")
     started = time.monotonic()
-    process = forked.start(words(scene, out))
+    process = forked.start(overrides(scene, out))
     process.join()
     assert process.exitcode == 0
     return exported(out), time.monotonic() - started
@@ -86,7 +86,7 @@ def exported(out):
 
 def kill_after(seconds, scene, out):
     """Start the job, kill it, and return how far it had come."""
-    process = forked.start(words(scene, out))
+    process = forked.start(overrides(scene, out))
     process.join(seconds)
     if process.exitcode is not None:
         return "had ended"
@@ -102,7 +102,7 @@ def kill_after(seconds, scene, out):
 def go_on(scene, out):
     """Do what a person would: resume if there is a checkpoint, else start again."""
     begun = (out / "multi-view" / "job" / "ckpts" / "last.ckpt").exists()
-    assert main([*words(scene, out), *(["resume=last"] if begun else [])]) == 0
+    assert main([*overrides(scene, out), *(["resume=last"] if begun else [])]) == 0
 
 
 def check(moments, scene, whole, tmp_path):
@@ -157,7 +157,7 @@ class Job:
 
 
 def mesh_job(scene, out):
-    return Job(words(scene, out), out / "multi-view" / "job", N_STEPS, 7, exported_from)
+    return Job(overrides(scene, out), out / "multi-view" / "job", N_STEPS, 7, exported_from)
 
 
 def exported_from(run):

@@ -12,7 +12,7 @@ from tiny_lpips import write_weights
 
 from zero123s.commands.main import main
 from zero123s.diffusion.checkpoint.lpips_files import load_lpips
-from zero123s.evaluate.scores import health_scores, outer_points, seen_volume_iou, surface_scores, view_scores
+from zero123s.evaluate.scores import health_scores, sample_outer_points, seen_volume_iou, surface_scores, view_scores
 from zero123s.images.svg_plot import curve
 from zero123s.mesh.gltf import write_glb
 from zero123s.mesh.metrics import chamfer, volume_iou
@@ -39,7 +39,7 @@ def solid_iou(a, b):
     return volume_iou((a.vertices, a.faces), (b.vertices, b.faces), resolution=64)
 
 
-def test_a_mesh_against_its_own_pictures_and_itself():
+def test_a_mesh_against_its_own_images_and_itself():
     mesh = ball()
     scores = view_scores(mesh, views_of(mesh))
     assert scores["psnr_db"] > 60
@@ -53,7 +53,7 @@ def test_a_mesh_against_its_own_pictures_and_itself():
 
 def test_a_smaller_ball_has_closed_form_scores():
     truth, small = ball(0.4), ball(0.36, (0.0, 0.0, 0.0))
-    ours, theirs = outer_points(small, 8000, 0.8, seed=1), outer_points(truth, 8000, 0.8)
+    ours, theirs = sample_outer_points(small, 8000, 0.8, seed=1), sample_outer_points(truth, 8000, 0.8)
     assert chamfer(ours, theirs) == pytest.approx(0.04, abs=0.004)
     assert solid_iou(small, truth) == pytest.approx(0.9**3, abs=0.02)
     aligned = surface_scores(ball(0.36, (0.05, 0.0, 0.0)), truth, align=True, n_points=4000)
@@ -86,8 +86,8 @@ def test_walls_inside_the_truth_are_no_surface():
     outer, inner = ball(0.4), ball(0.2)
     both = Mesh(np.concatenate([outer.vertices, inner.vertices]), np.concatenate([outer.faces, inner.faces + 642]))
     # Nor do they take points away from the surface: few points are far from everything.
-    ours = outer_points(outer, 4000, 0.8, seed=1)
-    distances = [chamfer(ours, outer_points(truth, 4000, 0.8)) for truth in (both, outer)]
+    ours = sample_outer_points(outer, 4000, 0.8, seed=1)
+    distances = [chamfer(ours, sample_outer_points(truth, 4000, 0.8)) for truth in (both, outer)]
     assert distances[0] == pytest.approx(distances[1], rel=0.03)
 
 
@@ -178,21 +178,21 @@ def test_a_run_with_custom_classes_is_scored(run, tmp_path, monkeypatch, capsys)
     assert json.loads((tmp_path / "metrics.json").read_text())["input_view"]["psnr_db"] > 25
 
 
-def test_a_mesh_beside_a_picture(run, tmp_path):
+def test_a_mesh_against_an_image(run, tmp_path):
     from zero123s.images.io import write_png_atomic
 
-    picture = tmp_path / "photo.png"
+    image = tmp_path / "photo.png"
     camera = orbit_cameras(5.0, 0.0, height=96, width=96)
-    write_png_atomic(picture, render_mesh(ball(), camera).astype(np.float32))
-    words = ["evaluate", str(run / "export" / "model.glb"), "--image", str(picture), "--out", str(tmp_path)]
-    assert main(words) == 0
+    write_png_atomic(image, render_mesh(ball(), camera).astype(np.float32))
+    overrides = ["evaluate", str(run / "export" / "model.glb"), "--image", str(image), "--out", str(tmp_path)]
+    assert main(overrides) == 0
     scores = json.loads((tmp_path / "metrics.json").read_text())
     assert scores["input_view"]["psnr_db"] > 35
-    assert "Beside the input" in (tmp_path / "report.html").read_text()
+    assert "Comparison with the input" in (tmp_path / "report.html").read_text()
 
 
 @pytest.fixture
-def pictures(tmp_path, monkeypatch):
+def image_folder(tmp_path, monkeypatch):
     """A photo and a transforms.json of a slightly smaller ball, on a machine without weights of LPIPS."""
     from zero123s.diffusion.checkpoint import lpips_files
     from zero123s.images.io import write_png_atomic
@@ -209,51 +209,51 @@ def pictures(tmp_path, monkeypatch):
     return tmp_path
 
 
-def scores_of(run, pictures, *words):
-    """Evaluate the ball beside the images; the scores, and the exit code if that is not 0."""
-    given = ["--image", str(pictures / "0.png"), "--elevation", "10", "--gt", str(pictures / "transforms.json")]
-    code = main(["evaluate", str(run / "export" / "model.glb"), *given, "--out", str(pictures / "out"), *words])
-    return code or json.loads((pictures / "out" / "metrics.json").read_text())
+def scores_of(run, image_folder, *overrides):
+    """Evaluate the ball against the images; the scores, and the exit code if that is not 0."""
+    given = ["--image", str(image_folder / "0.png"), "--elevation", "10", "--gt", str(image_folder / "transforms.json")]
+    code = main(["evaluate", str(run / "export" / "model.glb"), *given, "--out", str(image_folder / "out"), *overrides])
+    return code or json.loads((image_folder / "out" / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize(("net", "key"), [("alex", "lpips"), ("vgg", "lpips_vgg")])
-def test_lpips_scores_views_with_given_weights(run, pictures, net, key, capsys):
-    folder = write_weights(pictures / "weights", net)
-    scores = scores_of(run, pictures, "--lpips", str(folder), "--lpips-net", net)
+def test_lpips_scores_views_with_given_weights(run, image_folder, net, key, capsys):
+    folder = write_weights(image_folder / "weights", net)
+    scores = scores_of(run, image_folder, "--lpips", str(folder), "--lpips-net", net)
     assert scores["input_view"][key] > 0
     assert scores["novel_views"][key] > 0
     assert capsys.readouterr().out.count(f"  {key.replace('_', ' ')} ") == 2
-    assert f"<td>{key.replace('_', ' ')}</td>" in (pictures / "out" / "report.html").read_text()
+    assert f"<td>{key.replace('_', ' ')}</td>" in (image_folder / "out" / "report.html").read_text()
     lpips = load_lpips(net, folder)
     views = views_of(ball(0.36), n=2)
     assert view_scores(ball(0.36), views, lpips)[key] < 0.01 * view_scores(ball(0.3), views, lpips)[key]
 
 
-def test_lpips_without_weights_fails_only_when_requested(run, pictures, capsys):
-    assert "lpips" not in scores_of(run, pictures)["input_view"]
-    assert "LPIPS" not in capsys.readouterr().err, "nobody asked for it"
-    for words in (["--lpips", str(pictures)], ["--lpips-net", "alex"]):
-        assert scores_of(run, pictures, *words) == 2
+def test_lpips_without_weights_fails_only_when_requested(run, image_folder, capsys):
+    assert "lpips" not in scores_of(run, image_folder)["input_view"]
+    assert "LPIPS" not in capsys.readouterr().err, "not requested"
+    for overrides in (["--lpips", str(image_folder)], ["--lpips-net", "alex"]):
+        assert scores_of(run, image_folder, *overrides) == 2
         assert "LPIPS lacks alexnet-owt-7be5be79.pth and alex.pth in" in capsys.readouterr().err
-    hub = write_weights(pictures / "torch" / "hub" / "checkpoints")
-    assert scores_of(run, pictures)["input_view"]["lpips"] > 0
+    hub = write_weights(image_folder / "torch" / "hub" / "checkpoints")
+    assert scores_of(run, image_folder)["input_view"]["lpips"] > 0
     mesh = str(run / "export" / "model.glb")
-    assert main(["evaluate", mesh, "--out", str(pictures / "out"), "--lpips", str(hub)]) == 0
+    assert main(["evaluate", mesh, "--out", str(image_folder / "out"), "--lpips", str(hub)]) == 0
     assert "note: LPIPS compares images, and there are none" in capsys.readouterr().err
     (hub / "alexnet-owt-7be5be79.pth").write_bytes(b"half a download")
-    assert "lpips" not in scores_of(run, pictures)["input_view"]
+    assert "lpips" not in scores_of(run, image_folder)["input_view"]
     assert "note: the perceptual distance is left out: Cannot use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["nowhere"], "neither a mesh file nor a run folder"),
         (["RUN", "--gt", "missing.ply"], "--gt missing.ply: is not a file"),
     ],
 )
-def test_mistakes_are_told(run, words, message, capsys):
-    assert main(["evaluate", *[str(run) if w == "RUN" else w for w in words]]) == 2
+def test_mistakes_are_reported(run, overrides, message, capsys):
+    assert main(["evaluate", *[str(run) if w == "RUN" else w for w in overrides]]) == 2
     assert message in capsys.readouterr().err
 
 

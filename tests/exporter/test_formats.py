@@ -62,7 +62,7 @@ def texture_of(path):
 
 
 @pytest.mark.parametrize("kind", ["glb", "gltf", "obj", "ply", "stl", "3mf"])
-def test_assimp_sees_the_same_picture(mesh, files, kind):
+def test_assimp_sees_the_same_image(mesh, files, kind):
     read = by_assimp(files[kind])
     if kind == "3mf":  # it stands on the bed, its corner at the origin
         read.vertices = read.vertices - read.vertices.min(0) + mesh.vertices.min(0)
@@ -70,12 +70,12 @@ def test_assimp_sees_the_same_picture(mesh, files, kind):
 
 
 def compare(mesh, read, camera, colors):
-    wanted, got = render_mesh(mesh, camera), render_mesh(read, camera)
-    assert np.abs(got[..., 3] - wanted[..., 3]).max() < 0.02
-    solid = wanted[..., 3] == 1
+    expected, got = render_mesh(mesh, camera), render_mesh(read, camera)
+    assert np.abs(got[..., 3] - expected[..., 3]).max() < 0.02
+    solid = expected[..., 3] == 1
     if colors:
         # 8-bit colours; the texture's bilinear samples at the borders of its small triangles add some.
-        assert np.abs(got[solid] - wanted[solid])[:, :3].mean() < 0.01
+        assert np.abs(got[solid] - expected[solid])[:, :3].mean() < 0.01
 
 
 @pytest.mark.parametrize("kind", ["glb", "gltf", "obj", "ply", "stl"])
@@ -108,7 +108,7 @@ def test_3mf_has_millimetres_joined_seams_and_the_licence(mesh, files):
     assert read.is_watertight
 
 
-def test_usdz_opens_in_usd_with_its_picture(mesh, files):
+def test_usdz_opens_in_usd_with_its_image(mesh, files):
     pxr = pytest.importorskip("pxr")
     from pxr import Usd, UsdGeom, UsdShade, UsdUtils
 
@@ -142,7 +142,7 @@ def test_usdz_opens_in_usd_with_its_picture(mesh, files):
     for info in zipfile.ZipFile(files["usdz"]).infolist():
         start = info.header_offset + 30 + len(info.filename)
         start += int.from_bytes(data[info.header_offset + 28 : info.header_offset + 30], "little")
-        assert start % 64 == 0, "USDZ wants file contents at multiples of 64 bytes"
+        assert start % 64 == 0, "USDZ needs file contents at multiples of 64 bytes"
 
 
 VALIDATE = """

@@ -150,16 +150,16 @@ def test_fog_is_explained(tmp_path):
         MeshExporter(MeshExporter.Config())(Fog(), tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         export(tmp_path / "file", formats=["stl"], fmt="obj")
 
 
 def test_the_poster_shows_the_front_from_the_file(exported):
-    picture = np.asarray(Image.open(exported.files["poster"]).convert("RGB"))
-    height, width = picture.shape[0] // 2, picture.shape[1] // 2
-    front, back = picture[:height, :width], picture[height:, :width]
+    image = np.asarray(Image.open(exported.files["poster"]).convert("RGB"))
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    front, back = image[:height, :width], image[height:, :width]
     assert (front[0, 0] == 255).all(), "white around it"
     red, _, blue = front[height // 2 + height // 6, width // 2].astype(int)
     assert red > 100 > blue + 50
@@ -199,7 +199,7 @@ def test_lighter_files_on_request(tmp_path):
         ({"normal_map": True, "save_uv": False}, "normal_map needs"),
     ],
 )
-def test_bad_settings_are_told(changes, message):
+def test_bad_settings_are_reported(changes, message):
     with pytest.raises(ConfigError, match=message):
         EXPORTERS.get("mesh-exporter")(MeshExporter.Config(**changes))
 
@@ -215,11 +215,11 @@ def test_photo_is_put_on_what_it_sees(tmp_path):
     camera = orbit_cameras(10.0, 0.0, height=96, width=96)
     rgba = torch.from_numpy(render_mesh(truth, camera)).float()[None]
     reference = ReferenceView(camera, rgba[..., :3], rgba[..., 3:])
-    pictures = {}
+    rendered = {}
     for on in (False, True):
         exporter = MeshExporter(MeshExporter.Config(formats=["glb"], project_photo=on, **SMALL))
-        pictures[on] = render_mesh(exporter(Grey(), tmp_path, reference=reference).mesh, camera)
-    score = {on: psnr(on_white(p), on_white(rgba[0].numpy())) for on, p in pictures.items()}
+        rendered[on] = render_mesh(exporter(Grey(), tmp_path, reference=reference).mesh, camera)
+    score = {on: psnr(on_white(p), on_white(rgba[0].numpy())) for on, p in rendered.items()}
     assert score[True] > score[False] + 5
     assert score[True] > 26
 
@@ -248,8 +248,8 @@ def test_what_exceeds_the_silhouette_is_cut_off(tmp_path):
     assert mask_iou(silhouette(twice), whole) > 0.99
 
 
-def test_nothing_is_cut_beside_the_frame(tmp_path):
-    """An image that shows the middle of the ball alone says nothing of the rest."""
+def test_nothing_is_cut_outside_the_frame(tmp_path):
+    """An image that shows the middle of the ball alone does not constrain the rest."""
     camera = orbit_cameras(10.0, 30.0, height=64, width=64, fovy_deg=4.0)
     filled = ReferenceView(camera, torch.full((1, 64, 64, 3), 0.5), torch.ones(1, 64, 64, 1))
     exporter = MeshExporter(MeshExporter.Config(formats=["stl"], **SMALL))
@@ -281,10 +281,10 @@ class Layers:
 @pytest.mark.parametrize("sigma", [1.0, 40.0])
 def test_colours_are_composited_through_the_surface(sigma):
     # 9 samples from 0.09 before to 0.09 behind the surface: those at 0.02, 0.04, 0.06 and 0.08 behind it are dense.
-    seen = field_colors(Layers(sigma), np.zeros((3, 3)), np.array([[-1.0, 0, 0]] * 3), depth=0.09)
+    gathered = field_colors(Layers(sigma), np.zeros((3, 3)), np.array([[-1.0, 0, 0]] * 3), depth=0.09)
     clear = np.exp(-sigma * 0.02)
     green, red = 1 - clear, clear - clear**4
-    assert seen == pytest.approx(np.array([[red, green, 0]] * 3) / (1 - clear**4), abs=1e-5)
+    assert gathered == pytest.approx(np.array([[red, green, 0]] * 3) / (1 - clear**4), abs=1e-5)
 
 
 def test_empty_rays_take_the_point_colour():

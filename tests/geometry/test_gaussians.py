@@ -19,9 +19,9 @@ from zero123s.system.field import GeometryMaterialField
 NEEDS = frozenset({"features", "normal"})
 
 
-def geometry(n_points=40, **words):
+def geometry(n_points=40, **overrides):
     torch.manual_seed(0)
-    return Gaussians(parse(Gaussians.Config, {"n_points": n_points, **words}, "system.geometry"))
+    return Gaussians(parse(Gaussians.Config, {"n_points": n_points, **overrides}, "system.geometry"))
 
 
 def trained(g):
@@ -77,14 +77,14 @@ def test_normals_are_the_shortest_axis_towards_the_camera():
     assert normal[:, 0].tolist() == [[0, 1, 0], [0, -1, 0]]
 
 
-def densify(g, optimizer, pulled, **words):
+def densify(g, optimizer, pulled, **overrides):
     cfg = g.densification.cfg
     for name, value in {
         "start_step": 1,
         "interval": 1,
         "opacity_reset_interval": 0,
         "max_scale": 10.0,
-        **words,
+        **overrides,
     }.items():
         setattr(cfg, name, value)
     g.densification.grad_sum.copy_(torch.where(pulled, 2 * cfg.grad_threshold, 0.0))

@@ -31,10 +31,10 @@ def on_the_ellipsoid(n: int = 64) -> torch.Tensor:
     return torch.nn.functional.normalize(random_points(n), dim=-1) * torch.tensor(AXES)
 
 
-@pytest.mark.parametrize("words", [{"shape_init": "sphere", "shape_init_params": 0.4}, {"sdf_bias_params": 0.4}])
-def test_it_starts_as_an_exact_sphere(words):
+@pytest.mark.parametrize("overrides", [{"shape_init": "sphere", "shape_init_params": 0.4}, {"sdf_bias_params": 0.4}])
+def test_it_starts_as_an_exact_sphere(overrides):
     x = random_points()
-    geometry = build(**words)
+    geometry = build(**overrides)
     exact = x.norm(dim=-1) - 0.4
     out = geometry(x, frozenset({"sdf"}))
     torch.testing.assert_close(out.sdf, exact, atol=1e-6, rtol=0)
@@ -115,7 +115,7 @@ def test_progressive_differences_follow_the_finest_active_level():
         ({"radius": 0.0}, "radius"),
     ],
 )
-def test_wrong_settings_are_told(changes, message):
+def test_wrong_settings_are_reported(changes, message):
     with pytest.raises(ConfigError, match=message):
         build(**changes)
 

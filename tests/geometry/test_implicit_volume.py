@@ -125,6 +125,6 @@ def test_progressive_levels_come_in_one_by_one():
         ({"density_activation": "softpluss"}, r"Did you mean 'softplus'"),
     ],
 )
-def test_wrong_settings_are_told(changes, message):
+def test_wrong_settings_are_reported(changes, message):
     with pytest.raises(ConfigError, match=message):
         build(**changes)

@@ -68,6 +68,6 @@ def test_normals_point_outwards_and_train_the_grid(normal_type):
         ({"normal_type": "analitic"}, "normal_type"),
     ],
 )
-def test_wrong_settings_are_told(changes, message):
+def test_wrong_settings_are_reported(changes, message):
     with pytest.raises(ConfigError, match=message):
         build(**changes)

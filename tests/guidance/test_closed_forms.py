@@ -28,7 +28,7 @@ NEGATIVE, NULL = (seeded(seed, (1, *SHAPE[1:])).expand(SHAPE) for seed in (3, 4)
 
 
 class PointMassGuidance:
-    """A guidance whose denoiser knows one image, which the condition is."""
+    """A guidance whose denoiser predicts one image, its condition."""
 
     def __init__(self, scale=3.0, negative=NEGATIVE, null=NULL):
         self.cfg = SimpleNamespace(guidance_scale=scale, ism_delta_t=50, ism_delta_s=60)
@@ -124,7 +124,7 @@ def test_intervals_end_at_their_level(s, levels):
 def test_inversion_keeps_a_known_image():
     image = LATENTS[:1]
     x = invert(image, [-1, 99, 499, 999], ALPHAS, lambda x, t: PointMassGuidance.predict_noise(x, t, image))
-    start = (1 - ALPHAS[0].sqrt()) / (1 - ALPHAS[0]).sqrt() * image  # eps of the image without noise, asked at t = 0
+    start = (1 - ALPHAS[0].sqrt()) / (1 - ALPHAS[0]).sqrt() * image  # eps of the image without noise, at t = 0
     a = ALPHAS[999]
     torch.testing.assert_close(x, a.sqrt() * image + (1 - a).sqrt() * start)
 

@@ -38,9 +38,9 @@ def test_the_gradient_is_the_formula(tiny_text_model):
     latents = model.vae.config.scaling_factor * (dist.mean + dist.std * posterior_noise)
     a = model.alphas_cumprod[t][:, None, None, None]
     noised = (a.sqrt() * latents + (1 - a).sqrt() * noise).detach()
-    words = ("a ball, front view", "a ball, side view", "a ball, back view", "a ball, overhead view")
+    overrides = ("a ball, front view", "a ball, side view", "a ball, back view", "a ball, overhead view")
     with torch.no_grad():
-        eps = [model.unet(noised, t, encoder_hidden_states=model.embed(w)).sample for w in (words, [""] * 4)]
+        eps = [model.unet(noised, t, encoder_hidden_states=model.embed(w)).sample for w in (overrides, [""] * 4)]
     expected = (1 - a) * (eps[1] + 7.0 * (eps[0] - eps[1]) - noise)
     (through,) = torch.autograd.grad(latents, rgb, expected / 4)
     torch.testing.assert_close(grad, through, rtol=1e-3, atol=1e-6)
@@ -68,7 +68,7 @@ def test_weights_and_normalisation():
     torch.testing.assert_close(grad[0], noise_pred[0] / noise_pred[0].norm())
 
 
-def test_timesteps_come_down_as_asked():
+def test_timesteps_come_down_as_configured():
     at = lambda mode, progress: annealed_timesteps(2, 0.1, 0.9, 1000, progress, mode).tolist()  # noqa: E731
     assert [at("linear", p)[0] for p in (0, 0.5, 1)] == [900, 500, 100]
     assert [at("sqrt", p)[0] for p in (0, 0.25, 1)] == [900, 500, 100]
@@ -100,7 +100,7 @@ def test_vsd_starts_as_sds_and_learns_renderings(tiny_text_model):
     rgb = torch.rand(2, 16, 16, 3, generator=seeded())
     cameras = CAMERAS.select(slice(0, 2))
     out = guide(rgb, cameras, 0, seeded(1))
-    assert float(out.grad_norm) < 1e-4, "adapters start as nothing: both networks say the same"
+    assert float(out.grad_norm) < 1e-4, "adapters start at zero: both networks agree"
     assert float(guide(rgb, cameras, 1, seeded(1)).grad_norm) > 1e-3, "the copy has learned a step"
     context, losses = guide.positive[:2], []
     latents = guide.encode(rgb, torch.zeros(2, 4, 8, 8))
@@ -121,10 +121,10 @@ class Constant(StableDiffusionGuidance):
     """Says one thing."""
 
     def __init__(self, cfg, reference, device="cpu"):
-        self.asked = 0
+        self.n_calls = 0
 
     def __call__(self, comp_rgb, cameras, step, generator):
-        self.asked += 1
+        self.n_calls += 1
         return GuidanceOutput(2.0 * comp_rgb.sum(), torch.tensor(3.0), torch.zeros(len(cameras), dtype=torch.long))
 
 
@@ -139,7 +139,7 @@ def test_combined_guidances_are_a_weighted_sum(tiny_text_model, monkeypatch):
     torch.testing.assert_close(torch.autograd.grad(out.loss, rgb)[0], torch.full_like(rgb, 3.0))
     assert float(out.grad_norm) == pytest.approx((9 + 2.25) ** 0.5)
     both(rgb, CAMERAS.select(slice(0, 1)), 10, seeded())
-    assert [part.asked for part in both.parts] == [2, 1], "what weighs nothing is not asked"
+    assert [part.n_calls for part in both.parts] == [2, 1], "what has no weight is not evaluated"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_combined_guidances_are_a_weighted_sum(tiny_text_model, monkeypatch):
         ({"prompt": "x", "checkpoint": "/nowhere"}, CheckpointError, "give a diffusers folder"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_loaded(settings, error, message):
+def test_mistakes_are_reported_before_anything_is_loaded(settings, error, message):
     with pytest.raises(error, match=message):
         StableDiffusionGuidance.requirements(parse(StableDiffusionGuidance.Config, settings))
 

@@ -101,7 +101,7 @@ def test_image_loss_is_hifas(tiny_text_model, micro_batch):
 
 def test_image_loss_of_vsd_compares_two_denoisers(tiny_text_model):
     guide, rgb = guidance(tiny_text_model, variant="vsd", image_loss=True, guidance_scale=1.0), render()
-    # Adapters start as nothing: both denoisers say the same of the same views.
+    # Adapters start at zero: both denoisers agree on the same views.
     assert float(guide(rgb, CAMERAS, 0, seeded(1)).image_loss) < 1e-6
 
 
@@ -142,7 +142,7 @@ def test_prompts_name_their_view_in_two_forms():
     assert prompts_of_views(cfg)[::2] == ["front view of a cat", "backside view of a cat"]
 
 
-def test_thresholds_decide_which_view_is_seen():
+def test_thresholds_decide_the_prompt_of_a_view():
     cfg = PromptConfig(front_threshold=30.0, back_threshold=50.0)
     assert views_of(cfg, EIGHT_VIEWS).tolist() == [0, 1, 1, 2, 2, 1, 2, 3]
     assert views_of(PromptConfig(overhead_threshold=85.0), EIGHT_VIEWS)[-1] == 0

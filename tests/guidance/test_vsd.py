@@ -64,8 +64,8 @@ def renderings(n=5, seed=1):
     return torch.rand(n, 24, 24, 3, generator=seeded(seed))
 
 
-def judge(guide, step=0, n=5, generator=None):
-    """One step: what the guidance says, and its gradient on the renderings."""
+def guide_views(guide, step=0, n=5, generator=None):
+    """One step: the guidance's output, and its gradient on the renderings."""
     rgb = renderings(n).requires_grad_()
     out = guide(rgb, CAMERAS.select(slice(0, n)), step, generator or seeded(step))
     return out, torch.autograd.grad(out.loss, rgb)[0]
@@ -75,7 +75,7 @@ def judge(guide, step=0, n=5, generator=None):
 def state_of_three_steps(checkpoint):
     guide = guidance(checkpoint)
     for step in range(3):
-        judge(guide, step)
+        guide_views(guide, step)
     return guide.state()
 
 
@@ -99,11 +99,11 @@ def relative(a, b):
     ids=str,
 )  # fmt: skip
 def test_untrained_adapters_predict_as_the_denoiser(checkpoint, settings, most):
-    """At scale 1 both networks say the same, so VSD's gradient is nothing, where SDS's is something."""
-    sds = judge(guidance(checkpoint, variant="sds", guidance_scale=1.0, **settings))[0].grad_norm
+    """At scale 1 both networks agree, so VSD's gradient is zero, where SDS's is not."""
+    sds = guide_views(guidance(checkpoint, variant="sds", guidance_scale=1.0, **settings))[0].grad_norm
     guide = guidance(checkpoint, guidance_scale=1.0, **settings)
-    assert float(judge(guide)[0].grad_norm) < most * float(sds)
-    assert float(judge(guide, 1)[0].grad_norm) > 1e-3 * float(sds), "the adapters have learned a step"
+    assert float(guide_views(guide)[0].grad_norm) < most * float(sds)
+    assert float(guide_views(guide, 1)[0].grad_norm) > 1e-3 * float(sds), "the adapters have learned a step"
 
 
 def merged(guide):
@@ -124,7 +124,7 @@ def merged(guide):
 def test_the_gradient_is_the_formula(checkpoint, weighting):
     guide = taught(checkpoint, guidance_scale=3.0, weighting=weighting)
     unet = merged(guide)
-    out, grad = judge(guide, 3)
+    out, grad = guide_views(guide, 3)
 
     model = guide.model
     posterior_noise, t, noise, _ = guide.draw(5, 3, seeded(3))
@@ -149,26 +149,26 @@ def test_the_gradient_is_the_formula(checkpoint, weighting):
 
 
 def test_the_adapted_copy_is_conditioned_on_the_camera(checkpoint, monkeypatch):
-    guide, told = guidance(checkpoint), []
+    guide, conditions = guidance(checkpoint), []
     method = Zero123Model.predict_noise
 
     def record(self, latents, t, context, concat, *, unet=None):
         if unet is guide.variant.score.unet:
-            told.append((context, concat))
+            conditions.append((context, concat))
         return method(self, latents, t, context, concat, unet=unet)
 
     monkeypatch.setattr(Zero123Model, "predict_noise", record)
-    judge(guide)
+    guide_views(guide)
     context, concat = guide.condition(CAMERAS)
-    assert len(told) == 2, "once to predict, once to learn"
-    assert all(torch.equal(c, context) and torch.equal(k, concat) for c, k in told)
+    assert len(conditions) == 2, "once to predict, once to learn"
+    assert all(torch.equal(c, context) and torch.equal(k, concat) for c, k in conditions)
     assert not torch.equal(context[0], context[1])
 
 
 def test_sds_is_as_it_was(checkpoint):
     """Same draws, same bits as without a word of VSD."""
     guide, generator = guidance(checkpoint, variant="sds", guidance_scale=3.0), seeded()
-    out, grad = judge(guide, generator=generator)
+    out, grad = guide_views(guide, generator=generator)
     again = seeded()
     posterior_noise, t, noise, _ = guide.draw(5, 0, again)
     assert torch.equal(generator.get_state(), again.get_state()), "nothing else is drawn"
@@ -177,8 +177,8 @@ def test_sds_is_as_it_was(checkpoint):
     with torch.no_grad():
         noised = guide.model.add_noise(latents, noise, t)
         noise_pred = guide.model.guided_noise(noised, t, *guide.condition(CAMERAS), 3.0)
-        wanted = torch.nan_to_num((1 - guide.model.alphas_cumprod[t]).view(-1, 1, 1, 1) * (noise_pred - noise))
-    loss = 0.5 * (latents - (latents - wanted).detach()).square().sum() / 5
+        target = torch.nan_to_num((1 - guide.model.alphas_cumprod[t]).view(-1, 1, 1, 1) * (noise_pred - noise))
+    loss = 0.5 * (latents - (latents - target).detach()).square().sum() / 5
     assert torch.equal(grad, torch.autograd.grad(loss, rgb)[0])
     assert torch.equal(out.loss, loss)
     assert not isinstance(guide.variant, VSD)
@@ -209,8 +209,8 @@ def test_adapters_learn_the_renderings_and_the_prior_stays(checkpoint):
         assert after.keys() == before.keys()
         assert all(torch.equal(after[name], before[name]) for name in before)
         assert not any(p.requires_grad or p.grad is not None for p in guide.model.parameters())
-        shared = judge(other)[1]
-    assert torch.equal(shared, judge(guidance(checkpoint, variant="sds"))[1])
+        shared = guide_views(other)[1]
+    assert torch.equal(shared, guide_views(guidance(checkpoint, variant="sds"))[1])
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
@@ -218,7 +218,7 @@ def test_adapters_are_float32_whatever_the_model_is(checkpoints, dtype):
     guide = guidance(checkpoints["v"], dtype=dtype)
     assert {p.dtype for p in guide.model.unet.parameters()} == {torch.bfloat16 if dtype == "bf16" else torch.float16}
     assert {p.dtype for p in guide.variant.score.unet.parameters()} == {torch.float32}
-    judge(guide)
+    guide_views(guide)
     assert all(bool(p.grad.isfinite().all()) for p in guide.variant.score.adapters.values() if p.grad is not None)
     assert {v.dtype for v in guide.state()["adapters"].values()} == {torch.float32}
 
@@ -263,7 +263,7 @@ def test_non_finite_gradients_are_skipped_and_reported(checkpoints, caplog):
         after = guide.state()
     assert "the gradient of VSD's adapters is not finite; their step was skipped" in caplog.text
     assert all(torch.equal(after["adapters"][name], before["adapters"][name]) for name in before["adapters"])
-    assert bool(judge(guide, 4)[1].isfinite().all())
+    assert bool(guide_views(guide, 4)[1].isfinite().all())
 
 
 # ---------------------------------------------------------------- in parts, again, and in several processes
@@ -281,7 +281,7 @@ def test_micro_batches_equal_the_whole_batch(checkpoint, size):
     parts.load_state(whole.state())
     generators = seeded(7), seeded(7)
     (out, grad), (out_parts, grad_parts) = (
-        judge(guide, 3, generator=g) for guide, g in zip((whole, parts), generators, strict=True)
+        guide_views(guide, 3, generator=g) for guide, g in zip((whole, parts), generators, strict=True)
     )
     assert relative(grad_parts, grad) < 1e-5
     torch.testing.assert_close(out_parts.loss, out.loss, rtol=1e-5, atol=0)
@@ -296,10 +296,10 @@ def test_micro_batches_equal_the_whole_batch(checkpoint, size):
 def test_a_step_done_again_is_learned_once(checkpoints):
     """Memory that runs out behind the guidance makes the step begin anew, in smaller parts."""
     short, plenty = taught(checkpoints["v"]), taught(checkpoints["v"])
-    judge(short, 3)
+    guide_views(short, 3)
     short.n_parts = plenty.n_parts = 2
     for step in (3, 4):
-        assert torch.equal(judge(short, step)[1], judge(plenty, step)[1])
+        assert torch.equal(guide_views(short, step)[1], guide_views(plenty, step)[1])
     a, b = short.state(), plenty.state()
     assert updates(a) == {5}
     assert all(torch.equal(a["adapters"][name], b["adapters"][name]) for name in a["adapters"])
@@ -309,7 +309,7 @@ def test_accumulated_batches_are_one_step(checkpoints):
     guide = taught(checkpoints["v"])
     sums = []
     for n in (2, 3):  # views
-        judge(guide, 3, n)
+        guide_views(guide, 3, n)
         sums.append(gathered(guide))
     first, both = sums
     assert any(not torch.equal(both[name], first[name]) for name in first)
@@ -339,12 +339,12 @@ def test_several_processes_learn_what_one_learns(checkpoints, monkeypatch):
 
 def test_going_on_is_bit_exact(checkpoint, tmp_path):
     guide = taught(checkpoint)
-    judge(guide, 3)
+    guide_views(guide, 3)
     torch.save(guide.state(), tmp_path / "state.pt")
     resumed = guidance(checkpoint)
     resumed.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     for step in (4, 5):
-        assert torch.equal(judge(resumed, step)[1], judge(guide, step)[1])
+        assert torch.equal(guide_views(resumed, step)[1], guide_views(guide, step)[1])
     a, b = guide.state(), resumed.state()
     assert updates(a) == updates(b) == {6}
     assert all(torch.equal(a["adapters"][name], b["adapters"][name]) for name in a["adapters"])
@@ -378,12 +378,12 @@ def test_a_missing_package_is_reported_before_loading(checkpoints, tiny_text_mod
     not locate_checkpoint("auto").bundled, reason="a full-size checkpoint stands before the bundled one"
 )
 def test_the_main_recipe_with_vsd_resumes_exactly(tmp_path):
-    words = ["--config", str(REPOSITORY / "configs" / "stable-zero123.yaml"), "--train", *SMALL, "threads=1"]
-    words += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "system.guidance.variant=vsd"]
-    words += ["system.guidance.lora_lr=1e-2", "checkpoint.every_n_train_steps=1", "trainer.val_check_interval=0"]
-    assert main([*words, "tag=whole", "trainer.max_steps=2"]) == 0
-    assert main([*words, "tag=halves", "trainer.max_steps=1", "export_after_train=false"]) == 0
-    assert main([*words, "tag=halves", "trainer.max_steps=2", "resume=last", "export_after_train=true"]) == 0
+    overrides = ["--config", str(REPOSITORY / "configs" / "stable-zero123.yaml"), "--train", *SMALL, "threads=1"]
+    overrides += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "system.guidance.variant=vsd"]
+    overrides += ["system.guidance.lora_lr=1e-2", "checkpoint.every_n_train_steps=1", "trainer.val_check_interval=0"]
+    assert main([*overrides, "tag=whole", "trainer.max_steps=2"]) == 0
+    assert main([*overrides, "tag=halves", "trainer.max_steps=1", "export_after_train=false"]) == 0
+    assert main([*overrides, "tag=halves", "trainer.max_steps=2", "resume=last", "export_after_train=true"]) == 0
     runs = [tmp_path / "stable-zero123" / tag for tag in ("whole", "halves")]
     whole, halves = (AtomicCheckpointIO().load_checkpoint(run / "ckpts" / "last.ckpt") for run in runs)
     for part in (lambda c: c["state_dict"], lambda c: c["guidance"]["adapters"]):

@@ -37,7 +37,7 @@ def guidance(checkpoint, **settings):
     return StableZero123Guidance(StableZero123Guidance.Config(checkpoint=checkpoint, **settings), reference)
 
 
-def judge(guide, comp_rgb, seed=0):
+def guide_views(guide, comp_rgb, seed=0):
     images = comp_rgb.clone().requires_grad_()
     cameras = orbit_cameras(10.0, torch.tensor([0.0, 40.0, 90.0, 200.0, 300.0])[: len(images)])
     out = guide(images, cameras, 0, torch.Generator().manual_seed(seed))
@@ -49,9 +49,9 @@ def test_micro_batches_equal_the_whole_batch(size, checkpoint):
     torch.manual_seed(1)
     comp_rgb = torch.rand(5, 24, 24, 3)
     torch.manual_seed(2)
-    whole, grad = judge(guidance(checkpoint), comp_rgb)
+    whole, grad = guide_views(guidance(checkpoint), comp_rgb)
     torch.manual_seed(2)
-    parts, grad_of_parts = judge(guidance(checkpoint, micro_batch=size), comp_rgb)
+    parts, grad_of_parts = guide_views(guidance(checkpoint, micro_batch=size), comp_rgb)
     assert float((grad - grad_of_parts).abs().max() / grad.abs().max()) < 1e-5
     torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-5, atol=0)
     torch.testing.assert_close(parts.grad_norm, whole.grad_norm, rtol=1e-5, atol=0)
@@ -60,17 +60,17 @@ def test_micro_batches_equal_the_whole_batch(size, checkpoint):
 
 def test_micro_batches_never_exceed_their_size(checkpoint, monkeypatch):
     guide = guidance(checkpoint, micro_batch=2)
-    seen = []
+    sizes = []
     for name, branches in (("encode_image", 1), ("predict_noise", 2)):
         method = getattr(Zero123Model, name)
 
         def record(self, x, *rest, method=method, branches=branches, **kwargs):
-            seen.append(len(x) // branches)
+            sizes.append(len(x) // branches)
             return method(self, x, *rest, **kwargs)
 
         monkeypatch.setattr(Zero123Model, name, record)
-    judge(guide, torch.rand(5, 16, 16, 3))
-    assert seen == [2, 2, 2, 2, 1, 1]
+    guide_views(guide, torch.rand(5, 16, 16, 3))
+    assert sizes == [2, 2, 2, 2, 1, 1]
 
 
 def test_a_step_encodes_and_denoises_once(checkpoint, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_step_encodes_and_denoises_once(checkpoint, monkeypatch):
     calls = []
     for part in ("unet", "vae.encoder", "image_encoder"):
         guide.model.get_submodule(part).register_forward_hook(lambda *_, part=part: calls.append(part))
-    judge(guide, torch.rand(2, 16, 16, 3))
+    guide_views(guide, torch.rand(2, 16, 16, 3))
     # The input view was encoded and embedded once, when the guidance was made; both CFG branches are one call.
     assert sorted(calls) == ["unet", "vae.encoder"]
 
@@ -90,7 +90,7 @@ def several(azimuths):
     return ReferenceView(cameras, rgb, torch.ones(len(azimuths), 32, 32, 1))
 
 
-def test_a_view_is_judged_from_the_nearest_picture(checkpoint):
+def test_a_view_is_conditioned_on_the_nearest_image(checkpoint):
     views = several([0.0, 90.0, 180.0, -90.0])
     cameras = orbit_cameras(torch.tensor([0.0, 20.0, -10.0, 60.0]), torch.tensor([10.0, 130.0, 300.0, 181.0]))
     config = StableZero123Guidance.Config(checkpoint=checkpoint)
@@ -105,18 +105,18 @@ def test_a_view_is_judged_from_the_nearest_picture(checkpoint):
         torch.testing.assert_close(concat[i : i + 1], expected[1], rtol=1e-4, atol=1e-5)
 
 
-def test_of_many_pictures_a_few_condition(checkpoint):
+def test_of_many_images_a_few_condition(checkpoint):
     views = several([float(a) for a in range(0, 360, 30)])
     guide = StableZero123Guidance(StableZero123Guidance.Config(checkpoint=checkpoint, max_conditions=3), views)
     assert len(guide.cond_cameras) == 3
     assert guide.cond_latents.shape[0] == 3
 
 
-def test_decoder_is_loaded_when_pictures_are_asked_for(checkpoint):
+def test_decoder_is_loaded_when_images_are_requested(checkpoint):
     guide = guidance(checkpoint)
     assert guide.model.vae.decoder is None
-    pictures = guide.evaluate(torch.rand(1, 16, 16, 3), orbit_cameras(10.0, 40.0), 0, torch.Generator().manual_seed(0))
-    assert {name: tuple(p.shape) for name, p in pictures.items()} == dict.fromkeys(
+    rendered = guide.evaluate(torch.rand(1, 16, 16, 3), orbit_cameras(10.0, 40.0), 0, torch.Generator().manual_seed(0))
+    assert {name: tuple(p.shape) for name, p in rendered.items()} == dict.fromkeys(
         ("rendered", "noised", "denoised"), (1, 32, 32, 3)
     )
 
@@ -136,7 +136,7 @@ def test_shared_networks_are_loaded_once(checkpoint):
         torch.manual_seed(2)  # the input view is random
         return guidance(checkpoint, dtype=dtype)
 
-    _, alone = judge(seeded(), comp_rgb)
+    _, alone = guide_views(seeded(), comp_rgb)
     with sharing_networks():
         first, second, other = seeded(), seeded(), seeded("bf16")
         assert first.model is second.model
@@ -144,7 +144,7 @@ def test_shared_networks_are_loaded_once(checkpoint):
         cameras = orbit_cameras(10.0, 40.0)
         first.evaluate(torch.rand(1, 16, 16, 3), cameras, 0, torch.Generator().manual_seed(0))
         assert second.model.vae.decoder is not None
-        assert torch.equal(judge(second, comp_rgb)[1], alone), "a decoder that one of them needed changes nothing"
+        assert torch.equal(guide_views(second, comp_rgb)[1], alone), "a decoder that one of them needed changes nothing"
     assert guidance(checkpoint).model is not first.model
     assert guidance(checkpoint).model is not guidance(checkpoint).model
 

@@ -47,11 +47,11 @@ def draw_a_disc(monkeypatch: pytest.MonkeyPatch) -> None:
 
     decode = AutoencoderKL.decode
 
-    def over_a_disc(self, *args, **words):
-        (sample,) = decode(self, *args, **{**words, "return_dict": False})
+    def over_a_disc(self, *args, **overrides):
+        (sample,) = decode(self, *args, **{**overrides, "return_dict": False})
         axis = torch.linspace(-1, 1, sample.shape[-1])
         disc = (axis[:, None] ** 2 + axis**2 < 0.6**2) * 1.0
         drawn = 0.05 * sample + 0.7 - disc * torch.tensor([0.2, 1.2, 1.4])[:, None, None]
-        return DecoderOutput(drawn) if words.get("return_dict", True) else (drawn,)
+        return DecoderOutput(drawn) if overrides.get("return_dict", True) else (drawn,)
 
     monkeypatch.setattr(AutoencoderKL, "decode", over_a_disc)

@@ -58,12 +58,12 @@ class TinySystem(BaseSystem):
     def __init__(self, cfg, data, seed=0):
         super().__init__(cfg, data, seed)
         self.walker = torch.nn.Parameter(torch.zeros(cfg.size))
-        self.seen = []
+        self.steps = []
         self.halved = 1.0
 
     def training_step(self, batch, batch_idx):
         step, micro_step = (int(v) for v in batch)
-        self.seen.append((step, micro_step))
+        self.steps.append((step, micro_step))
         if step == self.cfg.fail_at:
             raise ArithmeticError("the walker fell over")
         if micro_step == 0:
@@ -120,8 +120,8 @@ checkpoint: {every_n_train_steps: 2}
 """
 
 
-def launch(folder: Path, *words: str, out: Path | None = None) -> int:
+def launch(folder: Path, *overrides: str, out: Path | None = None) -> int:
     """Train the tiny system through the command line, its config written into `folder`; returns the exit code."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tiny.yaml").write_text(CONFIG)
-    return main(["--config", str(folder / "tiny.yaml"), "--train", f"exp_root_dir={out or folder}", *words])
+    return main(["--config", str(folder / "tiny.yaml"), "--train", f"exp_root_dir={out or folder}", *overrides])

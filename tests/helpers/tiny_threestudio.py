@@ -22,30 +22,30 @@ def tiny_words(content: dict[str, Any], text_model: Any, zero123: list[str], ima
         image: image of an object.
         first_stage: run folder for `system.geometry_convert_from`.
     """
-    system, words = content.get("system", {}), list(ALWAYS)
+    system, arguments = content.get("system", {}), list(ALWAYS)
     cameras = "data.random_camera" if content.get("data_type") == "single-image-datamodule" else "data"
-    words += [f"{cameras}.{word}" for word in SMALL_VIEWS]
+    arguments += [f"{cameras}.{word}" for word in SMALL_VIEWS]
     if cameras != "data":
-        words += ["data.height=16", "data.width=16", "data.resolution_milestones=[]", f"data.image_path={image}"]
+        arguments += ["data.height=16", "data.width=16", "data.resolution_milestones=[]", f"data.image_path={image}"]
     geometry = system.get("geometry_type", "implicit-volume")
     if geometry == "volume-grid":
-        words.append("system.geometry.grid_size=[8,8,8]")
+        arguments.append("system.geometry.grid_size=[8,8,8]")
     elif geometry == "tetrahedra-sdf-grid":
-        words.append("system.geometry.isosurface_resolution=16")
+        arguments.append("system.geometry.isosurface_resolution=16")
     if geometry != "volume-grid":
-        words.append("system.geometry.pos_encoding_config.log2_hashmap_size=8")
+        arguments.append("system.geometry.pos_encoding_config.log2_hashmap_size=8")
     if system.get("renderer_type") in ("nerf-volume-renderer", None):
-        words.append("system.renderer.num_samples_per_ray=32")
+        arguments.append("system.renderer.num_samples_per_ray=32")
     if "prompt" in system.get("prompt_processor", {}) and system["prompt_processor"]["prompt"] == "???":
-        words.append("system.prompt_processor.prompt=a ball")
+        arguments.append("system.prompt_processor.prompt=a ball")
     if "geometry_convert_from" in system:
-        words.append(f"system.geometry_convert_from={first_stage}")
+        arguments.append(f"system.geometry_convert_from={first_stage}")
     if "weights" in system:
-        words.append(f"system.weights={first_stage}/ckpts/last.ckpt")
+        arguments.append(f"system.weights={first_stage}/ckpts/last.ckpt")
     if "stable-diffusion" in str(system.get("guidance_type")):
-        words.append(f"system.guidance.pretrained_model_name_or_path={text_model}")
+        arguments.append(f"system.guidance.pretrained_model_name_or_path={text_model}")
     else:
-        words += zero123
+        arguments += zero123
     if "guidance_3d_type" in system:
-        words += [word.replace("system.guidance.", "system.guidance_3d.") for word in zero123]
-    return words
+        arguments += [word.replace("system.guidance.", "system.guidance_3d.") for word in zero123]
+    return arguments

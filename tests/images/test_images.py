@@ -25,7 +25,7 @@ from zero123s.images.io import (
 RED = (200, 40, 10)
 
 
-def picture(mode="RGB", size=(24, 16), colour=RED):
+def make_image(mode="RGB", size=(24, 16), colour=RED):
     """A plain image whose top left quarter is black, so that turning it shows."""
     image = Image.new("RGB", size, colour)
     image.paste((0, 0, 0), (0, 0, size[0] // 2, size[1] // 2))
@@ -42,7 +42,7 @@ def red_of(loaded):
 def test_common_formats(tmp_path, name):
     if name == "a.heic":
         pytest.importorskip("pillow_heif").register_heif_opener()
-    picture(size=(64, 32)).save(tmp_path / name)
+    make_image(size=(64, 32)).save(tmp_path / name)
     loaded = read_image(tmp_path / name)
     assert loaded.rgba.shape == (32, 64, 4)
     assert loaded.rgba.dtype == np.float32
@@ -52,7 +52,7 @@ def test_common_formats(tmp_path, name):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path, orientation):
-    upright = np.asarray(picture())
+    upright = np.asarray(make_image())
     undo = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1)}
     undo |= {6: lambda a: np.rot90(a, 1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: lambda a: np.rot90(a, -1)}
     exif = Image.Exif()
@@ -69,9 +69,9 @@ def test_gray_palette_and_16_bit(tmp_path):
     np.testing.assert_allclose(read_image(tmp_path / "deep.png").rgba[..., 0], gray, atol=1e-4)
     Image.fromarray((gray * 255).astype(np.uint8)).save(tmp_path / "gray.png")
     np.testing.assert_allclose(read_image(tmp_path / "gray.png").rgba[..., 2], gray, atol=1 / 255)
-    picture("P").save(tmp_path / "palette.png")
+    make_image("P").save(tmp_path / "palette.png")
     np.testing.assert_allclose(red_of(read_image(tmp_path / "palette.png")), RED, atol=26)  # web palette
-    picture("1").save(tmp_path / "bits.png")
+    make_image("1").save(tmp_path / "bits.png")
     assert set(np.unique(read_image(tmp_path / "bits.png").rgba)) <= {0.0, 1.0}
 
 
@@ -91,13 +91,13 @@ def test_16_bit_rgba_png(tmp_path):
 
 
 def test_transparency_of_every_kind(tmp_path):
-    rgba = picture("RGBA")
+    rgba = make_image("RGBA")
     rgba.putpixel((0, 0), (0, 0, 0, 0))
     rgba.save(tmp_path / "rgba.png")
     rgba.convert("LA").save(tmp_path / "la.png")
     rgba.save(tmp_path / "rgba.webp", lossless=True)
-    picture().save(tmp_path / "keyed.png", transparency=(0, 0, 0))
-    palette = picture("P")
+    make_image().save(tmp_path / "keyed.png", transparency=(0, 0, 0))
+    palette = make_image("P")
     palette.save(tmp_path / "palette.gif", transparency=palette.getpixel((0, 0)))
     for name in ("rgba.png", "la.png", "rgba.webp", "keyed.png", "palette.gif"):
         loaded = load_reference_rgba(tmp_path / name)
@@ -106,17 +106,17 @@ def test_transparency_of_every_kind(tmp_path):
 
 
 def test_opaque_alpha_channel_is_no_alpha(tmp_path):
-    picture("RGBA").save(tmp_path / "a.png")
+    make_image("RGBA").save(tmp_path / "a.png")
     assert not read_image(tmp_path / "a.png").has_alpha
 
 
 def test_cmyk_jpeg(tmp_path):
-    picture("CMYK", (64, 32)).save(tmp_path / "a.jpg", quality=95)
+    make_image("CMYK", (64, 32)).save(tmp_path / "a.jpg", quality=95)
     np.testing.assert_allclose(red_of(read_image(tmp_path / "a.jpg")), RED, atol=6)
 
 
 def test_profiles_that_change_nothing(tmp_path):
-    """sRGB itself changes nothing; a profile that is not an RGB profile is told, not obeyed."""
+    """sRGB itself changes nothing; a profile that is not an RGB profile is reported and ignored."""
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ"))
     Image.new("RGB", (16, 16), RED).save(tmp_path / "odd.png", icc_profile=lab.tobytes())
     assert any("colour profile" in n for n in read_image(tmp_path / "odd.png").notes)
@@ -138,7 +138,7 @@ def test_wide_gamut_profile_changes_colours(tmp_path):
 
 
 def test_animation_gives_first_frame(tmp_path):
-    first, second = picture(), picture(colour=(0, 0, 255))
+    first, second = make_image(), make_image(colour=(0, 0, 255))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     loaded = read_image(tmp_path / "a.gif")
     assert "2 frames" in loaded.notes[0]
@@ -180,13 +180,13 @@ def test_huge_is_refused_before_decoding(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
     with pytest.raises(ImageError, match=r"too large|more than the"):
         read_image(tmp_path / "bomb.png")
-    picture().save(tmp_path / "a.png")
+    make_image().save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="24x16 pixels, more than"):
         read_image(tmp_path / "a.png", max_pixels=100)
 
 
 def test_reference_without_alpha_names_the_remedy(tmp_path):
-    picture().save(tmp_path / "photo.jpg")
+    make_image().save(tmp_path / "photo.jpg")
     with pytest.raises(ImageError, match=r"zero123s prepare .*photo\.jpg --out photo_rgba\.png"):
         load_reference_rgba(tmp_path / "photo.jpg")
 

@@ -46,8 +46,8 @@ def test_own_lights_have_colours(mode, normal, expected):
 
 
 def test_soft_shading_draws_the_ambient_share():
-    words = {"ambient_only_steps": 0, "diffuse_prob": 1.0}
-    soft, hard = build(soft_shading=True, **words), build(**words)
+    overrides = {"ambient_only_steps": 0, "diffuse_prob": 1.0}
+    soft, hard = build(soft_shading=True, **overrides), build(**overrides)
     generator = torch.Generator().manual_seed(0)
     drawn = [soft.draw_shading(0, None, generator).ambient_ratio for _ in range(200)]
     assert min(drawn) < 0.1
@@ -120,7 +120,7 @@ def test_radiance_learns_a_highlight():
         ({"color_activation": "sigmoit"}, "Did you mean 'sigmoid'"),
     ],
 )
-def test_wrong_settings_are_told(changes, message):
+def test_wrong_settings_are_reported(changes, message):
     with pytest.raises(ConfigError, match=message):
         radiance(**changes)
 
@@ -140,6 +140,6 @@ def test_adapter_maps_latents_to_colours():
     assert material.adapter.requires_grad
 
 
-def test_too_few_features_for_latents_are_told():
+def test_too_few_features_for_latents_are_reported():
     with pytest.raises(ConfigError, match="n_feature_dims=4"):
         NoMaterial(NoMaterial.Config(n_output_dims=4), 3)

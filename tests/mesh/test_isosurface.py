@@ -42,10 +42,10 @@ def test_sparse_signs_equal_dense(fn):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "got"), [(64, 64), (100, 100), (128, 128), (130, 132), (256, 256), (500, 504), (512, 512)]
+    ("expected", "got"), [(64, 64), (100, 100), (128, 128), (130, 132), (256, 256), (500, 504), (512, 512)]
 )
-def test_sparse_resolution(wanted, got):
-    assert sparse_resolution(wanted) == got
+def test_sparse_resolution(expected, got):
+    assert sparse_resolution(expected) == got
 
 
 def test_sphere_volume_area_and_orientation():

@@ -161,7 +161,7 @@ def test_health_finds_handles_holes_and_flipped_faces():
     vertices, faces = box()
     opened = mesh_health(vertices, faces[2:])
     assert (opened.watertight, opened.manifold, opened.open_edges) == (False, True, 4)
-    assert "4 open" in opened.sentence()
+    assert "4 open" in opened.summary()
     flipped = faces.copy()
     flipped[0] = flipped[0, ::-1]
     assert not mesh_health(vertices, flipped).winding_consistent

@@ -16,8 +16,8 @@ def test_tangents_of_a_square_point_where_u_grows(mirrored):
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     uvs = vertices[:, :2] * ([-0.5, 0.25] if mirrored else [0.5, 0.25]) + [0.6, 0.1]
     tangents = vertex_tangents(vertices, np.tile([0.0, 0, 1], (4, 1)), faces, uvs)
-    wanted = [-1, 0, 0, -1] if mirrored else [1, 0, 0, 1]
-    np.testing.assert_allclose(tangents, np.tile(wanted, (4, 1)), atol=1e-12)
+    expected = [-1, 0, 0, -1] if mirrored else [1, 0, 0, 1]
+    np.testing.assert_allclose(tangents, np.tile(expected, (4, 1)), atol=1e-12)
     basis = tangent_basis(tangents, np.tile([0.0, 0, 1], (4, 1)))
     np.testing.assert_allclose(basis[0, 1], [0, 1, 0], atol=1e-12, err_msg="v grows along y in both")
 
@@ -46,7 +46,7 @@ def test_the_light_mesh_shows_the_dense_ones_normals():
     normals = vertex_normals(vertices, faces)[result.vertex_index]
     vertices, faces, uvs = vertices[result.vertex_index], result.faces, result.uvs
     tangents = vertex_tangents(vertices, normals, faces, uvs)
-    picture = bake_normal_map(vertices, normals, tangents, faces, uvs, dense, 512)
+    image = bake_normal_map(vertices, normals, tangents, faces, uvs, dense, 512)
 
     def interpolated(values):
         return values[faces].mean(1)
@@ -54,11 +54,11 @@ def test_the_light_mesh_shows_the_dense_ones_normals():
     smooth = interpolated(normals)
     smooth /= np.linalg.norm(smooth, axis=1, keepdims=True)
     basis = tangent_basis(interpolated(tangents), smooth)
-    stored = 2 * sample_texture(np.round(picture * 255) / 255, interpolated(uvs)) - 1
+    stored = 2 * sample_texture(np.round(image * 255) / 255, interpolated(uvs)) - 1
     shown = np.einsum("nij,ni->nj", basis, stored)
     shown /= np.linalg.norm(shown, axis=1, keepdims=True)
     middle = interpolated(vertices)
     nearest = np.linalg.norm(dense[0][None] - middle[:, None], axis=-1).argmin(1)
-    wanted = vertex_normals(*dense)[nearest]
-    assert angles(smooth, wanted).mean() > 6, "without the map the waves are gone"
-    assert angles(shown, wanted).mean() < 2
+    expected = vertex_normals(*dense)[nearest]
+    assert angles(smooth, expected).mean() > 6, "without the map the waves are gone"
+    assert angles(shown, expected).mean() < 2

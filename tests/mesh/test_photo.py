@@ -28,11 +28,11 @@ def photo(mesh, azimuth=0.0, size=128):
 
 
 def test_photo_projection_recovers_the_colours(ball):
-    seen, trust = Photos(ball, photo(ball)).sample(ball.vertices, ball.normals)
+    sampled, trust = Photos(ball, photo(ball)).sample(ball.vertices, ball.normals)
     trusted = trust > 0.5
     assert 0.25 < trusted.mean() < 0.5
     # Worst measured difference: 0.03, bilinear samples of a 128-pixel image.
-    assert np.abs(seen - ball.vertex_colors)[trusted].max() < 0.05
+    assert np.abs(sampled - ball.vertex_colors)[trusted].max() < 0.05
     assert trust[ball.vertices[:, 0] < -0.1].max() == 0, "the back is not seen"
 
 

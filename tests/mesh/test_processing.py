@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from zero123s.mesh.processing import is_closed, is_wound, mesh_health, repair, signed_volume, simplify
+from zero123s.mesh.processing import has_consistent_winding, is_closed, mesh_health, repair, signed_volume, simplify
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def ball():
 
 
 def sound(vertices, faces):
-    return is_closed(faces) and is_wound(faces) and signed_volume(vertices, faces) > 0
+    return is_closed(faces) and has_consistent_winding(faces) and signed_volume(vertices, faces) > 0
 
 
 def test_only_an_inside_out_mesh_is_turned(ball):

@@ -15,12 +15,12 @@ def ball():
 
 def test_of_a_ball_everywhere(ball):
     points = np.random.default_rng(0).uniform(-0.8, 0.8, (5000, 3))
-    wanted = np.linalg.norm(points, axis=1) - 0.5
+    expected = np.linalg.norm(points, axis=1) - 0.5
     got = ball(points)
-    assert (np.sign(got) == np.sign(wanted))[np.abs(wanted) > 0.002].all()
-    near = np.abs(wanted) < 0.02
-    assert np.abs(got - wanted)[near].max() < 1e-3
-    assert np.abs(got - wanted).max() < 0.01, "far away it is the distance to one of the surface points"
+    assert (np.sign(got) == np.sign(expected))[np.abs(expected) > 0.002].all()
+    near = np.abs(expected) < 0.02
+    assert np.abs(got - expected)[near].max() < 1e-3
+    assert np.abs(got - expected).max() < 0.01, "far away it is the distance to one of the surface points"
 
 
 def test_outside_the_grid_it_is_positive(ball):

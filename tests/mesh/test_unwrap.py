@@ -39,7 +39,7 @@ def test_a_script_without_a_main_guard_runs_once(tmp_path):
     assert done.stdout.split() == ["started", "xatlas"]
 
 
-def test_a_time_limit_and_a_failure_are_told(ball, monkeypatch, caplog):
+def test_a_time_limit_and_a_failure_are_reported(ball, monkeypatch, caplog):
     result = unwrap(*ball, UnwrapOptions(texture_size=128, time_limit_s=1e-3))
     assert result.method == "triangles"
     assert "took longer than unwrap_time_limit_s, 0.001 s" in result.reason
@@ -48,11 +48,11 @@ def test_a_time_limit_and_a_failure_are_told(ball, monkeypatch, caplog):
     assert "failed with exit code 1" in unwrap(*ball, UnwrapOptions(texture_size=128)).reason
 
 
-def test_the_seconds_are_told_while_xatlas_works(ball):
-    told = []
-    unwrap(*ball, UnwrapOptions(texture_size=128), told.append)
-    assert told[0] < 0.1
-    assert told == sorted(told)
-    told.clear()
-    assert unwrap(*ball, UnwrapOptions(texture_size=128, time_limit_s=0.01), told.append).method == "triangles"
-    assert told
+def test_seconds_are_reported_while_xatlas_runs(ball):
+    seconds = []
+    unwrap(*ball, UnwrapOptions(texture_size=128), seconds.append)
+    assert seconds[0] < 0.1
+    assert seconds == sorted(seconds)
+    seconds.clear()
+    assert unwrap(*ball, UnwrapOptions(texture_size=128, time_limit_s=0.01), seconds.append).method == "triangles"
+    assert seconds

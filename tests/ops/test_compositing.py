@@ -75,14 +75,14 @@ def test_opacity_one_has_a_gradient():
 @pytest.mark.parametrize("backend", ["numba", "reference"])
 def test_visible_samples_are_found_with_few_evaluations(backend):
     sigma, t, info, _ = _rays(200)
-    rays, asked = torch.repeat_interleave(torch.arange(len(info)), info[:, 1]), []
+    rays, requested = torch.repeat_interleave(torch.arange(len(info)), info[:, 1]), []
 
     def alphas_at(index):
-        asked.append(index.clone())
+        requested.append(index.clone())
         return -torch.expm1(-sigma[index] * 0.1)
 
-    seen = visible_samples(alphas_at, rays, info, 0.01, 1e-4, backend)
-    assert torch.equal(seen, visibility(sigma, t, t + 0.1, info, 0.01, 1e-4))
-    index = torch.cat(asked)
+    visible = visible_samples(alphas_at, rays, info, 0.01, 1e-4, backend)
+    assert torch.equal(visible, visibility(sigma, t, t + 0.1, info, 0.01, 1e-4))
+    index = torch.cat(requested)
     assert len(index.unique()) == len(index)
     assert backend == "reference" or len(index) < 0.5 * len(sigma)

@@ -21,11 +21,11 @@ def test_values_and_gradients_are_those_of_a_convolution(shape, with_bias):
     x.requires_grad_()
     out = conv3x3(x, weight, bias, backend="numba")
     exact = x.detach().double().requires_grad_()
-    wanted = F.conv2d(exact, weight.double(), None if bias is None else bias.double(), padding=1)
+    reference = F.conv2d(exact, weight.double(), None if bias is None else bias.double(), padding=1)
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (grad,) = torch.autograd.grad(out, x, direction)
-    (wanted_grad,) = torch.autograd.grad(wanted, exact, direction.double())
-    for found, expected in ((out, wanted), (grad, wanted_grad)):
+    (expected_grad,) = torch.autograd.grad(reference, exact, direction.double())
+    for found, expected in ((out, reference), (grad, expected_grad)):
         assert found.dtype == torch.float32
         assert float((found - expected).abs().max() / expected.abs().max()) < 2e-5  # measured 8e-6 and less
 

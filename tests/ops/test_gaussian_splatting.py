@@ -41,15 +41,15 @@ def random_cloud(n, dtype=torch.float32, seed=0):
 
 def render(cloud, centers, matrices, size=SIZE, backend="reference"):
     means, scales, quaternions, opacities, colors = cloud
-    seen = project_gaussians(means, scales, quaternions, opacities, centers, matrices, size, size)
-    values = torch.cat([colors.expand(len(centers), -1, -1), seen.depths[..., None]], dim=-1)
-    return blend(seen, opacities, values, size, size, backend)
+    projected = project_gaussians(means, scales, quaternions, opacities, centers, matrices, size, size)
+    values = torch.cat([colors.expand(len(centers), -1, -1), projected.depths[..., None]], dim=-1)
+    return blend(projected, opacities, values, size, size, backend)
 
 
 def test_one_gaussian_has_its_closed_form():
-    seen = on_screen([(10.5, 12.5)], 4.0, [2.0])
+    projected = on_screen([(10.5, 12.5)], 4.0, [2.0])
     opacity = torch.tensor([0.8], dtype=torch.float64)
-    image, covered = blend(seen, opacity, torch.full((1, 1, 1), 3.0, dtype=torch.float64), SIZE, SIZE)
+    image, covered = blend(projected, opacity, torch.full((1, 1, 1), 3.0, dtype=torch.float64), SIZE, SIZE)
     at = {(12, 10): 0.0, (12, 12): 2.0**2, (15, 14): 3.0**2 + 4.0**2}
     for (row, column), squared in at.items():
         expected = 0.8 * math.exp(-0.5 * squared / 4.0)
@@ -62,35 +62,35 @@ def test_the_nearer_gaussian_covers_the_farther():
     opacities = torch.tensor([0.5, 0.6], dtype=torch.float64)
     values = torch.tensor([[[1.0], [10.0]]], dtype=torch.float64)
     for depths, expected in (([1.0, 2.0], 0.5 + 0.5 * 0.6 * 10), ([2.0, 1.0], 0.6 * 10 + 0.4 * 0.5)):
-        seen = on_screen([(8.5, 8.5), (8.5, 8.5)], 4.0, depths)
-        image, covered = blend(seen, opacities, values, SIZE, SIZE)
+        projected = on_screen([(8.5, 8.5), (8.5, 8.5)], 4.0, depths)
+        image, covered = blend(projected, opacities, values, SIZE, SIZE)
         assert image[0, 8, 8, 0].item() == pytest.approx(expected)
         assert covered[0, 8, 8, 0].item() == pytest.approx(1 - 0.5 * 0.4)
 
 
 def test_opacity_is_capped_and_light_runs_out():
     n = 6
-    seen = on_screen([(8.5, 8.5)] * n, 4.0, list(range(1, n + 1)))
+    projected = on_screen([(8.5, 8.5)] * n, 4.0, list(range(1, n + 1)))
     opacities = torch.ones(n, dtype=torch.float64)
-    image, _ = blend(seen, opacities, torch.eye(n, dtype=torch.float64)[None], SIZE, SIZE)
+    image, _ = blend(projected, opacities, torch.eye(n, dtype=torch.float64)[None], SIZE, SIZE)
     assert image[0, 8, 8].tolist() == pytest.approx([0.99, 0.01 * 0.99, 1e-4 * 0.99, 0, 0, 0], abs=1e-9)
 
 
 def test_a_small_gaussian_projects_like_its_center():
     views, centers, matrices = cameras((0.0, 70.0, 200.0))
     means, scales, quaternions, opacities, _ = random_cloud(5, torch.float64)
-    seen = project_gaussians(means, 1e-6 * scales, quaternions, opacities, centers, matrices, SIZE, SIZE)
+    projected = project_gaussians(means, 1e-6 * scales, quaternions, opacities, centers, matrices, SIZE, SIZE)
     expected = project_points(means.float(), views)
-    torch.testing.assert_close(seen.means.float(), expected[..., :2], atol=2e-3, rtol=0)
-    torch.testing.assert_close(seen.depths.float(), expected[..., 2], atol=1e-4, rtol=0)
-    only_low_pass = torch.tensor([1 / LOW_PASS, 0, 1 / LOW_PASS], dtype=torch.float64).expand_as(seen.conics)
-    torch.testing.assert_close(seen.conics, only_low_pass, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(projected.means.float(), expected[..., :2], atol=2e-3, rtol=0)
+    torch.testing.assert_close(projected.depths.float(), expected[..., 2], atol=1e-4, rtol=0)
+    only_low_pass = torch.tensor([1 / LOW_PASS, 0, 1 / LOW_PASS], dtype=torch.float64).expand_as(projected.conics)
+    torch.testing.assert_close(projected.conics, only_low_pass, atol=1e-3, rtol=1e-3)
 
 
 def test_a_central_ball_has_its_projected_variance():
     _, centers, matrices = cameras()
     sigma = 0.1
-    seen = project_gaussians(
+    projected = project_gaussians(
         torch.zeros(1, 3, dtype=torch.float64),
         torch.full((1, 3), sigma, dtype=torch.float64),
         torch.tensor([[0.3, 0.1, -0.2, 0.5]], dtype=torch.float64),
@@ -102,7 +102,7 @@ def test_a_central_ball_has_its_projected_variance():
     )
     pixels_per_unit = 0.5 * SIZE / math.tan(math.radians(10)) / 3.8
     expected = 1 / ((sigma * pixels_per_unit) ** 2 + LOW_PASS)
-    assert seen.conics[0, 0].tolist() == pytest.approx([expected, 0, expected], abs=1e-5)
+    assert projected.conics[0, 0].tolist() == pytest.approx([expected, 0, expected], abs=1e-5)
 
 
 def test_rotation_turns_the_long_axis():
@@ -149,8 +149,10 @@ def test_a_flat_gaussian_edge_on_stays_finite():
 
 
 def test_a_gaussian_is_cut_at_the_frame():
-    seen = on_screen([(0.0, 8.5)], 4.0, [1.0])
-    image, _ = blend(seen, torch.tensor([0.9], dtype=torch.float64), torch.ones(1, 1, 1, dtype=torch.float64), 16, 16)
+    projected = on_screen([(0.0, 8.5)], 4.0, [1.0])
+    image, _ = blend(
+        projected, torch.tensor([0.9], dtype=torch.float64), torch.ones(1, 1, 1, dtype=torch.float64), 16, 16
+    )
     assert image[0, 8, 0, 0].item() == pytest.approx(0.9 * math.exp(-0.5 * 0.25 / 4))
 
 

@@ -77,7 +77,7 @@ def through_all_stages(lpips, x):
         x = lpips._pass(x, stage)
 
 
-def test_the_smallest_picture_is_as_stated(lpips):
+def test_the_smallest_image_is_as_stated(lpips):
     least = BACKBONES[lpips.net].min_size
     a, b = two_pictures(least, least)
     assert (lpips(a, b) > 0).all()

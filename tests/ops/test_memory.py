@@ -55,8 +55,8 @@ def test_recomputing_gives_the_same_gradients():
     assert len(calls) == 1
     got = torch.autograd.grad(a.square().sum() + b.sum() + 0 * c.sum(), [w, unused], allow_unused=True)
     assert len(calls) == 2
-    (wanted,) = torch.autograd.grad((w @ w).sum(0).square().sum() + w.exp().sum(), w)
-    torch.testing.assert_close(got[0], wanted)
+    (expected,) = torch.autograd.grad((w @ w).sum(0).square().sum() + w.exp().sum(), w)
+    torch.testing.assert_close(got[0], expected)
     assert got[1] is None
 
 
@@ -71,8 +71,8 @@ def test_a_mean_over_parts_equals_the_whole(n_parts):
 
     found = mean_over_parts(terms, 5, n_parts, [w])
     assert max(sizes) == -(-5 // n_parts)
-    wanted = terms(slice(0, 5))
-    for name, value in wanted.items():
+    expected = terms(slice(0, 5))
+    for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
         a, b = (torch.autograd.grad(t, w, retain_graph=True)[0] for t in (found[name], value))
         torch.testing.assert_close(a, b)

@@ -24,10 +24,10 @@ def test_excluded_cells_are_never_evaluated():
     lower[:2] = True
     grid.mark_all_occupied()
     grid.mark_empty(lower)
-    seen = []
+    points = []
     for step in (0, 512):
-        grid.update(step, lambda x: (seen.append(x), torch.ones(len(x)))[1], torch.Generator().manual_seed(0))
-    assert torch.cat(seen)[:, 0].min() >= 0
+        grid.update(step, lambda x: (points.append(x), torch.ones(len(x)))[1], torch.Generator().manual_seed(0))
+    assert torch.cat(points)[:, 0].min() >= 0
     assert not grid.binaries[0, :2].any()
 
 

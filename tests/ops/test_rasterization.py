@@ -195,9 +195,9 @@ def test_half_plane_border_pixels_have_exact_coverage():
     screen = on_screen([[-5.0, -5], [3.2, -5], [3.2, 25], [-5, 25]])
     depth = torch.where(face_id >= 0, 2.0, torch.inf).double()
     found = find_silhouettes(screen, mesh_edges(SQUARE, 4), SQUARE, depth)
-    picture = found.antialias((face_id >= 0).double()[..., None])[0, :, :, 0]
+    image = found.antialias((face_id >= 0).double()[..., None])[0, :, :, 0]
     expected = torch.tensor([1.0, 1, 1, 0.2, 0], dtype=torch.float64).expand(20, 5)
-    torch.testing.assert_close(picture[:, :5], expected)
+    torch.testing.assert_close(image[:, :5], expected)
     assert ((found.shares >= 0) & (found.shares <= 1)).all()
 
 
@@ -217,7 +217,7 @@ def test_disc_coverage_changes_with_its_area(radius):
 
 @pytest.mark.parametrize(("axis", "center"), [(0, (0.3, 10.1)), (1, (10.1, 0.3))])
 @pytest.mark.parametrize("angle_deg", [0.0, 20.0])
-def test_what_moves_into_the_picture_covers_more(axis, center, angle_deg):
+def test_what_moves_into_the_image_covers_more(axis, center, angle_deg):
     """A square half outside: a shift inwards by one pixel uncovers nothing and covers its width at the border."""
     shift = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     points = square(center, 5.0, angle_deg) + shift
@@ -250,8 +250,8 @@ def test_only_the_front_edge_is_blended():
     face_id = visible_faces(screen, faces, 20, 20)
     depth = torch.where(face_id < 0, torch.inf, torch.tensor([3.0, 3, 1, 1, 2, 2, 0])[face_id]).double()
     found = find_silhouettes(screen, mesh_edges(faces, 12), faces, depth)
-    picture = found.antialias(((face_id == 2) | (face_id == 3)).double()[..., None])
-    assert picture.sum().item() == pytest.approx(36.0, abs=4 * 0.25)
+    image = found.antialias(((face_id == 2) | (face_id == 3)).double()[..., None])
+    assert image.sum().item() == pytest.approx(36.0, abs=4 * 0.25)
     assert (found.shares[:, 0, 9:12, 9:12] == 0).all(), "a hidden outline blends nothing"
 
 

@@ -42,6 +42,6 @@ def test_no_direction_is_the_mean_direction():
 
 
 @pytest.mark.parametrize("degree", [0, 5])
-def test_unknown_degrees_are_told(degree):
+def test_unknown_degrees_are_reported(degree):
     with pytest.raises(ConfigError, match="degree"):
         spherical_harmonics(torch.zeros(1, 3), degree)

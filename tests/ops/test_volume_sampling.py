@@ -70,8 +70,8 @@ def test_what_is_in_front_hides_what_is_behind(backend):
     along = (torch.arange(16) + 0.5) / 8 - 1
     points = torch.zeros(1, 2, 16, 3)
     points[0, 0, :, 2], points[0, 1, :, 2] = along, along.flip(0)
-    seen = composite_volume(volume, points, MEDIUM, backend)[0]
-    torch.testing.assert_close(seen, torch.tensor([[1.0, 0.3], [1.0, 0.8]]), atol=1e-4, rtol=0)
+    composited = composite_volume(volume, points, MEDIUM, backend)[0]
+    torch.testing.assert_close(composited, torch.tensor([[1.0, 0.3], [1.0, 0.8]]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("mean_density", [0.0, -3.0])  # the latter is clear but for a tenth, as trained volumes are

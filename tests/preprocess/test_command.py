@@ -24,9 +24,9 @@ def test_jpeg_to_framed_rgba(photo, capsys):
     assert right - left == pytest.approx(200, abs=2)
     assert (left + right) / 2 == pytest.approx(128, abs=1)
     assert Image.open(photo.with_name("photo_rgba_steps.png")).size == (6 * 256 + 4 * 8, 256 + 24)
-    told = capsys.readouterr().out
-    assert "object found by grabcut, confidence" in told
-    assert "degrees, estimated from the image" in told
+    printed = capsys.readouterr().out
+    assert "object found by grabcut, confidence" in printed
+    assert "degrees, estimated from the image" in printed
 
 
 def test_doubtful_photo_stops_but_shows_why(tmp_path, capsys):

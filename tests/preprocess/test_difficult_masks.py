@@ -61,7 +61,7 @@ def save(path, rgba):
     return path
 
 
-def test_a_glow_is_taken_off_and_told(tmp_path):
+def test_a_glow_is_removed_and_reported(tmp_path):
     clean = ellipse(200, 200, 100, 100, 60, 50)
     glow = clean.copy()
     glow[..., 3] = np.maximum(clean[..., 3], 0.35 * cv2.GaussianBlur(clean[..., 3], (0, 0), 12))
@@ -104,7 +104,7 @@ def test_bad_transparency_stops_both_commands_alike(tmp_path, capsys, rgba, sent
         input_from_file(str(path), CutOutConfig())
 
 
-def test_two_objects_are_told():
+def test_two_objects_are_reported():
     two = np.maximum(ellipse(200, 200, 60, 100, 30, 50), ellipse(200, 200, 140, 100, 30, 50))
     assert any("2 separate parts" in note for note in clean_transparency(two)[3])
 

@@ -1,4 +1,4 @@
-"""The elevation of an image; benchmarks/elevation.py measures how well it is told."""
+"""The elevation of an image; benchmarks/elevation.py measures its errors."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from zero123s.errors import CheckpointError
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.preprocess.elevation import elevation_of, from_scores, score_panel
+from zero123s.preprocess.elevation import estimate_elevation, from_scores, score_panel
 from zero123s.preprocess.elevation_net import CANDIDATES_DEG, framed, labels, load_elevation_net, train
 from zero123s.scenes.procedural import generate
 from zero123s.scenes.render import render_views
@@ -36,7 +36,7 @@ def test_the_network_that_ships_beats_a_constant():
     for seed in range(9_400_000, 9_400_024):
         elevation_deg = float(rng.uniform(-5, 50))
         camera = orbit_cameras(elevation_deg, float(rng.uniform(0, 360)), height=96, width=96)
-        estimate = elevation_of(render_views(generate(seed), camera).rgba[0])
+        estimate = estimate_elevation(render_views(generate(seed), camera).rgba[0])
         errors.append(abs(estimate.elevation_deg - elevation_deg))
         constant.append(abs(22.5 - elevation_deg))
     assert np.median(errors) < 0.75 * np.median(constant)
@@ -46,9 +46,9 @@ def test_place_and_size_do_not_matter():
     rgba = torch.zeros(2, 4, 80, 80)
     rgba[0, :, 10:30, 20:60] = 0.8
     rgba[1, :, 35:75, 0:80] = 0.8
-    pictures = framed(rgba)
-    assert float((pictures[0] - pictures[1]).abs().mean()) < 0.02
-    covered = (pictures[0, 3] > 0.4).any(0).sum()
+    images = framed(rgba)
+    assert float((images[0] - images[1]).abs().mean()) < 0.02
+    covered = (images[0, 3] > 0.4).any(0).sum()
     assert int(covered) == pytest.approx(50, abs=1)  # 200 of 256
 
 
@@ -57,11 +57,11 @@ def test_training_learns_and_writes_what_is_loaded(rendered_views, tmp_path, cap
     path = tmp_path / "net.safetensors"
     trained = train(rendered_views, path, steps=3, batch=8)
     assert "step 3: loss" in capsys.readouterr().out
-    picture = torch.rand(1, 4, 64, 64)
-    torch.testing.assert_close(load_elevation_net(path)(picture), trained(picture), atol=0.02, rtol=0)
+    image = torch.rand(1, 4, 64, 64)
+    torch.testing.assert_close(load_elevation_net(path)(image), trained(image), atol=0.02, rtol=0)
 
 
-def test_a_damaged_file_is_told(tmp_path):
+def test_a_damaged_file_is_reported(tmp_path):
     (tmp_path / "net.safetensors").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="not an elevation network"):
         load_elevation_net(tmp_path / "net.safetensors")

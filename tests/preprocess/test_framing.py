@@ -24,15 +24,15 @@ def ellipse(height, width, x, y, rx, ry, oversample=8):
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(60, 140), st.floats(50, 110), st.floats(18, 48))
-def test_same_picture_from_any_place_and_size(x, y, radius):
+def test_same_image_from_any_place_and_size(x, y, radius):
     expected = ellipse(128, 128, 64, 64, 50, 30)
     framed, _ = frame_object(ellipse(160, 200, x, y, radius, 0.6 * radius), 128)
     left, top, right, bottom = object_bounds(framed[..., 3])
     assert right - left == pytest.approx(SHARE * 128, abs=1.0)
     assert (left + right) / 2 == pytest.approx(64, abs=0.5)
     assert (top + bottom) / 2 == pytest.approx(64, abs=0.5)
-    mask, wanted = framed[..., 3] > 0.5, expected[..., 3] > 0.5
-    assert (mask & wanted).sum() / (mask | wanted).sum() > 0.94
+    mask, reference = framed[..., 3] > 0.5, expected[..., 3] > 0.5
+    assert (mask & reference).sum() / (mask | reference).sum() > 0.94
     for colour in ((0.0, 1.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)):
         inside = framed[framed[..., 3] > 0.1]
         assert inside[:, 1].max() < 0.11, "the green of transparent pixels bled in"
@@ -44,7 +44,7 @@ def centroid(alpha):
     return np.array([(alpha.sum(0) * x).sum(), (alpha.sum(1) * y).sum()]) / alpha.sum()
 
 
-def test_the_map_says_where_pixels_went():
+def test_the_framing_maps_pixels():
     rgba = ellipse(160, 200, 71.3, 90.6, 40, 25)
     framed, framing = frame_object(rgba, 128)
     mapped = framing.scale * centroid(rgba[..., 3]) + framing.offset

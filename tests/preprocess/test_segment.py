@@ -66,9 +66,9 @@ def test_a_jpeg_edge_shows_no_halo(colour):
     photo = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
     found = segment(LoadedImage(np.concatenate([photo, np.ones_like(photo[..., :1])], -1), False)).rgba
     band = cv2.dilate(((OBJECT[..., 3] > 0) & (OBJECT[..., 3] < 1)).astype(np.uint8), np.ones((3, 3))) > 0
-    wanted = composite(OBJECT, colour)[band]
+    expected = composite(OBJECT, colour)[band]
     bare = np.concatenate([photo, OBJECT[..., 3:] > 0.5], -1)
-    soft, hard = (np.abs(composite(x, colour)[band] - wanted).mean() for x in (found, bare))
+    soft, hard = (np.abs(composite(x, colour)[band] - expected).mean() for x in (found, bare))
     assert soft < 0.75 * hard
 
 

@@ -87,7 +87,7 @@ def _patched(patches: dict[Any, dict[str, Any]]) -> Iterator[None]:
 def pretend_cuda(n_devices: int = 1) -> Iterator[Counts]:
     """Let torch believe in CUDA for the time of the block, and yield what it counts."""
     assert is_loaded(), "pretend.hooks.load() comes before torch is imported"
-    # Maps torch's functions when first asked: before they are replaced.
+    # Maps torch's functions at its first call: before they are replaced.
     torch._dynamo.trace_rules.get_torch_obj_rule_map()
     swapped = torch.__future__.get_swap_module_params_on_conversion()
     lifts = torch._C._only_lift_cpu_tensors()

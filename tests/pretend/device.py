@@ -102,9 +102,9 @@ class PretendMode(TorchDispatchMode):
 
 def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one ATen operation, on the pretended device or on the CPU."""
-    name, wanted = func.name(), kwargs.get("device")
+    name, expected = func.name(), kwargs.get("device")
     operands = _tensors((args, kwargs))
-    if not any(isinstance(t, PretendTensor) for t in operands) and not _is_cuda(wanted):
+    if not any(isinstance(t, PretendTensor) for t in operands) and not _is_cuda(expected):
         result = func(*args, **kwargs)
         if name.startswith(rules.RANDOM) and isinstance(result, torch.Tensor):
             counts.cpu_random[place()] += result.numel()
@@ -114,7 +114,7 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if name in ("aten::pin_memory", "aten::_pin_memory"):
         return args[0]
     where = place()
-    to_cuda = _check_copy(name, args, kwargs, where) if name in rules.COPIES else _check(func, operands, wanted)
+    to_cuda = _check_copy(name, args, kwargs, where) if name in rules.COPIES else _check(func, operands, expected)
     _check_generator(name, kwargs.get("generator"), to_cuda)
     _check_deterministic(name, args)
     if _waits(name, args, kwargs):
@@ -238,8 +238,8 @@ def _check_copy(name: str, args: Any, kwargs: Any, where: str) -> bool:
         source, to_cuda = args[1], isinstance(args[0], PretendTensor)
         non_blocking = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
     else:
-        source, wanted = args[0], kwargs.get("device")
-        to_cuda = isinstance(source, PretendTensor) if wanted is None else _is_cuda(wanted)
+        source, expected = args[0], kwargs.get("device")
+        to_cuda = isinstance(source, PretendTensor) if expected is None else _is_cuda(expected)
         non_blocking = kwargs.get("non_blocking", False)
     if to_cuda != isinstance(source, PretendTensor) and source.dim() + source.numel() > 0:
         counts.copies[where, "to the device" if to_cuda else "to the host"] += source.numel() * source.element_size()
@@ -249,7 +249,7 @@ def _check_copy(name: str, args: Any, kwargs: Any, where: str) -> bool:
     return to_cuda
 
 
-def _check(func: Any, operands: list[torch.Tensor], wanted: Any) -> bool:
+def _check(func: Any, operands: list[torch.Tensor], expected: Any) -> bool:
     """Raise OtherDeviceError where an operand is on the CPU that may not be; return whether results are on the device."""
     on_cpu = [t for t in operands if not isinstance(t, PretendTensor)]
     on_cuda = len(on_cpu) < len(operands)
@@ -262,7 +262,7 @@ def _check(func: Any, operands: list[torch.Tensor], wanted: Any) -> bool:
             "Expected all tensors to be on the same device, but found at least two devices, cpu and cuda:0! "
             f"({func.name()}; on the CPU: {[tuple(t.shape) for t in on_cpu]})"
         )
-    return True if wanted is None else _is_cuda(wanted)
+    return True if expected is None else _is_cuda(expected)
 
 
 def _check_generator(name: str, generator: Any, to_cuda: bool) -> None:

@@ -61,7 +61,7 @@ CPU_SCALAR_ALLOWED = frozenset(
         "aten::masked_fill_.Tensor",
     }
 )
-"""A CPU tensor without axes may stand beside CUDA tensors; in every pointwise operation as well."""
+"""A CPU scalar tensor may be combined with CUDA tensors; in every pointwise operation as well."""
 COPIES = frozenset({"aten::_foreach_copy_", "aten::_to_copy", "aten::copy_", "aten::to.dtype_layout"})
 """From any device to any."""
 NOT_DETERMINISTIC = frozenset(

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(bool(hooks.why_not()), reason=f"no pretended dev
 
 def run_on_device(names: list[str], marker: str) -> None:
     search = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    words = ["-m", "pytest", "-p", "pretend.plugin", "-p", "no:cacheprovider", "-n0", "-q", "-m", marker]
+    overrides = ["-m", "pytest", "-p", "pretend.plugin", "-p", "no:cacheprovider", "-n0", "-q", "-m", marker]
     done = subprocess.run(
-        [sys.executable, *words, *[str(ON_DEVICE / name) for name in names]],
+        [sys.executable, *overrides, *[str(ON_DEVICE / name) for name in names]],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": search},
         capture_output=True,

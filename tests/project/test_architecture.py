@@ -97,7 +97,7 @@ def test_no_import_cycles(level):
         visit(name, ())
 
 
-def test_few_modules_lie_beside_the_rooms():
+def test_few_modules_lie_outside_the_rooms():
     top = sorted(path.stem for path in PACKAGE.glob("*.py"))
     assert len(top) <= MAX_TOP_MODULES, top
 

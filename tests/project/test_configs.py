@@ -66,9 +66,9 @@ def training_words(rendered_views, tiny_autoencoder, tiny_zero123, tmp_path_fact
 def _first_stage(tmp_path_factory, tiny_zero123) -> Path:
     root = tmp_path_factory.mktemp("first_stage")
     path = next(p for p in CONFIGS if p.stem == "stable-zero123")
-    picture = f"data.image_path={path.parents[1] / 'load' / 'images' / 'hamburger_rgba.png'}"
-    words = [picture, f"exp_root_dir={root}", "use_timestamp=false", *tiny_zero123, *SMALL]
-    assert main(["--config", str(path), "--train", "--profile", "none", *words]) == 0
+    image = f"data.image_path={path.parents[1] / 'load' / 'images' / 'hamburger_rgba.png'}"
+    overrides = [image, f"exp_root_dir={root}", "use_timestamp=false", *tiny_zero123, *SMALL]
+    assert main(["--config", str(path), "--train", "--profile", "none", *overrides]) == 0
     return root / "stable-zero123" / "hamburger_rgba"
 
 
@@ -77,8 +77,16 @@ def test_every_config_dry_runs_with_and_without_profiles(path, capsys, tmp_path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "load").symlink_to(path.parents[1] / "load")  # a dry run reads the image
     for profile in ("none", *sorted(profile_names(path))):
-        words = ["--config", str(path), "--train", "--dry-run", "--profile", profile, *words_for(path, tiny_zero123)]
-        assert main(words) == 0
+        overrides = [
+            "--config",
+            str(path),
+            "--train",
+            "--dry-run",
+            "--profile",
+            profile,
+            *words_for(path, tiny_zero123),
+        ]
+        assert main(overrides) == 0
         assert f"# would write to: outputs/{path.stem}" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["load"], "a dry run creates nothing"
 
@@ -95,8 +103,8 @@ def test_every_config_builds_takes_two_steps_and_exports(path, tmp_path, tiny_ze
         small = [word for word in small if "num_samples_per_ray" not in word]  # they do not march
     if renderer == "gaussian-rasterizer":
         small = [word for word in small if "pos_encoding_config" not in word]  # Gaussians need no encoding
-    words = ["--config", str(path), "--train", f"exp_root_dir={tmp_path}", *words_for(path, tiny_zero123), *small]
-    assert main(words) == 0
+    overrides = ["--config", str(path), "--train", f"exp_root_dir={tmp_path}", *words_for(path, tiny_zero123), *small]
+    assert main(overrides) == 0
     (record,) = (json.loads(p.read_text()) for p in tmp_path.rglob("run.json"))
     assert (record["state"], record["step"]) == ("finished", 2)
     (run,) = (p.parent for p in tmp_path.rglob("run.json"))
@@ -155,7 +163,7 @@ THREESTUDIO_ONLY = {
     "trainer.num_sanity_val_steps": 0,
     "trainer.precision": 32,
 }
-"""What threestudio's stable-zero123.yaml says besides the recipe."""
+"""What threestudio's stable-zero123.yaml sets besides the recipe."""
 
 
 def test_threestudios_own_recipe_loads_and_builds_unchanged():

@@ -1,4 +1,4 @@
-"""What every registered class of every slot must keep, whoever wrote it.
+"""The contract of every registered class of every slot, plug-ins included.
 
 A class that needs more than its default Config (a file, a model) is given it by `INPUTS`.
 """
@@ -208,7 +208,7 @@ def material_name(request):
 
 @pytest.fixture
 def n_features(material_name) -> int:
-    """Return how many features the material asks a geometry for: latents have four."""
+    """Return how many features the material needs from a geometry: latents have four."""
     return 4 if material_name == "sd-latent-adapter-material" else 3
 
 
@@ -419,8 +419,8 @@ def test_renderer_state_travels(renderer_maker):
     renderer, other = renderer_maker(), renderer_maker()
     randomize(other)
     same_after_state_dict(renderer, other)
-    pictures = [r.eval()(views(), Ball(), gray).comp_rgb for r in (renderer, other)]
-    assert torch.equal(*pictures)
+    images = [r.eval()(views(), Ball(), gray).comp_rgb for r in (renderer, other)]
+    assert torch.equal(*images)
 
 
 def test_renderer_takes_no_rays(renderer_maker):
@@ -478,10 +478,10 @@ def test_guidance_is_reproducible_and_its_networks_frozen(name, config, referenc
     assert (gradient.abs().sum(dim=(1, 2, 3)) > 0).all(), "every view is judged"
     assert (out.loss.shape, out.grad_norm.shape, out.timesteps.shape) == ((), (), (2,))
     assert rgb.grad is None
-    for picture in guidance.evaluate(rgb[:1].detach(), one, 0, seeded()).values():
-        assert picture.shape[0] == 1
-        assert picture.shape[-1] == 3
-        assert ((picture >= 0) & (picture <= 1)).all()
+    for image in guidance.evaluate(rgb[:1].detach(), one, 0, seeded()).values():
+        assert image.shape[0] == 1
+        assert image.shape[-1] == 3
+        assert ((image >= 0) & (image <= 1)).all()
     assert {"path", "family", "bundled"} <= set(guidance.describe())
 
 
@@ -510,9 +510,9 @@ def check_views(view: ReferenceView) -> None:
     n, height, width, _ = view.rgb.shape
     assert (n, height, width) == (len(view.cameras), view.cameras.height, view.cameras.width)
     assert view.mask.shape == (n, height, width, 1)
-    for picture in (view.rgb, view.mask):
-        assert picture.dtype == torch.float32
-        assert ((picture >= 0) & (picture <= 1)).all()
+    for image in (view.rgb, view.mask):
+        assert image.dtype == torch.float32
+        assert ((image >= 0) & (image <= 1)).all()
 
 
 @pytest.mark.parametrize("name", shipped(DATA))

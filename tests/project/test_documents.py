@@ -67,11 +67,11 @@ def test_named_keys_exist(document):
     table = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     known = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", table, re.M))
     sections = {key.rsplit(".", n)[0] for key in known for n in range(1, key.count(".") + 1)}
-    words = re.findall(
+    overrides = re.findall(
         rf"(?<![\w/.-])((?:{'|'.join(SECTIONS)})(?:\.[a-z0-9_]+)+)(?=[=\s`:])", document.read_text("utf-8")
     )
     known |= sections | {"system.loss.lambda_name"}  # stands for a loss term of the reader's own
-    wrong = {word for word in words if word not in known and not word.endswith((".py", ".yaml"))}
+    wrong = {word for word in overrides if word not in known and not word.endswith((".py", ".yaml"))}
     assert not wrong, document.name
 
 

@@ -73,9 +73,9 @@ def documented():
 def launch(tmp_path):
     (tmp_path / "extended.yaml").write_text(YAML)
 
-    def launch(*words):
+    def launch(*overrides):
         base = ["--config", str(tmp_path / "extended.yaml"), "--train", f"exp_root_dir={tmp_path / 'out'}"]
-        assert main([*base, *words]) == 0
+        assert main([*base, *overrides]) == 0
         (record,) = tmp_path.glob("out/extended/*/run.json")
         return json.loads(record.read_text()), record.parent
 
@@ -105,7 +105,7 @@ def test_the_documented_guidance_guides(launch):
 
 
 def test_the_example_package_takes_part_in_a_run(launch, tiny_zero123, capsys):
-    words = [
+    overrides = [
         *GUIDED,
         "imports=[example_package]",
         "system.geometry_type=symmetric-volume",
@@ -116,7 +116,7 @@ def test_the_example_package_takes_part_in_a_run(launch, tiny_zero123, capsys):
         "system.freq.guidance_eval=1",
         *tiny_zero123,
     ]
-    record, folder = launch(*words)
+    record, folder = launch(*overrides)
     assert record["model"]["path"].endswith("tiny.ckpt")
     assert {p.name for p in (folder / "save").glob("it1-*.png")} == {f"it1-guidance-{n}.png" for n in NAMES}
 

@@ -68,8 +68,8 @@ def pack(scripts, renders, tmp_path, monkeypatch):
 
 def test_a_package_is_lossless_where_it_fits(scripts, pack):
     packed, original = pack(10)
-    seen = original.images[..., 3:] > 0
-    assert np.array_equal(packed.images * seen, original.images * seen)
+    covered = original.images[..., 3:] > 0
+    assert np.array_equal(packed.images * covered, original.images * covered)
     assert np.array_equal(packed.azimuth_deg, original.azimuth_deg)
     assert packed.object_ids == original.object_ids
 

@@ -52,8 +52,8 @@ class Recorder(pl.Callback):
 
 @pytest.fixture(scope="module")
 def functions(disc_path, tiny_zero123):
-    words = [*SMALL, f"data.image_path={disc_path}", "trainer.val_check_interval=0", "seed=0", *tiny_zero123]
-    _, plan = plan_run(ROOT / "configs" / "stable-zero123.yaml", words, "none")
+    overrides = [*SMALL, f"data.image_path={disc_path}", "trainer.val_check_interval=0", "seed=0", *tiny_zero123]
+    _, plan = plan_run(ROOT / "configs" / "stable-zero123.yaml", overrides, "none")
     system, recorder = plan.build(), Recorder()
     options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     try:

@@ -62,6 +62,36 @@ PRIVATE_NAMES = {
     "judged": "output",
     "_light": "_transmittance",
     "_earned": "_grad_of_weights",
+    "words": "overrides, dotlist, arguments, text",
+    "override_words": "to_dotlist",
+    "run_words": "run_overrides",
+    "limits_in_words": "describe_limits",
+    "type_in_words": "describe_type",
+    "sentence": "message, summary",
+    "wanted": "expected, target",
+    "wants": "reference_maps",
+    "ours": "rendered, own",
+    "theirs": "reference, expected",
+    "mine": "own",
+    "images_of": "reference_images",
+    "rgba_of": "to_rgba",
+    "elevation_of": "estimate_elevation",
+    "straightened": "linearize_density",
+    "is_wound": "has_consistent_winding",
+    "is_doubtful": "is_uncertain",
+    "whole_record": "finished_record",
+    "left_out": "skipped",
+    "replacing": "atomic_write",
+    "network_asked": "network_tried",
+    "draw_with": "text_to_image_model",
+    "DrawnCandidates": "GeneratedCandidates",
+    "LOOKS": "VIEW_MODES",
+    "FOG_TERMS": "VOLUMETRIC_TERMS",
+    "FEWEST_OF_MODEL": "MODEL_SIZE_DIVISOR",
+    "TRUSTED": "MIN_CONFIDENCE",
+    "_look_up": "_sample_targets",
+    "_take_over_colors": "_copy_colors",
+    "_take_over_nodes": "_copy_nodes",
 }
 PRIVATE_PROSE = {
     r"\btold\b": "given, reported, conditioned on",
@@ -82,7 +112,15 @@ PRIVATE_PROSE = {
     r"\b(?:looked at|looked for)\b": "evaluated, examined, searched",
     r"\b[Jj]udges? (?:its|their|a|the|them)\b": "checks, scores",
     r"\b[Tt]ells? (?:the )?(?:elevation|depth|direction|sizes)\b": "determines",
+    r"\b[Bb]eside\b": "next to, compared with, in parallel to",
+    r"\bwants\b|\bwanted\b": "needs, expected",
+    r"(?<!when )\basked\b|\basks\b": "requested, needs",
+    r"\bknows\b": "has, supports, was trained on",
+    r"\b(?:nobody|somebody|whoever)\b": "name the caller, the user or the process",
+    r"\b[Ww]hat (?:\w+ ){0,2}(?:says|makes) of\b": "the entry of; its prediction",
 }
+RETIRED = PRIVATE_NAMES.keys() - {"words", "sentence", "ours", "theirs", "mine", "left_out"}
+OUTSIDE = sorted(path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -118,6 +156,12 @@ def test_names_and_prose_are_the_field_s(path):
         if (match := re.search(pattern, words))
     ]
     assert not found, f"{path}: {found}"
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_and_benchmarks_use_standard_names(path):
+    names = {n: PRIVATE_NAMES[n] for n in defined_names(ast.parse(path.read_text(encoding="utf-8"))) if n in RETIRED}
+    assert not names, f"{path}: better names: {names}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -39,7 +39,7 @@ class Ball:
         return self.steepness * (self.radius - x.norm(dim=-1))
 
     def density(self, x):
-        raise AssertionError("a rasteriser looks at distances, not densities")
+        raise AssertionError("a rasteriser needs distances, not densities")
 
     def gaussians(self, centers, needs, light_positions):
         return None
@@ -191,8 +191,8 @@ def test_a_small_sphere_grows_into_larger_silhouettes():
     """By the gradients at its outline alone: the only loss is the mask's."""
     torch.manual_seed(0)
     cameras = orbit_cameras(torch.tensor([0.0, 0.0, 60.0]), torch.tensor([0.0, 90.0, 45.0]), height=24, width=24)
-    rays, wanted = generate_rays(cameras), Ball(0.45)
-    mask = build(grid_resolution=48).eval()(rays, wanted, WHITE).opacity.detach()
+    rays, target = generate_rays(cameras), Ball(0.45)
+    mask = build(grid_resolution=48).eval()(rays, target, WHITE).opacity.detach()
     geometry, renderer = small_sphere(0.32), build(grid_resolution=24)
     field = GeometryMaterialField(geometry, NoMaterial(NoMaterial.Config(), geometry.n_features))
     optimizer = torch.optim.Adam(geometry.parameters(), lr=0.005)

@@ -62,7 +62,7 @@ def test_pruning_and_chunks_change_nothing_visible():
     field = Ball(30.0)
     full = build(grid_prune=False).eval()(views(), field, WHITE)
     pruned = build(eval_chunk_size=50)
-    for step in range(0, 256, 16):  # each refresh looks at one random point of a cell
+    for step in range(0, 256, 16):  # each refresh evaluates one random point of a cell
         pruned.update(field, step, torch.Generator().manual_seed(step))
     out = pruned.eval()(views(), field, WHITE)
     assert out.n_samples < full.n_samples / 5
@@ -85,7 +85,7 @@ def test_training_passes_give_samples_and_gradients():
     assert float(field.sigma.grad) > 0
 
 
-def test_same_generator_same_picture():
+def test_same_generator_same_image():
     field, renderer = Ball(3.0), build()
     renderer.update(field, 0, torch.Generator().manual_seed(0))
     a, b, c = (renderer(views(), field, WHITE, generator=torch.Generator().manual_seed(s)).opacity for s in (1, 1, 2))
@@ -103,7 +103,7 @@ def test_nothing_to_see_is_background_and_still_trains():
     out.comp_rgb.sum().backward()
 
 
-def test_unknown_estimator_is_told():
+def test_unknown_estimator_is_reported():
     with pytest.raises(ConfigError, match="proposal"):
         build(estimator="proposal")
 
@@ -120,14 +120,14 @@ def test_emptied_space_is_pruned_at_the_decay():
 
 
 @pytest.mark.parametrize(
-    "words", [{"grid_ema_decay": 1.0}, {"num_samples_per_ray": 0}, {"eval_chunk_size": 0}, {"early_stop": 2.0}]
+    "overrides", [{"grid_ema_decay": 1.0}, {"num_samples_per_ray": 0}, {"eval_chunk_size": 0}, {"early_stop": 2.0}]
 )
-def test_settings_out_of_range_are_told(words):
-    with pytest.raises(ConfigError, match=next(iter(words))):
-        parse(NerfVolumeRenderer.Config, words, "system.renderer")
+def test_settings_out_of_range_are_reported(overrides):
+    with pytest.raises(ConfigError, match=next(iter(overrides))):
+        parse(NerfVolumeRenderer.Config, overrides, "system.renderer")
 
 
-def test_rays_end_where_told():
+def test_rays_end_at_the_far_plane_given():
     counts = []
     for stop in (1e-4, 0.1):
         renderer = build(early_stop=stop)

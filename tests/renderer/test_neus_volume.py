@@ -27,7 +27,7 @@ class Plane:
         return -x[:, 0]
 
     def density(self, x):
-        raise AssertionError("NeuS looks at distances, not densities")
+        raise AssertionError("NeuS needs distances, not densities")
 
     def gaussians(self, centers, needs, light_positions):
         return None
@@ -101,7 +101,7 @@ def test_pruning_loses_nothing_of_the_surface():
     assert out.opacity.item() == pytest.approx(full.opacity.item(), abs=0.02)
 
 
-def test_a_field_without_distance_is_told():
+def test_a_field_without_distance_is_reported():
     class Fog(Plane):
         def query(self, x, dirs, needs, light_positions=None):
             return FieldOutput(x[:, 0], torch.zeros_like(x))

@@ -41,9 +41,9 @@ LIFT = "    pose_lift: {latent_size: 8, widths: [32, 32], volume_channels: 4, fe
 def refused(tmp_path, capsys):
     """Return a function that starts a run and returns the sentence with which it is refused."""
 
-    def refused(config, *words):
+    def refused(config, *overrides):
         out = tmp_path / "outputs"
-        code = main(["--config", str(CONFIGS / config), "--train", f"exp_root_dir={out}", *words])
+        code = main(["--config", str(CONFIGS / config), "--train", f"exp_root_dir={out}", *overrides])
         said = capsys.readouterr().err.strip().splitlines()
         assert code == 2
         assert said[-1].startswith("error: ")
@@ -66,19 +66,19 @@ def views(tmp_path):
     return views
 
 
-def autoencoder(root, *words):
-    return ("train-autoencoder.yaml", f"data.root={root}", "data.held_out=2", f"system.model={TINY}", *words)
+def autoencoder(root, *overrides):
+    return ("train-autoencoder.yaml", f"data.root={root}", "data.held_out=2", f"system.model={TINY}", *overrides)
 
 
-def finetune(root, autoencoder_file, *words):
+def finetune(root, autoencoder_file, *overrides):
     return ("train-small-zero123.yaml", f"data.root={root}", "data.held_out=2", "data.batch_size=2", "data.n_targets=1",
-            f"system.model={TINY}", f"system.autoencoder={autoencoder_file}", *words)  # fmt: skip
+            f"system.model={TINY}", f"system.autoencoder={autoencoder_file}", *overrides)  # fmt: skip
 
 
 # ---------------------------------------------------------------- training of models
 
 
-def test_pictures_that_the_autoencoder_cannot_halve(refused, views):
+def test_images_that_the_autoencoder_cannot_halve(refused, views):
     error = refused(*autoencoder(views(30), "system.crop_size=16"))
     assert "30x30 pixels" in error
     assert "multiples of 4; render them anew, zero123s render --size 32" in error
@@ -131,9 +131,9 @@ def test_a_model_whose_parts_do_not_fit(refused, rendered_views, tiny_autoencode
 def test_a_model_too_small_to_be_scored(refused, rendered_views, tiny_autoencoder, tmp_path):
     text = TINY.read_text().replace(LIFT, "").replace("in_channels: 16", "in_channels: 8")
     (tmp_path / "model.yaml").write_text(text.replace("image_size: 8", "image_size: 2"))
-    words = (f"system.model={tmp_path / 'model.yaml'}", "system.components=[unet]", "system.lambda_lift=0")
+    overrides = (f"system.model={tmp_path / 'model.yaml'}", "system.components=[unet]", "system.lambda_lift=0")
     assert "images have 8 pixels (unet_config's image_size 2 times 4)" in refused(
-        *finetune(rendered_views, tiny_autoencoder, *words)
+        *finetune(rendered_views, tiny_autoencoder, *overrides)
     )
 
 
@@ -152,9 +152,9 @@ def test_latents_of_another_model_of_equal_size(refused, rendered_views, tiny_au
     key = next(name for name in state if name.endswith("quant_conv.weight") and "post" not in name)
     save_file({**state, key: state[key][::-1].copy()}, tmp_path / "other.safetensors")
     out = ["--train", f"exp_root_dir={tmp_path / 'begun'}", "use_timestamp=false"]
-    begin, *words = finetune(rendered_views, tiny_autoencoder, "trainer.max_steps=1", "system.n_validation=2",
+    begin, *overrides = finetune(rendered_views, tiny_autoencoder, "trainer.max_steps=1", "system.n_validation=2",
                              "system.n_samples=1", "system.sample_steps=1", "trainer.enable_progress_bar=false")  # fmt: skip
-    assert main(["--config", str(CONFIGS / begin), *out, *words]) == 0
+    assert main(["--config", str(CONFIGS / begin), *out, *overrides]) == 0
     trained = next((tmp_path / "begun").rglob("zero123.safetensors"))
     assert command(["cache-latents", str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(trained)]) == 0
     latents = f"data.latents={tmp_path / 'latents'}"
@@ -165,9 +165,9 @@ def test_latents_of_another_model_of_equal_size(refused, rendered_views, tiny_au
     assert "cached embeddings were not computed by this model" in error
 
 
-def test_pictures_smaller_than_the_model_sees_are_told(views, tiny_autoencoder, caplog):
-    config, *words = finetune(views(16), tiny_autoencoder)
-    check_experiment(load_config(str(CONFIGS / config), words)).build().load_networks(torch.device("cpu"))
+def test_images_smaller_than_the_models_input_are_reported(views, tiny_autoencoder, caplog):
+    config, *overrides = finetune(views(16), tiny_autoencoder)
+    check_experiment(load_config(str(CONFIGS / config), overrides)).build().load_networks(torch.device("cpu"))
     assert "note: the images have 16 pixels, and are enlarged to the 32 of the model." in caplog.text
 
 
@@ -175,7 +175,7 @@ def test_pictures_smaller_than_the_model_sees_are_told(views, tiny_autoencoder, 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["data.width=24"], "data.height=16, data.width=24: the image is put on a square"),
         (
@@ -185,8 +185,8 @@ def test_pictures_smaller_than_the_model_sees_are_told(views, tiny_autoencoder, 
         (["data.text_to_image.height=68"], "text_to_image.height: 68 pixels; the pipeline needs a multiple of 8"),
     ],
 )
-def test_shapes_that_would_squeeze_or_break(refused, tiny_zero123, words, message):
-    assert message in refused("stable-zero123.yaml", f"data.image_path={IMAGE}", *SMALL, *tiny_zero123, *words)
+def test_shapes_that_would_squeeze_or_break(refused, tiny_zero123, overrides, message):
+    assert message in refused("stable-zero123.yaml", f"data.image_path={IMAGE}", *SMALL, *tiny_zero123, *overrides)
 
 
 @pytest.fixture
@@ -201,17 +201,17 @@ def wide_scene(tmp_path):
     return tmp_path / "transforms.json"
 
 
-def test_training_sizes_of_another_shape_than_the_pictures(refused, wide_scene, tmp_path):
-    words = [f"data.transforms_path={wide_scene}", *SMALL, "data.batch_size=2"]
-    error = refused("multi-view.yaml", *words)
+def test_training_sizes_of_another_shape_than_the_images(refused, wide_scene, tmp_path):
+    overrides = [f"data.transforms_path={wide_scene}", *SMALL, "data.batch_size=2"]
+    error = refused("multi-view.yaml", *overrides)
     assert "16x16 pixels have another shape than" in error
     assert "000.png' with 80x60, which would be squeezed; with data.height=16 give data.width=21" in error
     out = [f"exp_root_dir={tmp_path / 'outputs'}", "trainer.max_steps=1", "export_after_train=false"]
-    assert main(["--config", str(CONFIGS / "multi-view.yaml"), "--train", *words, *out, "data.width=21"]) == 0
+    assert main(["--config", str(CONFIGS / "multi-view.yaml"), "--train", *overrides, *out, "data.width=21"]) == 0
 
 
 def test_wide_images_do_not_condition_square_models(refused, wide_scene, tiny_zero123):
-    words = [
+    overrides = [
         f"data.transforms_path={wide_scene}",
         *SMALL,
         "data.batch_size=2",
@@ -220,7 +220,7 @@ def test_wide_images_do_not_condition_square_models(refused, wide_scene, tiny_ze
     ]
     guided = ["system.guidance_type=stable-zero123-guidance", "system.loss.lambda_sds=0.1", *tiny_zero123]
     assert "images of 21x16 pixels would be squeezed to Zero123's square input" in refused(
-        "multi-view.yaml", *words, *guided
+        "multi-view.yaml", *overrides, *guided
     )
 
 

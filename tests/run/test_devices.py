@@ -1,4 +1,4 @@
-"""Which devices a run takes, of those there are and those that were asked for."""
+"""Which devices a run takes, of those available and those requested."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_of_several_gpus_one_is_taken_and_said(four_gpus, capsys):
 
 
 @pytest.mark.parametrize("key", ["devices", "strategy"])
-def test_several_gpus_are_taken_when_asked_for(four_gpus, key):
+def test_several_gpus_are_taken_when_requested(four_gpus, key):
     experiment = ExperimentConfig()
     setattr(experiment.trainer, key, {"devices": 4, "strategy": "ddp"}[key])
     assert choose_devices(experiment, None) == ("auto", experiment.trainer.devices)

@@ -29,7 +29,9 @@ trainer: {max_steps: 4, val_check_interval: 0, enable_progress_bar: false}
 checkpoint: {every_n_train_steps: 2}
 """
     (tmp_path / "tiny.yaml").write_text(yaml)
-    return lambda *words: main(["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path}", *words])
+    return lambda *overrides: main(
+        ["--config", str(tmp_path / "tiny.yaml"), "--train", f"exp_root_dir={tmp_path}", *overrides]
+    )
 
 
 def test_a_full_disk_during_a_checkpoint(launch, tmp_path, capsys):
@@ -50,7 +52,7 @@ def test_a_full_disk_during_a_checkpoint(launch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("write", [save_strip, save_video])
-def test_a_full_disk_during_a_picture_or_video(tmp_path, write):
+def test_a_full_disk_during_an_image_or_video(tmp_path, write):
     path = tmp_path / "save" / ("a.png" if write is save_strip else "a.mp4")
     with files_no_larger_than(2_000), pytest.raises(OutputError, match="cannot be written"):
         write(path, FRAMES)

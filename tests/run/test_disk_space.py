@@ -11,7 +11,7 @@ from zero123s.run.disk_space import checkpoint_bytes
 
 @pytest.fixture
 def launch(tmp_path):
-    return lambda *words: tiny_system.launch(tmp_path, *words)
+    return lambda *overrides: tiny_system.launch(tmp_path, *overrides)
 
 
 def test_a_too_small_disk_is_reported_before_training(launch, tmp_path, monkeypatch, capsys):

@@ -32,8 +32,8 @@ WORDS = [
 ]
 
 
-def launch(out, config, *words, mode="--train"):
-    code = main(["--config", str(CONFIGS / config), mode, f"exp_root_dir={out}", *WORDS, *words])
+def launch(out, config, *overrides, mode="--train"):
+    code = main(["--config", str(CONFIGS / config), mode, f"exp_root_dir={out}", *WORDS, *overrides])
     return code, out / Path(config).stem / "run"
 
 
@@ -65,8 +65,8 @@ def test_a_photograph_becomes_a_mesh(photo, tmp_path, tiny_zero123, capsys):
     path, truth = photo
     moved = tmp_path / "photo.jpg"
     moved.write_bytes(path.read_bytes())
-    words = [f"data.image_path={moved}", *tiny_zero123]
-    code, run = launch(tmp_path / "out", "stable-zero123.yaml", *words, "trainer.max_steps=3")
+    overrides = [f"data.image_path={moved}", *tiny_zero123]
+    code, run = launch(tmp_path / "out", "stable-zero123.yaml", *overrides, "trainer.max_steps=3")
     assert code == 0
     assert len(trimesh.load(run / "export" / "model.glb", force="mesh").faces) > 50
     kept = np.asarray(Image.open(run / "input" / "photo_rgba.png")) / 255
@@ -89,11 +89,11 @@ def test_a_photograph_becomes_a_mesh(photo, tmp_path, tiny_zero123, capsys):
     assert json.loads((run / "run.json").read_text())["input"] == record
 
 
-def test_a_missing_picture_is_told_before_anything_else(tmp_path, capsys, tiny_zero123):
+def test_a_missing_image_is_reported_first(tmp_path, capsys, tiny_zero123):
     code, _ = launch(tmp_path / "out", "stable-zero123.yaml", "data.image_path=nothing.png", *tiny_zero123)
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert code == 2
-    assert "guided by" not in told.out + told.err
+    assert "guided by" not in printed.out + printed.err
 
 
 def test_a_doubtful_photo_stops_the_launch(tmp_path, capsys, tiny_zero123):
@@ -110,7 +110,7 @@ def test_a_doubtful_photo_stops_the_launch(tmp_path, capsys, tiny_zero123):
     assert [p.relative_to(run).as_posix() for p in run.rglob("*.*")] == ["input/steps.png"]
 
 
-def test_two_named_pictures_become_a_mesh(tmp_path, tiny_zero123):
+def test_two_named_images_become_a_mesh(tmp_path, tiny_zero123):
     code, run = launch(tmp_path, "few-views.yaml", *tiny_zero123, "trainer.max_steps=3", "data.weights.back=0.5")
     assert code == 0
     assert len(trimesh.load(run / "export" / "model.glb", force="mesh").faces) > 50
@@ -121,8 +121,8 @@ def test_a_sentence_becomes_a_mesh(pipeline, tmp_path, tiny_zero123, monkeypatch
     drawing = [
         f"data.text_to_image.{w}" for w in (f"model={pipeline}", "steps=2", "candidates=2", "height=64", "width=64")
     ]
-    words = ["data.prompt=a round duck", *drawing, *tiny_zero123]
-    code, run = launch(tmp_path / "out", "text-to-3d.yaml", *words, "trainer.max_steps=3")
+    overrides = ["data.prompt=a round duck", *drawing, *tiny_zero123]
+    code, run = launch(tmp_path / "out", "text-to-3d.yaml", *overrides, "trainer.max_steps=3")
     assert code == 0
     assert len(trimesh.load(run / "export" / "model.glb", force="mesh").faces) > 50
     assert {p.name for p in (run / "input").iterdir()} == {
@@ -151,8 +151,8 @@ def test_without_weights_a_sentence_names_both_ways(tmp_path, capsys, tiny_zero1
 
 def test_an_empty_drawing_is_reported_before_writing(pipeline, tmp_path, capsys, tiny_zero123):
     drawing = [f"data.text_to_image.{w}" for w in (f"model={pipeline}", "steps=1", "candidates=1")]
-    words = [*drawing, "data.text_to_image.height=64", "data.text_to_image.width=64", *tiny_zero123]
-    code, run = launch(tmp_path, "text-to-3d.yaml", *words)
+    overrides = [*drawing, "data.text_to_image.height=64", "data.text_to_image.width=64", *tiny_zero123]
+    code, run = launch(tmp_path, "text-to-3d.yaml", *overrides)
     assert code == 2
     assert "None of the 1 images drawn" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not run.exists()

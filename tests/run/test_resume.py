@@ -14,8 +14,8 @@ RUN = "tiny/run"
 
 @pytest.fixture
 def launch(tmp_path):
-    def launch(*words, out="out"):
-        return tiny_system.launch(tmp_path, *words, out=tmp_path / out)
+    def launch(*overrides, out="out"):
+        return tiny_system.launch(tmp_path, *overrides, out=tmp_path / out)
 
     return launch
 
@@ -24,9 +24,9 @@ def launch(tmp_path):
 def stopped(launch):
     """Train to a step, as far as a process gets that is killed after it."""
 
-    def stopped(step, *words):
+    def stopped(step, *overrides):
         with pytest.raises(ArithmeticError):
-            launch(f"system.fail_at={step}", "trainer.max_steps=20", *words)
+            launch(f"system.fail_at={step}", "trainer.max_steps=20", *overrides)
 
     return stopped
 

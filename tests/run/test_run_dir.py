@@ -1,4 +1,4 @@
-"""The run folder: its name, what it says about the source, and what happens when it cannot be written."""
+"""The run folder: its name, the source it records, and errors when it cannot be written."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ from zero123s.run.folder import (
 )
 from zero123s.run.provenance import environment, git_state
 from zero123s.run.resume import find_checkpoint, record_last_started, require_checkpoint
-from zero123s.runtime.files import replacing
+from zero123s.runtime.files import atomic_write
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -44,11 +44,11 @@ def test_the_run_folder_is_named_after_its_input():
     assert run_path(experiment).name == "x_y"
 
 
-def git(folder, *words):
-    subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
+def git(folder, *overrides):
+    subprocess.run(["git", "-C", str(folder), *overrides], check=True, capture_output=True)
 
 
-def test_git_state_knows_commit_changes_and_their_absence(tmp_path, monkeypatch):
+def test_git_state_records_commit_changes_and_their_absence(tmp_path, monkeypatch):
     assert git_state(tmp_path).commit is None
     git(tmp_path, "init", "-q")
     (tmp_path / "a.txt").write_text("one\n")
@@ -72,11 +72,11 @@ def test_the_environment_names_versions():
 def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "f.txt"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(path, "w") as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(path, "w") as file:
         file.write(f"new {1 / 0}")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
-    with pytest.raises(OutputError, match="cannot be written"), replacing(path / "below" / "x") as file:
+    with pytest.raises(OutputError, match="cannot be written"), atomic_write(path / "below" / "x") as file:
         pass
 
 
@@ -112,9 +112,11 @@ def test_resume_finds_the_newest_and_lists_runs(tmp_path):
 
 def test_simultaneous_runs_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("zero123s.run.folder.datetime", _OneMoment)
-    words = ("use_timestamp=true", "system.seconds_per_step=0.05")
+    overrides = ("use_timestamp=true", "system.seconds_per_step=0.05")
     with ThreadPoolExecutor(4) as pool:
-        codes = list(pool.map(lambda n: tiny_system.launch(tmp_path / f"{n}", *words, out=tmp_path / "out"), range(4)))
+        codes = list(
+            pool.map(lambda n: tiny_system.launch(tmp_path / f"{n}", *overrides, out=tmp_path / "out"), range(4))
+        )
     assert codes == [0] * 4
     names = sorted(p.name for p in (tmp_path / "out" / "tiny").iterdir() if p.is_dir())
     assert names == [f"run@20240102-030405{suffix}" for suffix in ("", "-2", "-3", "-4")]

@@ -24,9 +24,9 @@ checkpoint: {every_n_train_steps: 2}
 def launch(tmp_path):
     (tmp_path / "tiny.yaml").write_text(YAML)
 
-    def launch(*words, mode="--train", out="out"):
+    def launch(*overrides, mode="--train", out="out"):
         base = ["--config", str(tmp_path / "tiny.yaml"), mode, f"exp_root_dir={tmp_path / out}"]
-        return main([*base, *words])
+        return main([*base, *overrides])
 
     return launch
 
@@ -55,8 +55,8 @@ def test_a_system_without_images_or_export_trains(launch, tmp_path, capsys):
 def test_a_stop_signal_finishes_the_step(launch, tmp_path, capsys, signal_name, accumulate):
     every = f"trainer.accumulate_grad_batches={accumulate}"
     assert launch(every, out="whole") == 0
-    words = [every, "system.signal_at=[3]", f"system.signal_name={signal_name}"]
-    assert launch(*words, out="stopped") == 130
+    overrides = [every, "system.signal_at=[3]", f"system.signal_name={signal_name}"]
+    assert launch(*overrides, out="stopped") == 130
     run = tmp_path / "stopped" / "tiny" / "run"
     again = f"Go on with: python launch.py --config {run / 'config.yaml'} --train resume={run}"
     assert again in capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_resuming_keeps_what_was_written_down(launch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["system.size=3"], "belongs to another configuration"),
         (["--gpu", "zero"], "expected an index"),
@@ -112,11 +112,11 @@ def test_resuming_keeps_what_was_written_down(launch, tmp_path):
         (["imports=[no_such_package]"], "there is no package 'no_such_package'"),
     ],
 )
-def test_mistakes_are_told_before_anything_changes(launch, tmp_path, capsys, words, message):
+def test_mistakes_are_reported_before_anything_changes(launch, tmp_path, capsys, overrides, message):
     assert launch() == 0
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.yaml")}
     capsys.readouterr()
-    assert launch("resume=last", *words) == 2
+    assert launch("resume=last", *overrides) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error

@@ -48,8 +48,8 @@ def theirs_of(state):
 def trial(tiny_text_model, tmp_path_factory):
     """A run folder of threestudio's with a trained field, the plan for it, and its system."""
     folder = tmp_path_factory.mktemp("threestudio")
-    words = [*tiny_words(yaml.safe_load(RECIPE.read_text()), tiny_text_model, [], "", None), *WORDS]
-    _, plan = plan_run(RECIPE, words)
+    overrides = [*tiny_words(yaml.safe_load(RECIPE.read_text()), tiny_text_model, [], "", None), *WORDS]
+    _, plan = plan_run(RECIPE, overrides)
     system = plan.build(prepare=False)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def trial(tiny_text_model, tmp_path_factory):
     )
     state = {"state_dict": theirs_of(system.state_dict()), "epoch": 0, "global_step": 7}
     torch.save({**state, "pytorch-lightning_version": "2.0.0", "callbacks": {}, "optimizer_states": [{}]}, checkpoint)
-    return checkpoint, plan, system, words
+    return checkpoint, plan, system, overrides
 
 
 def test_the_same_field_comes_back(trial):
@@ -86,22 +86,22 @@ def test_weights_start_a_run_without_ignored_modules(trial):
 
 
 def test_it_exports_by_its_own_settings(trial):
-    checkpoint, _, _, words = trial
+    checkpoint, _, _, overrides = trial
     parsed = checkpoint.parents[1] / "configs" / "parsed.yaml"
     small = [
         "system.exporter.isosurface_resolution=24",
         "system.exporter.texture_size=64",
         "system.exporter.poster=false",
     ]
-    start = ["--config", str(parsed), "--gpu", "0", *words, *small, f"resume={checkpoint}"]
+    start = ["--config", str(parsed), "--gpu", "0", *overrides, *small, f"resume={checkpoint}"]
     fmt = ["system.exporter_type=mesh-exporter", "system.exporter.fmt=obj", "system.exporter.context_type=cuda"]
     assert main([*start, "--export", *fmt]) == 0
     assert (checkpoint.parents[1] / "export" / "model.obj").is_file()
 
 
 def test_it_trains_on_from_its_step(trial, tmp_path):
-    words = trial[3]
-    start = ["--config", str(RECIPE), "--gpu", "0", "--train", *words, f"exp_root_dir={tmp_path}"]
+    overrides = trial[3]
+    start = ["--config", str(RECIPE), "--gpu", "0", "--train", *overrides, f"exp_root_dir={tmp_path}"]
     assert main(start) == 0
     (own,) = tmp_path.rglob("last.ckpt")
     state = torch.load(own, weights_only=True)
@@ -127,7 +127,7 @@ def test_it_trains_on_from_its_step(trial, tmp_path):
         ("geometry.something.else", torch.zeros(1), "has no place in this configuration"),
     ],
 )
-def test_what_does_not_fit_is_told(trial, name, value, message):
+def test_what_does_not_fit_is_reported(trial, name, value, message):
     _, plan, system, _ = trial
     weights = {**theirs_of(system.state_dict()), name: value}
     with pytest.raises(CheckpointError, match=message):

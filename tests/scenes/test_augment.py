@@ -108,13 +108,13 @@ def test_a_neutral_variant_has_no_colour(textured):
 
 
 @pytest.mark.parametrize("textured", [False, True])
-def test_a_toned_scene_has_the_mean_asked_for(textured):
+def test_a_toned_scene_has_the_mean_requested(textured):
     colors, shares = colors_by_area(toned(quads(textured), 0.55))
     assert colors.mean(1) @ shares == pytest.approx(0.55, abs=0.01)
     assert np.ptp(colors[shares > 0], axis=1).max() < 0.01
 
 
-def test_procedural_paint_replaces_pictures():
+def test_procedural_paint_replaces_images():
     scene = with_procedural_paint(quads(textured=True), np.random.default_rng(0))
     assert scene.textures == ()
     assert set(scene.paint_of_face) == {0, 2}

@@ -16,13 +16,13 @@ def test_the_atlas_shows_every_triangle_as_embree_would():
     builder = Builder()
     builder.add(box(1, 1, 1, 0.1), Paint((0, 0.5, 0), (1, 0, 1), "gradient", 0.8, (1, 1, 1)))
     scene = builder.build("box")
-    picture, uv = bake_atlas(scene, side=1024)
+    rgb, uv = bake_atlas(scene, side=1024)
     rng = np.random.default_rng(0)
     face = rng.integers(0, len(scene.faces), 500).astype(np.int32)
     weights = rng.dirichlet([2, 2, 2], 500).astype(np.float32)
     expected = surface_colors(scene, face, weights[:, 1].copy(), weights[:, 2].copy())
-    seen = bilinear(Texture(picture).image, (uv[face] * weights[..., None]).sum(1))
-    assert np.abs(seen - expected).max() < 0.02
+    baked = bilinear(Texture(rgb).image, (uv[face] * weights[..., None]).sum(1))
+    assert np.abs(baked - expected).max() < 0.02
 
 
 def test_without_bpy_the_way_out_is_named(monkeypatch):
@@ -48,7 +48,7 @@ def test_blender_sees_the_same_silhouette():
     assert np.abs(traced - cast)[inside][:, :3].mean() < 0.12  # shadows and bounces differ; measured 0.05
 
 
-def test_the_dataset_asks_blender_only_when_told(monkeypatch, tmp_path):
+def test_the_dataset_uses_blender_only_on_request(monkeypatch, tmp_path):
     from zero123s.scenes import blender
     from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 

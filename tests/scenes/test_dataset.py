@@ -155,11 +155,11 @@ def test_a_damaged_shard_is_named(tmp_path):
         (lambda p: np.where(p > 200, np.nan, p.astype(np.float32) / 255), "nan"),
     ],
 )
-def test_broken_pictures_are_told_from_sound_ones(change, reason):
-    picture = np.zeros((16, 16, 4), np.uint8)
-    picture[4:12, 4:12] = np.random.default_rng(0).integers(0, 255, (8, 8, 4))
-    picture[4:12, 4:12, 3] = 255
-    changed = change(picture)
+def test_broken_images_are_distinguished_from_sound_ones(change, reason):
+    rgba = np.zeros((16, 16, 4), np.uint8)
+    rgba[4:12, 4:12] = np.random.default_rng(0).integers(0, 255, (8, 8, 4))
+    rgba[4:12, 4:12, 3] = 255
+    changed = change(rgba)
     assert broken_reason(changed if changed.dtype.kind == "f" else changed.astype(np.uint8)) == reason
 
 
@@ -209,7 +209,7 @@ def test_the_command_renders_checks_and_shows(tmp_path, capsys):
         (["--procedural", "0:2", "--fovy", "180"], "fovy"),
     ],
 )
-def test_the_command_says_what_is_wrong(arguments, message, tmp_path):
+def test_the_command_reports_what_is_wrong(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         main([str(tmp_path / "x"), *arguments])
 

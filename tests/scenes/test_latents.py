@@ -34,9 +34,9 @@ def test_folder_reads_what_was_rendered(views):
 
 
 def test_cache_holds_every_view_and_is_made_once(views, tmp_path):
-    seen, counts = [], []
-    cache_latents(views, tmp_path, lambda rgb: seen.append(1) or shrink(rgb), "abc", counts.append)
-    assert sum(counts) == len(seen) == 5
+    encoded, counts = [], []
+    cache_latents(views, tmp_path, lambda rgb: encoded.append(1) or shrink(rgb), "abc", counts.append)
+    assert sum(counts) == len(encoded) == 5
     cached = LatentFolder(tmp_path, views)
     image = views.images(3).astype(np.float32) / 255
     white = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
@@ -44,8 +44,8 @@ def test_cache_holds_every_view_and_is_made_once(views, tmp_path):
     np.testing.assert_allclose(cached.latents(3), expected["latents"].numpy(), atol=2e-3)
     np.testing.assert_allclose(cached.embeddings(3), expected["embeddings"].numpy(), atol=2e-3)
     (tmp_path / views.paths[1].name).unlink()  # as after a kill
-    cache_latents(views, tmp_path, lambda rgb: seen.append(1) or shrink(rgb), "abc")
-    assert len(seen) == 7, "only the missing file is made again"
+    cache_latents(views, tmp_path, lambda rgb: encoded.append(1) or shrink(rgb), "abc")
+    assert len(encoded) == 7, "only the missing file is made again"
 
 
 def test_latents_of_another_autoencoder_are_replaced_not_mixed(views, tmp_path):
@@ -55,7 +55,7 @@ def test_latents_of_another_autoencoder_are_replaced_not_mixed(views, tmp_path):
     assert LatentFolder(tmp_path, views).latents(0).min() >= 1
 
 
-def test_missing_or_foreign_files_are_told(views, tmp_path):
+def test_missing_or_foreign_files_are_reported(views, tmp_path):
     with pytest.raises(ImageError, match="cache-latents"):
         LatentFolder(tmp_path, views)
     with pytest.raises(ImageError, match="holds no shards"):

@@ -50,7 +50,7 @@ def textured(material):
     return mesh
 
 
-def picture():
+def make_image():
     pixels = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
     return Image.fromarray(pixels.repeat(16, 0).repeat(16, 1))
 
@@ -58,9 +58,9 @@ def picture():
 @pytest.mark.parametrize("suffix", ["glb", "obj", "gltf"])
 def test_textures_are_sampled_the_right_way_up(suffix, tmp_path):
     if suffix == "obj":
-        material = trimesh.visual.material.SimpleMaterial(image=picture())
+        material = trimesh.visual.material.SimpleMaterial(image=make_image())
     else:
-        material = trimesh.visual.material.PBRMaterial(baseColorTexture=picture())
+        material = trimesh.visual.material.PBRMaterial(baseColorTexture=make_image())
     mesh = textured(material)
     if suffix == "gltf":
         for name, content in trimesh.exchange.gltf.export_gltf(trimesh.Scene(mesh)).items():
@@ -71,8 +71,8 @@ def test_textures_are_sampled_the_right_way_up(suffix, tmp_path):
     view = render_views(scene, orbit_cameras(0.0, 0.0), WHITE_LIGHT).rgba[0]
     rows, columns = np.nonzero(view[..., 3] > 0.5)
     quarters = [(r, c) for r in (0.25, 0.75) for c in (0.25, 0.75)]
-    seen = [view[int(np.quantile(rows, r)), int(np.quantile(columns, c)), :3] for r, c in quarters]
-    assert np.array(seen) == pytest.approx(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), abs=0.02)
+    corners = [view[int(np.quantile(rows, r)), int(np.quantile(columns, c)), :3] for r, c in quarters]
+    assert np.array(corners) == pytest.approx(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), abs=0.02)
 
 
 def test_base_colour_factors_are_linear_in_gltf(tmp_path):
@@ -158,7 +158,7 @@ def test_hostile_gltf_is_refused(change, message, tmp_path):
 def test_an_obj_cannot_reach_out_of_its_folder(line, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.mtl").write_text("newmtl m\nKd 1 0 0\n")
-    picture().save(tmp_path / "secret.png")
+    make_image().save(tmp_path / "secret.png")
     (tmp_path / "in" / "a.mtl").write_text("newmtl m\nmap_Kd ../secret.png\n")
     face = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\nf 1/1 2/2 3/3\n"
     (tmp_path / "in" / "a.obj").write_text(f"{line}\n{face}")

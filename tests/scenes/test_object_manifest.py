@@ -35,8 +35,8 @@ def write_manifest(folder, color=(200, 50, 100), **changed):
 
 def test_rows_of_a_split_bring_their_licence(tmp_path):
     path, out = write_manifest(tmp_path), tmp_path / "out"
-    words = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--split", "val"]
-    assert main([str(out), *words, "--views", "2", "--size", "16"]) == 0
+    overrides = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--split", "val"]
+    assert main([str(out), *overrides, "--views", "2", "--size", "16"]) == 0
     (record,) = map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
     assert record["object_id"] == "boxes__two"
     assert (record["licence"], record["creator"]) == ("CC-BY-3.0", "maker of two")
@@ -69,8 +69,8 @@ def test_variants_have_names_and_shapes_of_their_own(tmp_path):
 @pytest.mark.parametrize(("color", "count"), [((200, 50, 100), 8), ((120, 125, 118), 4)])
 def test_objects_of_few_colours_count_half(tmp_path, color, count):
     path, out = write_manifest(tmp_path, color), tmp_path / "out"
-    words = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--variants", "4"]
-    assert main([str(out), *words, "--views", "2", "--size", "16", "--supersample", "1"]) == 0
+    overrides = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--variants", "4"]
+    assert main([str(out), *overrides, "--views", "2", "--size", "16", "--supersample", "1"]) == 0
     records = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert sum(record["row"] is not None for record in records) == count
     assert sum("few colours" in record.get("error", "") for record in records) == 8 - count
@@ -78,8 +78,8 @@ def test_objects_of_few_colours_count_half(tmp_path, color, count):
 
 def test_attribution_names_every_object_once(tmp_path):
     path, out, credits = write_manifest(tmp_path), tmp_path / "out", tmp_path / "ATTRIBUTION.md"
-    words = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--variants", "2", "--procedural", "0:3"]
-    assert main([str(out), *words, "--views", "2", "--size", "16", "--supersample", "1"]) == 0
+    overrides = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--variants", "2", "--procedural", "0:3"]
+    assert main([str(out), *overrides, "--views", "2", "--size", "16", "--supersample", "1"]) == 0
     assert main([str(out), "--attribution", str(credits)]) == 0
     text = credits.read_text()
     assert "images of 16 x 16 pixels from 2 sides, also in variants: mirrored" in text
@@ -90,8 +90,8 @@ def test_attribution_names_every_object_once(tmp_path):
 
 def test_attribution_refuses_objects_of_unknown_licence(tmp_path):
     path, out = write_manifest(tmp_path, licence=""), tmp_path / "out"
-    words = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--views", "2", "--size", "16"]
-    assert main([str(out), *words]) == 0
+    overrides = ["--manifest", str(path), "--root", str(tmp_path / "models"), "--views", "2", "--size", "16"]
+    assert main([str(out), *overrides]) == 0
     with pytest.raises(ImageError, match=r"licence of 2 objects is not known \(boxes__one"):
         main([str(out), "--attribution", str(tmp_path / "ATTRIBUTION.md")])
     with pytest.raises(ImageError, match=r"has no manifest\.jsonl"):

@@ -89,8 +89,8 @@ def test_a_wrapped_image_has_no_reversed_seam():
 
 
 def test_command_renders_the_extended_kinds(tmp_path):
-    words = ["--procedural", "0:3", "--kinds", "extended", "--views", "2", "--size", "24", "--supersample", "1"]
-    assert main([str(tmp_path), *words]) == 0
+    overrides = ["--procedural", "0:3", "--kinds", "extended", "--views", "2", "--size", "24", "--supersample", "1"]
+    assert main([str(tmp_path), *overrides]) == 0
     records = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
     assert [record["source"] for record in records] == ["extended:0", "extended:1", "extended:2"]
     assert records[0]["object_id"] == "extended-0000000"

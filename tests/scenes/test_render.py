@@ -59,9 +59,9 @@ def test_silhouettes_agree_with_the_projected_vertices():
     alpha = render_views(scene, cameras).rgba[0, ..., 3] > 0.5
     pixels = project(torch.from_numpy(scene.vertices), cameras)[0, :, :2].numpy()
     rows, columns = np.nonzero(alpha)
-    seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    bounds = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     true = np.array([*pixels.min(0), *pixels.max(0)])
-    assert abs(seen - true).max() < 1.0
+    assert abs(bounds - true).max() < 1.0
 
 
 def test_nerf_synthetic_folder(tmp_path):

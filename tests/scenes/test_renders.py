@@ -67,7 +67,7 @@ def test_incomplete_objects_are_left_out_and_counted(both, caplog):
     assert "left out 2 of 5 objects with fewer than 3 views" in caplog.text
 
 
-def test_a_picture_of_another_size_is_named(both):
+def test_an_image_of_another_size_is_named(both):
     root = both[1]
     uid = json.loads((root / "valid_paths.json").read_text())[2]
     for path in (root / uid).glob("*.png"):

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: all done, an error carried over, a kill at any moment noticed, nobody left behind."""
+"""Jobs in processes of their own: all done, an error carried over, a kill at any moment noticed, no process left behind."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_a_kill_while_the_processes_start_is_noticed(delay_s):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_nobody_is_left_when_the_caller_stops_early(tmp_path):
+def test_no_process_outlives_a_caller_that_stops(tmp_path):
     iteration = map_processes(touch, [(tmp_path / str(i),) for i in range(9)], 2)
     next(iteration)
     iteration.close()

@@ -26,7 +26,7 @@ TINY = Path(__file__).parents[1] / "helpers" / "tiny_lifted.yaml"
 
 @pytest.fixture(scope="module")
 def launch(rendered_views, tiny_autoencoder, tmp_path_factory):
-    def run(name: str, *words: str, kill_at_step: int = 0) -> Path:
+    def run(name: str, *overrides: str, kill_at_step: int = 0) -> Path:
         root = tmp_path_factory.getbasetemp() / "finetune" / name
         base = [
             "--config", str(CONFIGS / "train-small-zero123.yaml"), "--train", f"exp_root_dir={root}", "use_timestamp=false",
@@ -37,17 +37,17 @@ def launch(rendered_views, tiny_autoencoder, tmp_path_factory):
         ]  # fmt: skip
         out = root / "train-small-zero123" / "small"
         if kill_at_step:
-            kill_when_reached([*base, *words], out / "ckpts" / "last.ckpt", kill_at_step)
+            kill_when_reached([*base, *overrides], out / "ckpts" / "last.ckpt", kill_at_step)
         else:
-            assert main([*base, *words]) == 0
+            assert main([*base, *overrides]) == 0
         return out
 
     return run
 
 
-def kill_when_reached(words: list[str], checkpoint: Path, step: int) -> None:
+def kill_when_reached(overrides: list[str], checkpoint: Path, step: int) -> None:
     """Start a process of its own and kill -9 it once a checkpoint of `step` or later stands."""
-    process = forked.start(words)
+    process = forked.start(overrides)
     deadline = time.monotonic() + 240
     while not (checkpoint.exists() and AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"] >= step):
         assert process.is_alive(), "it ended before it could be killed"
@@ -150,9 +150,9 @@ def test_mixed_precision_clips_and_learns(launch):
 
 
 def test_a_lift_learns_the_mirrored_image(launch, started):
-    words = ["system.model=", f"system.checkpoint={started}", "system.components=[lift]"]
+    overrides = ["system.model=", f"system.checkpoint={started}", "system.components=[lift]"]
     fit = ["system.lambda_lift=0", "system.lambda_denoise=0", "system.lambda_mirror=1", "system.mirror_lift=true"]
-    run = launch("mirror", *words, *fit, "trainer.max_steps=40", "system.optimizer.args.lr=6e-3")
+    run = launch("mirror", *overrides, *fit, "trainer.max_steps=40", "system.optimizer.args.lr=6e-3")
     with open(run / "csv_logs" / "version_0" / "metrics.csv") as file:
         losses = [float(row["train/mirror"]) for row in csv.DictReader(file) if row.get("train/mirror")]
     assert losses[-1] < 0.8 * losses[0], "better than the flip it starts as"
@@ -166,7 +166,7 @@ def test_a_lift_learns_the_mirrored_image(launch, started):
         torch.testing.assert_close(model.lift.get_parameter(name), tensor, msg=f"{name} has nothing to learn here")
 
 
-def test_a_mirror_that_is_not_there_is_told(launch, capsys):
+def test_a_mirror_that_is_not_there_is_reported(launch, capsys):
     with pytest.raises(AssertionError):
         launch("no-mirror", "trainer.max_steps=1", "system.lambda_mirror=1")
     assert "add system.mirror_lift=true" in capsys.readouterr().err
@@ -189,7 +189,7 @@ def test_training_the_lift_leaves_the_denoiser_alone(launch):
         ({"model": "a.yaml", "components": ["unets"]}, "'unets' is none of"),
     ],
 )
-def test_bad_settings_are_told(changes, message):
+def test_bad_settings_are_reported(changes, message):
     with pytest.raises(ConfigError, match=message):
         Zero123FinetuneSystem.check(Zero123FinetuneSystem.Config(**changes))
 
@@ -207,24 +207,29 @@ def test_data_visits_every_object_once_an_epoch(rendered_views):
     assert not torch.equal(again.rgba, data.batch_at(1, micro_step=1).rgba)
 
 
-def test_training_from_cached_latents_equals_training_from_pictures(launch, started, rendered_views, tmp_path):
+def test_training_from_cached_latents_equals_training_from_images(launch, started, rendered_views, tmp_path):
     from zero123s.commands.main import main as command
 
     assert command(["cache-latents", str(rendered_views), str(tmp_path / "latents"), "--checkpoint", str(started)]) == 0
-    words = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "system.model=''", f"system.checkpoint={started}"]
-    words.append("system.components=[unet]")
-    pictures = launch("pictures", *words)
-    cached = launch("cached", *words, f"data.latents={tmp_path / 'latents'}")
-    first, second = (losses(run) for run in (pictures, cached))
+    overrides = [
+        "trainer.max_steps=2",
+        "trainer.log_every_n_steps=1",
+        "system.model=''",
+        f"system.checkpoint={started}",
+    ]
+    overrides.append("system.components=[unet]")
+    images = launch("pictures", *overrides)
+    cached = launch("cached", *overrides, f"data.latents={tmp_path / 'latents'}")
+    first, second = (losses(run) for run in (images, cached))
     assert len(first) == 2
     assert first == pytest.approx(second, rel=0.01), "half precision is all that differs"
 
 
 def test_adapters_train_resume_and_are_merged(launch, started):
-    words = ["system.model=''", f"system.checkpoint={started}", "system.components=[unet,cc_projection]"]
-    words += ["system.lora_rank=2", "system.gradient_checkpointing=true"]
-    launch("lora", *words, "trainer.max_steps=2")
-    run = launch("lora", *words, "trainer.max_steps=3", "resume=last")
+    overrides = ["system.model=''", f"system.checkpoint={started}", "system.components=[unet,cc_projection]"]
+    overrides += ["system.lora_rank=2", "system.gradient_checkpointing=true"]
+    launch("lora", *overrides, "trainer.max_steps=2")
+    run = launch("lora", *overrides, "trainer.max_steps=3", "resume=last")
     trained, begun = (load_zero123(p, dtype="fp32") for p in (run / "export" / "zero123.safetensors", started))
     assert set(trained.state_dict()) == set(begun.state_dict())
     changed = [n for n, p in trained.unet.named_parameters() if not torch.equal(p, begun.unet.get_parameter(n))]

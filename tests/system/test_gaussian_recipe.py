@@ -36,8 +36,8 @@ WORDS = [
 ]
 
 
-def train(root, *words):
-    return main(["--config", str(CONFIG), "--train", f"exp_root_dir={root}", *WORDS, *words])
+def train(root, *overrides):
+    return main(["--config", str(CONFIG), "--train", f"exp_root_dir={root}", *WORDS, *overrides])
 
 
 def checkpoint(root):
@@ -78,15 +78,15 @@ def test_the_rasteriser_needs_gaussians():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "said"),
     [
         (["system.renderer_type=nerf-volume-renderer"], "use renderer_type: gaussian-rasterizer"),
         (["system.loss.lambda_orient=1"], "lambda_orient needs samples along rays"),
         (["system.geometry.start=no_such.ply"], "no such file"),
     ],
 )
-def test_what_does_not_go_together_is_said(tmp_path, capsys, words, said):
-    assert train(tmp_path, "trainer.max_steps=1", *words) == 2
+def test_what_does_not_go_together_is_said(tmp_path, capsys, overrides, said):
+    assert train(tmp_path, "trainer.max_steps=1", *overrides) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error

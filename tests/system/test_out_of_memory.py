@@ -31,8 +31,8 @@ def assert_alike(parts, whole):
     assert whole.keys() == parts.keys()
     # Some gradients are nothing but rounding: a normalisation follows.
     rounding = 1e-6 * max(float(g.norm()) for g in whole.values())
-    for name, wanted in whole.items():
-        assert (parts[name] - wanted).norm() <= 1e-4 * wanted.norm() + rounding, name
+    for name, expected in whole.items():
+        assert (parts[name] - expected).norm() <= 1e-4 * expected.norm() + rounding, name
 
 
 CASES = {
@@ -56,13 +56,19 @@ def test_a_field_in_parts_has_the_same_gradients(disc_data, case):
 
 @pytest.mark.parametrize("name", ["finetune", "autoencoder"])
 def test_a_network_in_parts_has_the_same_gradients(name, rendered_views, tiny_autoencoder):
-    words = [f"data.root={rendered_views}", "data.batch_size=4", "data.held_out=4", f"system.model={TINY}", "seed=1"]
+    overrides = [
+        f"data.root={rendered_views}",
+        "data.batch_size=4",
+        "data.held_out=4",
+        f"system.model={TINY}",
+        "seed=1",
+    ]
     if name == "finetune":
-        words += ["data.n_targets=2", f"system.autoencoder={tiny_autoencoder}", "system.dropout=0.2"]
+        overrides += ["data.n_targets=2", f"system.autoencoder={tiny_autoencoder}", "system.dropout=0.2"]
     config = {"finetune": "train-small-zero123.yaml", "autoencoder": "train-autoencoder.yaml"}[name]
     found = []
     for n_parts in (1, 3):
-        system = check_experiment(load_config(str(CONFIGS / config), words)).build()
+        system = check_experiment(load_config(str(CONFIGS / config), overrides)).build()
         system.n_parts, batch = n_parts, system.data_source.batch_at(0)
         if name == "finetune":
             terms = system.losses(batch, 0)

@@ -39,9 +39,9 @@ WORDS = [
 @pytest.fixture(scope="module")
 def first_run(disc_path, tiny_zero123, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("first")
-    words = [*WORDS, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}"]
+    overrides = [*WORDS, *tiny_zero123, f"data.image_path={disc_path}", f"exp_root_dir={root}"]
     config = ["--config", str(CONFIGS / "stable-zero123.yaml"), "--profile", "none"]
-    assert main([*config, "--train", *words]) == 0
+    assert main([*config, "--train", *overrides]) == 0
     return root / "stable-zero123" / "disc_rgba"
 
 
@@ -52,10 +52,10 @@ def few_steps():
         yield
 
 
-def refine(first_run, root, *words, mode="--train", config=REFINE):
+def refine(first_run, root, *overrides, mode="--train", config=REFINE):
     convert = [f"system.geometry_convert_from={first_run}"] if first_run else []
     start = ["--config", str(config), "--profile", "none", mode, f"exp_root_dir={root}"]
-    return main([*start, *convert, "trainer.max_steps=2", *words])
+    return main([*start, *convert, "trainer.max_steps=2", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def second_run(first_run, few_steps, tmp_path_factory) -> Path:
     return root / "stable-zero123-refine" / "disc_rgba"
 
 
-def test_it_inherits_all_that_nobody_changed(first_run, second_run):
+def test_it_inherits_all_left_at_its_default(first_run, second_run):
     one, two = (yaml.safe_load((run / "config.yaml").read_text()) for run in (first_run, second_run))
     for key in ("image_path", "default_elevation_deg", "random_camera"):
         assert two["data"][key] == one["data"][key], key
@@ -91,16 +91,20 @@ def test_it_starts_at_the_surface_ends_with_mesh(second_run):
 
 def test_it_goes_on_without_its_first_stage(second_run, first_run, monkeypatch, capsys):
     monkeypatch.setattr(Zero123System, "start_from", lambda *_: pytest.fail("a run that goes on starts nowhere else"))
-    words = ["--config", str(REFINE), "--profile", "none", f"resume={second_run}", "use_timestamp=false"]
-    assert main([*words, "--export", "system.exporter.formats=[ply]", "system.exporter.poster=false"]) == 0
+    overrides = ["--config", str(REFINE), "--profile", "none", f"resume={second_run}", "use_timestamp=false"]
+    assert main([*overrides, "--export", "system.exporter.formats=[ply]", "system.exporter.poster=false"]) == 0
     assert (second_run / "export" / "model.ply").is_file()
-    assert main([*words, "--train", "trainer.max_steps=3", "export_after_train=false"]) == 0
+    assert main([*overrides, "--train", "trainer.max_steps=3", "export_after_train=false"]) == 0
     assert json.loads((second_run / "run.json").read_text())["step"] == 3
 
 
 def test_overrides_win_over_what_is_inherited(first_run, tmp_path):
-    words = [f"system.geometry_convert_from={first_run}", "data.default_elevation_deg=30", "system.geometry.radius=1.1"]
-    loaded = inherit_first_stage(load_config(REFINE, words), words, None)
+    overrides = [
+        f"system.geometry_convert_from={first_run}",
+        "data.default_elevation_deg=30",
+        "system.geometry.radius=1.1",
+    ]
+    loaded = inherit_first_stage(load_config(REFINE, overrides), overrides, None)
     assert (loaded.cfg.data.default_elevation_deg, loaded.cfg.system.geometry.radius) == (30, 1.1)
     assert loaded.cfg.data.image_path == str(
         yaml.safe_load((first_run / "config.yaml").read_text())["data"]["image_path"]
@@ -109,21 +113,21 @@ def test_overrides_win_over_what_is_inherited(first_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         ([], "'system.geometry_convert_from' must be given"),
         (["system.geometry_convert_from=nowhere"], "nowhere: no such checkpoint or run folder"),
     ],
 )
-def test_a_missing_first_stage_is_told(words, message, tmp_path, capsys):
-    assert refine(None, tmp_path, *words) == 2
+def test_a_missing_first_stage_is_reported(overrides, message, tmp_path, capsys):
+    assert refine(None, tmp_path, *overrides) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_without_its_folder_is_told(first_run, tmp_path, capsys):
+def test_a_checkpoint_without_its_folder_is_reported(first_run, tmp_path, capsys):
     lonely = tmp_path / "a" / "b.ckpt"
     lonely.parent.mkdir()
     lonely.write_bytes((first_run / "ckpts" / "last.ckpt").read_bytes())
@@ -132,8 +136,8 @@ def test_a_checkpoint_without_its_folder_is_told(first_run, tmp_path, capsys):
 
 
 def test_a_geometry_without_a_distance_is_refused(first_run, tmp_path, capsys):
-    words = ["system.geometry_type=implicit-volume", "system.renderer_type=nerf-volume-renderer"]
-    assert refine(first_run, tmp_path, *words) == 2
+    overrides = ["system.geometry_type=implicit-volume", "system.renderer_type=nerf-volume-renderer"]
+    assert refine(first_run, tmp_path, *overrides) == 2
     assert "use geometry_type: implicit-sdf instead of implicit-volume" in capsys.readouterr().err
 
 
@@ -150,8 +154,8 @@ def test_the_rasterised_stage_ends_with_a_mesh(first_run, second_run, tmp_path):
     rates = [system["optimizer"]["args"].pop("lr") for system in systems]
     assert rates == [1e-4, 3e-4]
     assert systems[0] == systems[1]
-    words = [f"resume={run}", "use_timestamp=false", "trainer.max_steps=3", "export_after_train=false"]
-    assert main(["--config", str(REFINE_MESH), "--profile", "none", "--train", *words]) == 0
+    overrides = [f"resume={run}", "use_timestamp=false", "trainer.max_steps=3", "export_after_train=false"]
+    assert main(["--config", str(REFINE_MESH), "--profile", "none", "--train", *overrides]) == 0
     assert json.loads((run / "run.json").read_text())["step"] == 3
 
 
@@ -189,16 +193,16 @@ def test_rasterising_brings_the_surface_closer(disc_data, monkeypatch):
     first = system_of(disc_data, "implicit-volume", "nerf-volume-renderer", density_blob_scale=30.0)
     second = system_of(disc_data, "implicit-sdf", "mesh-rasterizer", normal_type="analytic")
     assert second.start_from(first)["surface_distance"] < 0.01
-    picture = disc_data.reference()
-    before = score_reference(second, picture)
+    image = disc_data.reference()
+    before = score_reference(second, image)
     optimizer = torch.optim.Adam([*second.geometry.parameters()], lr=0.001, betas=(0.9, 0.99))
     for step in range(25):
         second.renderer.update(second.field(), step, second.generator("occupancy"))
-        terms = second.reference_losses(picture, step)
+        terms = second.reference_losses(image, step)
         optimizer.zero_grad()
         sum(term.weight * term.value for term in terms.values()).backward()
         optimizer.step()
-    after = score_reference(second, picture)
+    after = score_reference(second, image)
     assert set(terms) == {"rgb", "mask", "eikonal"}
     assert terms["eikonal"].value < 0.2, "it stays a distance at the surface"
     assert after["mask_iou"] > min(before["mask_iou"] + 0.05, 0.95)

@@ -23,10 +23,10 @@ ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "load" / "images" / "hamburger_rgba.png"
 
 
-def train(root, *words, image=IMAGE):
+def train(root, *overrides, image=IMAGE):
     places = [f"exp_root_dir={root}", "use_timestamp=false", "threads=1", "export_after_train=false"]
     given = [f"data.image_path={image}", *SMALL, "trainer.val_check_interval=0", *places]
-    return main(["--config", str(ROOT / "configs/stable-zero123.yaml"), "--train", *given, *words])
+    return main(["--config", str(ROOT / "configs/stable-zero123.yaml"), "--train", *given, *overrides])
 
 
 def record_of(root):
@@ -62,13 +62,13 @@ def test_the_field_is_the_volume_in_the_world(lift, azimuth, distance):
     source = orbit_cameras(20.0, azimuth, distance)
     field = LiftedField(lift, volume, source, 1.0)
     turns = torch.tensor([0.0, 50.0, 180.0])
-    seen = opacity_of(field, orbit_cameras(5.0, azimuth + turns, distance, 20.0, 16, 16))
+    rendered = opacity_of(field, orbit_cameras(5.0, azimuth + turns, distance, 20.0, 16, 16))
     pose = torch.stack(
         [torch.full((3,), torch.pi / 180 * 15), *(f(torch.deg2rad(turns)) for f in (torch.sin, torch.cos))], 1
     )
     poses = torch.cat([pose, torch.full((3, 1), torch.pi / 180 * 70)], 1)[None]
     expected = lift.render(volume, poses).opacity[:, 0]
-    both = ((seen > 0.5) & (expected > 0.5)).sum() / ((seen > 0.5) | (expected > 0.5)).sum()
+    both = ((rendered > 0.5) & (expected > 0.5)).sum() / ((rendered > 0.5) | (expected > 0.5)).sum()
     assert both > 0.85
     assert ((expected > 0.5).sum((1, 2)) > 5).all()
 
@@ -98,9 +98,9 @@ def test_a_run_begins_with_the_lifted_object(lifted_run):
 
 def test_a_surface_starts_from_the_lift(tmp_path, monkeypatch):
     shorten_refinement(monkeypatch, steps=60, resolution=48)
-    words = ["system.geometry_type=implicit-sdf"]
+    overrides = ["system.geometry_type=implicit-sdf"]
     grid = ["system.renderer_type=neus-volume-renderer"]
-    assert train(tmp_path, *words, *grid, "system.warm_start.type=lift", "trainer.max_steps=1") == 0
+    assert train(tmp_path, *overrides, *grid, "system.warm_start.type=lift", "trainer.max_steps=1") == 0
     assert record_of(tmp_path)["warm_start"]["surface_distance"] < 0.05
 
 
@@ -137,12 +137,12 @@ VIEWS = ["system.warm_start={type: views, n_views: 3, sampling_steps: 2, weight:
 
 
 def test_sampled_views_resume_exactly(tiny_zero123, tmp_path):
-    words = [*tiny_zero123, *VIEWS]
-    assert train(tmp_path / "whole", *words, "trainer.max_steps=4") == 0
-    assert train(tmp_path / "parts", *words, "trainer.max_steps=2") == 0
+    overrides = [*tiny_zero123, *VIEWS]
+    assert train(tmp_path / "whole", *overrides, "trainer.max_steps=4") == 0
+    assert train(tmp_path / "parts", *overrides, "trainer.max_steps=2") == 0
     (folder,) = [p.parent for p in (tmp_path / "parts").rglob("run.json")]
     more = [f"resume={folder}", "trainer.max_steps=4", "trainer.val_check_interval=2"]
-    assert train(tmp_path / "parts", *words, *more) == 0
+    assert train(tmp_path / "parts", *overrides, *more) == 0
     whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert (folder / "save" / "warm-views.png").is_file()

@@ -16,7 +16,7 @@ from zero123s.geometry.scalar_field import NORMAL_TYPES
 from zero123s.guidance.base import BaseGuidance
 from zero123s.losses import TERMS
 from zero123s.structures import GuidanceOutput
-from zero123s.system.zero123 import FOG_TERMS, Zero123System
+from zero123s.system.zero123 import VOLUMETRIC_TERMS, Zero123System
 
 ENCODING = {"n_levels": 4, "log2_hashmap_size": 10, "base_resolution": 4}
 NETWORK = {"n_neurons": 16, "n_hidden_layers": 1}
@@ -49,7 +49,7 @@ class Steps(Dataset):
         return self.system.data_source.batch_at(self.system.global_step)
 
 
-def build(data, loss, geometry=(), guided=True, **words) -> Zero123System:
+def build(data, loss, geometry=(), guided=True, **overrides) -> Zero123System:
     section = {
         "geometry": {
             "radius": 0.8,
@@ -61,7 +61,7 @@ def build(data, loss, geometry=(), guided=True, **words) -> Zero123System:
         "renderer": {"num_samples_per_ray": 48, "grid_resolution": 16},
         "loss": {f"lambda_{name}": weight for name, weight in loss.items()},
         "optimizer": {"name": "Adam", "args": {"lr": 0.02, "betas": [0.9, 0.99]}},
-        **words,
+        **overrides,
     }
     system = Zero123System(parse(Zero123System.Config, section, "system"), data)
     if guided:
@@ -69,7 +69,7 @@ def build(data, loss, geometry=(), guided=True, **words) -> Zero123System:
     return system
 
 
-def train(system, steps, callbacks=(), **words) -> pl.Trainer:
+def train(system, steps, callbacks=(), **overrides) -> pl.Trainer:
     trainer = pl.Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -78,7 +78,7 @@ def train(system, steps, callbacks=(), **words) -> pl.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
-        **words,
+        **overrides,
     )
     trainer.fit(system, DataLoader(Steps(system), batch_size=None))
     return trainer
@@ -109,10 +109,10 @@ def one_pass(system, name):
 @pytest.mark.parametrize("name", TERMS)
 def test_every_loss_term_reaches_the_parameters(disc_data, name):
     is_mesh, is_sdf = "mesh" in TERMS[name].needs, TERMS[name].needs & {"sdf", "mesh"}
-    words = SDF if is_sdf else {}
+    overrides = SDF if is_sdf else {}
     if is_mesh:
-        words = {**words, "renderer_type": "mesh-rasterizer", "renderer": {"grid_resolution": 16}}
-    system = build(disc_data, {"sds": 0.0, name: 2.0}, **words)
+        overrides = {**overrides, "renderer_type": "mesh-rasterizer", "renderer": {"grid_resolution": 16}}
+    system = build(disc_data, {"sds": 0.0, name: 2.0}, **overrides)
     with torch.no_grad():
         system.geometry.encoding.table.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
         if is_sdf:  # the last layer starts at zero
@@ -129,12 +129,12 @@ def test_every_loss_term_reaches_the_parameters(disc_data, name):
 
 def test_terms_without_weight_ask_for_nothing(disc_data):
     system = build(disc_data, {"rgb": 1.0, "sds": 1.0})
-    asked = []
+    requested = []
     render = system.render
-    system.render = lambda cameras, needs=frozenset(), *rest: asked.append(needs) or render(cameras, needs, *rest)
+    system.render = lambda cameras, needs=frozenset(), *rest: requested.append(needs) or render(cameras, needs, *rest)
     terms = system.reference_losses(disc_data.batch_at(0).reference, 0)
     terms |= system.novel_losses(disc_data.batch_at(0).novel, 0)
-    assert asked == [frozenset(), frozenset()]
+    assert requested == [frozenset(), frozenset()]
     assert set(terms) == {"rgb", "sds"}
 
 
@@ -148,7 +148,7 @@ def test_zero_weight_builds_no_guidance(disc_data):
     ("name", "normal_type"),
     [("depth", "finite_difference"), ("depth_rel", "finite_difference"), *(("normal", t) for t in NORMAL_TYPES)],
 )
-def test_depth_and_normal_pictures_shape_the_scene(disc_data, name, normal_type):
+def test_depth_and_normal_images_shape_the_scene(disc_data, name, normal_type):
     recorder = Recorder()
     system = build(disc_data, {name: 1.0, "mask": 1.0}, geometry={"normal_type": normal_type})
     train(system, 12, [recorder])
@@ -156,7 +156,7 @@ def test_depth_and_normal_pictures_shape_the_scene(disc_data, name, normal_type)
     assert last < 0.96 * first
 
 
-def test_a_loss_without_its_picture_is_told(disc_data):
+def test_a_loss_without_its_image_is_reported(disc_data):
     disc_data.cfg.requires_depth = disc_data.cfg.requires_normal = False
     disc_data.prepare()
     for name, kind in (("depth", "depth"), ("depth_rel", "depth"), ("normal", "normal")):
@@ -172,7 +172,7 @@ def test_refinement_leaves_the_terms_against_fog_out(disc_data):
     assert set(system.novel_losses(batch.novel, 0)) == {"sds"}
     assert system.loss_weights.needs("novel", 0) == frozenset()
     system = build(disc_data, everything)
-    assert set(system.novel_losses(batch.novel, 0)) == {"sds", *FOG_TERMS}
+    assert set(system.novel_losses(batch.novel, 0)) == {"sds", *VOLUMETRIC_TERMS}
 
 
 # ---------------------------------------------------------------- passes
@@ -214,14 +214,14 @@ def test_the_guidance_turns_the_scene_green(disc_data):
 
 def test_ambient_ratio_lies_between_minimum_and_one(disc_data):
     system = build(disc_data, {"sds": 1.0}, ambient_ratio_min=0.4)
-    seen = []
+    ratios = []
     draw = type(system.material).draw_shading
-    system.material.draw_shading = lambda step, ratio, g: seen.append(ratio) or draw(system.material, step, ratio, g)
+    system.material.draw_shading = lambda step, ratio, g: ratios.append(ratio) or draw(system.material, step, ratio, g)
     for step in range(40):
         system.generator = lambda purpose, s=step: torch.Generator().manual_seed(s)
         system.novel_losses(disc_data.batch_at(0).novel, step)
-    assert 0.4 <= min(seen) < 0.55
-    assert 0.85 < max(seen) <= 1
+    assert 0.4 <= min(ratios) < 0.55
+    assert 0.85 < max(ratios) <= 1
 
 
 def test_without_ambient_ratio_the_material_chooses_lights(disc_data):
@@ -243,12 +243,12 @@ def test_light_begins_at_its_step(disc_data):
     torch.nn.init.normal_(system.geometry.encoding.table, generator=torch.Generator().manual_seed(0))
     system.renderer.update(system.field(), 0, system.generator("occupancy"))
     cameras = disc_data.batch_at(0).novel
-    pictures = []
-    system._guidance[0] = lambda rgb, *rest: pictures.append(rgb.detach()) or FakeGuidance()(rgb, *rest)
+    images = []
+    system._guidance[0] = lambda rgb, *rest: images.append(rgb.detach()) or FakeGuidance()(rgb, *rest)
     for step in (0, 5):
         system.novel_losses(cameras, step)
-    assert pictures[0].std(dim=-1).max() > 0.01, "albedo has colour"
-    assert pictures[1].std(dim=-1).max() < 1e-5, "textureless shading is gray"
+    assert images[0].std(dim=-1).max() > 0.01, "albedo has colour"
+    assert images[1].std(dim=-1).max() < 1e-5, "textureless shading is gray"
 
 
 # ---------------------------------------------------------------- optimiser
@@ -283,16 +283,16 @@ def test_a_sequence_of_schedulers_moves_the_rate(disc_data):
     }
     rates = []
 
-    class Watch(pl.Callback):
+    class RecordRates(pl.Callback):
         def on_train_batch_start(self, trainer, *args):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    train(build(disc_data, {"rgb": 1.0}, scheduler=scheduler), 4, [Watch()])
+    train(build(disc_data, {"rgb": 1.0}, scheduler=scheduler), 4, [RecordRates()])
     assert rates == pytest.approx([0.01, 0.01, 0.02, 0.002])
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         ({"scheduler": {"name": "CosineLR"}}, r"scheduler\.name: 'CosineLR'.*Did you mean"),
         ({"scheduler": {"name": "StepLR", "args": {"step": 3}}}, "Did you mean 'step_size'"),
@@ -306,9 +306,9 @@ def test_a_sequence_of_schedulers_moves_the_rate(disc_data):
         ({"renderer_type": "neus-volume-renderer"}, r"neus-volume-renderer cannot render.*implicit-sdf"),
     ],
 )
-def test_wrong_settings_are_told(disc_data, words, message):
+def test_wrong_settings_are_reported(disc_data, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        build(disc_data, {}, **words)
+        build(disc_data, {}, **overrides)
 
 
 def test_the_eikonal_term_needs_a_distance(disc_data):

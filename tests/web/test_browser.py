@@ -25,11 +25,11 @@ MINUTES = 60_000
 
 
 def screenshot(page, name: str) -> None:
-    """Keep what is to be seen, for the docs, where that is asked for."""
+    """Save a screenshot for the docs if the environment requests it."""
     if not os.environ.get("ZERO123S_SCREENSHOTS"):
         return
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
+    rgb = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+    rgb.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
     assert (IMAGES / f"{name}.png").stat().st_size < 300_000
 
 
@@ -109,11 +109,11 @@ def test_from_the_upload_to_the_mesh(page, web_server, tmp_path):
     for name in ("model_obj.zip", "model_gltf.zip", "model.ply", "model.stl", "model.3mf", "model.usdz", "report.html"):
         assert name.split(".")[0] in listed
 
-    # The corrected elevation is what the run was told.
+    # The run uses the corrected elevation.
     config = max(web_server[1].glob("*/run/config.yaml"), key=lambda p: p.stat().st_mtime).read_text()
     assert "default_elevation_deg: 5.0" in config
 
-    # After a reload the browser still knows its run.
+    # After a reload the browser still shows its run.
     page.reload()
     page.wait_for_selector("#run")
     sync_api.expect(page.locator("#table")).to_contain_text("finished")
@@ -144,7 +144,7 @@ def test_the_next_run_waits_for_a_cancelled_one(page, web_server):
         ("empty.jpg", b"", "empty"),
     ],
 )
-def test_a_hostile_file_is_told_in_one_sentence(page, tmp_path, name, content, sentence):
+def test_a_hostile_file_gets_one_sentence(page, tmp_path, name, content, sentence):
     upload_sample(page)
     page.locator("#photo button[aria-label='Clear'], #photo button[aria-label='Remove this file']").first.click()
     (tmp_path / name).write_bytes(content)
@@ -176,11 +176,11 @@ def test_the_brush_takes_part_of_the_object_away(page):
 
 def test_the_page_asks_no_other_server(browser, web_server):
     page = browser.new_page()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested = []
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(web_server[0])
     page.wait_for_selector("#run")
     page.wait_for_timeout(2000)
-    foreign = [url for url in asked if not url.startswith((web_server[0], "data:", "blob:"))]
+    foreign = [url for url in requested if not url.startswith((web_server[0], "data:", "blob:"))]
     page.close()
     assert not foreign

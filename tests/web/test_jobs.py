@@ -150,7 +150,7 @@ def test_an_unstartable_command_does_not_stop_the_queue(tmp_path):
     queue.close()
 
 
-def test_a_full_queue_is_told(queue_of):
+def test_a_full_queue_is_reported(queue_of):
     queue = queue_of(STAYS, max_waiting=1)
     first = queue.submit("mesh", "a", {})
     wait_for(lambda: first.state == "running")

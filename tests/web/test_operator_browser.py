@@ -1,4 +1,4 @@
-"""A page that asks for a name and draws images from sentences, in a real browser."""
+"""A page with a login and with images generated from prompts, in a real browser."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def log_in(page, name: str, password: str) -> None:
     page.get_by_role("button", name="Login").click()
 
 
-def test_nobody_comes_in_without_a_password(page, web_server):
+def test_the_page_requires_a_password(page, web_server):
     page.get_by_label("username").wait_for()
     assert page.locator("#run").count() == 0
     log_in(page, "ann", "plum")
@@ -45,12 +45,12 @@ def test_nobody_comes_in_without_a_password(page, web_server):
     assert page.request.get(f"{web_server[0]}/config").status == 401
 
 
-def test_a_sentence_is_drawn_and_becomes_the_picture(page, web_server):
+def test_a_sentence_is_drawn_and_becomes_the_image(page, web_server):
     log_in(page, "ben", "plum")
     page.wait_for_selector("#run")
     page.locator("#prompt textarea, #prompt input").first.fill("a round duck")
     page.get_by_role("button", name="Draw").click()
-    # A pipeline of random weights draws noise: it becomes the image, and the page tells what it finds in it.
+    # A pipeline of random weights draws noise: it becomes the image, and the page describes the cut-out.
     sync_api.expect(page.locator("#photo")).to_contain_text("drawn", timeout=3 * MINUTES)
     sync_api.expect(page.locator("#found")).not_to_be_empty(timeout=MINUTES)
     assert len(list(web_server[1].glob("*/drawn.png"))) == 1

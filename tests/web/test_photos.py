@@ -42,9 +42,9 @@ def test_a_photo_is_segmented_centred_and_measured(photo):
     assert (left + right, top + bottom) == pytest.approx((size, size), abs=2)
     assert (right - left) / size == pytest.approx(200 / 256, abs=0.02)
     assert prepared.steps.shape == (256 + 24, 5 * 256 + 4 * 8, 3)
-    assert "Object found by grabcut" in prepared.words()
-    assert "Elevation: about" in prepared.words()
-    assert not prepared.is_doubtful
+    assert "Object found by grabcut" in prepared.summary()
+    assert "Elevation: about" in prepared.summary()
+    assert not prepared.is_uncertain
 
 
 def test_green_brush_adds_and_red_brush_removes(photo):
@@ -81,12 +81,12 @@ def test_crop_share_and_shift_do_what_they_say(photo):
         (Corrections(shift=(0.0, -0.7)), "at most half"),
     ],
 )
-def test_corrections_out_of_range_are_told(photo, corrections, sentence):
+def test_corrections_out_of_range_are_reported(photo, corrections, sentence):
     with pytest.raises(ImageError, match=sentence):
         prepare_photo(read_upload(photo, LIMITS), corrections)
 
 
-def test_painting_everything_away_is_told(photo):
+def test_painting_everything_away_is_reported(photo):
     with pytest.raises(ImageError, match="green brush"):
         prepare_photo(read_upload(photo, LIMITS), None, stroke(REMOVE, slice(None), slice(None)))
 
@@ -123,10 +123,10 @@ def truncated() -> bytes:
 def test_refusals_of_hostile_uploads_name_no_paths(tmp_path, content, sentence):
     path = tmp_path / "evil.png"
     path.write_bytes(content)
-    with pytest.raises(ImageError, match=sentence) as told:
+    with pytest.raises(ImageError, match=sentence) as raised:
         read_upload(path, LIMITS)
-    assert str(tmp_path) not in str(told.value)
-    assert "evil.png" in str(told.value)
+    assert str(tmp_path) not in str(raised.value)
+    assert "evil.png" in str(raised.value)
 
 
 def test_a_large_photo_is_made_smaller(tmp_path):

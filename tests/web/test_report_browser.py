@@ -45,28 +45,28 @@ def page(request, browser, tmp_path):
     glb = WRITERS["glb"](mesh, tmp_path, "model", "png")["glb"]
     report = write_report(tmp_path / "report.html", glb, mesh, {})
     page = browser.new_page(viewport={"width": 900, "height": 700})
-    page.faults, page.asked = [], []
+    page.faults, page.requested = [], []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.on("console", lambda line: page.faults.append(line.text) if line.type == "error" else None)
-    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("request", lambda request: page.requested.append(request.url))
     page.goto(report.as_uri())
-    page.wait_for_timeout(1000)  # a texture is decoded beside the page
+    page.wait_for_timeout(1000)  # a texture is decoded in parallel to the page
     yield page
     page.close()
 
 
-def seen(page) -> np.ndarray:
+def pixels(page) -> np.ndarray:
     shot = Image.open(io.BytesIO(page.locator("#viewer").screenshot())).convert("RGB")
     return np.asarray(shot, float) / 255
 
 
-def share(picture: np.ndarray, color: tuple[float, float, float]) -> float:
+def share(image: np.ndarray, color: tuple[float, float, float]) -> float:
     """Return which share of an image has about this colour."""
-    return float((np.abs(picture - color).max(axis=2) < 0.15).mean())
+    return float((np.abs(image - color).max(axis=2) < 0.15).mean())
 
 
 def test_the_mesh_turns_and_shows_its_colours(page):
-    first = seen(page)
+    first = pixels(page)
     assert share(first, RED) > 0.05, "the front is not in front"
     assert share(first, BLUE) > 0.02
     assert share(first, (1.0, 1.0, 1.0)) > 0.2
@@ -75,12 +75,12 @@ def test_the_mesh_turns_and_shows_its_colours(page):
     page.mouse.down()
     page.mouse.move(box["x"] + 100 + 314, box["y"] + 100, steps=8)  # half a turn
     page.mouse.up()
-    turned = seen(page)
+    turned = pixels(page)
     assert share(turned, RED) < 0.01, "the back shows the front's colour"
     page.mouse.wheel(0, 600)
-    assert share(seen(page), (1.0, 1.0, 1.0)) > share(turned, (1.0, 1.0, 1.0)) + 0.05, "the wheel does not zoom"
+    assert share(pixels(page), (1.0, 1.0, 1.0)) > share(turned, (1.0, 1.0, 1.0)) + 0.05, "the wheel does not zoom"
     page.get_by_role("button", name="shape").click()
-    shape = seen(page)
+    shape = pixels(page)
     assert np.ptp(shape, axis=2).max() < 0.05, "the shape alone has no colours"
     assert page.faults == []
-    assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert [url for url in page.requested if not url.startswith(("file:", "data:", "blob:"))] == []

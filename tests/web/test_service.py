@@ -51,19 +51,19 @@ def test_a_photo_becomes_a_mesh(service, tmp_path):
     prepared = service.prepare(SAMPLE)
     job = service.make(prepared, Choice(5.0, "auto", "quick"), SAMPLE.name)
     endless = service.make(prepared, Choice(5.0, "auto", "endless"), "../../<b>two.png")
-    seen = set()
+    states = set()
 
     def finished() -> bool:
         view = service.view(job.id)
-        seen.add((view.stage, view.preview))
+        states.add((view.stage, view.preview))
         return view.state not in ("waiting", "running")
 
     wait_for(finished)
     view = service.view(job.id)
     log = (service.queue.folder(job) / "log.txt").read_text()
     assert view.state == "finished", log
-    assert view.words.startswith("Finished after")
-    assert len({preview for _, preview in seen if preview}) >= 2, "the preview did not change while it ran"
+    assert view.message.startswith("Finished after")
+    assert len({preview for _, preview in states if preview}) >= 2, "the preview did not change while it ran"
     with Image.open(view.preview) as turntable:
         assert (turntable.n_frames, turntable.size) == (12, (512, 256))
     assert (view.step, view.max_steps, view.share) == (30, 30, 1.0)
@@ -82,7 +82,7 @@ def test_a_photo_becomes_a_mesh(service, tmp_path):
     wait_for(lambda: service.view(endless.id).step > 0)
     running = service.view(endless.id)
     assert running.seconds_left > 0
-    assert "step" in running.words
+    assert "step" in running.message
     assert service.cancel(endless.id).state == "cancelled"
     wait_for(lambda: not service.queue._processes)
     # It had the time to write its checkpoint.
@@ -115,7 +115,7 @@ def test_a_doubtful_mask_needs_confirmation(service, tmp_path):
     photo[20:, :60] = (200, 30, 30)  # cut by the edges of the image
     Image.fromarray(photo).save(tmp_path / "cut.png")
     prepared = service.prepare(tmp_path / "cut.png")
-    assert prepared.is_doubtful
+    assert prepared.is_uncertain
     with pytest.raises(ImageError, match="doubtful"):
         service.make(prepared, Choice(5.0, "auto", "quick"), "cut.png")
 
@@ -151,7 +151,7 @@ def test_a_finding_is_the_same_whoever_asks(service):
         (["trainer.max_step=3"], "max_step"),
     ],
 )
-def test_an_operators_mistakes_are_told_before_anything_opens(tmp_path, qualities, words, sentence):
+def test_an_operators_mistakes_are_reported_before_anything_opens(tmp_path, qualities, words, sentence):
     with pytest.raises(ConfigError, match=sentence):
         main(["--out", str(tmp_path / "jobs"), "--qualities", str(qualities), *words])
     assert not (tmp_path / "jobs").exists()
@@ -166,7 +166,7 @@ def test_users_are_read_from_a_file(tmp_path):
         read_users(path)
 
 
-def test_without_gradio_one_sentence_says_what_to_install(tmp_path, qualities, monkeypatch):
+def test_without_gradio_one_sentence_names_the_package(tmp_path, qualities, monkeypatch):
     from zero123s.errors import MissingDependencyError
 
     monkeypatch.setitem(sys.modules, "gradio", None)

@@ -19,7 +19,7 @@ from zero123s.web.settings import (
     draw_task,
     read_models,
     read_qualities,
-    run_words,
+    run_overrides,
 )
 
 CONFIG = "configs/stable-zero123.yaml"
@@ -31,8 +31,8 @@ def settings(tmp_path) -> Settings:
 
 
 def planned(settings: Settings, choice: Choice, folder: Path):
-    words = run_words(settings, choice, folder / "in put.png", folder / "0123" / "run")
-    return plan_run(CONFIG, words, "cpu")[1].experiment
+    arguments = run_overrides(settings, choice, folder / "in put.png", folder / "0123" / "run")
+    return plan_run(CONFIG, arguments, "cpu")[1].experiment
 
 
 def test_a_choice_becomes_a_run_folder(settings, tmp_path):
@@ -52,7 +52,7 @@ def test_qualities_change_steps_rates_and_mesh(settings, tmp_path):
 
 
 def test_visitors_choices_override_the_operators_words(settings, tmp_path):
-    settings = replace(settings, words=("system.loss.lambda_sds=0", "trainer.max_steps=20", "seed=99"))
+    settings = replace(settings, overrides=("system.loss.lambda_sds=0", "trainer.max_steps=20", "seed=99"))
     run = planned(settings, Choice(0.0, "auto", "normal", 1), tmp_path)
     assert (run.system.loss.lambda_sds, run.trainer.max_steps, run.seed) == (0, 20, 1)
 
@@ -88,7 +88,7 @@ def test_qualities_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "a: 3", "a: {steps: 0}", "a: {step: 1}", "a: {overrides: [x]}", "a: {"])
-def test_wrong_quality_files_are_told(tmp_path, text):
+def test_wrong_quality_files_are_reported(tmp_path, text):
     path = tmp_path / "q.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"q\.yaml"):
@@ -109,7 +109,7 @@ def test_models_have_names_and_exist():
 def test_prompts_only_where_the_operator_named_a_pipeline(settings):
     with pytest.raises(ConfigError, match="--draw-with"):
         draw_task(settings, "a dog", 0)
-    settings = replace(settings, draw_with="some/pipeline")
+    settings = replace(settings, text_to_image_model="some/pipeline")
     with pytest.raises(ConfigError, match="3 to 300"):
         draw_task(settings, "x" * 400, 0)
     task = draw_task(settings, 'a "round"\n dog seed=4', 3)

@@ -66,7 +66,7 @@ def open_page(browser, address):
     return page
 
 
-def seen(page) -> np.ndarray:
+def pixels(page) -> np.ndarray:
     """Return the middle of the page, where the object is, away from the controls."""
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     return np.asarray(shot.crop((100, 60, 640, 600)), float)
@@ -74,7 +74,7 @@ def seen(page) -> np.ndarray:
 
 def step_of(page) -> int:
     found = re.search(r"step (\d+) of", page.locator("body").inner_text())
-    assert found, "the page tells no step"
+    assert found, "the page shows no step"
     return int(found.group(1))
 
 
@@ -88,7 +88,7 @@ def drag(page) -> None:
 
 def test_the_page_follows_the_camera(browser, watched):
     page = open_page(browser, watched[1])
-    first = seen(page)
+    first = pixels(page)
     assert first.std(axis=(0, 1)).max() > 5, "the canvas is blank"
     if os.environ.get("ZERO123S_SCREENSHOTS"):
         close = page.locator(".mantine-Notification-closeButton")
@@ -98,7 +98,7 @@ def test_the_page_follows_the_camera(browser, watched):
         page.screenshot(path="docs/images/viewer.png")
     before = step_of(page)
     drag(page)
-    moved = seen(page)
+    moved = pixels(page)
     assert np.abs(moved - first).mean() > 2, "the image does not follow the camera"
     page.wait_for_timeout(2000)
     assert step_of(page) > before, "training does not go on"
@@ -107,11 +107,11 @@ def test_the_page_follows_the_camera(browser, watched):
 
 def test_a_control_changes_what_is_shown(browser, watched):
     page = open_page(browser, watched[1])
-    colour = seen(page)
+    colour = pixels(page)
     page.locator("input[value='colour']:visible").first.click()
     page.get_by_role("option", name="opacity").click()
     page.wait_for_timeout(4000)
-    opacity = seen(page)
+    opacity = pixels(page)
     assert np.abs(opacity - colour).mean() > 5
     # Opacity is grey: white where the object is, black where nothing is.
     channels = opacity.reshape(-1, 3)
@@ -122,13 +122,13 @@ def test_a_control_changes_what_is_shown(browser, watched):
 def test_the_random_cameras_of_the_step_are_shown(browser, watched):
     page = open_page(browser, watched[1])
     # Their outlines are blue, and nothing else is.
-    bluish = lambda picture: int((picture[..., 2] - picture[..., 0] > 60).sum())  # noqa: E731
-    assert bluish(seen(page)) == 0
+    bluish = lambda image: int((image[..., 2] - image[..., 0] > 60).sum())  # noqa: E731
+    assert bluish(pixels(page)) == 0
     page.mouse.move(380, 320)
     page.mouse.wheel(0, 1500)  # back, to see what stands around the object
     page.get_by_text("Random cameras").click()
     page.wait_for_timeout(4000)
-    assert bluish(seen(page)) > 20
+    assert bluish(pixels(page)) > 20
     page.close()
 
 
@@ -146,6 +146,6 @@ def test_training_outlives_the_browser_and_ends_on_request(browser, watched):
     page.close()
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130
-    told = log.read_text(encoding="utf-8")
-    assert "Traceback" not in told
-    assert "the viewer is closed" not in told
+    printed = log.read_text(encoding="utf-8")
+    assert "Traceback" not in printed
+    assert "the viewer is closed" not in printed

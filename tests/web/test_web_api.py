@@ -56,10 +56,10 @@ def test_a_job_is_cancelled(client):
 )
 def test_hostile_uploads_are_one_sentence(client, tmp_path, name, content, sentence):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(gradio_client.exceptions.AppError, match=sentence) as told:
+    with pytest.raises(gradio_client.exceptions.AppError, match=sentence) as raised:
         client.predict(gradio_client.handle_file(tmp_path / name), api_name="/prepare")
-    assert "Traceback" not in str(told.value)
-    assert "served" not in str(told.value)
+    assert "Traceback" not in str(raised.value)
+    assert "served" not in str(raised.value)
 
 
 def test_too_large_uploads_are_refused_unsaved(web_server):
@@ -132,7 +132,7 @@ def test_choices_outside_the_offer_are_refused(client, web_server, arguments, se
 
 
 @pytest.mark.parametrize("job_id", ["", "../../etc", "0" * 16])
-def test_unknown_jobs_are_told(client, job_id):
+def test_unknown_jobs_are_reported(client, job_id):
     with pytest.raises(gradio_client.exceptions.AppError, match="There is no such job"):
         client.predict(job_id, api_name="/state")
     with pytest.raises(gradio_client.exceptions.AppError, match="There is no such job"):

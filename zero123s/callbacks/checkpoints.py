@@ -16,7 +16,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from zero123s.config.experiment import CheckpointConfig
 from zero123s.errors import CheckpointError
-from zero123s.runtime.files import replacing
+from zero123s.runtime.files import atomic_write
 
 STATES = "random_states"
 RUN = "run"
@@ -64,7 +64,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; a previous file of that name stays until the new one is complete. Raises OutputError."""
-        with replacing(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:
@@ -83,7 +83,7 @@ class AtomicCheckpointIO(CheckpointIO):
             ) from error
         if not isinstance(state, dict) or not {"state_dict", "global_step"} <= state.keys():
             raise CheckpointError(
-                f"'{path}' is a file of torch, but no checkpoint of a run; resume= wants one from a run's ckpts/ folder "
+                f"'{path}' is a file of torch, but no checkpoint of a run; resume= needs one from a run's ckpts/ folder "
                 "(a Zero123 model belongs in system.guidance.checkpoint)."
             )
         return state
@@ -106,12 +106,12 @@ def check_checksums(path: Path) -> None:
     except Exception as error:  # zipfile raises many kinds for a damaged directory
         raise CheckpointError(
             f"'{path}' is not a checkpoint of a run, or it is cut short ({type(error).__name__}); an earlier one may lie "
-            f"beside it in {path.parent}."
+            f"next to it in {path.parent}."
         ) from error
     if damaged is not None:
         raise CheckpointError(
             f"The checkpoint '{path}' is damaged: the checksum of its record '{damaged}' is wrong; an earlier one may "
-            f"lie beside it in {path.parent}."
+            f"lie next to it in {path.parent}."
         )
 
 
@@ -204,7 +204,7 @@ def _replace_by_link(path: Path, target: str) -> None:
     try:
         os.symlink(target, temporary)
     except OSError:
-        with replacing(path) as copy, open(path.with_name(target), "rb") as file:
+        with atomic_write(path) as copy, open(path.with_name(target), "rb") as file:
             shutil.copyfileobj(file, copy)
     else:
         os.replace(temporary, path)

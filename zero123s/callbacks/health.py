@@ -28,7 +28,7 @@ class Health(pl.Callback):
         self.failures: list[int] = []
         self.halvings: dict[str, int] = {}
         self.warnings: dict[str, str] = {}
-        """The latest sentence of every kind, with its step."""
+        """The latest message of every kind, with its step."""
         self.measured: dict[str, float] = {}
         self._loss: torch.Tensor | None = None
         self._checked = -1
@@ -36,10 +36,10 @@ class Health(pl.Callback):
     def check_mesh(self, export_stats: dict[str, Any], earlier: list[str]) -> list[str]:
         """Check an exported mesh and return the run's warnings: the `earlier` ones, with what is new of the mesh."""
         finding = check_mesh(self.cfg, export_stats.get("silhouette_iou"))
-        kept = [sentence for sentence in earlier if not sentence.startswith("export: ")]
+        kept = [message for message in earlier if not message.startswith("export: ")]
         if finding is None:
             return kept
-        self._warn(finding.name, f"export: {finding.sentence}")
+        self._warn(finding.name, f"export: {finding.message}")
         return [*kept, self.warnings[finding.name]]
 
     # ------------------------------------------------------------ kept with the run
@@ -148,14 +148,14 @@ class Health(pl.Callback):
         found = self.monitor.check(step, self.measured)
         for finding in found:
             if self.monitor.in_a_row[finding.name] == 1:
-                self._warn(finding.name, f"step {step}: {finding.sentence}")
+                self._warn(finding.name, f"step {step}: {finding.message}")
         lost = self.monitor.lost(found)
         if lost is not None:
-            raise RunLostError(f"stopped at step {step}, because the run is lost (health.lost_after): {lost.sentence}")
+            raise RunLostError(f"stopped at step {step}, because the run is lost (health.lost_after): {lost.message}")
 
-    def _warn(self, name: str, sentence: str) -> None:
-        self.warnings[name] = sentence
-        logger.warning("warning: %s", sentence)
+    def _warn(self, name: str, message: str) -> None:
+        self.warnings[name] = message
+        logger.warning("warning: %s", message)
 
 
 def _state_is_finite(module: torch.nn.Module) -> bool:

@@ -48,7 +48,7 @@ class Finding:
     """A problem found by one check."""
 
     name: str
-    sentence: str
+    message: str
     fatal: bool = False
     """If it persists, the run cannot succeed."""
 
@@ -98,41 +98,41 @@ class HealthMonitor:
         if opacity is None:
             return []
         if opacity < self.cfg.min_opacity:
-            sentence = (
-                f"nothing is to be seen where the image shows the object: opacity {opacity:.2g} (health.min_opacity="
+            message = (
+                f"the render is empty where the image shows the object: opacity {opacity:.2g} (health.min_opacity="
                 f"{self.cfg.min_opacity:g}); raise system.loss.lambda_mask or lower system.loss.lambda_sparsity."
             )
-            return [Finding("opacity", sentence, fatal=True)]
+            return [Finding("opacity", message, fatal=True)]
         if opacity < (1 - self.cfg.max_opacity_drop) * best:
-            sentence = (
+            message = (
                 f"the object is fading: opacity {opacity:.2g}, after {best:.2g} (health.max_opacity_drop="
                 f"{self.cfg.max_opacity_drop:g}); lower system.loss.lambda_sparsity or system.optimizer.args.lr."
             )
-            return [Finding("opacity_drop", sentence)]
+            return [Finding("opacity_drop", message)]
         return []
 
     def _silhouette(self, measured: dict[str, float]) -> list[Finding]:
         iou, cfg = measured.get("silhouette_iou"), self.cfg
         if iou is None or iou >= cfg.min_silhouette_iou or iou - self.last_iou >= cfg.min_silhouette_gain:
             return []
-        sentence = (
+        message = (
             f"the silhouette does not converge to the image's: IoU {iou:.2g}, {self.last_iou:.2g} one check before "
             f"(health.min_silhouette_iou={cfg.min_silhouette_iou:g}); raise system.loss.lambda_mask and check "
             "data.default_elevation_deg, default_fovy_deg and default_camera_distance."
         )
-        return [Finding("silhouette_iou", sentence, fatal=iou < cfg.lost_silhouette_iou)]
+        return [Finding("silhouette_iou", message, fatal=iou < cfg.lost_silhouette_iou)]
 
 
 def check_mesh(cfg: HealthConfig, silhouette_iou: float | None) -> Finding | None:
     """Return the finding about an exported mesh, given the overlap of its silhouette with the input's mask."""
     if silhouette_iou is None or silhouette_iou >= cfg.min_mesh_silhouette_iou:
         return None
-    sentence = (
+    message = (
         f"the mesh does not fill the image's silhouette: IoU {silhouette_iou:.2f} (health.min_mesh_silhouette_iou="
         f"{cfg.min_mesh_silhouette_iou:g}), parts of it may be missing; look at the mesh from all sides, raise "
         "system.loss.lambda_mask or lower system.loss.lambda_sparsity."
     )
-    return Finding("mesh_silhouette", sentence)
+    return Finding("mesh_silhouette", message)
 
 
 def _density(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
@@ -140,40 +140,40 @@ def _density(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
     if share is None or cfg.min_occupied <= share <= cfg.max_occupied:
         return []
     if share < cfg.min_occupied:
-        sentence = (
+        message = (
             f"the scene is empty: {share:.2%} of the occupancy grid is occupied (health.min_occupied="
             f"{cfg.min_occupied:g}); start denser (system.geometry.density_blob_scale) or lower "
             "system.loss.lambda_sparsity."
         )
-        return [Finding("empty", sentence, fatal=True)]
-    sentence = (
+        return [Finding("empty", message, fatal=True)]
+    message = (
         f"the scene is full of fog: {share:.0%} of the occupancy grid is occupied (health.max_occupied="
         f"{cfg.max_occupied:g}); raise system.loss.lambda_sparsity and lambda_opaque, or start thinner "
         "(system.geometry.density_blob_scale)."
     )
-    return [Finding("full", sentence, fatal=True)]
+    return [Finding("full", message, fatal=True)]
 
 
 def _floaters(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
     n = measured.get("components", 0)
     if n <= cfg.max_components:
         return []
-    sentence = (
+    message = (
         f"there are floaters: {n:.0f} separate pieces of occupied space (health.max_components={cfg.max_components}); "
         "raise system.loss.lambda_sparsity or lambda_opaque."
     )
-    return [Finding("floaters", sentence)]
+    return [Finding("floaters", message)]
 
 
 def _guidance(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
     norm = measured.get("guidance_gradient")
     if norm is None or norm >= cfg.min_guidance_gradient:
         return []
-    sentence = (
-        f"the guidance says nothing: its gradient has norm {norm:.2g} (health.min_guidance_gradient="
+    message = (
+        f"the guidance has no effect: its gradient has norm {norm:.2g} (health.min_guidance_gradient="
         f"{cfg.min_guidance_gradient:g}); check system.guidance.checkpoint, grad_clip and dtype (fp32 is safe)."
     )
-    return [Finding("guidance", sentence)]
+    return [Finding("guidance", message)]
 
 
 def _elevation(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
@@ -181,8 +181,8 @@ def _elevation(cfg: HealthConfig, measured: dict[str, float]) -> list[Finding]:
     low, high = cfg.elevation_range
     if elevation_deg is None or low <= elevation_deg <= high:
         return []
-    sentence = (
+    message = (
         f"data.default_elevation_deg={elevation_deg:g} is implausible: images are mostly taken from {low:g} to "
-        f"{high:g} degrees above the horizon (health.elevation_range), and Zero123 knows no others; positive is above."
+        f"{high:g} degrees above the horizon (health.elevation_range), the range Zero123 was trained on; positive is above."
     )
-    return [Finding("elevation", sentence)]
+    return [Finding("elevation", message)]

@@ -89,9 +89,9 @@ class _Lines:
     """Writes each update of tqdm as a line of its own to stderr."""
 
     def write(self, text: str) -> None:
-        words = text.strip("\r\n ")
-        if words:
-            print(words, file=sys.stderr)
+        line = text.strip("\r\n ")
+        if line:
+            print(line, file=sys.stderr)
 
     def flush(self) -> None:
         sys.stderr.flush()
@@ -105,10 +105,10 @@ def format_losses(metrics: Any, width: int = 1000) -> str:
     terms = {k.removeprefix("loss/"): float(v) for k, v in metrics.items() if k.startswith("loss/")}
     short = [name.rsplit("/", 1)[-1] for name in terms]
     labels = {name: last if short.count(last) == 1 else name for name, last in zip(terms, short, strict=True)}
-    words = ""
+    line = ""
     for name in sorted(terms, key=lambda n: (n != "total", labels[n] == n, not n.startswith("novel"), n)):
-        word = f"{' ' if words else ''}{labels[name]}={terms[name]:.3g}"
-        if words and len(words) + len(word) > width:
+        word = f"{' ' if line else ''}{labels[name]}={terms[name]:.3g}"
+        if line and len(line) + len(word) > width:
             break
-        words += word
-    return words
+        line += word
+    return line

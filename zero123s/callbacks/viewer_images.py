@@ -13,7 +13,7 @@ from zero123s.structures import Cameras, ReferenceView
 from zero123s.system.visualize import depth_image
 
 KINDS = ("colour", "normal", "opacity", "depth")
-NOTHING = 1000.0
+BACKGROUND_DEPTH = 1000.0
 """Depth, in world units, of background pixels: behind everything else that is drawn."""
 FLIP = np.diag([1.0, -1.0, -1.0])
 """Between viser's camera axes (x right, y down, z forward) and ours (x right, y up, z back)."""
@@ -31,7 +31,7 @@ def camera_at(
 
 
 def pose_of(cameras: Cameras, index: int) -> tuple[Float[np.ndarray, "4"], Float[np.ndarray, "3"]]:
-    """Return quaternion and position of one of our cameras, as a viewer wants them; inverse of `camera_at`."""
+    """Return quaternion and position of a camera in the viewer's convention; inverse of `camera_at`."""
     c2w = cameras.c2w[index].detach().cpu().double().numpy()
     return _quaternion(c2w[:3, :3] @ FLIP), c2w[:3, 3]
 
@@ -61,7 +61,7 @@ def render_view(system: Any, camera: Cameras, kind: str) -> tuple[Float[np.ndarr
     else:
         image = out.comp_rgb
     along = (generate_rays(camera).rays_d * -camera.c2w[:, None, None, :3, 2]).sum(-1, keepdim=True).to(out.depth)
-    depth = torch.where(out.opacity > 0.5, along * out.depth / out.opacity.clamp_min(1e-3), NOTHING)
+    depth = torch.where(out.opacity > 0.5, along * out.depth / out.opacity.clamp_min(1e-3), BACKGROUND_DEPTH)
     return image[0].clamp(0, 1).float().cpu().numpy(), depth[0, ..., 0].float().cpu().numpy()
 
 

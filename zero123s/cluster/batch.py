@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from zero123s.cluster.items import Item
-from zero123s.cluster.manifest import MANIFEST, whole, write_checked
+from zero123s.cluster.manifest import MANIFEST, finished_record, write_checked
 from zero123s.cluster.summary_page import write_page
 from zero123s.cluster.worker import Placement, Setup, folder_of
 from zero123s.config.load import load_config
@@ -27,15 +27,15 @@ from zero123s.runtime.job_runner import JobRunner, WorkerDiedError, WorkerTimeou
 SECONDS_BETWEEN_PAGES = 5.0
 
 
-def make_setup(out: Path, config: Path, words: Sequence[str], profile: str, cpus: float, cut_out: bool) -> Setup:
+def make_setup(out: Path, config: Path, overrides: Sequence[str], profile: str, cpus: float, cut_out: bool) -> Setup:
     """Return the settings that all items share; raises ConfigError for an unreadable file or override."""
-    words = list(words)
-    if not any(word.startswith("threads=") for word in words):
-        words.append(f"threads={max(1, int(cpus))}")
-    words.append("trainer.enable_progress_bar=false")
-    text = OmegaConf.to_yaml(load_config(config, words, choose_profile(profile, config)).cfg)
+    overrides = list(overrides)
+    if not any(word.startswith("threads=") for word in overrides):
+        overrides.append(f"threads={max(1, int(cpus))}")
+    overrides.append("trainer.enable_progress_bar=false")
+    text = OmegaConf.to_yaml(load_config(config, overrides, choose_profile(profile, config)).cfg)
     fingerprint = hashlib.sha256(f"{text}{cut_out}".encode()).hexdigest()
-    return Setup(out.resolve(), str(config.resolve()), tuple(words), profile, fingerprint, cut_out)
+    return Setup(out.resolve(), str(config.resolve()), tuple(overrides), profile, fingerprint, cut_out)
 
 
 def check_items(items: Sequence[Item], setup: Setup, source: Path) -> dict[str, CutOutConfig | None]:
@@ -51,17 +51,19 @@ def check_items(items: Sequence[Item], setup: Setup, source: Path) -> dict[str, 
     checked: dict[frozenset[str], CutOutConfig | None] = {}
     cut_outs: dict[str, CutOutConfig | None] = {}
     for item in items:
-        keys = frozenset(word for word in item.words if not word.startswith(("seed=", "data.default_elevation_deg=")))
+        keys = frozenset(
+            word for word in item.overrides if not word.startswith(("seed=", "data.default_elevation_deg="))
+        )
         if keys in checked:
             cut_outs[item.name] = checked[keys]
             continue
-        words = [*setup.words, *item.words, f"data.image_path={json.dumps(str(item.image))}"]
+        overrides = [*setup.overrides, *item.overrides, f"data.image_path={json.dumps(str(item.image))}"]
         try:
-            loaded, plan = plan_run(setup.config, words, setup.profile)
+            loaded, plan = plan_run(setup.config, overrides, setup.profile)
             plan.requirements("train")
             check_elevation(OmegaConf.select(loaded.cfg, "data.default_elevation_deg", default=0.0))
         except ConfigError as error:
-            is_own = any(word.partition("=")[0] in str(error) for word in item.words)
+            is_own = any(word.partition("=")[0] in str(error) for word in item.overrides)
             message = str(error).replace(f"(set in {COMMAND_LINE})", f"(set in {source})") if is_own else error
             raise ConfigError(f"{item.name}: {message}") from error
         cut_outs[item.name] = checked[keys] = getattr(plan.experiment.data, "cut_out", None)
@@ -70,7 +72,7 @@ def check_items(items: Sequence[Item], setup: Setup, source: Path) -> dict[str, 
 
 def finished_before(items: Sequence[Item], setup: Setup) -> dict[str, dict[str, Any]]:
     """Return the records of items that an earlier run finished with the same settings, by name."""
-    found = {item.name: whole(folder_of(item, setup), item.fingerprint(setup.fingerprint)) for item in items}
+    found = {item.name: finished_record(folder_of(item, setup), item.fingerprint(setup.fingerprint)) for item in items}
     return {name: {**record, "skipped": True} for name, record in found.items() if record is not None}
 
 
@@ -146,7 +148,7 @@ class Batch:
     def _write(self, headline: str) -> None:
         waiting = ({"name": i.name, "image": str(i.image), "state": "waiting"} for i in self.items)
         listed = [self.records.get(record["name"], record) for record in waiting]
-        content = {"config": self.setup.config, "overrides": list(self.setup.words), "items": listed}
+        content = {"config": self.setup.config, "overrides": list(self.setup.overrides), "items": listed}
         write_checked(self.setup.out / MANIFEST, content)
         write_page(self.setup.out, listed, headline)
 
@@ -162,7 +164,7 @@ class Batch:
         self.records[item.name] = {
             "name": item.name,
             "image": str(item.image),
-            "overrides": list(item.words),
+            "overrides": list(item.overrides),
             "fingerprint": item.fingerprint(self.setup.fingerprint),
             "attempts": attempt,
             "state": "timed out" if timed_out else "failed",

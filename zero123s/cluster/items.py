@@ -37,19 +37,19 @@ class Item:
     """Its folder below OUT/items; unique in a batch."""
     image: Path
     """Absolute."""
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     """Overrides of this item only."""
 
     def fingerprint(self, settings: str) -> str:
         """Return a hash of everything the result depends on: the batch's settings, the item's own and the image."""
         image_hash = hashlib.sha256(self.image.read_bytes()).hexdigest()
-        return hashlib.sha256(json.dumps([settings, sorted(self.words), image_hash]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([settings, sorted(self.overrides), image_hash]).encode()).hexdigest()
 
 
 def read_items(source: Path) -> list[Item]:
     """Return the items that a folder, a list (.txt, one image per line) or a .csv file names, in order.
 
-    A CSV has a header: `image`, and optionally `name`, `elevation` (degrees), `seed`, `overrides` (words as on a command
+    A CSV has a header: `image`, and optionally `name`, `elevation` (degrees), `seed`, `overrides` (as on a command
     line) and any key of the YAML file that has a dot. Images are found relative to the file that names them.
 
     Raises:
@@ -67,12 +67,12 @@ def read_items(source: Path) -> list[Item]:
     if not rows:
         raise ConfigError(
             f"'{source}' names no image; give a folder with some, a list, or a CSV with a column 'image'."
-            f"{left_out(source)}"
+            f"{skipped_note(source)}"
         )
     return _named(source, rows)
 
 
-def left_out(source: Path) -> str:
+def skipped_note(source: Path) -> str:
     """Return a line that counts and names the skipped files of a folder; empty if there are none.
 
     That is: files that are not images by name, and folders that hold images.
@@ -112,7 +112,7 @@ def _check_seed(value: Any) -> None:
 
 def _named(source: Path, rows: Sequence[tuple[Path, str, tuple[str, ...]]]) -> list[Item]:
     items: dict[str, Item] = {}
-    for image, requested_name, words in rows:
+    for image, requested_name, overrides in rows:
         if not image.is_file():
             raise ConfigError(f"'{image}' is not a file, but '{source}' names it.")
         name = base = shell_safe(requested_name or image.stem)
@@ -120,7 +120,7 @@ def _named(source: Path, rows: Sequence[tuple[Path, str, tuple[str, ...]]]) -> l
         while name.lower() in items:  # file systems may not tell capitals apart
             count += 1
             name = f"{base}-{count}"
-        items[name.lower()] = Item(name, image.resolve(), words)
+        items[name.lower()] = Item(name, image.resolve(), overrides)
     return list(items.values())
 
 
@@ -161,10 +161,10 @@ def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
             cells["elevation"] = cells["elevation"].replace(",", ".")
         # Quotes that are left are the text's own, not the shell's.
         cells_as_typed = {c: json.dumps(v, ensure_ascii=False) if v[0] in "\"'" else v for c, v in cells.items()}
-        words = [f"{COLUMN_KEYS.get(c, c)}={v}" for c, v in cells_as_typed.items() if c in COLUMN_KEYS or "." in c]
+        overrides = [f"{COLUMN_KEYS.get(c, c)}={v}" for c, v in cells_as_typed.items() if c in COLUMN_KEYS or "." in c]
         try:
-            words += shlex.split(cells.get("overrides", ""))
-            given = {word.key: word.text for word in read_overrides(words)}
+            overrides += shlex.split(cells.get("overrides", ""))
+            given = {word.key: word.text for word in read_overrides(overrides)}
             for key, check in (("data.default_elevation_deg", check_elevation), ("seed", _check_seed)):
                 if key in given:
                     check(parse_yaml(given[key], key)[0])
@@ -173,5 +173,5 @@ def _csv_rows(source: Path) -> list[tuple[Path, str, tuple[str, ...]]]:
             for column, key in COLUMN_KEYS.items():
                 message = message.replace(f"{key}:", f"column '{column}':", 1) if column in cells else message
             raise ConfigError(f"{source}, line {number}: {message}") from error
-        rows.append((source.parent / user_path(cells["image"]), cells.get("name", ""), tuple(words)))
+        rows.append((source.parent / user_path(cells["image"]), cells.get("name", ""), tuple(overrides)))
     return rows

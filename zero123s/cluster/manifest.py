@@ -1,4 +1,4 @@
-"""Records of the items, one file beside each item's results and all of them in OUT/manifest.json, with checksums."""
+"""Records of the items, one file in each item's folder and all of them in OUT/manifest.json, with checksums."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def file_hashes(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     return {path.resolve().relative_to(folder.resolve()).as_posix(): sha256_of(path) for path in sorted(set(files))}
 
 
-def whole(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+def finished_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return an item's record if it finished with these settings and all its files are unchanged."""
     record = read_checked(folder / RECORD)
     if record is None or record.get("state") != "finished" or record.get("fingerprint") != fingerprint:

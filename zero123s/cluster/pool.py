@@ -49,13 +49,13 @@ def cluster(placement: Placement) -> Iterator[int]:
                 f"No Ray cluster can be used at {placement.address or 'this machine'}: {reason}"
             ) from error
     try:
-        yield _room(placement)
+        yield _workers_that_fit(placement)
     finally:
         if joined:
             ray.shutdown()
 
 
-def _room(placement: Placement) -> int:
+def _workers_that_fit(placement: Placement) -> int:
     total = ray.cluster_resources()
     cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
     room = int(cpus / placement.cpus) if placement.cpus else 10**6
@@ -63,21 +63,21 @@ def _room(placement: Placement) -> int:
         room = min(room, int(gpus / placement.gpus))
     if room < 1:
         raise ConfigError(
-            f"A worker asks for {placement.cpus:g} CPUs and {placement.gpus:g} GPUs, and the cluster has {cpus:g} and "
+            f"A worker needs {placement.cpus:g} CPUs and {placement.gpus:g} GPUs, and the cluster has {cpus:g} and "
             f"{gpus:g}; ask for less with --cpus and --gpus."
         )
     return min(room, placement.workers) if placement.workers else room
 
 
-class Board:
+class ProgressBoard:
     """Ray actor to which workers write their progress and from which the driver reads it."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
 
-    def report(self, name: str, words: dict[str, Any]) -> None:
+    def report(self, name: str, progress: dict[str, Any]) -> None:
         """Set an item's progress."""
-        self.rows[name] = words
+        self.rows[name] = progress
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Return the latest progress of every item."""
@@ -103,7 +103,7 @@ class Worker:
 
     def run(self, item: Item, setup: Setup, attempt: int) -> dict[str, Any]:
         """Run an item; returns its record."""
-        report = lambda words: self.board.report.remote(item.name, {**words, "attempt": attempt})  # noqa: E731
+        report = lambda progress: self.board.report.remote(item.name, {**progress, "attempt": attempt})  # noqa: E731
         report({"stage": "start"})
         record = self._run_item(item, setup, attempt, report)
         return {**record, "node": ray.get_runtime_context().get_node_id()}
@@ -114,7 +114,7 @@ class RayWorkers:
 
     Args:
         setup: what the items have in common.
-        placement: what a worker asks for.
+        placement: resources of a worker.
         timeout: seconds that one attempt may take; 0 = any.
         on_record: called with the item, the attempt and the record of every attempt that came to its end.
     """
@@ -127,7 +127,7 @@ class RayWorkers:
         on_record: Callable[[Item, int, dict[str, Any]], None],
     ) -> None:
         self.setup, self.placement, self.timeout, self.on_record = setup, placement, timeout, on_record
-        self.board = ray.remote(num_cpus=0)(Board).remote()
+        self.board = ray.remote(num_cpus=0)(ProgressBoard).remote()
         self._actors: list[Any] = []
 
     def open(self) -> Callable[[Item, int], None]:
@@ -143,8 +143,8 @@ class RayWorkers:
         record = _get(actor.run.remote(item, self.setup, attempt), self.timeout or None)
         if record is None:
             ray.kill(actor)
-            words = f"took longer than {self.timeout:g} s; the same command goes on from its checkpoint"
-            raise WorkerTimeoutError(words)
+            message = f"took longer than {self.timeout:g} s; the same command goes on from its checkpoint"
+            raise WorkerTimeoutError(message)
         self.on_record(item, attempt, record)
 
     def progress(self) -> dict[str, dict[str, Any]]:

@@ -32,7 +32,7 @@ class Setup:
     out: Path
     """Absolute; every node must see it under this name."""
     config: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     profile: str
     fingerprint: str
     cut_out: bool
@@ -67,7 +67,7 @@ def run_item(item: Item, setup: Setup, attempt: int, report: Callable[[dict[str,
     started = time.time()
     folder = folder_of(item, setup)
     fingerprint = item.fingerprint(setup.fingerprint)
-    record: dict[str, Any] = {"name": item.name, "image": str(item.image), "overrides": list(item.words)}
+    record: dict[str, Any] = {"name": item.name, "image": str(item.image), "overrides": list(item.overrides)}
     record |= {"fingerprint": fingerprint, "attempts": attempt, "process": os.getpid()}
     try:
         _rename_foreign_folder(folder, fingerprint)
@@ -109,9 +109,9 @@ def _train(item: Item, setup: Setup, folder: Path, report: Callable[[Progress], 
     places = {"data.image_path": image, "exp_root_dir": setup.out, "name": FOLDER, "tag": item.name}
     if newest_checkpoint(folder) is not None:
         places["resume"] = folder
-    words = [*setup.words, *item.words, "use_timestamp=false"]
-    words += [f"{key}={json.dumps(str(value))}" for key, value in places.items()]
-    _, plan = plan_run(setup.config, words, setup.profile)
+    overrides = [*setup.overrides, *item.overrides, "use_timestamp=false"]
+    overrides += [f"{key}={json.dumps(str(value))}" for key, value in places.items()]
+    _, plan = plan_run(setup.config, overrides, setup.profile)
     patience = time.monotonic() + SECONDS_FOR_LOCK
     while True:
         try:

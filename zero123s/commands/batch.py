@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from zero123s.cluster.batch import Batch, check_items, finished_before, make_setup
-from zero123s.cluster.items import Item, left_out, read_items
+from zero123s.cluster.items import Item, read_items, skipped_note
 from zero123s.cluster.worker import Placement
 from zero123s.commands.launch import refuse_flags
 from zero123s.config.load import read_overrides
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     _check(args)
     config = find_file(args.config) or Path(args.config)
     items = read_items(args.source)
-    if line := left_out(args.source).strip():
+    if line := skipped_note(args.source).strip():
         print(line, file=sys.stderr)
     setup = make_setup(args.out, config, args.overrides, args.profile, args.cpus, args.prepare)
     cut_outs = check_items(items, setup, args.source)
@@ -99,7 +99,7 @@ def _print_dry_run(
         except ImageError as error:
             state, n_bad = "bad", n_bad + 1
             print(f"{item.name}: {error}", file=sys.stderr)
-        print(f"{state:<5}{item.name}  {item.image}  {' '.join(item.words)}")
+        print(f"{state:<5}{item.name}  {item.image}  {' '.join(item.overrides)}")
     if n_bad:
         print(f"{n_bad} of {len(items)} images cannot be used; the others would run.", file=sys.stderr)
     return 1 if n_bad else 0

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(list(argv))
     if args.out.resolve() == args.views.resolve():
-        raise ConfigError(f"{args.out}: latents need a folder of their own, beside the renders.")
+        raise ConfigError(f"{args.out}: latents need a folder of their own, next to the renders.")
     path = locate_checkpoint(args.checkpoint).path
     views = open_renders(args.views)
     model = load_zero123(path, args.config, dtype="fp32", device=args.device, decoder=False)

@@ -86,7 +86,7 @@ def download(name: str, folder: Path, token: str | None = None, endpoint: str | 
         path = Path(hf_hub_download(published.repo, published.file, local_dir=folder, token=token, endpoint=endpoint))
     except GatedRepoError as error:
         raise CheckpointError(
-            f"{published.repo} asks for its licence to be accepted: do so at {page}, then give a token "
+            f"The licence of {published.repo} must be accepted first: do so at {page}, then give a token "
             "(`hf auth login`, HF_TOKEN or --token)."
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:

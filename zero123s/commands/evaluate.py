@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from zero123s.evaluate.evaluation import chosen_network, evaluate_target
+from zero123s.evaluate.evaluation import choose_network, evaluate_target
 from zero123s.evaluate.scores import table
 from zero123s.ops.lpips import BACKBONES
 from zero123s.runtime.files import user_path
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--lpips-net", choices=tuple(BACKBONES), help="backbone of LPIPS: alex (default) or vgg, slower")
     p.add_argument(
-        "--out", type=user_path, help="folder for metrics.json and report.html (the run, or beside the mesh)"
+        "--out", type=user_path, help="folder for metrics.json and report.html (default: the run's, or the mesh's)"
     )
     return p
 
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Run `zero123s evaluate`."""
     args = _parser().parse_args(list(argv))
-    network = chosen_network(args.lpips, args.lpips_net)
+    network = choose_network(args.lpips, args.lpips_net)
     sections, folder = evaluate_target(
         args.target, args.image, args.elevation, args.gt, args.align, network, args.embed, args.out
     )

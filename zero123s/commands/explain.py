@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any, get_origin
 
 from zero123s.config.experiment import ExperimentConfig
-from zero123s.config.options import default_of, field_docs, limits_in_words
+from zero123s.config.options import default_of, describe_limits, field_docs
 from zero123s.errors import ConfigError
 from zero123s.losses import loss_config
 from zero123s.registry import Registry, nearest
@@ -16,7 +16,7 @@ from zero123s.registry import Registry, nearest
 INTRO = """# Configuration
 
 Every key of every YAML file, generated from the Config classes by `python -m zero123s.commands.explain`; do not edit by
-hand. `python launch.py --config FILE --explain system.loss.lambda_sds` tells the same about one key, with its present
+hand. `python launch.py --config FILE --explain system.loss.lambda_sds` prints the same for one key, with its present
 value and where that was set. Values marked "number or schedule" also take `[start_value, end_value, end_step]`,
 `[start_step, start_value, end_value, end_step, value, step, ...]` and `{step: value}`, always in global steps.
 """
@@ -33,7 +33,7 @@ class KeyDoc:
     doc: str
 
 
-def type_in_words(f: Field) -> str:
+def describe_type(f: Field) -> str:
     """Return a field's type in YAML terms."""
     is_plain = isinstance(f.type, type) and get_origin(f.type) is None
     text = f.type if isinstance(f.type, str) else f.type.__name__ if is_plain else str(f.type)
@@ -48,7 +48,7 @@ def key_docs(schema: type, prefix: str = "") -> Iterator[KeyDoc]:
         if is_dataclass(f.type):
             yield from key_docs(f.type, key)  # type: ignore[arg-type]
         else:
-            yield KeyDoc(key, type_in_words(f), default_of(f), limits_in_words(f), docs.get(f.name, ""))
+            yield KeyDoc(key, describe_type(f), default_of(f), describe_limits(f), docs.get(f.name, ""))
 
 
 def explain(key: str, experiment: ExperimentConfig, origins: Mapping[str, str]) -> str:
@@ -85,7 +85,7 @@ def _present(config: Any, prefix: str = "") -> Iterator[tuple[KeyDoc, Any]]:
         if is_dataclass(value):
             yield from _present(value, key)
         else:
-            yield KeyDoc(key, type_in_words(f), default_of(f), limits_in_words(f), docs.get(f.name, "")), value
+            yield KeyDoc(key, describe_type(f), default_of(f), describe_limits(f), docs.get(f.name, "")), value
 
 
 # ---------------------------------------------------------------- the page

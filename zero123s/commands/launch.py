@@ -83,10 +83,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     return args, rest
 
 
-def refuse_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
+def refuse_flags(arguments: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Raise ConfigError for the first unknown flag, suggesting the intended one."""
     flags = [option for action in parser._actions for option in action.option_strings]
-    for word in words:
+    for word in arguments:
         if word.startswith("-"):
             raise ConfigError(f"Unknown flag '{word}'.{_without_dashes(word) or nearest(word, flags)}")
 

@@ -26,17 +26,22 @@ COMMANDS = {
 def usage() -> str:
     """Return the list of commands."""
     lines = [f"  {name:<15}{text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join([f"zero123s {__version__}", "usage: zero123s COMMAND ...  (COMMAND --help tells more)", *lines])
+    return "\n".join(
+        [f"zero123s {__version__}", "usage: zero123s COMMAND ...  (COMMAND --help for its options)", *lines]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; exit code 2 and one sentence for a user error."""
     limit_openmp_spin()
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
-    if words[0] not in COMMANDS:
-        print(f"error: Unknown command '{words[0]}'.{nearest(words[0], list(COMMANDS))}\n{usage()}", file=sys.stderr)
+    if arguments[0] not in COMMANDS:
+        print(
+            f"error: Unknown command '{arguments[0]}'.{nearest(arguments[0], list(COMMANDS))}\n{usage()}",
+            file=sys.stderr,
+        )
         return 2
-    return run_command(lambda: importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
+    return run_command(lambda: importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:]))

@@ -113,9 +113,7 @@ def migrate(text: str) -> Migration:
         if registered := _REGISTER.match(line):
             slot = _slot_of(registered[3], old_lines[number + 1 :])
             if slot is None:
-                advice.append(
-                    f"line {number + 1}: '{registered[3]}' belongs to no slot here that its name or base tells."
-                )
+                advice.append(f"line {number + 1}: '{registered[3]}' matches no slot by its name or base class.")
                 lines.append(line)
                 continue
             used.append(slot)
@@ -152,11 +150,11 @@ def _rewritten(line: str, slot: Slot) -> list[str]:
 
 def _with_imports(lines: list[str], imports: list[str]) -> list[str]:
     """Insert the new imports in place of threestudio's first one, and remove threestudio's."""
-    theirs = [i for i, line in enumerate(lines) if re.match(r"^\s*(import threestudio\b|from threestudio\b)", line)]
-    if not theirs:
+    imported = [i for i, line in enumerate(lines) if re.match(r"^\s*(import threestudio\b|from threestudio\b)", line)]
+    if not imported:
         return [*imports, *lines] if imports else lines
     kept = [[line] for line in lines]
-    for i in theirs:
+    for i in imported:
         kept[i] = []
-    kept[theirs[0]] = imports
+    kept[imported[0]] = imports
     return [line for group in kept for line in group]

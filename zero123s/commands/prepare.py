@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `zero123s prepare PHOTO --out PNG`; returns 0, or 2 after a user error, reported in one sentence."""
     parser = argparse.ArgumentParser("zero123s prepare", description=__doc__)
     parser.add_argument("photo", type=user_path)
-    parser.add_argument("--out", type=user_path, help="PNG to write; default: PHOTO_rgba.png beside the photo")
+    parser.add_argument("--out", type=user_path, help="PNG to write; default: PHOTO_rgba.png next to the photo")
     parser.add_argument("--size", type=int, default=512, help="side of the result in pixels (default 512)")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="how the object is found (default auto)")
     parser.add_argument(
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         if not args.force:
             check(prepared, args.photo)
         write_png_atomic(out, prepared.rgba)
-        words = "" if args.no_elevation else _report_elevation(prepared, steps_path)
+        elevation = "" if args.no_elevation else _report_elevation(prepared, steps_path)
     except LowConfidenceMaskError as error:
         print(f"error: {error.with_steps_saved_at(steps_path)}", file=sys.stderr)
         return 2
@@ -48,18 +48,18 @@ def main(argv: list[str] | None = None) -> int:
     for note in prepared.notes:
         print(note)
     segmentation = prepared.segmentation
-    if words:
-        print(words)
+    if elevation:
+        print(elevation)
     print(f"{out}: {segmentation.caption}; steps in {steps_path}")
     return 0
 
 
 def _report_elevation(prepared: Prepared, steps_path: Path) -> str:
     """Return the message about the elevation, and add the plot of its scores to the image of the steps."""
-    from zero123s.preprocess.elevation import elevation_of, score_panel
+    from zero123s.preprocess.elevation import estimate_elevation, score_panel
 
-    estimate = elevation_of(prepared.rgba)
+    estimate = estimate_elevation(prepared.rgba)
     panel = score_panel(estimate)
     panel = np.pad(panel, ((0, len(prepared.steps) - len(panel)), (0, 0), (0, 0)), constant_values=1)
     write_png_atomic(steps_path, np.concatenate([prepared.steps, panel], axis=1))
-    return "\n".join([*estimate.warnings, estimate.sentence()])
+    return "\n".join([*estimate.warnings, estimate.summary()])

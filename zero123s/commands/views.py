@@ -38,7 +38,7 @@ _HELP = {
     "dtype": "auto, fp32, bf16 or fp16",
     "device": "cuda or cpu",
     "fast": "take faster ways to the same result",
-    "out": "the contact sheet; a folder and a video go beside it",
+    "out": "the contact sheet; a folder and a video are written next to it",
 }
 
 

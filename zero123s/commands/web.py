@@ -70,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--share opens the page to everybody who learns its address; give --users FILE with it.")
     if args.host not in LOOPBACK and users is None:
         print(
-            f"note: everybody who reaches {args.host} may use this page; --users FILE asks for names.", file=sys.stderr
+            f"note: everybody who reaches {args.host} may use this page; --users FILE requires a login.",
+            file=sys.stderr,
         )
     # Before gradio is imported: where it puts uploads, and that it contacts no server.
     os.environ["GRADIO_TEMP_DIR"] = str(settings.out / SERVED)

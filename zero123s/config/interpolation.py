@@ -30,7 +30,7 @@ def _peak(value: Any) -> float:
 def _number(value: Any) -> Any:
     """Accept numbers only: text times a number could become arbitrarily long."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"arithmetic wants numbers, got {value!r}")
+        raise ConfigError(f"arithmetic needs numbers, got {value!r}")
     return value
 
 

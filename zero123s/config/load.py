@@ -170,12 +170,12 @@ def load_config(
 ) -> LoadedConfig:
     """Read a configuration with its bases, one profile and overrides, unresolved and not yet type-checked.
 
-    The text of an override is read as the type of its key wants it, see `zero123s.config.overrides`; for this the
+    The text of an override is read as the type of its key requires, see `zero123s.config.overrides`; for this the
     packages of the slots must have been imported, and plugins that bring types of their own.
 
     Args:
         path: the YAML file.
-        overrides: words, `a.b=1`.
+        overrides: `a.b=1` and so on.
         profile: name of an entry under `profiles:` to lay over the files; None = none.
         below: name and content of settings that the files are laid over.
 
@@ -184,24 +184,24 @@ def load_config(
     """
     register_resolvers()
     path = user_path(path)
-    words = read_overrides(overrides)
+    overridden = read_overrides(overrides)
     layers = _layers_with_profile(path, profile)
     if below is not None:
         layers.insert(0, _Layer(below[0], OmegaConf.to_container(below[1], resolve=False)))  # type: ignore[arg-type]
 
-    if threestudio.is_recipe(_types_chosen(layers, words)):
-        return _load_recipe(layers, words, path, profile)
-    chosen = _types_chosen(layers, words)
+    if threestudio.is_recipe(_types_chosen(layers, overridden)):
+        return _load_recipe(layers, overridden, path, profile)
+    chosen = _types_chosen(layers, overridden)
     known = partial(_is_known, chosen)
-    words, notices = _translated(words, known)
+    overridden, notices = _translated(overridden, known)
     for layer in layers:
         notices += threestudio.translate(layer.content, known)
         if layer.written is not None:
             threestudio.translate(layer.written, known)
         layer.content = keep_text(layer.content, layer.written, ExperimentConfig, chosen)
 
-    values = [value_of(w.text, type_at(ExperimentConfig, w.parts, chosen)) for w in words]
-    given = list(zip(words, values, strict=True))
+    values = [value_of(w.text, type_at(ExperimentConfig, w.parts, chosen)) for w in overridden]
+    given = list(zip(overridden, values, strict=True))
     typed = _Layer(COMMAND_LINE, _nested([(w, v) for w, v in given if not _is_indexed(w, chosen)]))
     notices += threestudio.translate(typed.content, known)
 
@@ -235,12 +235,12 @@ def _loaded(
         raise ConfigError(f"{path}: {key}: {' '.join(str(error).split())}") from error
 
 
-def _types_chosen(layers: Sequence[_Layer], words: Sequence[Override]) -> dict[Any, Any]:
+def _types_chosen(layers: Sequence[_Layer], overridden: Sequence[Override]) -> dict[Any, Any]:
     """Return everything merged once, so that its `x_type` keys give the types of all other keys."""
     chosen: dict[Any, Any] = {}
     for layer in layers:
         chosen = _merged(chosen, layer, [])
-    for word in words:
+    for word in overridden:
         if word.parts[-1].endswith("type"):
             chosen = _set_entry(chosen, word.parts, word.text)
     return chosen
@@ -250,17 +250,19 @@ def _is_known(chosen: dict[Any, Any], key: str) -> bool:
     return type_at(ExperimentConfig, tuple(key.split(".")), chosen) is not None
 
 
-def _translated(words: Sequence[Override], known: Callable[[str], bool]) -> tuple[list[Override], list[str]]:
+def _translated(overridden: Sequence[Override], known: Callable[[str], bool]) -> tuple[list[Override], list[str]]:
     """Return the overrides with threestudio's keys renamed, and a notice for each."""
-    keys = [threestudio.new_key(w.key, known) for w in words]
-    notices = [threestudio.renamed_notice(w.key, k) for w, k in zip(words, keys, strict=True) if k != w.key]
-    return [w._replace(parts=tuple(k.split("."))) for w, k in zip(words, keys, strict=True)], notices
+    keys = [threestudio.new_key(w.key, known) for w in overridden]
+    notices = [threestudio.renamed_notice(w.key, k) for w, k in zip(overridden, keys, strict=True) if k != w.key]
+    return [w._replace(parts=tuple(k.split("."))) for w, k in zip(overridden, keys, strict=True)], notices
 
 
 # ---------------------------------------------------------------- threestudio's own files
 
 
-def _load_recipe(layers: Sequence[_Layer], words: Sequence[Override], path: Path, profile: str | None) -> LoadedConfig:
+def _load_recipe(
+    layers: Sequence[_Layer], overridden: Sequence[Override], path: Path, profile: str | None
+) -> LoadedConfig:
     """Merge a threestudio file with overrides under either project's keys, and translate the result.
 
     It is complete: threestudio's second stages inherit no settings of their first.
@@ -270,11 +272,11 @@ def _load_recipe(layers: Sequence[_Layer], words: Sequence[Override], path: Path
         content = keep_text(layer.content, layer.written, ExperimentConfig, {})
         merged = _overlaid(merged, _keep_text_values(content, layer.written))
     native = deepcopy(merged)
-    if not words:
+    if not overridden:
         notices = threestudio.to_native(native)
         return _loaded(native, dict.fromkeys(_leaf_keys(native), str(path)), notices, path, profile, is_complete=True)
     before = _translated_if_possible(native)
-    for word in words:
+    for word in overridden:
         kind = str if word.parts[-1] in TEXT_KEYS else type_at(ExperimentConfig, word.parts, before)
         merged = _without_key(merged, threestudio.other_name(word.key))
         merged = _set_entry(merged, word.parts, value_of(word.text, kind))

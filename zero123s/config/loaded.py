@@ -33,9 +33,9 @@ class LoadedConfig:
         """
         if "(set in " in message:
             return message
-        words = re.findall(r"'([^'\s]+)'|^(\w+)(?=[:=])|(\w+(?:\.\w+)+)", message.partition(" Did you mean ")[0])
+        names = re.findall(r"'([^'\s]+)'|^(\w+)(?=[:=])|(\w+(?:\.\w+)+)", message.partition(" Did you mean ")[0])
         found = []
-        for quoted in ("".join(groups) for groups in words):
+        for quoted in ("".join(groups) for groups in names):
             for key in (quoted, f"system.{quoted}"):
                 if origin := self.origins.get(key) or self._origin_of_section(key):
                     found.append((quoted, key, origin))

@@ -26,7 +26,7 @@ WORDS = ("auto", "last")
 ENTRIES = "entries"
 """Key of a field's metadata: the dataclass of every entry of a list of sections."""
 SLOT = "slot"
-"""Key of a field's metadata: name of the slot whose settings it holds, and the field beside it that names its type."""
+"""Key of a field's metadata: name of the slot whose settings it holds, and the field of the same section that names its type."""
 
 
 def option(
@@ -46,7 +46,7 @@ def option(
         low: smallest value allowed, in a list for every entry, in a schedule at every step.
         high: largest value allowed.
         above: the value must be larger than this.
-        choices: the words allowed.
+        choices: the values allowed.
         schedule: the value is a number or a `Schedule` (see `zero123s.config.schedule`).
         path: the value is a file or folder, or a word in the place of one: `~` is expanded when it is parsed.
     """
@@ -60,26 +60,26 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def limits_in_words(f: Field) -> str:
+def describe_limits(f: Field) -> str:
     """Return "1 to 5", "> 0", "a, b or c", "number or schedule", or an empty string."""
     limits = f.metadata.get(LIMITS, {})
-    words = ["number or schedule"] if limits.get("schedule") else []
+    parts = ["number or schedule"] if limits.get("schedule") else []
     low, high, above = limits.get("low"), limits.get("high"), limits.get("above")
     if limits.get("choices"):
         *most, last = limits["choices"]
-        words.append(f"{', '.join(most)} or {last}" if most else last)
+        parts.append(f"{', '.join(most)} or {last}" if most else last)
     if low is not None and high is not None:
-        words.append(f"{_plainly(low)} to {_plainly(high)}")
+        parts.append(f"{_format_number(low)} to {_format_number(high)}")
     elif low is not None:
-        words.append(f">= {_plainly(low)}")
+        parts.append(f">= {_format_number(low)}")
     elif above is not None:
-        words.append(f"> {above:g}" if high is None else f"> {above:g}, at most {_plainly(high)}")
+        parts.append(f"> {above:g}" if high is None else f"> {above:g}, at most {_format_number(high)}")
     elif high is not None:
-        words.append(f"at most {_plainly(high)}")
-    return "; ".join(words)
+        parts.append(f"at most {_format_number(high)}")
+    return "; ".join(parts)
 
 
-def _plainly(number: float) -> str:
+def _format_number(number: float) -> str:
     """Format a whole number without an exponent: 1,000,000, not 1e+06."""
     return f"{int(number):,}" if number == int(number) and 1e6 <= abs(number) < 1e16 else f"{number:g}"
 
@@ -125,14 +125,14 @@ def _paths(config: Any) -> Iterator[tuple[Any, str, str]]:
 def check_values(config: Any, key: str = "") -> None:
     """Raise ConfigError for the first value outside its limits, naming key, value and limits."""
     for full, f, value in walk(config, key):
-        _check_size(value, full, limits_in_words(f))
+        _check_size(value, full, describe_limits(f))
         limits = f.metadata.get(LIMITS)
         if limits is None or value is None:
             continue
         if limits["choices"]:
             if value not in limits["choices"]:
                 hint = nearest(str(value), list(limits["choices"]))
-                raise ConfigError(f"{full}: '{value}' is not {limits_in_words(f)}.{hint}")
+                raise ConfigError(f"{full}: '{value}' is not {describe_limits(f)}.{hint}")
             continue
         for number in _numbers(value, full, limits["schedule"]):
             low, high, above = limits["low"], limits["high"], limits["above"]
@@ -141,7 +141,7 @@ def check_values(config: Any, key: str = "") -> None:
                 or (high is not None and number > high)
                 or (above is not None and number <= above)
             ):
-                raise ConfigError(f"{full}: {_plainly(number)} is out of range, expected {limits_in_words(f)}.")
+                raise ConfigError(f"{full}: {_format_number(number)} is out of range, expected {describe_limits(f)}.")
 
 
 def _check_size(value: Any, key: str, limits: str) -> None:

@@ -33,10 +33,10 @@ class Override(NamedTuple):
         return ".".join(self.parts)
 
 
-def read_overrides(words: Sequence[str]) -> list[Override]:
-    """Split `a.b.c=value` words, `a.b[0]=value` as `a.b.0=value`; raises ConfigError for a word of another form."""
+def read_overrides(dotlist: Sequence[str]) -> list[Override]:
+    """Split `a.b.c=value` overrides, `a.b[0]=value` as `a.b.0=value`; raises ConfigError for one of another form."""
     overrides = []
-    for word in words:
+    for word in dotlist:
         key, equals, text = word.partition("=")
         parts = tuple(re.split(r"[.\[]", key.strip().replace("]", "")))
         if not equals or word.startswith("-") or not all(parts):
@@ -94,7 +94,7 @@ def is_list_of_text(kind: Any) -> bool:
 def type_at(schema: type, parts: Sequence[str], cfg: Any) -> Any:
     """Return the type of a key, through the slots that a configuration selects; None if unknown.
 
-    A field `x` beside a field `x_type` is the slot `x`: its keys are those of the registered class.
+    A field `x` with a field `x_type` in the same section is the slot `x`: its keys are those of the registered class.
 
     Args:
         schema: dataclass of the section `cfg`.

@@ -15,7 +15,7 @@ from zero123s.registry import Registry, nearest
 
 C = TypeVar("C")
 
-_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _BOOLS = {word: word in _TRUE for word in _TRUE + _FALSE}
 _REQUIRED = "???"
@@ -62,7 +62,7 @@ def _section(schema: type[C], given: Any, key: str) -> C:
     if given is None or given == "":
         given = {}
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{key or 'config'}: expected a section with keys, got {_shown(given)}.")
+        raise ConfigError(f"{key or 'config'}: expected a section with keys, got {_format_value(given)}.")
     known = {f.name: f for f in fields(schema)}  # type: ignore[arg-type]
     prefix = f"{key}." if key else ""
     for name in given:
@@ -89,7 +89,7 @@ def _value(kind: Any, value: Any, key: str, f: Field | None = None) -> Any:
     """Return a value converted to the type of its field; raises ConfigError that says what is expected."""
     if kind is Any:
         return value
-    if kind in _IN_WORDS:
+    if kind in _TYPE_NAMES:
         return _scalar(kind, value, key)
     if is_dataclass(kind):
         return _section(kind, value, key)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ def _value(kind: Any, value: Any, key: str, f: Field | None = None) -> Any:
         return None if value is None else _value(inner, value, key, f)
     if get_origin(kind) in (list, dict):
         return _container(kind, value, key, f)
-    return _by_omegaconf(kind, value, key)
+    return _converted_by_omegaconf(kind, value, key)
 
 
 def _container(kind: Any, value: Any, key: str, f: Field | None) -> Any:
@@ -107,7 +107,7 @@ def _container(kind: Any, value: Any, key: str, f: Field | None) -> Any:
     options = get_args(kind)
     if get_origin(kind) is dict:
         if value not in (None, "") and not isinstance(value, Mapping):
-            raise ConfigError(f"{key}: expected a section with keys, got {_shown(value)}.")
+            raise ConfigError(f"{key}: expected a section with keys, got {_format_value(value)}.")
         return {k: _value(options[1], v, f"{key}.{k}") for k, v in (value or {}).items()}
     default = default_of(f) if f and has_default(f) else None
     if is_list_of_text(kind) and isinstance(value, str) and value:
@@ -115,8 +115,8 @@ def _container(kind: Any, value: Any, key: str, f: Field | None) -> Any:
     if isinstance(value, Mapping) and value and isinstance(default, list) and all(str(k).isdigit() for k in value):
         value = _with_entries(default, value, key)
     if not isinstance(value, list | tuple):
-        example = f" such as {_shown(default)}" if default else ""
-        raise ConfigError(f"{key}: expected a list{example}, got {_shown(value)}.")
+        example = f" such as {_format_value(default)}" if default else ""
+        raise ConfigError(f"{key}: expected a list{example}, got {_format_value(value)}.")
     return [_value(options[0], v, f"{key}.{i}") for i, v in enumerate(value)]
 
 
@@ -144,10 +144,10 @@ def _scalar(kind: type, value: Any, key: str) -> Any:
             return kind(value)
     except (KeyError, ValueError, OverflowError):
         pass
-    raise ConfigError(f"{key}: expected {_IN_WORDS[kind]}, got {_shown(value)}.")
+    raise ConfigError(f"{key}: expected {_TYPE_NAMES[kind]}, got {_format_value(value)}.")
 
 
-def _by_omegaconf(kind: Any, value: Any, key: str) -> Any:
+def _converted_by_omegaconf(kind: Any, value: Any, key: str) -> Any:
     """Return a value of a type that only plugins use, such as `dict[str, int]`, `Literal` or an enumeration."""
     schema = make_dataclass("Value", [("value", kind)])
     try:
@@ -156,7 +156,7 @@ def _by_omegaconf(kind: Any, value: Any, key: str) -> Any:
         raise ConfigError(f"{key}: {str(error).split(chr(10), 1)[0].strip()}") from error
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Return a value as in YAML, shortened."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -87,7 +87,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ConfigError(f"Config file '{path}' does not exist.{nearest(path.name, siblings)}")
     if path.is_dir():
-        raise ConfigError(f"'{path}' is a folder; --config wants a YAML file.")
+        raise ConfigError(f"'{path}' is a folder; --config needs a YAML file.")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes is not a configuration; the limit is {MAX_BYTES}.")

@@ -41,7 +41,7 @@ class BaseData:
         """Save the prepared input in the run folder and update the configuration to name it.
 
         Returns:
-            What run.json says of the input; empty when the run goes on.
+            The input's entries in run.json; empty when the run resumes.
         """
         return {}
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zero123s.errors import ConfigError, ImageError
 from zero123s.images.io import read_image, resize_rgba, write_png_atomic
-from zero123s.runtime.files import replacing
+from zero123s.runtime.files import atomic_write
 
 NORMAL_CONVENTIONS = {"opengl": (1.0, 1.0, 1.0), "opencv": (1.0, -1.0, -1.0), "world": (1.0, 1.0, 1.0)}
 """Factors that turn an image's axes into OpenGL camera axes; world normals stay as they are."""
@@ -20,7 +20,7 @@ ASPECT_TOLERANCE = 0.02
 
 
 def companion_path(image_path: str, kind: str, given: str | None) -> Path:
-    """Return `given`, or the file beside the input: X_rgba.png and X.png have X_depth.png ("depth"), and so on."""
+    """Return `given`, or the file next to the input: X_rgba.png and X.png have X_depth.png ("depth"), and so on."""
     if given:
         return Path(given)
     image = Path(image_path)
@@ -37,7 +37,7 @@ def read_companion(path: Path, kind: str, rgba: Float[np.ndarray, "H W 4"]) -> F
         image = read_image(path).rgba[..., :3]
     except ImageError as error:
         raise ImageError(
-            f"{error} data.requires_{kind} wants a {kind} image beside the input; data.{kind}_path names another."
+            f"{error} data.requires_{kind} needs a {kind} image next to the input; data.{kind}_path names another."
         ) from error
     height, width = rgba.shape[:2]
     aspect, expected = image.shape[1] / image.shape[0], width / height
@@ -62,7 +62,7 @@ def write_companion(path: Path, image: Float[np.ndarray, "S S 4"]) -> Path:
     rgb = image[..., :3]
     if not np.allclose(rgb[..., :1], rgb):
         return write_png_atomic(path, rgb)
-    with replacing(path, sync=False) as file:
+    with atomic_write(path, sync=False) as file:
         Image.fromarray(np.rint(rgb[..., 0] * 65535).astype(np.uint16)).save(file, format="PNG")
     return path
 

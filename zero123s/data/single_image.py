@@ -24,7 +24,7 @@ from zero123s.data.random_camera import AUTO, RandomCameraConfig, RandomCameraSa
 from zero123s.errors import ConfigError
 from zero123s.images.io import fit_square, resize_rgba, write_png_atomic
 from zero123s.ops.cameras import orbit_cameras
-from zero123s.preprocess.elevation import elevation_of
+from zero123s.preprocess.elevation import estimate_elevation
 from zero123s.preprocess.framing import apply_framing
 from zero123s.preprocess.input_image import CutOutConfig, check_file, input_from_file, input_from_prompt
 from zero123s.preprocess.text_to_image import TextToImageConfig
@@ -70,13 +70,13 @@ class SingleImageData(BaseData):
         rays_noise_scale: float = option(0.0, low=0.0)
         """Standard deviation of a per-step offset of the reference camera's position, world units."""
         requires_depth: bool = False
-        """Read a depth image (8 or 16 bit) for lambda_depth and lambda_depth_rel: X_depth.png beside X_rgba.png."""
+        """Read a depth image (8 or 16 bit) for lambda_depth and lambda_depth_rel: X_depth.png next to X_rgba.png."""
         depth_path: str | None = option(None, path=True)
         """Another place of the depth image."""
         depth_bright_is: str = "far"
         """"far", or "near" for disparity images."""
         requires_normal: bool = False
-        """Read a normal image, (n + 1) / 2, for lambda_normal: X_normal.png beside X_rgba.png."""
+        """Read a normal image, (n + 1) / 2, for lambda_normal: X_normal.png next to X_rgba.png."""
         normal_path: str | None = option(None, path=True)
         """Another place of the normal image."""
         normal_convention: str = "opengl"
@@ -150,8 +150,8 @@ class SingleImageData(BaseData):
         """Estimate the elevation where it is "auto", and report it."""
         cfg = self.cfg
         if cfg.default_elevation_deg == AUTO:
-            estimate = elevation_of(self.rgba)
-            for warning in (*estimate.warnings, estimate.sentence()):
+            estimate = estimate_elevation(self.rgba)
+            for warning in (*estimate.warnings, estimate.summary()):
                 logger.warning(warning)
             cfg.default_elevation_deg = round(estimate.elevation_deg, 1)
             self._facts["elevation"] = estimate.record()

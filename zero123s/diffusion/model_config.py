@@ -113,7 +113,7 @@ def parse_model_config(document: Mapping[str, Any], source: str = "the model's Y
         The sizes.
 
     Raises:
-        ConfigError: names the key that is unknown, of a wrong type, or asks for an unsupported architecture.
+        ConfigError: names the key that is unknown, of a wrong type, or describes an unsupported architecture.
 
     Example:
         >>> from zero123s.diffusion.model_config import parse_model_config
@@ -243,7 +243,7 @@ def _check(config: ModelConfig, source: str) -> None:
     if (config.unet.in_channels, config.unet.out_channels) != (2 * z + maps, z):
         raise ConfigError(
             f"unet_config.params in {source}: in_channels {config.unet.in_channels}, out_channels "
-            f"{config.unet.out_channels}; latents of {z} channels beside those of the image and {maps} maps of a pose "
+            f"{config.unet.out_channels}; latents of {z} channels, those of the image and {maps} maps of a pose "
             f"lift need {2 * z + maps} and {z}."
         )
 

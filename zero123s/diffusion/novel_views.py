@@ -21,7 +21,7 @@ from zero123s.diffusion.sampling import SAMPLERS, Progress
 from zero123s.diffusion.speed import speed_up
 from zero123s.errors import ConfigError
 from zero123s.images.io import composite, fit_square
-from zero123s.images.pixels import ImageLike, rgba_of
+from zero123s.images.pixels import ImageLike, to_rgba
 
 logger = logging.getLogger(__name__)
 FRAMES_PER_SECOND = 8
@@ -53,7 +53,7 @@ class ViewsConfig:
     checkpoint: str = option("auto", path=True)
     """`auto`, a file, or a folder of the diffusers layout."""
     model_config: str | None = option(None, path=True)
-    """The checkpoint's YAML; None = its metadata, a `.yaml` beside it, or its tensors' shapes."""
+    """The checkpoint's YAML; None = its metadata, a `.yaml` next to it, or its tensors' shapes."""
     family: str = option("auto", choices=("auto", "stable-zero123", "zero123"))
     """What the fourth pose term means."""
     ema: bool = True
@@ -165,7 +165,7 @@ def novel_views(
         dtype: see `checkpoint.load_zero123`.
         device: where to compute; None = CUDA where there is one, else the CPU.
         model: a model loaded before, in place of `checkpoint`.
-        model_config: the checkpoint's YAML; None = its metadata, a `.yaml` beside it, or its tensors' shapes.
+        model_config: the checkpoint's YAML; None = its metadata, a `.yaml` next to it, or its tensors' shapes.
 
     Returns:
         B H W 3, images in [0, 1] of the model's size.
@@ -236,14 +236,14 @@ def read_on_white(image: ImageLike) -> Float[Tensor, "1 3 S S"]:
         >>> rgb.shape, rgb[0, :, 0, 0].tolist()  # padded with white
         (torch.Size([1, 3, 32, 32]), [1.0, 1.0, 1.0])
     """
-    rgb = composite(fit_square(rgba_of(image)), (1.0, 1.0, 1.0))
+    rgb = composite(fit_square(to_rgba(image)), (1.0, 1.0, 1.0))
     return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None].contiguous()
 
 
 def write_views(
     views: Float[Tensor, "N H W 3"], cameras: Sequence[tuple[float, float]], columns: int, out: str | Path
 ) -> list[Path]:
-    """Write views as a contact sheet, one file per view in the folder named after it, and a video beside it.
+    """Write views as a contact sheet, one file per view in the folder named after it, and a video next to it.
 
     Args:
         views: N H W 3, in [0, 1].

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-MAX_KEPT = 2
+MAX_CACHED = 2
 """Networks kept at once, the least recently used one goes first: full-size ones take gigabytes."""
 
-_kept: OrderedDict[Hashable, Any] | None = None
+_cache: OrderedDict[Hashable, Any] | None = None
 
 
 @contextmanager
@@ -19,12 +19,12 @@ def sharing_networks() -> Iterator[None]:
     Yields:
         None.
     """
-    global _kept  # noqa: PLW0603 (one per process is the point)
-    outer, _kept = _kept, OrderedDict()
+    global _cache  # noqa: PLW0603 (one per process is the point)
+    outer, _cache = _cache, OrderedDict()
     try:
         yield
     finally:
-        _kept = outer
+        _cache = outer
 
 
 def shared(key: Hashable, load: Callable[[], T]) -> T:
@@ -44,12 +44,12 @@ def shared(key: Hashable, load: Callable[[], T]) -> T:
         >>> first is second
         True
     """
-    if _kept is None:
+    if _cache is None:
         return load()
-    if key not in _kept:
+    if key not in _cache:
         # Room first: two full-size networks must not be in memory for the sake of a third.
-        while len(_kept) >= MAX_KEPT:
-            _kept.popitem(last=False)
-        _kept[key] = load()
-    _kept.move_to_end(key)
-    return _kept[key]
+        while len(_cache) >= MAX_CACHED:
+            _cache.popitem(last=False)
+        _cache[key] = load()
+    _cache.move_to_end(key)
+    return _cache[key]

@@ -108,7 +108,7 @@ def posed_images(transforms: Path) -> ReferenceView:
     return data.views(height, width)
 
 
-def chosen_network(folder: Path | None, net: str | None) -> PerceptualNetwork | None:
+def choose_network(folder: Path | None, net: str | None) -> PerceptualNetwork | None:
     """Load the network that compares images: LPIPS if selected or found, else EfficientNet-lite0 if installed.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from zero123s.evaluate.scores import Scores, images_of, rendered_views
+from zero123s.evaluate.scores import Scores, reference_images, rendered_views
 from zero123s.images.encode import encode_image
 from zero123s.images.svg_plot import curve, threshold_curve
 from zero123s.mesh.gltf import glb_bytes
@@ -23,7 +23,7 @@ from zero123s.structures import Mesh, ReferenceView
 HERE = Path(__file__).parent
 MAX_VIDEO_BYTES = 30_000_000
 MAX_VIEWS = 4
-LOOKS = ("colour", "lit", "shape", "normals")
+VIEW_MODES = ("colour", "lit", "shape", "normals")
 
 
 def _data_uri(kind: str, data: bytes) -> str:
@@ -78,8 +78,8 @@ def _elevation_plot(record: Mapping[str, Any]) -> str:
     if not known:
         return ""
     plot = curve("score over the elevation in degrees", known["candidates_deg"], known["scores"], 420, 160)
-    words = f"{known['elevation_deg']:.0f} degrees, confidence {known['confidence']:.2f}"
-    return f"<h2>Elevation</h2><p>estimated: {words}</p>{plot}"
+    text = f"{known['elevation_deg']:.0f} degrees, confidence {known['confidence']:.2f}"
+    return f"<h2>Elevation</h2><p>estimated: {text}</p>{plot}"
 
 
 def _views(mesh: Mesh, reference: ReferenceView | None) -> str:
@@ -89,12 +89,12 @@ def _views(mesh: Mesh, reference: ReferenceView | None) -> str:
     chosen = sorted({round(i) for i in np.linspace(0, n - 1, min(n, MAX_VIEWS))})
     rows = []
     for i in chosen:
-        (ours,) = rendered_views(mesh, reference.cameras.select(slice(i, i + 1)))
-        theirs = on_white(images_of(reference)[i])
-        difference = np.abs(on_white(ours) - theirs)
-        row = _figure(theirs, f"input {i}") + _figure(on_white(ours), "mesh") + _figure(difference, "difference")
+        (rendered,) = rendered_views(mesh, reference.cameras.select(slice(i, i + 1)))
+        expected = on_white(reference_images(reference)[i])
+        difference = np.abs(on_white(rendered) - expected)
+        row = _figure(expected, f"input {i}") + _figure(on_white(rendered), "mesh") + _figure(difference, "difference")
         rows.append(f'<div class="row">{row}</div>')
-    return f"<h2>Beside the input</h2>{''.join(rows)}"
+    return f"<h2>Comparison with the input</h2>{''.join(rows)}"
 
 
 def _turntable(run: Path) -> str:
@@ -148,7 +148,7 @@ def _settings(run: Path, record: Mapping[str, Any]) -> str:
 
 def _viewer(mesh_file: Path, mesh: Mesh) -> str:
     data = mesh_file.read_bytes() if mesh_file.suffix.lower() == ".glb" else glb_bytes(mesh, mesh_file.stem)
-    buttons = " ".join(f'<button data-look="{i}">{name}</button>' for i, name in enumerate(LOOKS))
+    buttons = " ".join(f'<button data-look="{i}">{name}</button>' for i, name in enumerate(VIEW_MODES))
     return (
         f'<h2>Mesh</h2><canvas id="viewer"></canvas><p>{buttons} drag to turn, wheel to zoom</p>'
         f'<script type="application/octet-stream" id="mesh">{base64.b64encode(data).decode()}</script>'
@@ -171,7 +171,7 @@ def write_report(
         mesh_file: shown in the viewer; a glb as it is, anything else converted.
         mesh: the same mesh, read.
         sections: scores by section.
-        reference: images to show beside the mesh.
+        reference: images to compare the mesh with.
         run: run folder with video, logs and settings.
 
     Returns:

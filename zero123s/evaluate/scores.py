@@ -45,7 +45,7 @@ def rendered_views(mesh: Mesh, cameras: Cameras) -> list[np.ndarray]:
     return [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
 
 
-def images_of(reference: ReferenceView) -> list[np.ndarray]:
+def reference_images(reference: ReferenceView) -> list[np.ndarray]:
     """Return the images of a reference with its masks as alpha.
 
     Args:
@@ -87,10 +87,12 @@ def view_scores(mesh: Mesh, reference: ReferenceView, network: PerceptualNetwork
     """
     per_view: list[Scores] = []
     rough: list[tuple[float, float]] = []
-    for ours, theirs in zip(rendered_views(mesh, reference.cameras), images_of(reference), strict=True):
-        a, b = on_white(ours), on_white(theirs)
-        per_view.append({"psnr_db": psnr(a, b), "ssim": ssim(a, b), "mask_iou": mask_iou(ours[..., 3], theirs[..., 3])})
-        rough.append((roughness(a, ours[..., 3]), roughness(b, theirs[..., 3])))
+    for rendered, expected in zip(rendered_views(mesh, reference.cameras), reference_images(reference), strict=True):
+        a, b = on_white(rendered), on_white(expected)
+        per_view.append(
+            {"psnr_db": psnr(a, b), "ssim": ssim(a, b), "mask_iou": mask_iou(rendered[..., 3], expected[..., 3])}
+        )
+        rough.append((roughness(a, rendered[..., 3]), roughness(b, expected[..., 3])))
         if network is not None:
             per_view[-1][network.key] = perceptual_distance(a, b, network)
     means: Scores = {key: float(np.mean([s[key] for s in per_view])) for key in per_view[0]}
@@ -99,7 +101,7 @@ def view_scores(mesh: Mesh, reference: ReferenceView, network: PerceptualNetwork
     return {**means, "worst_psnr_db": worst, "relative_roughness": ratio, "views": len(per_view)}
 
 
-def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,)) -> Cameras:
+def surrounding_cameras(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,)) -> Cameras:
     """Place cameras around a mesh, each with the whole mesh in its frame.
 
     Args:
@@ -113,9 +115,9 @@ def ring(mesh: Mesh, n: int, size: int, elevations: tuple[float, ...] = (15.0,))
 
     Example:
         >>> import numpy as np
-        >>> from zero123s.evaluate.scores import ring
+        >>> from zero123s.evaluate.scores import surrounding_cameras
         >>> from zero123s.structures import Mesh
-        >>> cameras = ring(Mesh(np.eye(3), np.array([[0, 1, 2]])), 8, 64, (0.0, 30.0))
+        >>> cameras = surrounding_cameras(Mesh(np.eye(3), np.array([[0, 1, 2]])), 8, 64, (0.0, 30.0))
         >>> len(cameras), cameras.height
         (16, 64)
     """
@@ -150,7 +152,7 @@ def visible_from_outside(
     return visible
 
 
-def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.ndarray, "M 3"]:
+def sample_outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.ndarray, "M 3"]:
     """Sample points uniformly by area on the visible surface of a mesh.
 
     Args:
@@ -163,7 +165,7 @@ def outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.n
         M 3, M = n unless hardly any of the surface is visible.
     """
     rng = np.random.default_rng(seed)
-    cameras = ring(mesh, 8, 256, (-60.0, -20.0, 20.0, 60.0))
+    cameras = surrounding_cameras(mesh, 8, 256, (-60.0, -20.0, 20.0, 60.0))
     draw = lambda count: sample_surface(mesh.vertices, mesh.faces, count, rng)  # noqa: E731
     points = draw(n)
     visible = points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]
@@ -190,7 +192,7 @@ def seen_volume_iou(mesh: Mesh, truth: Mesh, resolution: int = 128) -> float:
         0 to 1.
     """
     lower, size = common_cube((mesh.vertices, mesh.faces), (truth.vertices, truth.faces))
-    cameras = ring(truth, 16, 256, (-60.0, -20.0, 0.0, 20.0, 60.0))
+    cameras = surrounding_cameras(truth, 16, 256, (-60.0, -20.0, 0.0, 20.0, 60.0))
     solids = []
     for one in (mesh, truth):
         solid = voxelize(one.vertices, one.faces, lower, size, resolution)
@@ -215,20 +217,20 @@ def surface_scores(mesh: Mesh, truth: Mesh, align: bool = False, n_points: int =
         Chamfer distance (absolute and relative to the extent), F-scores, volume and silhouette IoU.
     """
     extent = float(np.ptp(truth.vertices[np.unique(truth.faces)], axis=0).max())
-    theirs = outer_points(truth, n_points, extent)
+    expected = sample_outer_points(truth, n_points, extent)
     scores: Scores = {}
     if align:
-        fit = align_similarity(outer_points(mesh, 4000, extent), theirs[:4000])
+        fit = align_similarity(sample_outer_points(mesh, 4000, extent), expected[:4000])
         mesh = replace(mesh, vertices=fit(mesh.vertices))
         scores["alignment_scale"] = fit.scale
-    ours = outer_points(mesh, n_points, extent, seed=1)
-    distance = chamfer(ours, theirs)
+    rendered = sample_outer_points(mesh, n_points, extent, seed=1)
+    distance = chamfer(rendered, expected)
     scores |= {"chamfer": distance, "chamfer_of_extent": distance / extent}
     for share in F_SCORE_SHARES:
-        scores[f"f_score_at_{share:g}_of_extent"] = f_score(ours, theirs, share * extent)
+        scores[f"f_score_at_{share:g}_of_extent"] = f_score(rendered, expected, share * extent)
     scores["volume_iou"] = volume_iou((mesh.vertices, mesh.faces), (truth.vertices, truth.faces))
     scores["seen_volume_iou"] = seen_volume_iou(mesh, truth)
-    scores["silhouette_iou"] = silhouette_iou(mesh, truth, ring(truth, 8, 192, (0.0, 30.0)))
+    scores["silhouette_iou"] = silhouette_iou(mesh, truth, surrounding_cameras(truth, 8, 192, (0.0, 30.0)))
     return scores
 
 
@@ -283,9 +285,9 @@ def embedding_similarity(mesh: Mesh, reference: ReferenceView, checkpoint: str, 
     from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 
     model = load_zero123(checkpoint)
-    cameras = ring(mesh, n_views, 256)
+    cameras = surrounding_cameras(mesh, n_views, 256)
     views = [on_white(v) for v in rendered_views(mesh, cameras)]
-    images = [on_white(images_of(reference)[0]), on_white(rendered_views(mesh, reference.cameras)[0]), *views]
+    images = [on_white(reference_images(reference)[0]), on_white(rendered_views(mesh, reference.cameras)[0]), *views]
     vectors = []
     for image in images:
         rgb = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()[None]

@@ -48,9 +48,9 @@ class _Stages:
         self._name, self._start = name, now
         self.report(name, share)
 
-    def report_detail(self, words: str, share: float) -> None:
+    def report_detail(self, detail: str, share: float) -> None:
         """Report the progress of the current stage."""
-        self.report(f"{self._name} ({words})", share)
+        self.report(f"{self._name} ({detail})", share)
 
 
 @EXPORTERS.register("mesh-exporter")
@@ -163,7 +163,7 @@ class MeshExporter(BaseExporter):
         stages.begin("surface", 0.1)
         is_free = outside_visual_hull(reference) if self.cfg.cut_to_silhouette else None
         vertices, faces = find_surface(field, level, self.surface, stats, is_free)
-        mesh = self._light_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
+        mesh = self._simplified_mesh(vertices, faces, self.cfg.max_faces, field, reference, stats, stages)
         mesh.extras = extras or Provenance()
         if reference is not None:
             stats["silhouette_iou"] = silhouette_agreement(mesh, reference, self.cfg.photo_views)
@@ -173,7 +173,7 @@ class MeshExporter(BaseExporter):
             files |= WRITERS[name](mesh, Path(out_dir), self.cfg.save_name, self.cfg.texture_format)
         for budget in self.cfg.lods:
             own: dict[str, Any] = {}
-            lod = self._light_mesh(vertices, faces, budget, field, reference, own, _Stages(None))
+            lod = self._simplified_mesh(vertices, faces, budget, field, reference, own, _Stages(None))
             lod.extras = mesh.extras
             name = f"{self.cfg.save_name}_{budget}"
             files[f"lod_{budget}"] = WRITERS["glb"](lod, Path(out_dir), name, self.cfg.texture_format)["glb"]
@@ -199,7 +199,7 @@ class MeshExporter(BaseExporter):
             if path.name not in written:
                 path.unlink(missing_ok=True)
 
-    def _light_mesh(
+    def _simplified_mesh(
         self,
         vertices: np.ndarray,
         faces: np.ndarray,
@@ -216,7 +216,7 @@ class MeshExporter(BaseExporter):
         # Collapsing may pinch crumbs off.
         vertices, faces, crumbs = remove_small_components(vertices, faces, self.cfg.isosurface_outlier_threshold)
         health = mesh_health(vertices, faces)
-        stats |= {"crumbs_dropped": crumbs, "health": health.as_dict(), "statement": health.sentence()}
+        stats |= {"crumbs_dropped": crumbs, "health": health.as_dict(), "statement": health.summary()}
         stages.begin("unwrap", 0.5)
         mesh = self._unwrapped(vertices, faces, stats, stages)
         stages.begin("texture", 0.8)

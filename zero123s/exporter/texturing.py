@@ -16,7 +16,7 @@ from zero123s.structures import Mesh, RadianceField, ReferenceView
 
 COLOR_SAMPLES = 9
 """Along a ray through the surface; odd: the middle one is the point itself."""
-LEAST_OPACITY = 0.05
+MIN_OPACITY = 0.05
 """Of that ray, for its colour to be taken."""
 
 
@@ -133,7 +133,7 @@ def field_colors(
     """Evaluate the field's colours at surface points.
 
     With a `depth`, colours and densities from that far before the points to as far behind are composited front to back;
-    where the opacity along that ray is below LEAST_OPACITY, the colour is that at the point.
+    where the opacity along that ray is below MIN_OPACITY, the colour is that at the point.
 
     Args:
         field: the radiance field.
@@ -163,7 +163,7 @@ def field_colors(
             first = torch.arange(0, len(rgb), n, device=rgb.device)
             rays = torch.stack([first, torch.full_like(first, n)], dim=1)
             _, opacity, _, gathered = composite(field_output.sigma.detach(), t - step / 2, t + step / 2, rays, rgb)
-            stands = opacity[:, None] > LEAST_OPACITY
-            colors = torch.where(stands, gathered / opacity[:, None].clamp_min(LEAST_OPACITY), colors)
+            stands = opacity[:, None] > MIN_OPACITY
+            colors = torch.where(stands, gathered / opacity[:, None].clamp_min(MIN_OPACITY), colors)
         out[part] = colors.cpu().numpy()
     return out.clip(0, 1)

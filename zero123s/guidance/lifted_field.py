@@ -1,4 +1,4 @@
-"""The volume that a small Zero123's pose lift makes of an input image, as a radiance field in world coordinates."""
+"""The volume that a small Zero123's pose lift predicts from an input image, as a radiance field in world coordinates."""
 
 import math
 
@@ -15,7 +15,7 @@ from zero123s.structures import Cameras, FieldOutput
 class LiftedField:
     """Density and colour of lifted volumes; a `RadianceField` without parameters.
 
-    The lift is defined for cameras of one distance and one field of view: a scene seen by another camera is scaled so that
+    The lift is defined for cameras of one distance and one field of view: a scene rendered with another camera is scaled so that
     its frame has the same height at the origin. Several volumes, one of each input view, are averaged.
 
     Args:

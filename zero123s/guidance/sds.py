@@ -39,7 +39,7 @@ class DiffusionModel(Protocol):
 
 @runtime_checkable
 class NoisePredictor(Protocol):
-    """What a variant asks of its guidance."""
+    """What a variant needs of its guidance."""
 
     cfg: Any
     model: Any

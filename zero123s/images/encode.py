@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zero123s.runtime.files import replacing
+from zero123s.runtime.files import atomic_write
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -19,7 +19,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OutputError: with the operating system's reason.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 

@@ -85,12 +85,12 @@ def roughness(rgb: Float[np.ndarray, "H W 3"], mask: Float[np.ndarray, "H W"]) -
     return float(np.abs(laplacian[whole]).mean()) if whole.any() else 0.0
 
 
-def relative_roughness(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def relative_roughness(rendered: Sequence[float], reference: Sequence[float]) -> float:
     """Compare the roughness of views with that of the ground truth.
 
     Args:
-        ours: `roughness` of every view.
-        theirs: `roughness` of every true view.
+        rendered: `roughness` of every view.
+        reference: `roughness` of every true view.
 
     Returns:
         Ratio of the means: 1 = the same detail, larger = mottled, smaller = blurred.
@@ -100,7 +100,7 @@ def relative_roughness(ours: Sequence[float], theirs: Sequence[float]) -> float:
         >>> round(relative_roughness([0.2, 0.4], [0.1, 0.2]), 1)
         2.0
     """
-    return (float(np.mean(ours)) + HALF_STEP) / (float(np.mean(theirs)) + HALF_STEP)
+    return (float(np.mean(rendered)) + HALF_STEP) / (float(np.mean(reference)) + HALF_STEP)
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray, threshold: float = 0.5) -> float:

@@ -14,7 +14,7 @@ ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
 """A file's path, its bytes, an open file, a PIL image, or an array H W 4 (floats in [0, 1] or 8-bit)."""
 
 
-def rgba_of(image: ImageLike, name: str = "image") -> Float[np.ndarray, "H W 4"]:
+def to_rgba(image: ImageLike, name: str = "image") -> Float[np.ndarray, "H W 4"]:
     """Convert any image to straight-alpha floats.
 
     Args:
@@ -30,8 +30,8 @@ def rgba_of(image: ImageLike, name: str = "image") -> Float[np.ndarray, "H W 4"]
 
     Example:
         >>> import numpy as np
-        >>> from zero123s.images.pixels import rgba_of
-        >>> rgba_of(np.full((8, 8, 4), 255, np.uint8))[0, 0].tolist()
+        >>> from zero123s.images.pixels import to_rgba
+        >>> to_rgba(np.full((8, 8, 4), 255, np.uint8))[0, 0].tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
     if isinstance(image, str | Path | bytes | bytearray | memoryview) or hasattr(image, "read"):

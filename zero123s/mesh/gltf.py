@@ -1,4 +1,4 @@
-"""glTF 2.0: y up, front towards +z, metres; `.glb` in one file, `.gltf` with its buffer and images beside it."""
+"""glTF 2.0: y up, front towards +z, metres; `.glb` in one file, `.gltf` with its buffer and images as separate files."""
 
 import json
 import struct

@@ -75,7 +75,7 @@ def _along(axis: int, start: int | None, stop: int | None, step: int) -> tuple[s
     return tuple(slice(start, stop, step) if a == axis else slice(None) for a in range(3))
 
 
-def _stretched(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+def _resized_shape(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
@@ -83,7 +83,7 @@ def _upsample(values: np.ndarray) -> np.ndarray:
     """Interpolate (n + 1)^3 nodes linearly to (2n + 1)^3."""
     for axis in (2, 1, 0):  # the last, largest pass moves whole planes
         n = values.shape[axis]
-        fine = np.empty(_stretched(values.shape, axis, 2 * n - 1), values.dtype)
+        fine = np.empty(_resized_shape(values.shape, axis, 2 * n - 1), values.dtype)
         fine[_along(axis, 0, None, 2)] = values
         between = values[_along(axis, None, -1, 1)] + values[_along(axis, 1, None, 1)]
         np.multiply(between, 0.5, out=fine[_along(axis, 1, None, 2)])
@@ -106,7 +106,7 @@ def _nodes_of_cells(cells: Bool[np.ndarray, "C C C"]) -> Bool[np.ndarray, "X Y Z
     """The nodes of the grid twice as fine that lie in or on the given cells."""
     nodes = cells
     for axis in (2, 1, 0):
-        fine = np.zeros(_stretched(nodes.shape, axis, 2 * nodes.shape[axis] + 1), bool)
+        fine = np.zeros(_resized_shape(nodes.shape, axis, 2 * nodes.shape[axis] + 1), bool)
         fine[_along(axis, 1, None, 2)] = nodes
         fine[_along(axis, 0, -1, 2)] = nodes
         fine[_along(axis, 2, None, 2)] |= nodes
@@ -220,7 +220,7 @@ def occupied_bounds(grid: GridSamples, level: float, margin_cells: int = 1) -> t
     return np.maximum(grid.lower + lower * cell, grid.lower), np.minimum(grid.lower + upper * cell, grid.upper)
 
 
-def straightened(grid: GridSamples, level: float) -> tuple[GridSamples, float]:
+def linearize_density(grid: GridSamples, level: float) -> tuple[GridSamples, float]:
     """Express the level set of a density in terms of log(exp(density) - 1), the raw value behind a softplus.
 
     Density rises steeply and unevenly across a surface, the raw value about linearly, and marching cubes interpolates

@@ -97,7 +97,7 @@ class Photos:
                 jump &= fragments.hit[tuple(first)] & fragments.hit[tuple(second)]
                 steps[tuple(first)] |= jump
                 steps[tuple(second)] |= jump
-            # In pixels. The mesh's own depth steps may lie beside the photo's; the photo's silhouette is what it is.
+            # In pixels. The mesh's own depth steps may be displaced from the photo's; the photo's silhouette is what it is.
             to_edge, to_step = (
                 np.asarray(distance_transform_edt(np.pad(free, 1, constant_values=outside)))[1:-1, 1:-1]
                 for free, outside in ((mask, False), (~steps, True))

@@ -177,9 +177,9 @@ def repair(vertices: Vertices, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
         Vertices and faces.
     """
     for _ in range(3):
-        if is_closed(faces) and is_wound(faces):
+        if is_closed(faces) and has_consistent_winding(faces):
             break
-        vertices, faces = _cover_holes(vertices, _untangled(faces, len(vertices)))
+        vertices, faces = _fill_holes(vertices, _without_overlaps(faces, len(vertices)))
     if len(faces) and signed_volume(vertices, faces) < 0:
         faces = faces[:, ::-1]
     return compact(vertices, faces)
@@ -190,7 +190,7 @@ def _directed_edges(faces: Faces) -> np.ndarray:
     return np.stack([faces, np.roll(faces, -1, axis=1)], -1).reshape(-1, 2)
 
 
-def is_wound(faces: Faces) -> bool:
+def has_consistent_winding(faces: Faces) -> bool:
     """Tell whether no edge is traversed twice in one direction.
 
     Args:
@@ -201,15 +201,15 @@ def is_wound(faces: Faces) -> bool:
 
     Example:
         >>> import numpy as np
-        >>> from zero123s.mesh.processing import is_wound
-        >>> is_wound(np.array([[0, 1, 2], [2, 1, 3]])), is_wound(np.array([[0, 1, 2], [1, 2, 3]]))
+        >>> from zero123s.mesh.processing import has_consistent_winding
+        >>> has_consistent_winding(np.array([[0, 1, 2], [2, 1, 3]])), has_consistent_winding(np.array([[0, 1, 2], [1, 2, 3]]))
         (True, False)
     """
     edges = _directed_edges(faces)
     return len(np.unique(edges, axis=0)) == len(edges)
 
 
-def _untangled(faces: Faces, n_vertices: int) -> Int[np.ndarray, "K 3"]:
+def _without_overlaps(faces: Faces, n_vertices: int) -> Int[np.ndarray, "K 3"]:
     """Drop faces until every edge has at most one face on each side."""
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
     _, first = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
@@ -246,7 +246,7 @@ def _hole_loops(faces: Faces) -> list[list[int]]:
     return loops
 
 
-def _cover_holes(vertices: Vertices, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
+def _fill_holes(vertices: Vertices, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
     new_vertices, new_faces = [vertices], [faces]
     n = len(vertices)
     for loop in _hole_loops(faces):
@@ -279,7 +279,7 @@ class MeshHealth:
     area: float
     euler_number: int
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Return a one-sentence summary.
 
         Returns:

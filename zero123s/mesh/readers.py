@@ -110,8 +110,8 @@ def read_mesh(path: str | Path, up: str = "auto") -> Mesh:
         MeshError: as `load_mesh`.
     """
     path = Path(path)
-    ours = _is_ours(path)
-    joined = _read(path, "z" if up == "auto" and ours and path.suffix.lower() == ".obj" else up)
+    is_own_export = _is_own_export(path)
+    joined = _read(path, "z" if up == "auto" and is_own_export and path.suffix.lower() == ".obj" else up)
     vertices, faces = joined.vertices.astype(np.float64), joined.faces
     _, first, place = np.unique(vertices.astype(np.float32), axis=0, return_index=True, return_inverse=True)
     normals = vertex_normals(vertices[first], place.reshape(-1)[faces])[place.reshape(-1)].astype(np.float64)
@@ -120,7 +120,7 @@ def read_mesh(path: str | Path, up: str = "auto") -> Mesh:
         paint[np.unique(faces[joined.paint_of_face == i])] = surface_paint.color
     colors = joined.colors * paint
     if joined.uv is None:
-        if ours and path.suffix.lower() in (".glb", ".gltf"):
+        if is_own_export and path.suffix.lower() in (".glb", ".gltf"):
             colors = _linear_to_srgb(colors)
         return Mesh(vertices, faces, normals, vertex_colors=colors)
     plain = bool(np.allclose(colors, 1.0))
@@ -136,7 +136,7 @@ def read_mesh(path: str | Path, up: str = "auto") -> Mesh:
     return Mesh(vertices, faces, normals, vertex_colors=colors)
 
 
-def _is_ours(path: Path) -> bool:
+def _is_own_export(path: Path) -> bool:
     """Tell whether the header of an obj or glTF file names zero123s as its writer."""
     if not path.is_file():
         return False
@@ -274,7 +274,7 @@ def _material(material: Any, linear: bool) -> tuple[tuple[float, float, float], 
         color = factor[:3] / 255.0 if factor.dtype.kind in "ui" else factor[:3].astype(np.float64)
         color = _linear_to_srgb(color) if linear else color
     if image is not None and not linear:
-        color = np.ones(3)  # obj writers leave any Kd beside an image, often black or grey; the image replaces it
+        color = np.ones(3)  # obj writers leave any Kd with an image, often black or grey; the image replaces it
     if image is not None and image.width * image.height > MAX_TEXTURE_PIXELS:
         raise MeshError(f"a texture has {image.width}x{image.height} pixels; at most {MAX_TEXTURE_PIXELS} are read")
     r, g, b = np.clip(np.nan_to_num(color), 0, 1).tolist()

@@ -19,7 +19,7 @@ class SignedDistance:
         vertices: V 3, of a closed mesh with outward faces.
         faces: F 3, counter-clockwise seen from outside.
         n_samples: points on the surface.
-        resolution: voxels per edge of the grid that tells inside from outside.
+        resolution: voxels per edge of the grid that separates inside from outside.
     """
 
     def __init__(

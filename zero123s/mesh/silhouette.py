@@ -1,4 +1,4 @@
-"""The visual hull of the input images: what lies outside it would be visible beside the object."""
+"""The visual hull of the input images: what lies outside it would be visible in front of the background."""
 
 from collections.abc import Callable
 
@@ -14,11 +14,11 @@ from zero123s.ops.cameras import project
 from zero123s.ops.rasterization.software import view_fragments
 from zero123s.structures import Mesh, ReferenceView
 
-IsFree = Callable[[Float[Tensor, "N 3"]], Bool[Tensor, "N"]]
+FreeSpaceFunction = Callable[[Float[Tensor, "N 3"]], Bool[Tensor, "N"]]
 """Function that marks the world points known to be empty."""
 
 
-def outside_visual_hull(reference: ReferenceView | None) -> IsFree | None:
+def outside_visual_hull(reference: ReferenceView | None) -> FreeSpaceFunction | None:
     """Return a function that marks the points outside the visual hull, which project onto the image's background.
 
     The outline is where the interpolated mask crosses one half, as sharp as the image, which may be finer than the

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zero123s.errors import MeshError
-from zero123s.runtime.files import replacing
+from zero123s.runtime.files import atomic_write
 
 SH_0 = 0.28209479177387814
 """The constant spherical harmonic, by which 3DGS's files divide colours."""
@@ -71,7 +71,7 @@ def write_splat_ply(path: Path, gaussians: GaussianParameters, generator: str = 
     table = torch.cat([c.cpu().float() for c in columns], dim=1).numpy().astype("<f4")
     properties = "".join(f"property float {name}\n" for name in _names(rest.shape[1]))
     header = f"ply\nformat binary_little_endian 1.0\ncomment {generator}\nelement vertex {n}\n{properties}end_header\n"
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(header.encode() + table.tobytes())
     return path
 
@@ -100,7 +100,7 @@ def write_splat(path: Path, gaussians: GaussianParameters) -> Path:
     rows["scale"] = scales.cpu()[order]
     rows["rgba"] = (255 * rgba.clamp(0, 1) + 0.5).byte().cpu()[order]
     rows["rotation"] = (128 * unit_quaternions + 128).clamp(0, 255).byte().cpu()[order]
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(rows.tobytes())
     return path
 
@@ -213,12 +213,12 @@ def _read_vertices(path: Path) -> NDArray:
             "int": "<i4",
             "short": "<i2",
         }
-        for words in (line.split() for line in lines):
-            if words[0] == "element":
-                element = words[1]
-                n = int(words[2]) if element == "vertex" else n
-            elif words[0] == "property" and element == "vertex":
-                fields.append((words[2], kinds[words[1]]))
+        for tokens in (line.split() for line in lines):
+            if tokens[0] == "element":
+                element = tokens[1]
+                n = int(tokens[2]) if element == "vertex" else n
+            elif tokens[0] == "property" and element == "vertex":
+                fields.append((tokens[2], kinds[tokens[1]]))
         if "format binary_little_endian 1.0" not in lines:
             raise ValueError("only binary little-endian files are read")
         if not 0 < n <= MAX_GAUSSIANS:

@@ -13,16 +13,16 @@ from zero123s.mesh.isosurface import (
     LevelFunction,
     choose_level,
     evaluate_points,
+    linearize_density,
     marching_cubes,
     occupied_bounds,
     refine_vertices,
     sample_dense,
     sample_sparse,
     sparse_resolution,
-    straightened,
 )
 from zero123s.mesh.processing import remove_small_components
-from zero123s.mesh.silhouette import IsFree
+from zero123s.mesh.silhouette import FreeSpaceFunction
 from zero123s.mesh.visibility import hidden_nodes
 from zero123s.ops.cameras import generate_rays, orbit_cameras, sphere_fit_distance
 from zero123s.structures import RadianceField, ReferenceView
@@ -88,7 +88,7 @@ def find_surface(
     given: float,
     options: SurfaceOptions,
     stats: dict[str, Any],
-    is_free: IsFree | None = None,
+    is_free: FreeSpaceFunction | None = None,
 ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
     """Extract the closed surface at a level, without floaters.
 
@@ -111,7 +111,7 @@ def find_surface(
         lower, upper = box if box is not None else (lower, upper)
     resolution = sparse_resolution(options.resolution, options.coarse)
     grid = sample_sparse(field.surface_level, given, resolution, lower, upper, options.coarse)
-    grid, level = straightened(grid, given)
+    grid, level = linearize_density(grid, given)
     inside = grid.values > level
     if is_free is not None:
         _take_out(inside, grid, is_free)
@@ -133,7 +133,7 @@ def find_surface(
     return vertices, faces
 
 
-def _take_out(nodes: Bool[np.ndarray, "X Y Z"], grid: GridSamples, is_free: IsFree) -> None:
+def _take_out(nodes: Bool[np.ndarray, "X Y Z"], grid: GridSamples, is_free: FreeSpaceFunction) -> None:
     """Clear the marked nodes of a grid that are free."""
     index = np.argwhere(nodes)
     cell = (grid.upper - grid.lower) / (np.array(grid.values.shape) - 1)
@@ -141,7 +141,7 @@ def _take_out(nodes: Bool[np.ndarray, "X Y Z"], grid: GridSamples, is_free: IsFr
     nodes[tuple(index[free].T)] = False
 
 
-def _within(fn: LevelFunction, is_free: IsFree | None) -> LevelFunction:
+def _within(fn: LevelFunction, is_free: FreeSpaceFunction | None) -> LevelFunction:
     if is_free is None:
         return fn
 

@@ -153,12 +153,12 @@ def resolve(op: str, backend: str, device: torch.device | str) -> str:
         _check_vendor(op, chosen, device)
     else:
         named = backend != "auto"
-        ours = [b for b in IMPLEMENTED[op] if b not in VENDORS.values() and _is_usable(b, device, named)]
-        chosen = chosen if named else ours[-1]
-        if chosen not in ours:
+        own = [b for b in IMPLEMENTED[op] if b not in VENDORS.values() and _is_usable(b, device, named)]
+        chosen = chosen if named else own[-1]
+        if chosen not in own:
             raise MissingDependencyError(
                 f"Backend '{backend}' of {op} cannot run on device '{device}' here; "
-                f"use backend: auto, or one of: {', '.join(ours)}."
+                f"use backend: auto, or one of: {', '.join(own)}."
             )
     key = (op, chosen, device.type)
     if key not in _logged:

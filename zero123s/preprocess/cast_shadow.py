@@ -13,7 +13,7 @@ DARKEST, LIGHTEST = np.log(0.35), np.log(0.96)
 MAX_TINT = 0.025
 """Largest median difference of a shadow's logarithmic colour ratios from their mean; it has the ground's hue."""
 MAX_PIXEL_TINT = 0.04
-"""The same of one pixel, into which JPEG smears the hue of what is beside it; beyond it a pixel has a hue of its own."""
+"""The same of one pixel, into which JPEG smears the hue of its neighbours; beyond it a pixel has a hue of its own."""
 MAX_TREND = 0.95
 """Largest change of the ratio across a shadow, in units of the tolerance; the shading of an object changes by more."""
 MIN_OUTLINE = 0.18

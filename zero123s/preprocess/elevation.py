@@ -20,7 +20,7 @@ from zero123s.preprocess.elevation_net import CANDIDATES_DEG, ElevationNet, fram
 WEIGHTS = "load/elevation_net.safetensors"
 READ_SIZE = 128
 """Pixels to which an image is resized before framing: twice the input resolution of the network."""
-TRUSTED = 0.5
+MIN_CONFIDENCE = 0.5
 """Confidence below which a warning is given."""
 
 
@@ -35,7 +35,7 @@ class ElevationEstimate:
     """One for each of CANDIDATES_DEG; they add up to 1."""
     warnings: tuple[str, ...] = ()
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Describe the estimate in one sentence for the user.
 
         Returns:
@@ -62,7 +62,7 @@ class ElevationEstimate:
 
 
 @torch.no_grad()
-def elevation_of(rgba: Float[np.ndarray, "H W 4"], net: ElevationNet | None = None) -> ElevationEstimate:
+def estimate_elevation(rgba: Float[np.ndarray, "H W 4"], net: ElevationNet | None = None) -> ElevationEstimate:
     """Estimate the elevation of the camera from an image with transparency.
 
     Args:
@@ -105,7 +105,7 @@ def from_scores(scores: Float[np.ndarray, "C"]) -> ElevationEstimate:
     spread = float(np.sqrt(scores @ (candidates - scores @ candidates) ** 2))
     confidence = float(np.clip(1 - spread / candidates.std(), 0, 1))
     warnings: tuple[str, ...] = ()
-    if confidence < TRUSTED:
+    if confidence < MIN_CONFIDENCE:
         warnings = (
             f"the elevation cannot be estimated well from this image (confidence {confidence:.2f}): compare the side views "
             "of the preview, and give data.default_elevation_deg as a number if the object leans.",
@@ -132,9 +132,9 @@ def score_panel(estimate: ElevationEstimate, size: int = 256) -> Float[np.ndarra
     x = column(estimate.elevation_deg)
     cv2.line(panel, (x, 30), (x, size - 30), (220, 60, 30), 1)
     cv2.polylines(panel, [points], False, (37, 99, 235), 2, cv2.LINE_AA)
-    words = f"elevation {estimate.elevation_deg:.0f}, confidence {estimate.confidence:.2f}"
+    caption = f"elevation {estimate.elevation_deg:.0f}, confidence {estimate.confidence:.2f}"
     for text, at in (
-        (words, (8, 18)),
+        (caption, (8, 18)),
         (f"{CANDIDATES_DEG[0]:.0f}", (8, size - 10)),
         (f"{CANDIDATES_DEG[-1]:.0f}", (size - 30, size - 10)),
     ):

@@ -17,7 +17,7 @@ from zero123s.preprocess.framing import Framing, frame_object, native_size, obje
 from zero123s.preprocess.mask_confidence import THRESHOLD
 from zero123s.preprocess.segment import BACKENDS, NETWORKS, Segmentation, segment
 from zero123s.preprocess.segmentation_networks import rembg_is_installed
-from zero123s.preprocess.text_to_image import TextToImageConfig, draw
+from zero123s.preprocess.text_to_image import TextToImageConfig, generate_candidates
 
 GAP, CAPTION = 8, 24
 """Pixels between the images of the side-by-side view, and below them for a line of text."""
@@ -197,13 +197,13 @@ def low_confidence_message(found: Segmentation, name: str, force_by: str) -> str
 
 
 def _network_advice(found: Segmentation) -> str:
-    if found.method == "alpha" or found.network_asked:
+    if found.method == "alpha" or found.network_tried:
         return ""
     return "install a network that finds objects anywhere (pip install -e '.[segment]'), "
 
 
 def _failures(found: Segmentation) -> str:
-    return "".join(f" {note}" for note in found.notes if found.network_asked)
+    return "".join(f" {note}" for note in found.notes if found.network_tried)
 
 
 def input_from_file(path: str, cfg: CutOutConfig) -> InputImage:
@@ -290,7 +290,7 @@ def input_from_prompt(prompt: str, text_to_image: TextToImageConfig, cfg: CutOut
         ConfigError, ImageError: see `draw` and `input_from_file`.
         LowConfidenceMaskError: the cut-out should be inspected first.
     """
-    drawn = draw(prompt, text_to_image, seed, "cuda" if torch.cuda.is_available() else "cpu")
+    drawn = generate_candidates(prompt, text_to_image, seed, "cuda" if torch.cuda.is_available() else "cpu")
     if all(c.score == 0 for c in drawn.candidates):
         raise ImageError(
             f"None of the {len(drawn.candidates)} images drawn for '{prompt}' shows one object before a plain "

@@ -35,7 +35,7 @@ class Segmentation:
     """Why the confidence is low; empty if it is not."""
     notes: tuple[str, ...] = ()
     """What was changed or should be checked, one sentence each."""
-    network_asked: bool = False
+    network_tried: bool = False
     """Whether a segmentation network was tried."""
 
     @property
@@ -83,8 +83,8 @@ def segment(loaded: LoadedImage, backend: str = "auto", model: str = "") -> Segm
     try:
         other = _by_network(rgb, "rembg", model)
     except ImageError as error:  # its weights are unavailable: GrabCut's mask is used as without rembg
-        return replace(found, notes=(str(error),), network_asked=True)
-    return replace(other if other.confidence > found.confidence else found, network_asked=True)
+        return replace(found, notes=(str(error),), network_tried=True)
+    return replace(other if other.confidence > found.confidence else found, network_tried=True)
 
 
 def _by_network(rgb: Float[np.ndarray, "H W 3"], backend: str, model: str) -> Segmentation:

@@ -34,7 +34,7 @@ class TextToImageConfig:
     negative_prompt: str = NEGATIVE
     """Negative prompt."""
     suffix: str = SUFFIX
-    """Appended to the prompt: asks for what segmentation and Zero123 need."""
+    """Appended to the prompt: a view that segmentation and Zero123 can use."""
     candidates: int = option(4, low=1, high=100)
     """Images drawn; the one that segments and fits best is used."""
     choose: int = option(-1, low=-1)
@@ -63,7 +63,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class DrawnCandidates:
+class GeneratedCandidates:
     """All candidates, and the index of the chosen one."""
 
     candidates: tuple[Candidate, ...]
@@ -72,7 +72,9 @@ class DrawnCandidates:
     """Images above their cut-outs on white, in order; the chosen one has a green bar below."""
 
 
-def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.device | str = "cpu") -> DrawnCandidates:
+def generate_candidates(
+    prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.device | str = "cpu"
+) -> GeneratedCandidates:
     """Generate and score images of a prompt; the pipeline's memory is released on return.
 
     Args:
@@ -97,7 +99,7 @@ def draw(prompt: str, cfg: TextToImageConfig, seed: int = 0, device: torch.devic
         )
     candidates = tuple(score(rgb) for rgb in _generate(prompt, cfg, seed, torch.device(device)))
     chosen = cfg.choose if cfg.choose >= 0 else int(np.argmax([c.score for c in candidates]))
-    return DrawnCandidates(candidates, chosen, _contact_sheet(candidates, chosen))
+    return GeneratedCandidates(candidates, chosen, _contact_sheet(candidates, chosen))
 
 
 def score(rgb: Float[np.ndarray, "H W 3"]) -> Candidate:

@@ -44,7 +44,7 @@ def clean_transparency(
     alpha, notes = rgba[..., 3], []
     for clean, note in (
         (_without_haze, "a glow or soft shadow around the object was removed from the image's transparency."),
-        (_without_specks, "specks beside the object were removed from the image's transparency."),
+        (_without_specks, "specks around the object were removed from the image's transparency."),
     ):
         cleaned = clean(alpha)
         if cleaned is not alpha:

@@ -47,7 +47,7 @@ class MeshRasterizer(BaseRenderer):
     """Renders the zero level of the field's signed distance as a mesh: one sample per pixel, antialiased silhouettes.
 
     Gradients reach the distance from silhouettes, depth and, through the field, normals; colours where the
-    surface is. Nothing tells the distance about places where no surface is yet: it refines, it does not begin.
+    surface is. The distance gets no gradient where there is no surface yet: this renderer refines an existing one.
     """
 
     @dataclass
@@ -133,7 +133,7 @@ class MeshRasterizer(BaseRenderer):
         cells = self.near.nonzero()
         index = _corner_nodes(cells, n)
         nodes = index.new_zeros((n + 1) ** 3, dtype=torch.bool).index_fill(0, index.flatten(), True).nonzero()[:, 0]
-        x, border = self._places(nodes, offset)
+        x, border = self._positions_of_nodes(nodes, offset)
         # Outside the cube there is nothing, so that every surface is closed.
         sdf = self._distance(field, x)
         sdf = torch.where(border, sdf.clamp_min(0.5 * self.cell), sdf)
@@ -152,7 +152,7 @@ class MeshRasterizer(BaseRenderer):
         vertices, faces = marching_tetrahedra(x, sdf, number[cell_tetrahedra(cells[crossed], n)])
         return _Surface(vertices, faces, rasterization.mesh_edges(faces, len(vertices)))
 
-    def _places(
+    def _positions_of_nodes(
         self, nodes: Int[Tensor, "N"], offset: Float[Tensor, "3"]
     ) -> tuple[Float[Tensor, "N 3"], Bool[Tensor, "N"]]:
         """Return the positions of numbered nodes, within the cube, and which of them lie on its faces."""

@@ -29,7 +29,7 @@ class _Terminal(logging.Handler):
 def set_up_logging(verbose: bool) -> None:
     """Send this package's log to the terminal: choices made, or with `verbose` every detail. May be called again.
 
-    Of several processes that train together the main one tells; the others only warn.
+    Of several processes that train together the main one logs; the others only warn.
     """
     logger = logging.getLogger(ROOT)
     for handler in [h for h in logger.handlers if isinstance(h, _Terminal)]:

@@ -32,16 +32,16 @@ def choose_devices(experiment: ExperimentConfig, gpu: str | None) -> tuple[str, 
         return "gpu", [0]
     if gpu is None:
         return t.accelerator, t.devices
-    words = [w.strip() for w in gpu.split(",")]
-    if not all(w.isdigit() for w in words):
+    indices = [w.strip() for w in gpu.split(",")]
+    if not all(w.isdigit() for w in indices):
         raise ConfigError(f"--gpu {gpu}: expected an index such as 0, or several such as 0,1.")
     if not torch.cuda.is_available():
         print_rank_zero(f"note: --gpu {gpu}: CUDA is not available here; running on the CPU.")
         return "cpu", "auto"
     count = torch.cuda.device_count()
-    if max(int(w) for w in words) >= count:
+    if max(int(w) for w in indices) >= count:
         raise ConfigError(f"--gpu {gpu}: there are {count} GPUs here, counted from 0.")
-    return "gpu", [int(w) for w in words]
+    return "gpu", [int(w) for w in indices]
 
 
 def _takes_one_of_many(t: TrainerConfig) -> bool:

@@ -16,7 +16,7 @@ def require_disk_space(folder: Path, checkpoint_bytes: int, n_checkpoints: int) 
 
     Args:
         checkpoint_bytes: size of one checkpoint.
-        n_checkpoints: how many are kept; one more lies beside them while it is written.
+        n_checkpoints: how many are kept; space for one more is needed while it is written.
     """
     place = folder
     while not place.exists() and place != place.parent:

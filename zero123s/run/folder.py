@@ -82,7 +82,7 @@ def new_run_dir(experiment: ExperimentConfig) -> Iterator[Path]:
     try:
         yield path
     except BaseException:
-        with suppress(OSError):  # something was written, here or by a run beside it
+        with suppress(OSError):  # something was written, here or by another run
             for folder in made:
                 folder.rmdir()
         raise

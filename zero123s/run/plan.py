@@ -32,19 +32,19 @@ def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "
 
     Args:
         config: the YAML file.
-        overrides: dotlist words, `a.b=1`.
+        overrides: a dotlist, `a.b=1`.
         profile: "auto", "none", or the name of an overlay in the file.
 
     Raises:
         ConfigError: what is wrong, where, and what to do.
     """
-    words = list(overrides)
+    dotlist = list(overrides)
     chosen = choose_profile(profile, Path(config))
-    loaded = load_config(config, words, chosen)
+    loaded = load_config(config, dotlist, chosen)
     if load_plugins(_imports(loaded)):
-        # A plugin's classes say what the words for its keys mean.
-        loaded = load_config(config, words, chosen)
-    loaded = resumed_settings(loaded, words) or inherit_first_stage(loaded, words, chosen)
+        # A plug-in's classes determine the types of its keys.
+        loaded = load_config(config, dotlist, chosen)
+    loaded = resumed_settings(loaded, dotlist) or inherit_first_stage(loaded, dotlist, chosen)
     return loaded, check_experiment(loaded)
 
 
@@ -118,7 +118,7 @@ def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedCo
 def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile: str | None) -> LoadedConfig:
     """Return a configuration merged over the settings of its first stage; unchanged if it has none.
 
-    Slots of another type inherit what both types know and the first run has set away from its default; learning rates of
+    Slots of another type inherit the keys that both types have and the first run has set away from its default; learning rates of
     single parameters are not inherited if one of them belongs to such a slot. Images and batches begin at the size at
     which the first run ended.
 
@@ -132,8 +132,8 @@ def inherit_first_stage(loaded: LoadedConfig, overrides: Sequence[str], profile:
     first = load_config(own)
     load_plugins(_imports(first))
     below = _inherited(first.cfg, loaded.cfg)
-    words = [*overrides, f"{FIRST_STAGE}={json.dumps(str(checkpoint))}"]
-    return load_config(loaded.path, words, profile, below=(str(own), below))
+    dotlist = [*overrides, f"{FIRST_STAGE}={json.dumps(str(checkpoint))}"]
+    return load_config(loaded.path, dotlist, profile, below=(str(own), below))
 
 
 def read_first_stage(path: str, override: Mapping[str, Any] | None = None) -> tuple[BaseSystem, Path]:
@@ -147,8 +147,8 @@ def read_first_stage(path: str, override: Mapping[str, Any] | None = None) -> tu
         ConfigError: the run's config.yaml is missing or of another version.
     """
     checkpoint, own = _find_first_stage(path)
-    words = [f"system.geometry.{key}={json.dumps(value)}" for key, value in (override or {}).items()]
-    return plan_of_finished_run(own, words).build(prepare=False), checkpoint
+    dotlist = [f"system.geometry.{key}={json.dumps(value)}" for key, value in (override or {}).items()]
+    return plan_of_finished_run(own, dotlist).build(prepare=False), checkpoint
 
 
 def _find_first_stage(path: str) -> tuple[Path, Path]:

@@ -55,8 +55,8 @@ def git_state(folder: Path = SOURCE) -> GitState:
     return GitState(commit, note, status, diff if len(diff) <= MAX_DIFF else diff[:MAX_DIFF] + "\n[cut here]\n")
 
 
-def _git(folder: Path, *words: str) -> str:
+def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20, errors="replace"
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20, errors="replace"
     )
     return done.stdout

@@ -47,7 +47,7 @@ def _newest(folder: Path, run_id: str | None) -> Path | None:
     for error in damaged:
         print_rank_zero(f"note: passed over: {error}")
     if not heads:
-        return files[-1]  # whoever reads it says what is wrong with it
+        return files[-1]  # the reader raises the error
     own = [head for head in heads if head.run_id == run_id] or heads
     if len({head.run_id for head in own}) > 1:
         raise ConfigError(
@@ -116,7 +116,7 @@ def _changed(path: Path) -> tuple[float, bool]:
 
 
 def record_last_started(path: Path) -> None:
-    """Record beside a run folder that its run was started last, for `resume=last`; raises OutputError."""
+    """Record next to a run folder that its run was started last, for `resume=last`; raises OutputError."""
     write_text(path.parent / STARTED_LAST, path.name + "\n", shared=True)
 
 

@@ -102,7 +102,7 @@ class Runner:
         checkpoint: where to go on from; None = from the start.
         gpu: what `--gpu` said.
         profile_run: record where the time of some steps went.
-        run_callbacks: callbacks of whoever started the run.
+        run_callbacks: callbacks of the caller.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class Runner:
         try:
             # Lightning trusts its own checkpoints only when asked to; ours are read with weights_only throughout.
             trainer.fit(self.system, loader, ckpt_path=None if self.checkpoint is None else str(self.checkpoint))
-        except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt before the first step
+        except SystemExit as error:  # how Lightning reports a KeyboardInterrupt before the first step
             raise KeyboardInterrupt from error
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):

@@ -37,7 +37,7 @@ def load_weights(system: BaseSystem, checkpoint: Path) -> int:
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise CheckpointError(
-            f"'{checkpoint}' belongs to another configuration; use the one beside it "
+            f"'{checkpoint}' belongs to another configuration; use the one next to it "
             f"(--config {checkpoint.parent.parent / 'config.yaml'}). First difference: {detail[:300]}"
         ) from error
     return int(state["global_step"])

@@ -65,7 +65,7 @@ def without_folders(value: Any, inside: Path | None = None) -> Any:
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb", sync: bool = True, shared: bool = False) -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = "wb", sync: bool = True, shared: bool = False) -> Iterator[IO]:
     """Open a temporary file that replaces `path` if the block ends without an error.
 
     The earlier file of that name stays until the new one is on the disk.
@@ -74,7 +74,7 @@ def replacing(path: Path, mode: str = "wb", sync: bool = True, shared: bool = Fa
         path: where the file shall be.
         mode: "wb" or "w".
         sync: wait for the disk, so that not even a power cut leaves half a file; False is faster for many images.
-        shared: several processes may write it at the same moment, and whoever ends last wins; with one temporary name
+        shared: several processes may write it at the same moment, and the last one wins; with one temporary name
             for all, the first would take the file of the second away.
 
     Raises:
@@ -106,6 +106,6 @@ def _ignored() -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, shared: bool = False) -> None:
-    """Write a text file atomically; `shared` as in `replacing`. Raises OutputError."""
-    with replacing(path, "w", shared=shared) as file:
+    """Write a text file atomically; `shared` as in `atomic_write`. Raises OutputError."""
+    with atomic_write(path, "w", shared=shared) as file:
         file.write(text)

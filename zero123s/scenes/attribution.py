@@ -1,4 +1,4 @@
-"""Credits the makers of rendered objects, as licences such as CC-BY ask of whoever passes on what was made of them."""
+"""Credits the authors of rendered objects, as licences such as CC-BY require of derived works."""
 
 import json
 from collections import defaultdict
@@ -19,7 +19,7 @@ LICENCES = {
 """SPDX names with their texts."""
 
 CHANGES = """What was done: every object was scaled and rendered to images of {size} x {size} pixels from {views} sides{variants}. \
-Networks trained on them have seen these images only; no object or texture is passed on."""
+Networks were trained on these images only; no object or texture is passed on."""
 VARIANTS = (
     ", also in variants: mirrored, turned, stretched, recoloured, some with textures replaced by generated patterns"
 )

@@ -116,7 +116,7 @@ def with_palette(scene: SceneMesh, palette: Colors) -> SceneMesh:
         Texture(_bytes(texture.image / 255 + color - old))
         for texture, color, old in zip(scene.textures, new[n:], colors[n:], strict=False)
     )
-    return _with_looks(scene, paints, textures)
+    return _with_appearance(scene, paints, textures)
 
 
 def with_procedural_paint(scene: SceneMesh, rng: np.random.Generator) -> SceneMesh:
@@ -168,13 +168,13 @@ def _recolored(scene: SceneMesh, change) -> SceneMesh:
     textures = tuple(
         Texture(_bytes(change(t.image.reshape(-1, 3) / 255).reshape(t.image.shape))) for t in scene.textures
     )
-    scene = _with_looks(scene, paints, textures)
+    scene = _with_appearance(scene, paints, textures)
     if np.ptp(scene.vertex_colors) < 1e-6:
         return scene
     return replace(scene, vertex_colors=np.clip(change(scene.vertex_colors), 0, 1).astype(np.float32))
 
 
-def _with_looks(scene: SceneMesh, paints: tuple[Paint, ...], textures: tuple[Texture, ...]) -> SceneMesh:
+def _with_appearance(scene: SceneMesh, paints: tuple[Paint, ...], textures: tuple[Texture, ...]) -> SceneMesh:
     """Replace colours and textures of the scene; textured faces keep their paint, which multiplies the texture."""
     textured = _textured(scene)
     if not textured.any():

@@ -1,6 +1,6 @@
 """Path-traced renders of a SceneMesh with Blender's Cycles (`pip install bpy`), the slow and soft alternative to embree.
 
-Colours and patterns are baked into one image with a tile per triangle, so Blender needs to know neither.
+Colours and patterns are baked into one image with a tile per triangle, so Blender needs neither.
 """
 
 import math

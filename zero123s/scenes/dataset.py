@@ -71,7 +71,7 @@ GENERATORS: dict[str, Callable[[int], SceneMesh]] = {"procedural": generate, "ex
 
 
 def procedural_objects(first: int, count: int, generator: str = "procedural") -> list[SceneObject]:
-    """Return objects that a generator (`procedural` or `extended`) makes of the seeds first .. first + count - 1."""
+    """Return objects that a generator (`procedural` or `extended`) returns for the seeds first .. first + count - 1."""
     seeds = range(first, first + count)
     return [SceneObject(f"{generator}-{seed:07d}", f"{generator}:{seed}", "CC0-1.0") for seed in seeds]
 

@@ -35,11 +35,11 @@ def mesh_objects(paths: list[Path], uids: Path | None = None, annotations: Path 
                 raise MeshError(f"{file} and {found[identifier]} have the same name; rename one.")
             found[identifier] = file
     if uids is not None:
-        wanted = _lines(uids)
-        missing = [uid for uid in wanted if uid not in found]
+        requested = _lines(uids)
+        missing = [uid for uid in requested if uid not in found]
         if missing:
-            raise MeshError(f"{uids}: {len(missing)} of {len(wanted)} uids have no mesh file, first '{missing[0]}'.")
-        found = {uid: found[uid] for uid in wanted}
+            raise MeshError(f"{uids}: {len(missing)} of {len(requested)} uids have no mesh file, first '{missing[0]}'.")
+        found = {uid: found[uid] for uid in requested}
     if not found:
         raise MeshError(f"no mesh files ({', '.join(SUFFIXES)}) under {', '.join(map(str, paths))}.")
     licences = _annotations(annotations) if annotations else {}

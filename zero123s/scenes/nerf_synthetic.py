@@ -1,4 +1,4 @@
-"""Writes a scene as posed images in the NeRF-synthetic form, with its true mesh beside them."""
+"""Writes a scene as posed images in the NeRF-synthetic form, with the ground-truth mesh."""
 
 import json
 import math

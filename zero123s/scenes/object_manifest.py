@@ -21,7 +21,7 @@ def manifest_objects(path: Path, root: Path | None = None, split: str = "", vari
     """Return the objects of a manifest, in its order.
 
     Args:
-        path: CSV with the columns path and licence, and if wanted creator, name, library, split and model_rotation (nine
+        path: CSV with the columns path and licence, and optionally creator, name, library, split and model_rotation (nine
             numbers, row by row, applied in the file's own axes); other columns are ignored.
         root: folder that its paths are relative to; None = the folder of the CSV.
         split: take only the rows with this value of `split`; empty = all.

@@ -1,6 +1,6 @@
 """Reads and writes the folder layout of the original Zero123 training data.
 
-`<root>/<uid>/000.png` (RGBA) beside `000.npy`, the 3x4 matrix from world to Blender camera axes (x right, y up, looking
+`<root>/<uid>/000.png` (RGBA) and `000.npy`, the 3x4 matrix from world to Blender camera axes (x right, y up, looking
 along -z), and `valid_paths.json`, a list of uids; the original trains on all but the last 1 % of it.
 """
 
@@ -90,8 +90,8 @@ class OriginalFolder:
             raise ImageError(f"{self.folder}: none of the {len(listed)} objects of valid_paths.json has images there.")
         n_views = counts.most_common(1)[0][0]
         self._views = [paths[:n_views] for _, paths in listed if len(paths) >= n_views]
-        if left_out := len(listed) - len(self._views):
-            logger.warning("note: %s: left out %d of %d objects with fewer than %d views.", self.folder, left_out,
+        if skipped := len(listed) - len(self._views):
+            logger.warning("note: %s: left out %d of %d objects with fewer than %d views.", self.folder, skipped,
                            len(listed), n_views)  # fmt: skip
         angles = [_angles(paths) for paths in self._views]
         self.elevation_deg, self.azimuth_deg, self.distance = (
@@ -138,7 +138,7 @@ def _read_images(paths: list[Path]) -> NDArray[np.uint8]:
 
 
 def _angles(paths: list[Path]) -> tuple[NDArray, NDArray, NDArray]:
-    """Return elevation, azimuth (degrees) and distance of the cameras, V each, from the matrices beside images."""
+    """Return elevation, azimuth (degrees) and distance of the cameras, V each, from the matrices next to the images."""
     positions = []
     for path in paths:
         try:
@@ -146,7 +146,7 @@ def _angles(paths: list[Path]) -> tuple[NDArray, NDArray, NDArray]:
         except (OSError, ValueError) as error:
             raise ImageError(f"{path.with_suffix('.npy')}: the matrix cannot be read ({error}).") from error
         if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
-            raise ImageError(f"{path}: needs a finite 3x4 matrix in the .npy file beside it.")
+            raise ImageError(f"{path}: needs a finite 3x4 matrix in the .npy file of the same name.")
         positions.append(-matrix[:, :3].T @ matrix[:, 3])
     at = np.stack(positions)
     distance = np.linalg.norm(at, axis=-1)

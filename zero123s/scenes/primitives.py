@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from zero123s.mesh.scene_mesh import Paint, SceneMesh, Texture, vertex_normals
 
 Numbers = Sequence[Any] | NDArray | float
-"""Numbers in any nesting that numpy makes an array of."""
+"""Numbers in any nesting that numpy converts to an array."""
 
 
 class Solid(NamedTuple):

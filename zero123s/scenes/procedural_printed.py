@@ -1,4 +1,4 @@
-"""Things with letters, labels and pictures: blocks, books, boxes, tins, balls, signs, clocks, clothes, bags."""
+"""Things with letters, labels and images: blocks, books, boxes, tins, balls, signs, clocks, clothes, bags."""
 
 import numpy as np
 

@@ -2,7 +2,7 @@
 
 Rays are cast only inside each view's projected bounding rectangle, all views of a call in one batch; a compiled loop
 shades the hits. Light: an ambient term that is a little stronger from above, and one soft directional light fixed to
-the object. Shading multiplies sRGB values directly, as the picture-like look asks for no physical units.
+the object. Shading multiplies sRGB values directly; it is not physically based.
 """
 
 from dataclasses import dataclass
@@ -247,7 +247,7 @@ def _shade(sums, rects, s, directions, face, u, v, distance, vertices, faces, no
                     for i in range(3):
                         n[i] = wa * normals[a, i] + u[r] * normals[b, i] + v[r] * normals[c, i]
                         length += n[i] * n[i]
-                    # The true face decides which side is seen: smooth normals may lean past the silhouette.
+                    # The true face decides which side is visible: smooth normals may lean past the silhouette.
                     for i in range(3):
                         j, l = (i + 1) % 3, (i + 2) % 3
                         g = (vertices[b, j] - vertices[a, j]) * (vertices[c, l] - vertices[a, l])

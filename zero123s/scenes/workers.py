@@ -1,7 +1,7 @@
 """Jobs spread over processes, each with a pipe of its own: a killed one can leave no other waiting.
 
 `concurrent.futures.ProcessPoolExecutor` starts its processes while jobs come in; one that is killed in that moment can
-leave another, started a moment later, that nobody ends (measured: 1 of 8 tries on a busy machine waited for ever).
+leave another, started a moment later, that is never ended (measured: 1 of 8 tries on a busy machine waited for ever).
 """
 
 import os
@@ -38,7 +38,7 @@ def map_processes(work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], 
             worker = context.Process(target=_serve, args=(there, work), daemon=True)
             workers.append(worker)
             worker.start()
-            there.close()  # or its end would never be seen
+            there.close()  # or its end would never be noticed
             here.send(job)
             doing[here] = index
             if len(workers) == processes:

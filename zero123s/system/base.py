@@ -79,7 +79,7 @@ class BaseSystem(pl.LightningModule):
         """Initialise parameters of a new run from its data; not called when resuming or with a first stage.
 
         Returns:
-            What run.json should say of it, by key.
+            Its entries in run.json, by key.
         """
         return {}
 
@@ -107,7 +107,7 @@ class BaseSystem(pl.LightningModule):
         """Initialise the parameters of a new run from an earlier system; only called with a `first_stage`.
 
         Returns:
-            What run.json should say of it.
+            Its entry in run.json.
         """
         raise NotImplementedError(f"{type(self).__name__} names a first_stage and must define start_from().")
 

@@ -27,7 +27,7 @@ SHELL = 0.1
 """Thickness, as a share of the field's bound, of the layer below the surface that half of the Gaussians fill: where training
 thins out those on the surface, no hole opens into a hollow."""
 COLOR_WEIGHT = 0.1
-"""Weight of squared colour differences beside absolute distances in world units."""
+"""Weight of squared colour differences relative to absolute distances in world units."""
 
 
 def convert_first_stage(system: System, first: System) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def convert_first_stage(system: System, first: System) -> dict[str, Any]:
         if getattr(system.cfg, name) == getattr(first.cfg, name):
             getattr(system, name).load_state_dict(getattr(first, name).state_dict())
     inherits = system.cfg.geometry_convert_inherit_texture
-    if _take_over_nodes(system.geometry, first.geometry):
+    if _copy_nodes(system.geometry, first.geometry):
         if inherits:
-            _take_over_colors(system.geometry, first.geometry)
+            _copy_colors(system.geometry, first.geometry)
         record: dict[str, Any] = {"nodes": "those of the first stage"}
     else:
         threshold = first.geometry.cfg.isosurface_threshold
@@ -83,7 +83,7 @@ def start_from_surface(
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(system.seed)
         # A network that the surface is fitted with shares its encoding with the colours.
-        has_colors = has_surface and colors and _take_over_colors(system.geometry, geometry)
+        has_colors = has_surface and colors and _copy_colors(system.geometry, geometry)
         fits_colors = colors and not has_colors and system.geometry.n_features > 0
         error, color_mse = _fit(system, field, distance, not has_surface, fits_colors)
     return {
@@ -94,27 +94,27 @@ def start_from_surface(
     }
 
 
-def _take_over_colors(geometry: Any, first: Any) -> bool:
+def _copy_colors(geometry: Any, first: Any) -> bool:
     """Copy encoding and feature network if both stages have the same; returns whether they do."""
     for name in ("encoding", "feature_network"):
-        mine, theirs = getattr(geometry, name, None), getattr(first, name, None)
-        if mine is None or theirs is None or _shapes(mine) != _shapes(theirs):
+        own, given = getattr(geometry, name, None), getattr(first, name, None)
+        if own is None or given is None or _shapes(own) != _shapes(given):
             return False
     for name in ("encoding", "feature_network"):
         getattr(geometry, name).load_state_dict(getattr(first, name).state_dict())
     return True
 
 
-def _take_over_nodes(geometry: Any, first: Any) -> bool:
+def _copy_nodes(geometry: Any, first: Any) -> bool:
     """Copy distances at grid nodes if both stages store them; returns whether they do."""
     if type(geometry) is not type(first) or geometry.cfg.radius != first.cfg.radius:
         return False
-    mine, theirs = geometry.state_dict(), first.state_dict()
-    if "sdf" not in mine or mine["sdf"].shape != theirs["sdf"].shape:
+    own, given = geometry.state_dict(), first.state_dict()
+    if "sdf" not in own or own["sdf"].shape != given["sdf"].shape:
         return False
     for name in ("sdf", "deformation"):
-        if name in mine and name in theirs:
-            mine[name].copy_(theirs[name])
+        if name in own and name in given:
+            own[name].copy_(given[name])
     return True
 
 

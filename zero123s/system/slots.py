@@ -27,7 +27,7 @@ SLOTS = {
     "guidance": GUIDANCES,
     "exporter": EXPORTERS,
 }
-FEWEST_OF_MODEL = 4
+MODEL_SIZE_DIVISOR = 4
 """Threestudio's recipe starts with a quarter of the edge of the model's input."""
 
 
@@ -246,10 +246,10 @@ def novel_size_notes(data: BaseData, image_size: int | None) -> list[str]:
     if not edges or image_size is None:
         return []
     notes = []
-    if (small := min(edges)) * FEWEST_OF_MODEL < image_size:
+    if (small := min(edges)) * MODEL_SIZE_DIVISOR < image_size:
         notes.append(
             f"views of {small} pixels are enlarged to the guidance model's input of {image_size}, which is then blurred; "
-            f"data.random_camera.height and width of {image_size // FEWEST_OF_MODEL} or more are usual."
+            f"data.random_camera.height and width of {image_size // MODEL_SIZE_DIVISOR} or more are usual."
         )
     if (large := max(edges)) > image_size:
         notes.append(

@@ -28,7 +28,7 @@ BATCH = 8192
 LEARNING_RATE = 0.01
 STEP_LENGTH = 0.02
 """World units over which densities are compared as opacities, which saturate: very high densities need not match."""
-SOME_OPACITY = 0.02
+MIN_OPACITY = 0.02
 """Opacity of a step from which a point counts as occupied; half of every batch is."""
 
 
@@ -65,10 +65,10 @@ def warm_start(system: System) -> dict[str, Any]:
     """Start a new run as `system.warm_start` says.
 
     Returns:
-        What run.json says of it; empty without a warm start.
+        Its entry in run.json; empty without a warm start.
 
     Raises:
-        ConfigError: the guidance does not know it, or finds no object in the image.
+        ConfigError: the guidance does not support it, or predicts no object in the image.
     """
     cfg, started = system.cfg.warm_start, time.perf_counter()
     if cfg.type == "none" or (cfg.type == "auto" and (system.guidance is None or system.cfg.guidance_input != "rgb")):
@@ -117,12 +117,12 @@ def _start_from_lift(system: System, lifted: RadianceField | None) -> dict[str, 
     if system.geometry.has_sdf or system.geometry.has_gaussians:
         return start_from_surface(system, lifted, "auto")
     generator = system.generator("warm-start", 0)
-    targets = _look_up(lifted, system.data_source.photos(), generator)
+    targets = _sample_targets(lifted, system.data_source.photos(), generator)
     return _fit_density(system, targets, system.cfg.warm_start.steps, generator)
 
 
 @torch.no_grad()
-def _look_up(field: RadianceField, photos: ReferenceView, generator: torch.Generator) -> _Targets:
+def _sample_targets(field: RadianceField, photos: ReferenceView, generator: torch.Generator) -> _Targets:
     """Return opacity and colour at random points; what the input image shows to be empty is empty."""
     points = (2 * torch.rand(POOL, 3, generator=generator) - 1) * field.bound
     out = field.query(points, torch.zeros_like(points), frozenset({"rgb"}))
@@ -131,7 +131,7 @@ def _look_up(field: RadianceField, photos: ReferenceView, generator: torch.Gener
     is_free = outside_visual_hull(photos)
     if is_free is not None:
         opacity = opacity * ~is_free(points).to(opacity.device)
-    occupied = (opacity > SOME_OPACITY).nonzero()[:, 0]
+    occupied = (opacity > MIN_OPACITY).nonzero()[:, 0]
     if len(occupied) == 0:
         raise ConfigError(
             "system.warm_start: the guidance predicts no object in the input image; set system.warm_start.type=none."

@@ -90,8 +90,8 @@ def restore_warm_views(
 ) -> WarmViews:
     """Return the views whose images a checkpoint has kept."""
     cameras = cameras or warm_cameras(cfg, reference.cameras, images.shape[1])
-    ours, given = (F.normalize(c.positions.cpu(), dim=-1) for c in (cameras, reference.cameras))
-    weights = 0.5 + 0.5 * (ours @ given.T).amax(dim=1)
+    own, given = (F.normalize(c.positions.cpu(), dim=-1) for c in (cameras, reference.cameras))
+    weights = 0.5 + 0.5 * (own @ given.T).amax(dim=1)
     return WarmViews(cameras, images, weights, Schedule(cfg.weight, "system.warm_start.weight"), exposure)
 
 

@@ -44,7 +44,7 @@ from zero123s.system.warm_views import WarmViews, restore_warm_views
 
 logger = logging.getLogger(__name__)
 
-FOG_TERMS = frozenset({"orient", "sparsity", "opaque"})
+VOLUMETRIC_TERMS = frozenset({"orient", "sparsity", "opaque"})
 
 
 @SYSTEMS.register("zero123-system")
@@ -92,7 +92,7 @@ class Zero123System(BaseSystem):
         self.exporter = EXPORTERS.get(cfg.exporter_type)(cfg.exporter)
         self.loss_weights = LossWeights(
             cfg.loss,
-            skipped=FOG_TERMS if cfg.refinement else frozenset(),
+            skipped=VOLUMETRIC_TERMS if cfg.refinement else frozenset(),
             regularized=cfg.regularized_views,
             normals_every=cfg.freq.normals_every,
         )
@@ -100,7 +100,7 @@ class Zero123System(BaseSystem):
             if required_map not in data.available_maps():
                 raise ConfigError(
                     f"system.loss.lambda_{name} needs a {required_map} image, and the data has none; set "
-                    f"data.requires_{required_map}=true and put X_{required_map}.png beside X_rgba.png, or name it by data.{required_map}_path."
+                    f"data.requires_{required_map}=true and put X_{required_map}.png next to X_rgba.png, or name it by data.{required_map}_path."
                 )
         if self.loss_weights.is_ever_used("sds"):
             self.memory_keys = ("data.random_camera.batch_size", "data.random_camera.height")

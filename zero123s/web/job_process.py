@@ -13,7 +13,7 @@ from typing import Any
 
 from zero123s.errors import UserError
 from zero123s.run.console import limit_openmp_spin
-from zero123s.runtime.files import replacing, write_text
+from zero123s.runtime.files import atomic_write, write_text
 
 PROGRESS = "progress.jsonl"
 RUN = "run"
@@ -51,7 +51,7 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     """
     from zero123s.api import run_plan
     from zero123s.callbacks.run_callback import throttled
-    from zero123s.evaluate.evaluation import chosen_network, evaluate_target
+    from zero123s.evaluate.evaluation import choose_network, evaluate_target
     from zero123s.run.console import set_up_logging
     from zero123s.run.plan import plan_run
 
@@ -65,7 +65,7 @@ def make_mesh(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
         downloads[kind] = _zipped(folder, kind, result.files)
     if result.mesh is not None:
         report({"stage": "report"})
-        evaluate_target(run_dir, network=chosen_network(None, None))
+        evaluate_target(run_dir, network=choose_network(None, None))
         downloads["report"] = run_dir / "report.html"
     inside = {kind: path.resolve().relative_to(folder.resolve()).as_posix() for kind, path in downloads.items()}
     return {"metrics": result.metrics, "downloads": inside, "step": result.record.get("step")}
@@ -80,13 +80,15 @@ def generate_image(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from zero123s.images.io import write_png_atomic
-    from zero123s.preprocess.text_to_image import draw
+    from zero123s.preprocess.text_to_image import generate_candidates
     from zero123s.run.plan import plan_run
 
     _append(folder / PROGRESS, {"stage": "draw"})
     _, plan = plan_run(task["config"], task["words"], "none")
     settings: Any = plan.experiment.data
-    drawn = draw(task["prompt"], settings.text_to_image, task["seed"], "cuda" if torch.cuda.is_available() else "cpu")
+    drawn = generate_candidates(
+        task["prompt"], settings.text_to_image, task["seed"], "cuda" if torch.cuda.is_available() else "cpu"
+    )
     write_png_atomic(folder / "drawn.png", drawn.candidates[drawn.chosen].rgb)
     write_png_atomic(folder / "candidates.png", drawn.contact_sheet)
     return {"downloads": {"drawn": "drawn.png", "candidates": "candidates.png"}}
@@ -99,7 +101,7 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 def _zipped(folder: Path, kind: str, files: dict[str, Path]) -> Path:
     path = folder / f"model_{kind}.zip"
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         # Two names may mean one image.
         for file_path in dict.fromkeys(files[one] for one in (kind, *ZIPPED[kind]) if one in files):
             if file_path.is_file():

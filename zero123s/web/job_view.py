@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from zero123s.api import preview_views
 from zero123s.images.svg_plot import curve
-from zero123s.runtime.files import replacing
+from zero123s.runtime.files import atomic_write
 from zero123s.web.job_process import PROGRESS, RUN
 from zero123s.web.jobs import OUTCOME, Job, JobQueue, read_json
 
@@ -39,7 +39,7 @@ class JobView:
     kind: str
     title: str
     state: str
-    words: str
+    message: str
     """The state in one sentence."""
     stage: str = ""
     step: int = 0
@@ -84,7 +84,7 @@ def read_job_view(queue: JobQueue, job: Job) -> JobView:
         _preview(folder),
         {kind: path for kind, path in downloads.items() if path.is_file()},
     )
-    return JobView(**{**view.__dict__, "words": _sentence(queue, job, view)})
+    return JobView(**{**view.__dict__, "message": _sentence(queue, job, view)})
 
 
 def loss_plots(losses: Mapping[str, tuple[list[float], list[float]]]) -> str:
@@ -110,11 +110,11 @@ def _sentence(queue: JobQueue, job: Job, view: JobView) -> str:
     if job.state == "running":
         if not view.stage:
             return "Starting."
-        words = f"{STAGES.get(view.stage, view.stage).capitalize()}"
+        text = f"{STAGES.get(view.stage, view.stage).capitalize()}"
         if view.stage != "train":
-            return f"{words}."
+            return f"{text}."
         left = "" if view.seconds_left is None else f", {tqdm.format_interval(view.seconds_left)} left, then the export"
-        return f"{words}: step {view.step} of {view.max_steps}{left}."
+        return f"{text}: step {view.step} of {view.max_steps}{left}."
     if job.state == "failed":
         return job.error or "Failed."
     at = f" at step {view.step}" if view.step and job.state == "cancelled" else ""
@@ -162,7 +162,7 @@ def _write_turntable(path: Path, colors: np.ndarray, normals: np.ndarray) -> Non
     frames = (255 * np.concatenate([colors, normals], axis=2) + 0.5).astype(np.uint8)
     size = (round(frames.shape[2] * PREVIEW_HEIGHT / frames.shape[1]), PREVIEW_HEIGHT)
     first, *rest = (Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames)
-    with replacing(path, sync=False) as file:
+    with atomic_write(path, sync=False) as file:
         first.save(
             file,
             "WEBP",

@@ -93,14 +93,14 @@ def build_page(service: Service) -> gr.Blocks:
         gr.Markdown(f"# {TITLE}")
         current = gr.State("")
         shown = gr.State({})
-        mine = gr.BrowserState([], storage_key="zero123s-jobs", secret="zero123s")
+        own = gr.BrowserState([], storage_key="zero123s-jobs", secret="zero123s")
         with gr.Row():
             with gr.Column():
                 inputs = _image_column(service)
             with gr.Column():
                 job = _job_column()
         _connect_image(service, inputs)
-        _connect_jobs(service, inputs, job, current, shown, mine)
+        _connect_jobs(service, inputs, job, current, shown, own)
         _api(service)
     page.queue(default_concurrency_limit=2, max_size=100)
     return page
@@ -115,7 +115,7 @@ def _image_column(service: Service) -> dict[str, Any]:
     gr.Markdown("## 1. Image")
     about = f"A photo of one object, up to {s.limits.megabytes:g} MB and {s.limits.megapixels:g} megapixels"
     c["photo"] = gr.File(label=about, file_types=list(readable_suffixes()), height=120, elem_id="photo")
-    with gr.Row(visible=bool(s.draw_with)):
+    with gr.Row(visible=bool(s.text_to_image_model)):
         c["prompt"] = gr.Textbox(label="or describe one", placeholder="a friendly dog", scale=3, elem_id="prompt")
         c["draw"] = gr.Button("Draw", scale=1)
     c["steps"] = gr.Image(label="Photo, cut-out, framed", interactive=False, height=180, elem_id="steps")
@@ -218,7 +218,7 @@ def _connect_image(service: Service, c: dict[str, Any]) -> None:
         elevation = float(np.clip(round(prepared.elevation.elevation_deg), -10, 80))
         background = (255 * loaded.rgba + 0.5).astype(np.uint8)
         editor = {"background": background, "layers": [], "composite": None}
-        return [prepared.steps, prepared.words(), elevation, editor, *neutral]
+        return [prepared.steps, prepared.summary(), elevation, editor, *neutral]
 
     def corrected(photo: str | None, *values: Any) -> list[Any]:
         try:
@@ -226,7 +226,7 @@ def _connect_image(service: Service, c: dict[str, Any]) -> None:
         except UserError as error:
             gr.Warning(str(error), title="")
             return [None, f"**{error}**"]
-        return [prepared.steps, prepared.words()]
+        return [prepared.steps, prepared.summary()]
 
     neutral = [c[name] for name in CORRECTING if name != "editor"]
     quiet = {"api_visibility": "private"}
@@ -247,13 +247,13 @@ def _prepared(service: Service, photo: str | None, values: tuple[Any, ...]) -> P
 
 
 def _connect_jobs(
-    service: Service, c: dict[str, Any], j: dict[str, Any], current: gr.State, shown: gr.State, mine: gr.BrowserState
+    service: Service, c: dict[str, Any], j: dict[str, Any], current: gr.State, shown: gr.State, own: gr.BrowserState
 ) -> None:
     @raising_gradio_errors
     def run(photo: str, elevation: float, model: str, quality: str, seed: int, ids: list, *values: Any) -> Any:
         prepared = _prepared(service, photo, values)
         choice = Choice(elevation, model, quality, int(seed or 0))
-        job = service.make(prepared, choice, Path(photo).name, sure=True)
+        job = service.make(prepared, choice, Path(photo).name, confirmed=True)
         return job.id, [job.id, *(ids or [])][:MAX_LISTED_JOBS]
 
     @raising_gradio_errors
@@ -274,13 +274,13 @@ def _connect_jobs(
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     # Names that leave the plain ones to the API.
-    chosen = [c["photo"], c["elevation"], c["model"], c["quality"], c["seed"], mine, *(c[n] for n in CORRECTING)]
-    c["run"].click(run, chosen, [current, mine], api_name="page_run", **quiet)
-    c["draw"].click(draw, [c["prompt"], c["seed"], mine], [current, mine], api_name="page_draw", **quiet)
+    chosen = [c["photo"], c["elevation"], c["model"], c["quality"], c["seed"], own, *(c[n] for n in CORRECTING)]
+    c["run"].click(run, chosen, [current, own], api_name="page_run", **quiet)
+    c["draw"].click(draw, [c["prompt"], c["seed"], own], [current, own], api_name="page_draw", **quiet)
     j["cancel"].click(cancel, current, None, api_name="page_cancel", **quiet)
     j["history"].input(lambda job_id: job_id or "", j["history"], current, **quiet)
     outputs = [shown, *(j[name] for name in SHOWN), c["photo"], j["history"], j["table"]]
-    gr.Timer(POLL_SECONDS).tick(refresh, [current, shown, mine], outputs, queue=False, **quiet)
+    gr.Timer(POLL_SECONDS).tick(refresh, [current, shown, own], outputs, queue=False, **quiet)
 
 
 SHOWN = ("words", "bar", "cancel", "preview", "plots", "mesh", "files")
@@ -293,7 +293,7 @@ def _digest(view: JobView | None) -> dict[str, Any]:
     points = max((len(steps) for steps, _ in view.losses.values()), default=0)
     files = sorted(view.downloads)
     return {
-        "words": (view.id, view.words),
+        "words": (view.id, view.message),
         "bar": view.share,
         "cancel": view.state in ("waiting", "running"),
         "preview": str(view.preview or ""),
@@ -316,7 +316,7 @@ def _value(view: JobView | None, name: str) -> Any:
     if view is None:
         return gr.Button(interactive=False) if name == "cancel" else gr.skip()
     makers: dict[str, Callable[[], Any]] = {
-        "words": lambda: f"**{view.title}**: {view.words}",
+        "words": lambda: f"**{view.title}**: {view.message}",
         "bar": lambda: _bar(view.share),
         "cancel": lambda: gr.Button(interactive=view.state in ("waiting", "running")),
         "preview": lambda: served(view.preview) if view.preview else None,
@@ -344,9 +344,9 @@ def _api(service: Service) -> None:
     @raising_gradio_errors
     def prepare(photo: str) -> Any:
         prepared = service.prepare(photo)
-        words = prepared.words()
+        text = prepared.summary()
         rgba = (255 * prepared.rgba + 0.5).astype(np.uint8)
-        return rgba, prepared.segmentation.confidence, prepared.elevation.elevation_deg, words
+        return rgba, prepared.segmentation.confidence, prepared.elevation.elevation_deg, text
 
     @raising_gradio_errors
     def make(photo: str, elevation: str | None, model: str, quality: str, seed: str, force: bool) -> str:
@@ -360,7 +360,7 @@ def _api(service: Service) -> None:
         view = service.view(job_id)
         return {
             "state": view.state,
-            "words": view.words,
+            "words": view.message,
             "step": view.step,
             "max_steps": view.max_steps,
             "seconds_left": view.seconds_left,
@@ -389,10 +389,10 @@ def _api(service: Service) -> None:
         seed, force = gr.Textbox("0", label="seed"), gr.Checkbox(False, label="force")
         rgba = gr.Image(label="rgba", format="png", image_mode="RGBA")
         confidence, estimate = gr.Number(label="confidence"), gr.Number(label="elevation")
-        words = gr.Textbox(label="words")
+        text = gr.Textbox(label="words")
         record, word, file = gr.JSON(label="record"), gr.Textbox(label="state"), gr.File(label="file")
         button = gr.Button()
-    button.click(prepare, photo, [rgba, confidence, estimate, words], api_name="prepare")
+    button.click(prepare, photo, [rgba, confidence, estimate, text], api_name="prepare")
     button.click(make, [photo, elevation, model, quality, seed, force], word, api_name="make")
     button.click(state, job_id, record, api_name="state", queue=False)
     button.click(cancel, job_id, word, api_name="cancel")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from zero123s.errors import ImageError
 from zero123s.images.io import OPAQUE, LoadedImage, fit_square, read_image, resize_rgba
-from zero123s.preprocess.elevation import ElevationEstimate, elevation_of
+from zero123s.preprocess.elevation import ElevationEstimate, estimate_elevation
 from zero123s.preprocess.framing import SHARE, apply_framing, frame_object, native_size
 from zero123s.preprocess.input_image import is_small_in_frame, side_by_side
 from zero123s.preprocess.mask_confidence import THRESHOLD
@@ -56,14 +56,14 @@ class PreparedPhoto:
     notes: tuple[str, ...] = ()
 
     @property
-    def is_doubtful(self) -> bool:
+    def is_uncertain(self) -> bool:
         """Whether the cut-out should be corrected before it is used."""
         return self.segmentation.confidence < THRESHOLD
 
-    def words(self) -> str:
+    def summary(self) -> str:
         """Return the text below the image."""
         found, guess = self.segmentation, self.elevation
-        doubt = f" Doubtful: {found.reason or 'many pixels are undecided'}." if self.is_doubtful else ""
+        doubt = f" Doubtful: {found.reason or 'many pixels are undecided'}." if self.is_uncertain else ""
         lines = [f"O{found.caption[1:]}.{doubt}"]
         lines.append(f"Elevation: about {guess.elevation_deg:.0f} degrees, confidence {guess.confidence:.2f}.")
         return "\n\n".join([*lines, *self.notes])
@@ -126,7 +126,7 @@ def prepare_photo(
         framed = found.method != "alpha" or is_small_in_frame(found.rgba[..., 3])
     rgba = _frame(found.rgba, corrections) if framed else fit_square(found.rgba)
     steps = side_by_side(loaded.rgba, found.rgba, rgba, found.caption)
-    return PreparedPhoto(rgba, steps, found, elevation_of(rgba), (*loaded.notes, *found.notes))
+    return PreparedPhoto(rgba, steps, found, estimate_elevation(rgba), (*loaded.notes, *found.notes))
 
 
 def paint(

@@ -14,7 +14,7 @@ from zero123s.web.job_process import RUN
 from zero123s.web.job_view import JobView, read_job_view
 from zero123s.web.jobs import Job, JobQueue
 from zero123s.web.photos import Corrections, PreparedPhoto, prepare_photo, read_upload
-from zero123s.web.settings import Choice, Settings, check_choice, draw_task, run_words
+from zero123s.web.settings import Choice, Settings, check_choice, draw_task, run_overrides
 
 SERVED = "served"
 """Folder below the server's own for uploads and for copies of results: the only one that is reachable from outside."""
@@ -43,11 +43,11 @@ class Service:
             raise ImageError("Upload an image first.")
         return prepare_photo(read_upload(upload, self.settings.limits), corrections, strokes)
 
-    def make(self, prepared: PreparedPhoto, choice: Choice, title: str, sure: bool = False) -> Job:
+    def make(self, prepared: PreparedPhoto, choice: Choice, title: str, confirmed: bool = False) -> Job:
         """Queue a run on a prepared image.
 
         Args:
-            sure: the user has confirmed a low-confidence cut-out.
+            confirmed: the user has confirmed a low-confidence cut-out.
 
         Raises:
             ConfigError: a choice that is not offered.
@@ -55,7 +55,7 @@ class Service:
             BusyError: the queue is full.
         """
         check_choice(self.settings, choice)
-        if prepared.is_doubtful and not sure:
+        if prepared.is_uncertain and not confirmed:
             raise ImageError(
                 f"The cut-out is doubtful: {prepared.segmentation.reason or 'many pixels are undecided'}; correct it on "
                 "the page, or give a photo with a plainer background."
@@ -64,7 +64,7 @@ class Service:
         def fill(folder: Path) -> Mapping[str, Any]:
             image = write_png_atomic(folder / "input_rgba.png", prepared.rgba)
             write_png_atomic(folder / "input_steps.png", prepared.steps)
-            return {"words": run_words(self.settings, choice, image, folder / RUN)}
+            return {"words": run_overrides(self.settings, choice, image, folder / RUN)}
 
         task = {"config": self.settings.config, "profile": self.settings.profile, "quality": choice.quality}
         return self.queue.submit("mesh", shell_safe(Path(title).stem), task, fill)

@@ -59,13 +59,13 @@ class Settings:
     """Absolute; one folder per job below."""
     config: str
     profile: str = "auto"
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     """Overrides for all runs."""
     models: Mapping[str, str] = field(default_factory=lambda: {AUTO: AUTO})
     """Name on the page -> value of `system.guidance.checkpoint`."""
     qualities: Mapping[str, Quality] = field(default_factory=lambda: dict(QUALITIES))
     limits: Limits = field(default_factory=Limits)
-    draw_with: str = ""
+    text_to_image_model: str = ""
     """Text-to-image pipeline for prompts; empty = no prompts."""
 
 
@@ -104,10 +104,10 @@ def read_qualities(path: Path) -> dict[str, Quality]:
     return found
 
 
-def read_models(words: Sequence[str]) -> dict[str, str]:
+def read_models(flags: Sequence[str]) -> dict[str, str]:
     """Return name -> checkpoint of `--model NAME=PATH` or `--model PATH`; raises CheckpointError, ConfigError."""
     models: dict[str, str] = {}
-    for word in words:
+    for word in flags:
         name, equals, path = word.partition("=")
         name, path = (name, path) if equals else (Path(word).stem, word)
         if not name or name in models:
@@ -122,8 +122,8 @@ def check_settings(settings: Settings) -> None:
     for name in settings.qualities:
         for model in settings.models:
             try:
-                words = run_words(settings, Choice(0.0, model, name), Path("image.png"), settings.out / "check")
-                plan_run(settings.config, words, settings.profile)[1].requirements("train")
+                overrides = run_overrides(settings, Choice(0.0, model, name), Path("image.png"), settings.out / "check")
+                plan_run(settings.config, overrides, settings.profile)[1].requirements("train")
             except ConfigError as error:
                 raise ConfigError(f"quality '{name}': {error}") from error
 
@@ -161,19 +161,27 @@ def check_choice(settings: Settings, choice: Choice) -> None:
 def draw_task(settings: Settings, prompt: str, seed: int) -> dict[str, Any]:
     """Return the task of a job that generates an image; raises ConfigError for an invalid prompt."""
     prompt = " ".join(str(prompt).split())
-    if not settings.draw_with:
+    if not settings.text_to_image_model:
         raise ConfigError("This server draws no images; its operator can name a pipeline with --draw-with.")
     if not 3 <= len(prompt) <= MAX_PROMPT:
         raise ConfigError(f"Describe one object in 3 to {MAX_PROMPT} letters.")
-    words = [w for w in settings.words if w.startswith("data.text_to_image.")]
-    words += [f"data.text_to_image.model={json.dumps(settings.draw_with)}", f"data.prompt={json.dumps(prompt)}"]
-    return {"prompt": prompt, "seed": int(seed), "config": str(find_file(TEXT_CONFIG) or TEXT_CONFIG), "words": words}
+    overrides = [w for w in settings.overrides if w.startswith("data.text_to_image.")]
+    overrides += [
+        f"data.text_to_image.model={json.dumps(settings.text_to_image_model)}",
+        f"data.prompt={json.dumps(prompt)}",
+    ]
+    return {
+        "prompt": prompt,
+        "seed": int(seed),
+        "config": str(find_file(TEXT_CONFIG) or TEXT_CONFIG),
+        "words": overrides,
+    }
 
 
-def run_words(settings: Settings, choice: Choice, image: Path, run_dir: Path) -> list[str]:
+def run_overrides(settings: Settings, choice: Choice, image: Path, run_dir: Path) -> list[str]:
     """Return the overrides of a run, as for launch.py; raises ConfigError."""
     quality = settings.qualities[choice.quality]
-    loaded, plan = plan_run(settings.config, [*settings.words, "data.image_path=image.png"], settings.profile)
+    loaded, plan = plan_run(settings.config, [*settings.overrides, "data.image_path=image.png"], settings.profile)
     steps = max(1, round(plan.experiment.trainer.max_steps * quality.steps))
     places: dict[str, Any] = {"trainer.max_steps": steps}
     total = OmegaConf.select(loaded.cfg, TOTAL_STEPS)
@@ -196,4 +204,4 @@ def run_words(settings: Settings, choice: Choice, image: Path, run_dir: Path) ->
         "use_timestamp": False,
         "trainer.enable_progress_bar": False,
     }
-    return [*settings.words, *(f"{key}={json.dumps(value)}" for key, value in places.items())]
+    return [*settings.overrides, *(f"{key}={json.dumps(value)}" for key, value in places.items())]

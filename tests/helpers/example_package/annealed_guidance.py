@@ -1,4 +1,4 @@
-"""A guidance that subclasses one of zero123s: its say fades out towards the end of training."""
+"""A guidance that subclasses one of zero123s: its weight fades out towards the end of training."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -47,7 +47,7 @@ def test_launches_waits_and_bytes_are_counted(counts):
     assert counts.n_waits == 1
 
 
-def test_a_copy_waits_unless_it_may_run_beside(counts):
+def test_a_copy_waits_unless_it_is_asynchronous(counts):
     numbers = torch.ones(1000)
     numbers.to("cuda", non_blocking=True)
     assert counts.n_waits == 0

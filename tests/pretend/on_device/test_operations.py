@@ -41,7 +41,7 @@ def test_average_follows_weights_that_were_moved():
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_frozen_networks_have_the_layout_asked_for(channels_last):
+def test_frozen_networks_have_the_layout_requested(channels_last):
     model = build_model(read_model_config(REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml")).to("cuda")
     speed_up(model, channels_last=channels_last)
     kernels = [m.weight for m in model.unet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]

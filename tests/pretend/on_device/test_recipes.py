@@ -77,8 +77,8 @@ SECOND_STAGES = {
 def test_second_stage_goes_on_from_the_first(name, trained, tmp_path, monkeypatch, devices_used):
     for constant, value in (("STEPS", 10), ("RESOLUTION", 32), ("BATCH", 512)):
         monkeypatch.setattr(refinement, constant, value)
-    config, words = SECOND_STAGES[name]
-    run = launch_plain(config, tmp_path, f"system.geometry_convert_from={trained}", "trainer.max_steps=2", *words)
+    config, overrides = SECOND_STAGES[name]
+    run = launch_plain(config, tmp_path, f"system.geometry_convert_from={trained}", "trainer.max_steps=2", *overrides)
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
     assert devices_used == {"cuda"}
 
@@ -124,13 +124,13 @@ def test_option_trains_on_the_device(name, tmp_path, tiny_zero123, counts):
 
 
 @slow
-def test_depth_and_normal_pictures(tmp_path, tiny_zero123, disc_path):
+def test_depth_and_normal_images(tmp_path, tiny_zero123, disc_path):
     weights = [f"system.loss.lambda_{name}=0.1" for name in ("depth", "depth_rel", "normal", "near")]
     launch("stable-zero123", tmp_path, *tiny_zero123, f"data.image_path={disc_path}", *weights)
 
 
 @slow
 def test_vsd_resumes(tmp_path, tiny_zero123):
-    words = [*tiny_zero123, "system.guidance.variant=vsd", "export_after_train=false"]
-    run = launch("stable-zero123", tmp_path, *words)
-    launch("stable-zero123", tmp_path, *words, f"resume={run}", "trainer.max_steps=3")
+    overrides = [*tiny_zero123, "system.guidance.variant=vsd", "export_after_train=false"]
+    run = launch("stable-zero123", tmp_path, *overrides)
+    launch("stable-zero123", tmp_path, *overrides, f"resume={run}", "trainer.max_steps=3")

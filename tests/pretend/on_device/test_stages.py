@@ -35,8 +35,8 @@ def test_stages_after_training_compute_on_the_device(tmp_path):
 def test_modes_without_training_compute_on_the_device(mode, stage, tmp_path):
     assert tiny_system.launch(tmp_path) == 0
     where.clear()
-    words = ["--config", str(tmp_path / "tiny.yaml"), f"--{mode}", "--gpu", "0", f"exp_root_dir={tmp_path}"]
-    assert main([*words, "resume=last"]) == 0
+    overrides = ["--config", str(tmp_path / "tiny.yaml"), f"--{mode}", "--gpu", "0", f"exp_root_dir={tmp_path}"]
+    assert main([*overrides, "resume=last"]) == 0
     assert where == {stage: "cuda"}
 
 

@@ -1,4 +1,4 @@
-"""What one training step asks of a GPU, by benchmarks/gpu/step_counts.py: bounds that only an improvement may change."""
+"""GPU work of one training step, counted by benchmarks/gpu/step_counts.py: bounds that only an improvement may change."""
 
 import copy
 
@@ -22,7 +22,7 @@ def both(function, *tensors):
 
 @pytest.fixture
 def rays():
-    """Rays at a ball in a box of eight cells per edge, some beside it."""
+    """Rays at a ball in a box of eight cells per edge; some miss it."""
     generator = torch.Generator().manual_seed(0)
     to = torch.rand(50, 3, generator=generator) * 1.2 - 0.6
     start = torch.tensor([0.0, 0.0, 3.0]).expand(50, 3)
@@ -99,13 +99,13 @@ def test_normals_and_those_near_by_share_one_pass(counts):
     geometry, x = ImplicitVolume(cfg), torch.rand(30, 3) - 0.5
     geometry.encoding.table.data.normal_()
     here, (near, _) = geometry(x, frozenset({"normal"})), geometry.points_near(x, torch.Generator().manual_seed(1))
-    wanted = here.sigma, here.normal, geometry.normal_at(near)
+    reference = here.sigma, here.normal, geometry.normal_at(near)
     geometry = copy.deepcopy(geometry).to("cuda")
     geometry.points_near = lambda x, generator: (near.to(x), None)  # the device draws numbers of its own
     x = x.to("cuda")
     counts.clear()
     out = geometry(x, frozenset({"normal", "normal_perturbed"}))
-    for expected, found in zip(wanted, (out.sigma, out.normal, out.normal_perturbed), strict=True):
+    for expected, found in zip(reference, (out.sigma, out.normal, out.normal_perturbed), strict=True):
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
     assert counts.n_launches < 180, "one encoding and one gradient of it"
 

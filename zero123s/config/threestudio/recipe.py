@@ -7,7 +7,7 @@ followed is refused. Values stay what they are, `${...}` included; references to
 import re
 from typing import Any
 
-from zero123s.config.threestudio import words
+from zero123s.config.threestudio import keys
 from zero123s.config.threestudio.recipe_guidance import translate_guidance
 from zero123s.config.threestudio.translation import Translation
 from zero123s.errors import ConfigError
@@ -96,12 +96,12 @@ def to_native(content: dict[Any, Any]) -> list[str]:
 
 
 def _single_words(t: Translation) -> None:
-    """Apply the tables of `words`, except for keys that a geometry here has itself."""
+    """Apply the tables of `keys`, except for keys that a geometry here has itself."""
     own = ("isosurface_resolution",) if t.get("system.geometry_type") == "tetrahedra-sdf-grid" else ()
-    for old, new in words.RENAMED.items():
+    for old, new in keys.RENAMED.items():
         if old.rpartition(".")[2] not in own:
             t.move(old, new)
-    for key, why in {**dict.fromkeys(words.PROMPT_PROCESSOR, "Zero123 takes no prompt"), **words.DROPPED}.items():
+    for key, why in {**dict.fromkeys(keys.PROMPT_PROCESSOR, "Zero123 takes no prompt"), **keys.DROPPED}.items():
         t.drop(key, why)
 
 

@@ -172,7 +172,7 @@ def _without_meaning(t: Translation, key: str) -> None:
     for name in SAME_RESULT:
         t.drop(f"{key}.{name}", "it would not change the result")
     for name in PICTURES:
-        t.drop(f"{key}.{name}", "system.freq.guidance_eval asks for images")
+        t.drop(f"{key}.{name}", "system.freq.guidance_eval writes such images")
     for name in LORA_MODEL:
         t.drop(f"{key}.{name}", "the low-rank copy is one of the guiding model itself")
     for name in LORA_CONDITION:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from zero123s.config.threestudio import words
+from zero123s.config.threestudio import keys
 from zero123s.errors import ConfigError
 
 _MISSING = object()
@@ -24,7 +24,7 @@ class Translation:
 
     def has(self, key: str) -> bool:
         """Tell whether a key is given."""
-        return words.has(self.content, key)
+        return keys.has(self.content, key)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key."""
@@ -37,7 +37,7 @@ class Translation:
 
     def put(self, key: str, value: Any) -> None:
         """Set a key."""
-        words.put(self.content, key, value)
+        keys.put(self.content, key, value)
 
     def default(self, key: str, value: Any) -> None:
         """Set a key that is not given."""
@@ -49,17 +49,17 @@ class Translation:
         if not self.has(key):
             assert default is not _MISSING, key
             return default
-        self._inlined[key] = value = words.remove(self.content, key)
+        self._inlined[key] = value = keys.remove(self.content, key)
         return value
 
     def move(self, old: str, new: str) -> None:
         """Rename a key, with a notice; a value under the new name takes precedence."""
         if not self.has(old):
             return
-        value = words.remove(self.content, old)
+        value = keys.remove(self.content, old)
         self._moved[old] = new
         self.default(new, value)
-        self.notices.append(words.renamed_notice(old, new))
+        self.notices.append(keys.renamed_notice(old, new))
 
     def moves_to(self, old: str, new: str) -> None:
         """Let references to a key that was moved elsewhere follow it."""
@@ -69,14 +69,14 @@ class Translation:
     def rename_type(self, key: str, name: str) -> None:
         """Set a slot's type, with a notice if it had another name."""
         if self.get(key) not in (None, name):
-            self.notices.append(words.renamed_notice(f"{key}: {self.get(key)}", name))
+            self.notices.append(keys.renamed_notice(f"{key}: {self.get(key)}", name))
         self.put(key, name)
 
     def drop(self, key: str, why: str) -> None:
         """Remove a key, with a notice."""
         if self.has(key):
             self.pop(key)
-            self.notices.append(words.dropped_notice(key, why))
+            self.notices.append(keys.dropped_notice(key, why))
 
     def drop_if(self, key: str, value: Any, why: str) -> None:
         """Remove a key with a given value; any other value stays, for the parser to report."""

@@ -105,11 +105,11 @@ def _family_of(name: str) -> str:
 def _name_of(path: Path) -> str | None:
     """Guess the model from its file or folder name, or from the name of the hub's cache folder around it."""
     cached = [part for part in path.parts if part.startswith("models--")]
-    words = " ".join((*cached, path.name)).lower().replace("_", "-")
-    if "small-zero123" in words:
+    name = " ".join((*cached, path.name)).lower().replace("_", "-")
+    if "small-zero123" in name:
         return "small-zero123"
-    if "stable-zero123" in words or "stablezero123" in words:
-        return "stable-zero123-c" if "zero123-c" in words or "zero123c" in words else "stable-zero123"
-    if "zero123" in words or "105000" in words or "165000" in words:
+    if "stable-zero123" in name or "stablezero123" in name:
+        return "stable-zero123-c" if "zero123-c" in name or "zero123c" in name else "stable-zero123"
+    if "zero123" in name or "105000" in name or "165000" in name:
         return "zero123"
     return None

@@ -50,7 +50,7 @@ def load_zero123(
 
     Args:
         path: `.ckpt` or `.safetensors` file, with or without moving averages, of any float precision; or a folder.
-        config: sizes as the original's YAML file or a `ModelConfig`; None = the file's metadata, else a `.yaml` beside
+        config: sizes as the original's YAML file or a `ModelConfig`; None = the file's metadata, else a `.yaml` next to
             it, else read from the tensors' shapes.
         family: "stable-zero123", "zero123", or "auto" (metadata, else file name; a guess is logged as a warning).
         ema: prefer the denoiser's moving average where the file has one.
@@ -133,7 +133,7 @@ def save_zero123(
 ) -> None:
     """Write the weights under the original key names; the file appears under its name only when it is complete.
 
-    A `.safetensors` file carries its own architecture and family. A `.ckpt` is for tools that know only the original:
+    A `.safetensors` file carries its own architecture and family. A `.ckpt` is for tools that read only the original layout:
     its weights lie under `state_dict`, and the denoiser's once more as moving average (the same bytes, stored once),
     because those tools overwrite the denoiser with the average whether the file has one or not.
 

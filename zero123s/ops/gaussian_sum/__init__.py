@@ -20,7 +20,7 @@ def gaussian_sum(
     """Return sum_i v_i exp(-q_i / 2) and the gradient of its first column, q_i the squared Mahalanobis distance.
 
     Gaussians count as zero where q_i > 16. Differentiable by the reference alone, which "auto" takes where a gradient
-    is wanted: the export of a trained field needs speed, and its training goes through `gaussian_splatting`.
+    is needed: the export of a trained field needs speed, and its training goes through `gaussian_splatting`.
 
     Args:
         x: P 3, points in the world.

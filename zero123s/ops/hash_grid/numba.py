@@ -137,7 +137,7 @@ def _gather(part, n_parts, x, v, directional, table, scales, sizes, out):
 
 @njit(cache=True, nogil=True)
 def _scatter(part, n_parts, x, v, directional, grad, scales, sizes, grad_table):
-    """Add what `_gather` transposed makes of `grad` to the table gradient."""
+    """Add the transpose of `_gather`, applied to `grad`, to the table gradient."""
     n_pairs = grad_table.shape[1]
     fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
     rows = np.empty(8 * _BLOCK, np.uint32)

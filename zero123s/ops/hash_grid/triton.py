@@ -100,7 +100,7 @@ def _gather(
 def _scatter(
     x, v, grad, scales, levels, grad_table, n_points, DIRECTIONAL: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Add what `_gather` transposed makes of `grad` to the table gradient."""
+    """Add the transpose of `_gather`, applied to `grad`, to the table gradient."""
     level = tl.program_id(1)
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     f, inside = tl.arange(0, F), n < n_points

@@ -86,10 +86,10 @@ def _results(kernels: str, x: Tensor, weights: list[Tensor], compute: torch.dtyp
                 else reference.plain_mlp(x, weights, kernels)
             )
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.device, y.dtype)
-        wanted = leaves[1:] if by_input else leaves
+        needed = leaves[1:] if by_input else leaves
         names = [f"the gradient of matrix {i + 1}" for i in range(len(weights))]
         names = names if by_input else ["the gradient of the input", *names]
-        return {"the result": y.detach(), **dict(zip(names, torch.autograd.grad(y, wanted, grad), strict=True))}
+        return {"the result": y.detach(), **dict(zip(names, torch.autograd.grad(y, needed, grad), strict=True))}
 
 
 def _input_gradient(x: Tensor, weights: list[Tensor]) -> Tensor:

@@ -119,9 +119,9 @@ def plain_gradients(
         The gradients of `x` and of each matrix, None for those that require none.
     """
     inputs = [x, *weights]
-    wanted = [t for t in inputs if t.requires_grad]
+    leaves = [t for t in inputs if t.requires_grad]
     y = plain_mlp(x.to(compute or x.dtype), [w.to(compute or w.dtype) for w in weights], activation)
-    found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(y, leaves, grad_y, create_graph=True, allow_unused=True))
     return [next(found) if t.requires_grad else None for t in inputs]
 
 

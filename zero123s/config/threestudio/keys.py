@@ -1,6 +1,6 @@
 """threestudio's keys that are renamed or dropped here, and former keys of this project: files that use them still load.
 
-Every entry produces one notice. A key that a slot here knows by itself is left alone; one that is in no table and in no
+Every entry produces one notice. A key that a slot here has itself is left alone; one that is in no table and in no
 dataclass stays an error.
 """
 
