@@ -3,7 +3,7 @@
     python benchmarks/framing_and_edges.py [--objects 20] [--places 5]
 
 Framing: each object is drawn at several places and sizes of a photo; in the framed images, all edge points (alpha 0.5) of
-one are compared with those of the other, at 256 pixels: once for objects that the photo shows at least as large as the
+one are compared with those of the other, at 256 pixels: once for objects that are at least as large as the
 frame will (200 pixels and more), once for smaller ones, whose narrow gaps a photo does not resolve. Edges: photos over plain and graded backgrounds (JPEG quality 60
 to 95) are cut out; in the band of partly transparent pixels the cut-out over white, black and green is compared with the
 object itself over the same colour, compared with the mask alone.

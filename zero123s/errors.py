@@ -51,7 +51,14 @@ class MissingDependencyError(UserError):
 
 
 def explain_missing_package(error: ModuleNotFoundError) -> str:
-    """Return the message for a failed import; re-raises the error if the module is one of this package."""
+    """Return the message for a failed import.
+
+    Args:
+        error: of a module that was not found; one of this package itself is raised again.
+
+    Returns:
+        The package's name and how to install it.
+    """
     package = (error.name or "").partition(".")[0]
     if package in ("", "zero123s"):
         raise error

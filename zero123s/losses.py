@@ -59,7 +59,13 @@ def term(
         name: YAML key without `lambda_`.
         views: "reference", "novel" or "both".
         needs: what the renderer must deliver: "normal", "samples", "normal_perturbed", "sdf", "mesh".
-        reference_maps: what the reference views must carry: "depth" or "normal".
+        reference_maps: maps that the reference views must have: "depth" or "normal".
+
+    Returns:
+        The decorator of a function View -> scalar.
+
+    Raises:
+        ValueError: another function has the name.
     """
 
     def decorate(fn: Callable[[View], Scalar]) -> Callable[[View], Scalar]:
@@ -292,6 +298,12 @@ def loss_config(own_terms: tuple[str, ...] = ()) -> type:
 
     Args:
         own_terms: names of further terms, which a geometry returns itself; see `BaseGeometry.regularization`.
+
+    Returns:
+        The dataclass, with a field `lambda_<name>` for every term and the fields of `TermSettings`.
+
+    Raises:
+        ValueError: a loss term has one of these names.
     """
     doc = "Weights of the loss terms: numbers or schedules; 0 switches a term off."
     entries = [(f"lambda_{name}", Any, _weight_field(name)) for name in (*DISTILLED, *TERMS)]

@@ -14,7 +14,20 @@ REGISTRIES: dict[str, "Registry"] = {}
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return " Did you mean 'x'?" for the closest known name, or an empty string."""
+    """Suggest the closest known name, for an error message.
+
+    Args:
+        name: the name that was given.
+        known: the valid names.
+
+    Returns:
+        " Did you mean 'x'?", or an empty string if no known name is close.
+
+    Example:
+        >>> from zero123s.registry import nearest
+        >>> nearest("implicit-volum", ["implicit-volume", "volume-grid"])
+        " Did you mean 'implicit-volume'?"
+    """
     longer = [k for k in known if len(name) > 1 and k.startswith(name)]
     match = longer if len(longer) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean '{match[0]}'?" if match else ""
@@ -35,7 +48,15 @@ class Registry(Generic[Base]):
         REGISTRIES[slot] = self
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
-        """Decorate a class to make it available under `name`; raises TypeError/ValueError on misuse."""
+        """Decorate a class to make it available under a name.
+
+        Args:
+            name: the value of `<slot>_type` in YAML.
+
+        Returns:
+            The decorator, which returns the class itself. It raises TypeError for a class without the slot's base or
+            without a `Config`, and ValueError for a name that another class has.
+        """
 
         def decorate(cls: Registered) -> Registered:
             self._add(name, cls)
@@ -55,7 +76,17 @@ class Registry(Generic[Base]):
         self._classes[name] = cls
 
     def get(self, name: str) -> type[Base]:
-        """Return the class called `name`; raises ConfigError that names the nearest and all known ones."""
+        """Return a registered class.
+
+        Args:
+            name: the value of `<slot>_type` in YAML.
+
+        Returns:
+            The class.
+
+        Raises:
+            ConfigError: no class has this name; the message has the nearest and all known names.
+        """
         if name not in self._classes:
             known = sorted(self._classes)
             raise ConfigError(f"Unknown {self.slot}_type '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")

@@ -30,10 +30,18 @@ def _map_tensors(obj: T, fn) -> T:
 
 
 class TensorData:
-    """Moves all tensors of a frozen dataclass at once."""
+    """Moves, selects or detaches all tensors of a frozen dataclass at once."""
 
     def to(self: T, device: torch.device | str, dtype: torch.dtype | None = None) -> T:
-        """Return a copy with every tensor on `device`, and floating point ones of `dtype` (None = as they are)."""
+        """Return a copy with every tensor on a device.
+
+        Args:
+            device: the target.
+            dtype: of the floating point tensors; None leaves it.
+
+        Returns:
+            The copy; nested dataclasses are moved too.
+        """
         # To a GPU the host need not wait: pageable memory is staged before the call returns. The other way it must.
         non_blocking = torch.device(device).type != "cpu"
 
@@ -42,8 +50,23 @@ class TensorData:
 
         return _map_tensors(self, move)
 
+    def select(self: T, index: slice | Tensor) -> T:
+        """Select views, or objects, along the first axis of all tensors.
+
+        Args:
+            index: a slice, or K numbers.
+
+        Returns:
+            The K views or objects.
+        """
+        return _map_tensors(self, lambda t: t[index])
+
     def detach(self: T) -> T:
-        """Return a copy with every tensor cut from the autograd graph."""
+        """Return a copy with every tensor detached from the autograd graph.
+
+        Returns:
+            The copy, which shares the tensors' memory.
+        """
         return _map_tensors(self, lambda t: t.detach())
 
 
@@ -70,12 +93,15 @@ class Cameras(TensorData):
         """Camera centres in the world."""
         return self.c2w[:, :3, 3]
 
-    def select(self, index: slice | Tensor) -> "Cameras":
-        """Return the cameras at `index`."""
-        return _map_tensors(self, lambda t: t[index])
-
     def resized(self, height: int, width: int) -> "Cameras":
-        """Return the same views at another image size."""
+        """Return the same views at another image size.
+
+        Args:
+            height, width: pixels.
+
+        Returns:
+            Cameras with the same poses and fields of view.
+        """
         return replace(self, height=height, width=width)
 
 
@@ -130,12 +156,12 @@ class PosedViews(TensorData):
     embedding: Float[Tensor, "B N D"] | None = None
     """Image embedding of view 0 from a cache; None = embed the image."""
 
-    def select(self, index: slice) -> "PosedViews":
-        """Return the objects at `index`."""
-        return _map_tensors(self, lambda t: t[index])
-
     def on_white(self) -> Float[Tensor, "B V 3 H W"]:
-        """Return the images over white, channels first."""
+        """Composite the images on white.
+
+        Returns:
+            B V 3 H W, channels first, in [0, 1].
+        """
         alpha = self.rgba[..., 3:]
         return (self.rgba[..., :3] * alpha + (1 - alpha)).movedim(-1, 2)
 
@@ -183,7 +209,14 @@ class RadianceField(Protocol):
     # Points may lie on any device: an exporter has them on the CPU. Results lie on the field's.
 
     def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Volume density at world positions."""
+        """Return the volume density.
+
+        Args:
+            x: N 3, world positions.
+
+        Returns:
+            N, per world unit, at least 0.
+        """
         ...
 
     def query(
@@ -193,17 +226,43 @@ class RadianceField(Protocol):
         needs: frozenset[str],
         light_positions: Float[Tensor, "N 3"] | None = None,
     ) -> FieldOutput:
-        """Evaluate what `needs` names: any of "rgb", "normal", "normal_perturbed", "sdf"."""
+        """Evaluate the field for rendering.
+
+        Args:
+            x: N 3, world positions.
+            dirs: N 3, unit directions from the camera.
+            needs: any of "rgb", "normal", "normal_perturbed", "sdf".
+            light_positions: N 3, world positions of a point light for each sample; None = unlit.
+
+        Returns:
+            Density, and the outputs that `needs` names; the others are None.
+        """
         ...
 
     def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """A function that grows towards the inside; the exporter finds its level set (density, or minus the SDF)."""
+        """Return the function whose level set the exporter extracts: density, or minus the signed distance.
+
+        Args:
+            x: N 3, world positions.
+
+        Returns:
+            N, larger inside the object.
+        """
         ...
 
     def gaussians(
         self, centers: Float[Tensor, "B 3"], needs: frozenset[str], light_positions: Float[Tensor, "B 3"]
     ) -> GaussianViews | None:
-        """The field as 3D Gaussians with view-dependent colours for camera centres; None for other fields."""
+        """Return the field as 3D Gaussians, with view-dependent colours.
+
+        Args:
+            centers: B 3, camera centres.
+            needs: "normal", or empty.
+            light_positions: B 3, one point light for each view.
+
+        Returns:
+            The Gaussians for B views; None for a field of another kind.
+        """
         ...
 
 
@@ -301,12 +360,23 @@ class Provenance:
 
     @classmethod
     def of_model(cls, record: Mapping[str, object]) -> "Provenance":
-        """Return the provenance from a guidance's `describe()`; its other entries are only in run.json."""
+        """Return the provenance of a guidance's model.
+
+        Args:
+            record: the result of `BaseGuidance.describe()`; entries without a field here are ignored.
+
+        Returns:
+            The provenance.
+        """
         known = {f.name for f in fields(cls)}
         return cls(**{f"model_{k}": str(v) for k, v in record.items() if v is not None and f"model_{k}" in known})
 
     def as_dict(self) -> dict[str, str]:
-        """Return the known entries by name."""
+        """Return the entries that are not None.
+
+        Returns:
+            Field name -> value.
+        """
         return {name: value for name, value in vars(self).items() if value is not None}
 
 

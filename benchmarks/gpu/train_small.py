@@ -39,7 +39,7 @@ from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero12
 from zero123s.diffusion.training import WeightAverage, parameter_groups  # noqa: E402
 from zero123s.errors import UserError  # noqa: E402
 from zero123s.ops.memory import free_cached_memory, is_out_of_memory  # noqa: E402
-from zero123s.runtime.files import atomic_write  # noqa: E402
+from zero123s.runtime.files import replacing  # noqa: E402
 from zero123s.system.muon import MuonAdamW  # noqa: E402
 
 WARM_UP = 30
@@ -130,7 +130,7 @@ class Trainer:
             "n_objects": self.n_objects,
             "files": self.views.files,
         }
-        with atomic_write(self.args.state) as file:
+        with replacing(self.args.state) as file:
             torch.save(state, file)
 
     def fit_memory(self) -> None:

@@ -1,4 +1,4 @@
-"""Floors and rooms, the absence of import cycles, unique file names and size budgets, read from the source."""
+"""Layers and packages, the absence of import cycles, unique file names and size budgets, read from the source."""
 
 import ast
 import functools
@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "zero123s"
 FILES = sorted(PACKAGE.rglob("*.py"))
 SLOTS = ("data", "geometry", "material", "background", "renderer", "guidance", "exporter")
-FLOORS = {
+LAYERS = {
     0: ("errors", "registry", "structures", "randomness", "runtime", "config"),
     1: ("ops", "mesh", "images"),
     2: ("diffusion", "preprocess", "scenes"),
@@ -20,7 +20,7 @@ FLOORS = {
     6: ("api", "cluster", "web"),
     7: ("commands", "__main__"),
 }
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 ROLES = {"__init__", "base", "reference", "numba", "triton", "cuda", "nerfacc", "gsplat", "nvdiffrast", "tcnn"}
 """File names that mean the same in every folder: a slot's base class, the backends of an operation."""
 NAMED_BY_YAML_OR_COMMAND = {*SLOTS, "commands"}
@@ -55,16 +55,16 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_only_lower_floors(path):
+def test_imports_only_lower_layers(path):
     parts = module_name(path).split(".")
     if len(parts) == 1:
         return
-    here = FLOOR[parts[1]]
+    here = LAYER[parts[1]]
     for target in imports(path):
         folder = target.split(".")[1] if "." in target else ""
         if not folder or folder == parts[1]:
             continue
-        assert FLOOR[folder] <= here, f"{module_name(path)} imports {target} from a higher floor"
+        assert LAYER[folder] <= here, f"{module_name(path)} imports {target} from a higher layer"
         assert not (folder in SLOTS and parts[1] in SLOTS), f"{module_name(path)} imports another slot: {target}"
 
 
@@ -73,7 +73,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "zero123s"
 
 
-@pytest.mark.parametrize("level", ["modules", "rooms"])
+@pytest.mark.parametrize("level", ["modules", "packages"])
 def test_no_import_cycles(level):
     graph: dict[str, set[str]] = defaultdict(set)
     for name, path in MODULES.items():
@@ -84,7 +84,7 @@ def test_no_import_cycles(level):
         else:
             graph[room_of(name)] |= {room_of(target) for target in imports(path)} - {room_of(name), "zero123s"}
     done: set[str] = set()
-    print(f"{len(graph)} {level}, {sum(map(len, graph.values()))} arrows, {len(FLOORS)} floors")
+    print(f"{len(graph)} {level}, {sum(map(len, graph.values()))} arrows, {len(LAYERS)} layers")
 
     def visit(name: str, stack: tuple[str, ...]) -> None:
         assert name not in stack, f"import cycle: {' -> '.join((*stack, name))}"
@@ -97,7 +97,7 @@ def test_no_import_cycles(level):
         visit(name, ())
 
 
-def test_few_modules_lie_outside_the_rooms():
+def test_few_modules_lie_outside_the_packages():
     top = sorted(path.stem for path in PACKAGE.glob("*.py"))
     assert len(top) <= MAX_TOP_MODULES, top
 

@@ -22,7 +22,7 @@ from zero123s.run.folder import (
 )
 from zero123s.run.provenance import environment, git_state
 from zero123s.run.resume import find_checkpoint, record_last_started, require_checkpoint
-from zero123s.runtime.files import atomic_write
+from zero123s.runtime.files import replacing
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -72,11 +72,11 @@ def test_the_environment_names_versions():
 def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "f.txt"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_write(path, "w") as file:
+    with pytest.raises(ZeroDivisionError), replacing(path, "w") as file:
         file.write(f"new {1 / 0}")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
-    with pytest.raises(OutputError, match="cannot be written"), atomic_write(path / "below" / "x") as file:
+    with pytest.raises(OutputError, match="cannot be written"), replacing(path / "below" / "x") as file:
         pass
 
 

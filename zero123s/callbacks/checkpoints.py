@@ -16,7 +16,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from zero123s.config.experiment import CheckpointConfig
 from zero123s.errors import CheckpointError
-from zero123s.runtime.files import atomic_write
+from zero123s.runtime.files import replacing
 
 STATES = "random_states"
 RUN = "run"
@@ -64,7 +64,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; a previous file of that name stays until the new one is complete. Raises OutputError."""
-        with atomic_write(Path(path)) as file:
+        with replacing(Path(path)) as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:
@@ -204,7 +204,7 @@ def _replace_by_link(path: Path, target: str) -> None:
     try:
         os.symlink(target, temporary)
     except OSError:
-        with atomic_write(path) as copy, open(path.with_name(target), "rb") as file:
+        with replacing(path) as copy, open(path.with_name(target), "rb") as file:
             shutil.copyfileobj(file, copy)
     else:
         os.replace(temporary, path)

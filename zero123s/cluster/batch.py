@@ -104,16 +104,16 @@ class Batch:
         """Run the remaining items and return the records of all items by name.
 
         Raises:
-            ConfigError: no cluster, no room in it, or workers that cannot be started.
+            ConfigError: no cluster, no free resources in it, or workers that cannot be started.
         """
         todo = [item for item in self.items if item.name not in self.records]
         deaths = 0
         if todo:
             from zero123s.cluster.pool import RayWorkers, cluster
 
-            with cluster(placement) as room:
+            with cluster(placement) as n_workers:
                 workers = RayWorkers(self.setup, placement, self.timeout, self._on_record)
-                self._runner = JobRunner(workers.open, min(room, len(todo)), self._on_lost, self.retries)
+                self._runner = JobRunner(workers.open, min(n_workers, len(todo)), self._on_lost, self.retries)
                 try:
                     for item in todo:
                         self._runner.submit(item)

@@ -58,15 +58,15 @@ def cluster(placement: Placement) -> Iterator[int]:
 def _workers_that_fit(placement: Placement) -> int:
     total = ray.cluster_resources()
     cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    room = int(cpus / placement.cpus) if placement.cpus else 10**6
+    n_workers = int(cpus / placement.cpus) if placement.cpus else 10**6
     if placement.gpus:
-        room = min(room, int(gpus / placement.gpus))
-    if room < 1:
+        n_workers = min(n_workers, int(gpus / placement.gpus))
+    if n_workers < 1:
         raise ConfigError(
             f"A worker needs {placement.cpus:g} CPUs and {placement.gpus:g} GPUs, and the cluster has {cpus:g} and "
             f"{gpus:g}; ask for less with --cpus and --gpus."
         )
-    return min(room, placement.workers) if placement.workers else room
+    return min(n_workers, placement.workers) if placement.workers else n_workers
 
 
 class ProgressBoard:

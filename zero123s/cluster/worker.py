@@ -47,7 +47,7 @@ class Placement:
     gpus: float = 0.0
     """With a fraction, several workers share one GPU."""
     workers: int = 0
-    """0 = as many as there is room for."""
+    """0 = as many as fit."""
     address: str | None = None
     """Of a running cluster; None = this machine."""
 

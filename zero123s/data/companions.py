@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zero123s.errors import ConfigError, ImageError
 from zero123s.images.io import read_image, resize_rgba, write_png_atomic
-from zero123s.runtime.files import atomic_write
+from zero123s.runtime.files import replacing
 
 NORMAL_CONVENTIONS = {"opengl": (1.0, 1.0, 1.0), "opencv": (1.0, -1.0, -1.0), "world": (1.0, 1.0, 1.0)}
 """Factors that turn an image's axes into OpenGL camera axes; world normals stay as they are."""
@@ -62,7 +62,7 @@ def write_companion(path: Path, image: Float[np.ndarray, "S S 4"]) -> Path:
     rgb = image[..., :3]
     if not np.allclose(rgb[..., :1], rgb):
         return write_png_atomic(path, rgb)
-    with atomic_write(path, sync=False) as file:
+    with replacing(path, sync=False) as file:
         Image.fromarray(np.rint(rgb[..., 0] * 65535).astype(np.uint16)).save(file, format="PNG")
     return path
 

@@ -55,7 +55,11 @@ class _Stages:
 
 @EXPORTERS.register("mesh-exporter")
 class MeshExporter(BaseExporter):
-    """Writes a light, closed, textured mesh; the keys are threestudio's where it has them."""
+    """Writes a light, closed, textured mesh; the keys are threestudio's where it has them.
+
+    Args:
+        cfg: settings; raises ConfigError for values outside their limits.
+    """
 
     @dataclass
     class Config(BaseExporter.Config):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zero123s.runtime.files import atomic_write
+from zero123s.runtime.files import replacing
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -19,7 +19,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OutputError: with the operating system's reason.
     """
-    with atomic_write(path) as file:
+    with replacing(path) as file:
         file.write(data)
 
 

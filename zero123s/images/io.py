@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from zero123s.errors import ImageError
 from zero123s.images.formats import BRANDS, HEIF_ADVICE, readable_formats
-from zero123s.runtime.files import atomic_write, user_path
+from zero123s.runtime.files import replacing, user_path
 
 MAX_PIXELS = 64_000_000
 """Above this an image is refused before it is decoded: it would take more than 1 GB as floats, and 1.6 while it is
@@ -239,7 +239,7 @@ def write_png_atomic(path: str | Path, image: Float[np.ndarray, "H W C"]) -> Pat
     """
     path = Path(path)
     pixels = np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
-    with atomic_write(path, sync=False) as file:
+    with replacing(path, sync=False) as file:
         Image.fromarray(pixels).save(file, format="PNG")
     return path
 

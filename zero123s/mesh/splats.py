@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zero123s.errors import MeshError
-from zero123s.runtime.files import atomic_write
+from zero123s.runtime.files import replacing
 
 SH_0 = 0.28209479177387814
 """The constant spherical harmonic, by which 3DGS's files divide colours."""
@@ -71,7 +71,7 @@ def write_splat_ply(path: Path, gaussians: GaussianParameters, generator: str = 
     table = torch.cat([c.cpu().float() for c in columns], dim=1).numpy().astype("<f4")
     properties = "".join(f"property float {name}\n" for name in _names(rest.shape[1]))
     header = f"ply\nformat binary_little_endian 1.0\ncomment {generator}\nelement vertex {n}\n{properties}end_header\n"
-    with atomic_write(path) as file:
+    with replacing(path) as file:
         file.write(header.encode() + table.tobytes())
     return path
 
@@ -100,7 +100,7 @@ def write_splat(path: Path, gaussians: GaussianParameters) -> Path:
     rows["scale"] = scales.cpu()[order]
     rows["rgba"] = (255 * rgba.clamp(0, 1) + 0.5).byte().cpu()[order]
     rows["rotation"] = (128 * unit_quaternions + 128).clamp(0, 255).byte().cpu()[order]
-    with atomic_write(path) as file:
+    with replacing(path) as file:
         file.write(rows.tobytes())
     return path
 

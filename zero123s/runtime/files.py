@@ -65,7 +65,7 @@ def without_folders(value: Any, inside: Path | None = None) -> Any:
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "wb", sync: bool = True, shared: bool = False) -> Iterator[IO]:
+def replacing(path: Path, mode: str = "wb", sync: bool = True, shared: bool = False) -> Iterator[IO]:
     """Open a temporary file that replaces `path` if the block ends without an error.
 
     The earlier file of that name stays until the new one is on the disk.
@@ -106,6 +106,6 @@ def _ignored() -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, shared: bool = False) -> None:
-    """Write a text file atomically; `shared` as in `atomic_write`. Raises OutputError."""
-    with atomic_write(path, "w", shared=shared) as file:
+    """Write a text file atomically; `shared` as in `replacing`. Raises OutputError."""
+    with replacing(path, "w", shared=shared) as file:
         file.write(text)

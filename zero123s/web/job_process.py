@@ -13,7 +13,7 @@ from typing import Any
 
 from zero123s.errors import UserError
 from zero123s.run.console import limit_openmp_spin
-from zero123s.runtime.files import atomic_write, write_text
+from zero123s.runtime.files import replacing, write_text
 
 PROGRESS = "progress.jsonl"
 RUN = "run"
@@ -101,7 +101,7 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 def _zipped(folder: Path, kind: str, files: dict[str, Path]) -> Path:
     path = folder / f"model_{kind}.zip"
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         # Two names may mean one image.
         for file_path in dict.fromkeys(files[one] for one in (kind, *ZIPPED[kind]) if one in files):
             if file_path.is_file():

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from zero123s.api import preview_views
 from zero123s.images.svg_plot import curve
-from zero123s.runtime.files import atomic_write
+from zero123s.runtime.files import replacing
 from zero123s.web.job_process import PROGRESS, RUN
 from zero123s.web.jobs import OUTCOME, Job, JobQueue, read_json
 
@@ -162,7 +162,7 @@ def _write_turntable(path: Path, colors: np.ndarray, normals: np.ndarray) -> Non
     frames = (255 * np.concatenate([colors, normals], axis=2) + 0.5).astype(np.uint8)
     size = (round(frames.shape[2] * PREVIEW_HEIGHT / frames.shape[1]), PREVIEW_HEIGHT)
     first, *rest = (Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames)
-    with atomic_write(path, sync=False) as file:
+    with replacing(path, sync=False) as file:
         first.save(
             file,
             "WEBP",
