@@ -5,7 +5,7 @@ import torch
 from zero123s.mesh.scene_mesh import FRUSTUM_RADIUS, Paint, normalize
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.scenes.primitives import Builder, box, ellipsoid
-from zero123s.scenes.procedural import KINDS, generate, hamburger, named
+from zero123s.scenes.procedural import KINDS, generate, named
 from zero123s.scenes.render import Light, render_views
 
 WHITE_LIGHT = Light(ambient=1.0, sky=0.0, diffuse=0.0)
@@ -103,4 +103,3 @@ def test_generated_objects_are_many_and_repeatable():
     names = {generate(seed).name for seed in range(60)}
     assert len(names) > 20
     assert np.array_equal(generate(5).vertices, generate(5).vertices)
-    assert hamburger().name == "burger"

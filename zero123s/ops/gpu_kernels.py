@@ -8,17 +8,7 @@ import contextlib
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
-
-
-def interpreted() -> bool:
-    """Return whether kernels that are imported now run in Triton's interpreter.
-
-    Returns:
-        True when TRITON_INTERPRET is set.
-    """
-    return bool(triton.knobs.runtime.interpret)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Tensor | float, **meta: Any) -> None:

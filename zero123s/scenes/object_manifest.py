@@ -12,7 +12,6 @@ from zero123s.mesh.readers import SUFFIXES
 from zero123s.scenes.dataset import SceneObject
 
 REQUIRED = ("path", "licence")
-OPTIONAL = ("creator", "name", "library", "category", "split", "model_rotation")
 N_DONORS = 8
 """Number of following objects whose colours an object's variants may be given."""
 

@@ -56,8 +56,3 @@ def named(name: str, seed: int = 0) -> SceneMesh:
     builder = Builder()
     known[name](builder, np.random.default_rng(seed))
     return normalize(builder.build(name))
-
-
-def hamburger(seed: int = 0) -> SceneMesh:
-    """Return the burger of the sample image."""
-    return named("burger", seed)
