@@ -81,7 +81,6 @@ PRIVATE_NAMES = {
     "is_doubtful": "is_uncertain",
     "whole_record": "finished_record",
     "left_out": "skipped",
-    "replacing": "replacing",
     "network_asked": "network_tried",
     "draw_with": "text_to_image_model",
     "DrawnCandidates": "GeneratedCandidates",
