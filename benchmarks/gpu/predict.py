@@ -6,7 +6,7 @@ The host starts operations one after the other while the GPU works them off: a s
 plus a round trip for every wait. The field's operations take what check.py measured of each on an H200 for 2^20 points, on
 other cards in proportion to the bandwidth of their cache, which gathers wait for; of the guidance every operation of the
 full-size networks is counted here, without computing it, and takes the longer of its arithmetic and its bytes, but at
-least what was measured on the H200. What is assumed stands beside each constant. Samples are those of the first steps for
+least what was measured on the H200. Assumptions are documented at each constant. Samples are those of the first steps for
 all of a stage; runs of the cpu profile ended with 0.4 to 1.3 times as many.
 """
 
@@ -58,7 +58,7 @@ PLAIN_NETWORK, PLAIN_FORWARD, PLAIN_INPUT_GRADIENT = 10.8e-3, 1.8e-3, 12.2e-3
 FORWARD_SHARE = 1 / 3
 """Of the encoding's time that its forward pass takes, assumed: it reads once, the gradient reads and writes."""
 CANDIDATES = 2.5
-"""Samples whose density is asked for per sample that is shaded, assumed; each is encoded, and passes one network."""
+"""Samples whose density is evaluated per sample that is shaded, assumed; each is encoded, and passes one network."""
 MEASURED_GUIDANCE = {12: 86e-3, 8: 72e-3, 4: 60e-3}
 """Seconds of denoiser, encoder and its gradient by batch on that card, which at batch 4 the host limited."""
 STREAMED_PER_STEP = 10 * 4 * 12.6e6
@@ -68,7 +68,7 @@ SAMPLES_PER_RAY = 21.2
 TURNTABLE_SAMPLES_PER_RAY = 8.0
 """Of a finished object that fills a third of the frame; its rendering has neither perturbed normals nor gradients."""
 START_SECONDS, EXPORT_SECONDS = 25.0, 25.0
-"""Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled. The export was measured, beside other work."""
+"""Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled. The export was measured with other jobs running."""
 
 
 def field_seconds_per_sample(network: float, forward: float, input_gradient: float) -> float:

@@ -125,7 +125,7 @@ class Checkpoints(Checkpoint):
         folder: where they go.
         cfg: how often, and how many are kept.
         identity: the run, written into each.
-        resumed: the checkpoint that this process goes on from; never deleted by it.
+        resumed: the checkpoint that this process resumed from; never deleted by it.
     """
 
     def __init__(self, folder: Path, cfg: CheckpointConfig, identity: RunIdentity, resumed: Path | None = None) -> None:

@@ -93,7 +93,7 @@ class Viewer(pl.Callback):
         try:
             function(*args)
         except Exception as error:
-            logger.warning("warning: the viewer is closed (%s: %s); training goes on.", type(error).__name__, error)
+            logger.warning("warning: the viewer is closed (%s: %s); training continues.", type(error).__name__, error)
             logger.debug("the viewer failed", exc_info=True)
             self._close()
 

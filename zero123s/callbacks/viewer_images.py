@@ -40,7 +40,7 @@ def pose_of(cameras: Cameras, index: int) -> tuple[Float[np.ndarray, "4"], Float
 def render_view(system: Any, camera: Cameras, kind: str) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
     """Return an image of the field as it is, in [0, 1], and the distance of its surface along the viewing axis.
 
-    Draws no random number and leaves the system as it was, so that training goes on as without it.
+    Draws no random number and leaves the system as it was, so that training continues as without it.
 
     Args:
         kind: one of KINDS.

@@ -143,7 +143,7 @@ class RayWorkers:
         record = _get(actor.run.remote(item, self.setup, attempt), self.timeout or None)
         if record is None:
             ray.kill(actor)
-            message = f"took longer than {self.timeout:g} s; the same command goes on from its checkpoint"
+            message = f"took longer than {self.timeout:g} s; the same command resumes it from its checkpoint"
             raise WorkerTimeoutError(message)
         self.on_record(item, attempt, record)
 

@@ -23,7 +23,7 @@ EPILOG = """examples:
   zero123s batch photos/ --out /shared/meshes --address auto --gpus 0.5
 
 A CSV has a header: image, and optionally name, elevation, seed, overrides, or any key of the YAML file with a dot.
-The same command again skips what is whole and goes on with the rest. See docs/batch.md."""
+The same command again skips finished items and resumes the others. See docs/batch.md."""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ EPILOG = """example:
   python launch.py --config configs/train-zero123.yaml --train data.root=data/toys data.latents=data/toys-latents \\
     system.checkpoint=load/zero123/stable_zero123.ckpt
 
-A killed run goes on where it stood. Latents of another autoencoder are made again, never mixed."""
+A killed run resumes with the next file. Latents of another autoencoder are computed again, never mixed."""
 
 
 def main(argv: Sequence[str]) -> int:

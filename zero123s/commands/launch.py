@@ -19,7 +19,7 @@ EPILOG = """overrides:
   any config key as key.subkey=value, for example
     data.image_path=photo.png trainer.max_steps=300 system.loss.lambda_sds=0.2
   at the top: name= tag= seed= exp_root_dir= export_after_train=
-  resume=last (or a checkpoint, or a run folder) goes on in the same run folder;
+  resume=last (or a checkpoint, or a run folder) resumes in the same run folder;
   --validate, --test and --export need it.
 """
 
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--profile-run", action="store_true", help="record a few steps: print where their time and memory went, trace")
     add("--viewer", action="store_true", help="watch the field while it trains, in a browser; as viewer.enabled=true")
     add("--viewer-port", metavar="N", help="port of the viewer (7007); opens it as well")
-    add("--gpu", metavar="N", help="GPU index, or several as 0,1; without CUDA the run goes on on the CPU and says so")
+    add("--gpu", metavar="N", help="GPU index, or several as 0,1; without CUDA the run uses the CPU, with a note")
     add(
         "--profile",
         default="auto",

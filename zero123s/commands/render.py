@@ -25,7 +25,7 @@ EPILOG = """examples:
   zero123s render data/toys --check --sheet toys.png       preview the shards
   zero123s render data/mine --attribution ATTRIBUTION.md   credit the makers of what is there
 
-A killed run goes on where it stood: start the same command again. Broken meshes are listed in manifest.jsonl with
+A killed run resumes when the same command is started again. Broken meshes are listed in manifest.jsonl with
 the reason and left out; so is every second variant of an object of few colours. Object front is +x (azimuth 0), up is +z, elevation is positive above the horizon."""
 
 

@@ -1,7 +1,7 @@
 """Overrides `key.subkey=value`.
 
 For a key that takes text it is the text, verbatim, but for `${...}`, `null` where the key may be null, and quotes
-around the whole, which are taken off. For any other key it is YAML.
+around the whole, which are removed. For any other key it is YAML.
 """
 
 import re

@@ -161,7 +161,7 @@ class SingleImageData(BaseData):
     def save_inputs(self, folder: Path) -> dict[str, Any]:
         """Write the prepared image, the steps of the preparation and the maps; see `BaseData`."""
         cfg = self.cfg
-        if Path(cfg.image_path).parent != folder:  # a run that goes on keeps what it was begun with
+        if Path(cfg.image_path).parent != folder:  # a resumed run keeps its input image
             self._facts |= self.input.facts
         if self.input.saved:
             stem = "prompt" if cfg.prompt else Path(cfg.image_path).stem
@@ -170,7 +170,7 @@ class SingleImageData(BaseData):
             for kind, image in (("depth", self.depth_map_file), ("normal", self.normal_map_file)):
                 if image is not None:
                     setattr(cfg, f"{kind}_path", str(write_companion(folder / f"{stem}_{kind}.png", image)))
-            # From now on the run is about this image: nothing is drawn or cut out again when it goes on.
+            # From now on the run is about this image: nothing is generated or cut out again when it resumes.
             cfg.image_path, cfg.prompt = str(write_png_atomic(folder / f"{stem}_rgba.png", self.rgba)), ""
             self.input = replace(self.input, saved={}, facts={})
         return self._facts

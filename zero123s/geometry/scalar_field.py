@@ -211,7 +211,7 @@ class ScalarFieldGeometry(BaseGeometry):
     def analytic_gradient(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
         """Return the scalar's gradient by position (of a density, up to a factor >= 0); found by autograd.
 
-        `encoded` is there for subclasses that can go on from it.
+        `encoded` is there for subclasses that can reuse it.
         """
         keep_graph = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():

@@ -35,7 +35,7 @@ class PreparedPhoto(NamedTuple):
     rgb: Float[np.ndarray, "H W 3"]
     mask: Float[np.ndarray, "H W"]
     depth: Float[np.ndarray, "H W"]
-    """Of the mesh along the optical axis; 1e6 beside it."""
+    """Of the mesh along the optical axis; 1e6 next to it."""
     certain: Float[np.ndarray, "H W"]
     """In [0, 1]; falls towards silhouettes and depth steps."""
 

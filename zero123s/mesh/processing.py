@@ -235,7 +235,7 @@ def _hole_loops(faces: Faces) -> list[list[int]]:
             path, place = [start], {start: 0}
             while onward.get(path[-1]):
                 vertex = onward[path[-1]].pop()
-                if vertex in place:  # a ring is complete; what led to it goes on
+                if vertex in place:  # a ring is complete; the path before it continues
                     loops.append(path[place[vertex] :])
                     for passed in path[place[vertex] + 1 :]:
                         del place[passed]

@@ -59,7 +59,7 @@ class CutOutConfig:
     model: str = option("", path=True)
     """For `transformers` the id or folder of a segmentation model, for `rembg` a model's name."""
     force: bool = False
-    """Use a doubtful cut-out."""
+    """Use a low-confidence cut-out."""
     frame: str = option("auto", choices=("auto", "always", "never"))
     """"auto" centres and scales what was cut out here, and a file's own cut-out that takes less than half the frame."""
 

@@ -90,7 +90,7 @@ def run_command(command: Callable[[], int]) -> int:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         print(
             f"error: memory ran out ({reason}); use smaller images, fewer views or a coarser grid "
-            "(system.exporter.isosurface_resolution); a run goes on from its last checkpoint with resume=last.",
+            "(system.exporter.isosurface_resolution); a run resumes from its last checkpoint with resume=last.",
             file=sys.stderr,
         )
         return 2

@@ -80,5 +80,5 @@ def set_tf32(allowed: bool, device: torch.device) -> None:
 
 def choose_threads(requested: int, out_dir: Path) -> int:
     """Return the number of CPU threads; 0 = as before in this run folder, else the faster one by measurement."""
-    # Another number sums in another order: a run that goes on must keep its own to be repeatable to the last bit.
+    # Another number sums in another order: a resumed run must keep its own to be equal bit for bit.
     return requested or int(read_run_record(out_dir).get("threads", 0)) or measured_threads()

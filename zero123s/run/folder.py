@@ -143,7 +143,7 @@ def create_run_dir(path: Path, experiment: ExperimentConfig) -> None:
     """
     config = path / "config.yaml"
     written = replace(deepcopy(experiment), trial_dir=str(path.absolute()), overwrite=False)
-    make_paths_absolute(written)  # the run may go on from another working folder
+    make_paths_absolute(written)  # the run may be resumed from another working folder
     text = resolved_yaml(written)
     if config.exists() and config.read_text(encoding="utf-8") != text:
         n = 1 + len(list(path.glob("config.before*.yaml")))

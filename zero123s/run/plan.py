@@ -92,7 +92,7 @@ def plan_of_finished_run(config: str | Path, overrides: Sequence[str] = ()) -> P
 def resumed_settings(loaded: LoadedConfig, overrides: Sequence[str]) -> LoadedConfig | None:
     """Return the saved configuration of the run that `resume=` names, with the overrides; None without resume.
 
-    Another image, or a YAML file edited since, must not change a run that goes on: only overrides do.
+    Another image, or a YAML file edited since, must not change a resumed run: only overrides do.
 
     Raises:
         ConfigError: no such run.

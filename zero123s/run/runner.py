@@ -99,7 +99,7 @@ class Runner:
     Args:
         plan: the checked experiment.
         out_dir: the run folder; made when something is written.
-        checkpoint: where to go on from; None = from the start.
+        checkpoint: to resume from; None = from the start.
         gpu: what `--gpu` said.
         profile_run: record where the time of some steps went.
         run_callbacks: callbacks of the caller.

@@ -187,7 +187,7 @@ def render_dataset(
 ) -> Path:
     """Render all objects into `out_dir`/shard_XXXXX.safetensors and return the path of manifest.jsonl.
 
-    Shards already there are kept, so a killed run goes on where it stood. `progress` is called with the number of
+    Shards already there are kept, so a killed run resumes with the missing shards. `progress` is called with the number of
     objects of every finished shard.
 
     Raises:

@@ -204,7 +204,7 @@ class JobQueue:
     def _write(self, job: Job) -> None:
         try:
             write_text(self.folder(job) / JOB, json.dumps(asdict(job), indent=1) + "\n")
-        except OutputError as error:  # the job goes on and the page still lists it; only a new server would not
+        except OutputError as error:  # the job continues and the page still lists it; only a new server would not
             logger.warning("warning: %s", error)
 
     def _read_earlier(self) -> None:
