@@ -67,7 +67,7 @@ def test_latents_are_cached(rendered_views, tmp_path, counts):
     assert counts.n_launches > 0
 
 
-@pytest.mark.parametrize("words", [
+@pytest.mark.parametrize("overrides", [
     ["--dtype", "fp32"],
     *[pytest.param(overrides, marks=slow) for overrides in (
         [], ["--sampler", "euler"], ["--sampler", "dpm-solver"], ["--sampler", "original", "--eta", "1"],
