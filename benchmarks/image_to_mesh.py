@@ -9,6 +9,7 @@ sides over the truth's (1 = as detailed, more = mottled); and their perceptual d
 cpu_s is the CPU time of the job, unwrapping included. `--config dreamgaussian.yaml` measures that recipe instead of
 stable-zero123.yaml. Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same image.
 `--blind` also runs the job with the input's own pose in place of every target: what is gained without knowing the pose.
+`--again` exports the finished runs of OUT anew, with other settings of the exporter, instead of training.
 `--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
 can be named several times.
 Writes OUT/results.json and one strip of views per object (truth, result, refined result below each other).
@@ -122,6 +123,14 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
+def export_again(run: Path, arguments: list[str]) -> Mesh:
+    """Export a finished run anew and return the mesh, z up."""
+    code = launch(["--config", str(run / "config.yaml"), "--export", f"resume={run}", *arguments])
+    if code:
+        raise SystemExit(code)
+    return _exported(run)
+
+
 def run_job(config: str, photo: Path, out_dir: Path, azimuth: float, arguments: list[str]) -> Mesh:
     """Run launch.py on one image and return the exported mesh, z up."""
     angles = [f"data.default_elevation_deg={ELEVATION}", f"data.default_azimuth_deg={azimuth}"]
@@ -146,6 +155,10 @@ def _launched(config: str, run: Path, arguments: list[str]) -> Mesh:
     code = launch(["--config", path, "--train", *places, "trainer.enable_progress_bar=false", *arguments])
     if code:
         raise SystemExit(code)
+    return _exported(run)
+
+
+def _exported(run: Path) -> Mesh:
     read = trimesh.load(run / "export" / "model.obj", force="mesh", process=False)
     texture = np.asarray(read.visual.material.image.convert("RGB")) / 255
     return Mesh(np.asarray(read.vertices), np.asarray(read.faces), uvs=np.asarray(read.visual.uv), texture=texture)
@@ -165,6 +178,7 @@ def main() -> None:
     add_arguments(parser, first=9_000_000, count=10)
     parser.add_argument("--config", default="stable-zero123.yaml", help="of the folder configs (%(default)s)")
     parser.add_argument("--blind", action="store_true")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--refine", nargs="?", action="append", default=[], const="stable-zero123-refine.yaml")
     args, arguments = parser.parse_known_args()
     if wrong := [config for config in args.refine if not config.endswith(".yaml")]:
@@ -181,7 +195,11 @@ def main() -> None:
         cameras = novel_views(azimuth)
         truth = render_views(held_out.scene, cameras, supersample=3).rgba
         started = cpu_seconds()
-        meshes = {"result": run_job(args.config, photo, args.out, azimuth, arguments)}
+        run = args.out / "run" / photo.stem
+        result = (
+            export_again(run, arguments) if args.again else run_job(args.config, photo, args.out, azimuth, arguments)
+        )
+        meshes = {"result": result}
         cpu = {"cpu_s": cpu_seconds() - started}
         for config in args.refine:
             meshes[Path(config).stem] = run_refinement(photo, args.out, config)

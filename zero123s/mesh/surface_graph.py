@@ -31,7 +31,7 @@ class SurfaceGraph:
     def smooth(
         self, values: Float[np.ndarray, "V C"], sigma: float, weights: Float[np.ndarray, "V"] | None = None
     ) -> Float[np.ndarray, "V C"]:
-        """Return weighted means over the surface around every vertex, about as a Gaussian of width `sigma` weighs them.
+        """Smooth values over the surface by diffusion: close to a Gaussian filter of width `sigma`.
 
         Args:
             values: V C.

@@ -1,13 +1,13 @@
-"""Detail for the unseen sides of an object from the photo of its seen one, through the object's own symmetries.
+"""Detail of the input photo on the sides that it does not show, through mirror planes and rotations of the object.
 
-A guidance's idea of an unseen side is right about large areas and vague about detail. The photo has the detail, and many
-objects look alike from several sides. So unseen points are mirrored at vertical planes, and turned about the vertical, on
-to surface that the photo shows. What is taken is detail alone, the photo minus its own smoothed version; it is added to the
-smoothed colours of the unseen side, and only where
+The colours of unseen sides come from the guidance: correct on average over large areas, noisy in detail. Points there are
+mirrored at vertical planes and rotated about the vertical axis, on to surface that is visible in the photo. The detail at
+that place, the photo minus its blurred version, is added to the smoothed colours of the unseen side, where
 
-- the point lands on the visible surface, facing the camera,
-- the smoothed colours of both sides agree, and
-- the photo is plain there, or its detail correlates with what detail the unseen side has: a face stays in front.
+- the moved point lies on the visible surface and faces the camera,
+- the smoothed colours of both places agree, and
+- the photo has little detail there, or its detail correlates with that of the unseen side. Without this condition, faces
+  would be copied to the backs of heads.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ from zero123s.ops.rasterization.software import sample_image
 from zero123s.structures import Mesh
 
 DETAIL, NOISE, WINDOW, BLEND = 0.05, 0.012, 0.07, 0.014
-"""Widths as shares of the object's extent: detail is finer than the first; what is finer than the second is not compared;
-correlations are taken over the third, and weights smoothed over the last."""
+"""Standard deviations as fractions of the object's extent: of the blur that separates detail from colours, of the blur before
+details are compared, of the window of correlations, and of the smoothing of weights."""
 COLOR_ERROR = 0.08
-"""Difference of smoothed colours at which a match counts exp(-1/2)."""
+"""Standard deviation of the Gaussian that weights differences of smoothed colours."""
 REACH = 0.08
-"""Largest distance from the visible surface, as a share of the object's extent."""
+"""Largest distance from the visible surface, as a fraction of the object's extent."""
 N_PLANES, N_TURNS = 12, 12
 N_COMPARED, N_USED = 6, 3
-"""Symmetries whose detail is compared, and that are used at most."""
+"""Symmetries whose detail is compared, and the largest number that is used."""
 LEAST_SHARE = 0.01
-"""Of the unseen surface, that another symmetry must add."""
+"""Smallest fraction of the unseen surface that each further symmetry must cover."""
 
 
 class _Symmetry(NamedTuple):
@@ -65,7 +65,7 @@ class SymmetricDetail:
         self.symmetries = self._choose(mesh, graph, colors, unseen)
         covered = 1 - np.prod([1 - s.weights for s in self.symmetries], axis=0) if self.symmetries else 0 * unseen
         self.share = float((covered * unseen).sum() / len(unseen))
-        """Of the vertices, that receive detail."""
+        """Fraction of the vertices that receive detail."""
 
     def _choose(
         self, mesh: Mesh, graph: SurfaceGraph, colors: Float[np.ndarray, "V 3"], unseen: Float[np.ndarray, "V"]
@@ -117,7 +117,7 @@ class SymmetricDetail:
         normals: Float[np.ndarray, "N 3"],
         of_vertices: Callable[[np.ndarray], np.ndarray],
     ) -> Float[np.ndarray, "N 3"]:
-        """Return colours of surface points with the photo's detail where it belongs.
+        """Add the photo's detail to the colours of surface points.
 
         Args:
             colors: N 3, without the photo.
@@ -126,7 +126,7 @@ class SymmetricDetail:
             of_vertices: returns values of the vertices, V C, at the points, N C.
 
         Returns:
-            N 3, not clipped.
+            N 3, not clamped.
         """
         smooth, out, left = of_vertices(self.smooth_colors), np.zeros_like(colors), np.ones(len(colors))
         for symmetry in self.symmetries:
@@ -139,7 +139,7 @@ class SymmetricDetail:
 
 
 def vertical_symmetries(azimuth_deg: float = 0.0) -> list[Float[np.ndarray, "3 3"]]:
-    """Return the mirror images at vertical planes and the turns about the vertical (z) that are tried.
+    """Return the reflections at vertical planes and rotations about the vertical axis (z) that are compared.
 
     Args:
         azimuth_deg: of the camera; the first plane faces it.
@@ -176,7 +176,7 @@ def _accepted(
     weights: Float[np.ndarray, "V"],
     window: float,
 ) -> Float[np.ndarray, "V"]:
-    """Return in [0, 1] where the photo is plain, or its detail correlates with the surface's own."""
+    """Return weights in [0, 1]: 1 where the photo has little detail, or its detail correlates with the surface's own."""
     products = np.stack([(own * offered).sum(1), (own**2).sum(1), (offered**2).sum(1)], axis=1)
     both, first, second = graph.smooth(products, window, weights + 1e-6).T
     correlation = both / np.sqrt(np.maximum(first * second, 1e-12))

@@ -1,8 +1,8 @@
 """A hash encoding and the small networks behind it, evaluated together on a CPU.
 
-Value, its gradient by position and the features of the same points share what they have in common: the encoding is
-interpolated once, hidden layers are computed once, and all gradients are added to the table in one pass. Points and
-features are stored axis by axis (C N), as the encoding's kernels read and write them.
+For one set of points the encoding is interpolated once for the value, its gradient by position and the features, each
+hidden layer is computed once per pass, and all gradients are added to the table in one pass. Points and features are
+stored axis by axis (C N), as the encoding's kernels read and write them.
 """
 
 from collections.abc import Sequence
@@ -118,18 +118,18 @@ class _EvaluateTogether(torch.autograd.Function):
         n = axes.shape[1]
         value = x.new_empty(1, n)
         features = x.new_empty(len(feature_net[-1]), n) if feature_net else None
-        by_encoded = torch.empty_like(encoded) if gradient else None
+        encoding_gradient = torch.empty_like(encoded) if gradient else None
         for part in _chunks(n):
             hidden = _hidden(encoded[:, part], value_net)
             torch.mm(value_net[-1], hidden[-1], out=value[:, part])
-            if by_encoded is not None:
-                torch.mm(value_net[0].t(), _slopes(hidden, value_net)[0], out=by_encoded[:, part])
+            if encoding_gradient is not None:
+                torch.mm(value_net[0].t(), _slopes(hidden, value_net)[0], out=encoding_gradient[:, part])
             if features is not None:
                 torch.mm(feature_net[-1], _hidden(encoded[:, part], feature_net)[-1], out=features[:, part])
         slope = None
-        if by_encoded is not None:
-            slope = NumbaKernels.differentiate(axes, None, table, by_encoded, grid.levels)
-        ctx.save_for_backward(axes, table, encoded, by_encoded, *weights)
+        if encoding_gradient is not None:
+            slope = NumbaKernels.differentiate(axes, None, table, encoding_gradient, grid.levels)
+        ctx.save_for_backward(axes, table, encoded, encoding_gradient, *weights)
         ctx.levels, ctx.n_value, ctx.keep = grid.levels, n_value, keep
         return value[0], features, slope
 
@@ -138,25 +138,25 @@ class _EvaluateTogether(torch.autograd.Function):
     def backward(ctx, grad_value: Tensor, grad_features: Tensor | None, along: Tensor | None) -> tuple:  # type: ignore[override]
         from zero123s.ops.hash_grid.numba import NumbaKernels
 
-        axes, table, encoded, by_encoded, *weights = ctx.saved_tensors
+        axes, table, encoded, encoding_gradient, *weights = ctx.saved_tensors
         value_net, feature_net = weights[: ctx.n_value], weights[ctx.n_value :]
-        # Between its jumps the value is linear in the encoding, so the weights' gradients are those of the value at
-        # `moved`: the encoding times the value's gradient, plus the encoding's derivative along the slope's gradient.
-        moved = encoded * grad_value
+        # A ReLU network is piecewise linear, so value and position gradient pass through the same layers: the gradients of
+        # the weights are those of the value at `tangent`, the encoding times `grad_value` plus its derivative along `along`.
+        tangent = encoded * grad_value
         if along is not None:
             along = along.contiguous()
-            moved += NumbaKernels.interpolate(axes, along, table, ctx.levels)
-        kept = by_encoded is not None
-        if by_encoded is None:
-            by_encoded = torch.empty_like(encoded)
+            tangent += NumbaKernels.interpolate(axes, along, table, ctx.levels)
+        kept = encoding_gradient is not None
+        if encoding_gradient is None:
+            encoding_gradient = torch.empty_like(encoded)
         grad_encoded = torch.empty_like(encoded) if feature_net else None
         grads = [torch.zeros_like(w) for w in weights]
         for part in _chunks(axes.shape[1]):
             hidden = _hidden(encoded[:, part], value_net)
             slopes = _slopes(hidden, value_net)
             if not kept:
-                torch.mm(value_net[0].t(), slopes[0], out=by_encoded[:, part])
-            _add_value_gradients(grads[: ctx.n_value], value_net, hidden, slopes, moved[:, part])
+                torch.mm(value_net[0].t(), slopes[0], out=encoding_gradient[:, part])
+            _add_value_gradients(grads[: ctx.n_value], value_net, hidden, slopes, tangent[:, part])
             if grad_encoded is not None:
                 assert grad_features is not None
                 by_features = _add_feature_gradients(
@@ -166,7 +166,9 @@ class _EvaluateTogether(torch.autograd.Function):
         grad_table = None
         if ctx.needs_input_grad[1]:
             grad_table = torch.zeros_like(table) if ctx.keep is None else ctx.keep()
-            NumbaKernels.add_all_to_table(axes, along, grad_value, by_encoded, grad_encoded, ctx.levels, grad_table)
+            NumbaKernels.add_all_to_table(
+                axes, along, grad_value, encoding_gradient, grad_encoded, ctx.levels, grad_table
+            )
         return (None, grad_table if ctx.keep is None else None, None, None, None, None, *grads)
 
 
@@ -186,23 +188,23 @@ def _slopes(hidden: list[Tensor], network: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradient of the only output by each hidden layer before its ReLU, H n."""
     slopes = [torch.sign(hidden[-1]).mul_(network[-1].t())]
     for index in range(len(hidden) - 2, -1, -1):
-        slopes.insert(0, _where_on(torch.mm(network[index + 1].t(), slopes[0]), hidden[index]))
+        slopes.insert(0, _relu_backward(torch.mm(network[index + 1].t(), slopes[0]), hidden[index]))
     return slopes
 
 
-def _where_on(x: Tensor, hidden: Tensor) -> Tensor:
-    """Return `x` where the hidden unit is above 0, 0 elsewhere."""
-    return torch.ops.aten.threshold_backward(x, hidden, 0)
+def _relu_backward(grad: Tensor, hidden: Tensor) -> Tensor:
+    """Return the gradient before a ReLU from that behind it and the ReLU's output."""
+    return torch.ops.aten.threshold_backward(grad, hidden, 0)
 
 
 def _add_value_gradients(
-    grads: list[Tensor], network: Sequence[Tensor], hidden: list[Tensor], slopes: list[Tensor], moved: Tensor
+    grads: list[Tensor], network: Sequence[Tensor], hidden: list[Tensor], slopes: list[Tensor], tangent: Tensor
 ) -> None:
-    """Add the gradients of the value network's weights; `moved` as in `backward`, LF n."""
+    """Add the gradients of the value network's weights; `tangent` as in `backward`, LF n."""
     for index, weight in enumerate(network[:-1]):
-        grads[index].addmm_(slopes[index], moved.t())
-        moved = _where_on(torch.mm(weight, moved), hidden[index])
-    grads[-1] += moved.sum(1)
+        grads[index].addmm_(slopes[index], tangent.t())
+        tangent = _relu_backward(torch.mm(weight, tangent), hidden[index])
+    grads[-1] += tangent.sum(1)
 
 
 def _add_feature_gradients(grads: list[Tensor], network: Sequence[Tensor], encoded: Tensor, grad: Tensor) -> Tensor:
@@ -210,6 +212,6 @@ def _add_feature_gradients(grads: list[Tensor], network: Sequence[Tensor], encod
     hidden = _hidden(encoded, network)
     grads[-1].addmm_(grad, hidden[-1].t())
     for index in range(len(hidden) - 1, -1, -1):
-        grad = _where_on(torch.mm(network[index + 1].t(), grad), hidden[index])
+        grad = _relu_backward(torch.mm(network[index + 1].t(), grad), hidden[index])
         grads[index].addmm_(grad, (hidden[index - 1] if index else encoded).t())
     return grad

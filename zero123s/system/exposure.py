@@ -68,7 +68,7 @@ def expose_render(out: RenderOutput, exposure: float) -> Float[Tensor, "B H W C"
 
 
 class UnexposedField:
-    """The guidance's own prediction of the scene, colours scaled back; a `RadianceField`.
+    """The scene predicted by the guidance, with its colours divided by the exposure; a `RadianceField`.
 
     Args:
         field: the prediction.
