@@ -97,8 +97,8 @@ class MeshExporter(BaseExporter):
         photo_views: int = 8
         """At most this many reference images are used, evenly chosen."""
         photo_symmetry: bool = False
-        """With a single input image, carry its detail over to sides that it does not show, through the object's mirror
-        planes and turns about the vertical, where the colours of both sides agree and the detail is plain or correlates."""
+        """With a single input image, add its detail to sides that it does not show, through vertical mirror planes and rotations
+        of the object, where the colours of both sides agree and the detail is weak or correlates."""
         unwrap_time_limit_s: float = 120.0
         """xatlas is stopped after this many seconds; every face then gets a small triangle of its own."""
         isosurface_resolution: int = 256

@@ -31,7 +31,7 @@ class TextureOptions:
     photo_views: int = 8
     """At most this many photos are used."""
     photo_symmetry: bool = False
-    """With a single photo, carry its detail over to unseen sides; see `mesh.symmetry`."""
+    """With a single photo, add its detail to unseen sides; see `mesh.symmetry`."""
 
 
 def color_mesh(
@@ -103,13 +103,13 @@ class PhotoBlend:
         base: np.ndarray,
         points: np.ndarray,
         normals: np.ndarray,
-        of_vertices: Callable[[np.ndarray], np.ndarray],
+        interpolate: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
-        """Return the blended colours at surface points, N 3; `of_vertices` interpolates values of the vertices there."""
+        """Return the blended colours at surface points, N 3; `interpolate` returns values of the vertices there."""
         observed, trust = self.photos.sample(points, normals)
-        rest = base * self.gain + self.offset + of_vertices(self.correction)
+        rest = base * self.gain + self.offset + interpolate(self.correction)
         if self.detail is not None:
-            rest = self.detail(rest, points, normals, of_vertices)
+            rest = self.detail(rest, points, normals, interpolate)
         return (trust[:, None] * observed + (1 - trust[:, None]) * rest).clip(0, 1)
 
 

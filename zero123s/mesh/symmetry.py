@@ -115,7 +115,7 @@ class SymmetricDetail:
         colors: Float[np.ndarray, "N 3"],
         points: Float[np.ndarray, "N 3"],
         normals: Float[np.ndarray, "N 3"],
-        of_vertices: Callable[[np.ndarray], np.ndarray],
+        interpolate: Callable[[np.ndarray], np.ndarray],
     ) -> Float[np.ndarray, "N 3"]:
         """Add the photo's detail to the colours of surface points.
 
@@ -123,15 +123,15 @@ class SymmetricDetail:
             colors: N 3, without the photo.
             points: N 3, on the surface.
             normals: N 3, unit length.
-            of_vertices: returns values of the vertices, V C, at the points, N C.
+            interpolate: from values at the vertices, V C, to values at the points, N C.
 
         Returns:
             N 3, not clamped.
         """
-        smooth, out, left = of_vertices(self.smooth_colors), np.zeros_like(colors), np.ones(len(colors))
+        smooth, out, left = interpolate(self.smooth_colors), np.zeros_like(colors), np.ones(len(colors))
         for symmetry in self.symmetries:
             xy, visible = self._visible(*self._moved(symmetry.matrix, points, normals))
-            weights = left * of_vertices(symmetry.weights[:, None])[:, 0].clip(0, 1) * smoothstep(0.0, 0.2, visible)
+            weights = left * interpolate(symmetry.weights[:, None])[:, 0].clip(0, 1) * smoothstep(0.0, 0.2, visible)
             detail = sample_image(self.photo.rgb, xy) - sample_image(self.smooth_photo, xy)
             out += weights[:, None] * (smooth + detail)
             left = left - weights
