@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 import statistics
 import subprocess
 import sys
@@ -114,9 +115,10 @@ def _refusal(op: str, backend: str, check: Check) -> str | None:
 
 def tests(check: Check) -> Result:
     """Run the tests that are marked gpu."""
-    words = ["-m", "gpu", "-n0", "-v", "-rs", "--durations=10", "--no-header", "-p", "no:cacheprovider", "tests/ops"]
+    processes = str(min(4, os.cpu_count() or 1))  # most of the time is the compiler's, on one core each
+    words = ["-m", "gpu", "-n", processes, "-v", "-rs", "--durations=10", "--no-header", "-p", "no:cacheprovider"]
     # Into the part's log as it comes: where the part ends at its limit, the log shows what has passed.
-    done = subprocess.run([sys.executable, "-u", "-m", "pytest", *words], cwd=REPOSITORY, check=False)
+    done = subprocess.run([sys.executable, "-u", "-m", "pytest", *words, "tests/ops"], cwd=REPOSITORY, check=False)
     none_selected = 5
     return {} if done.returncode in (0, none_selected) else {"failed": f"exit code {done.returncode}"}
 
