@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/predict.py
 
-The host starts operations one after the other while the GPU works them off: a step takes as long as the slower of the two,
-plus a round trip for every wait. The field's operations take what check.py measured of each on an H200 for 2^20 points, on
+The host starts operations one after the other while the GPU works them off, but reads numbers in between and waits for them:
+a step takes the host's time plus the GPU's, as it did where both were measured. The field's operations take what check.py measured of each on an H200 for 2^20 points, on
 other cards in proportion to the bandwidth of their cache, which gathers wait for; of the guidance every operation of the
 full-size networks is counted here, without computing it, and takes the longer of its arithmetic and its bytes, but at
 least what was measured on the H200. Assumptions are documented at each constant. Samples are those of the first steps for
@@ -45,16 +45,17 @@ CARDS = (Card("RTX 4090", 1.008e12, 5.0e12, 165e12), Card("H200", 4.8e12, 5.5e12
 MEASURED_ON = CARDS[1]
 REACHED_FLOPS, REACHED_BANDWIDTH = 0.4, 0.7
 """Shares of these that large convolutions and long streams are assumed to reach."""
-SECONDS_PER_LAUNCH, SECONDS_PER_WAIT = 6e-6, 50e-6
-"""Assumed of eager PyTorch on a desktop processor: starting an operation; letting the queue run empty and filling it."""
+SECONDS_PER_LAUNCH = 60e-6
+"""Of the host, everything between included: a step of 1,790 launches that left the H200 idle for two thirds of it took 108 ms."""
+MEASURED_LAUNCHES, MEASURED_STEPS = 1790, (108, 231, 444)
+"""Milliseconds of a step by stage on the H200 with the bundled model's guidance, whose kernels took 2 ms."""
 
-FIELD_LAUNCHES, WAITS = 925, 9
+FIELD_LAUNCHES = 925
 """Of a step without guidance: step_counts.py --triton --profile none, the same at 113 and at 2,743 samples."""
 ENCODE, POSITION_GRADIENT, COMPOSITE, MARCH = 3.5e-3, 3.9e-3, 1.2e-3, 1.1e-3
 """Seconds for 2^20 points, forward and backward pass, Triton kernels (docs/performance.md)."""
 NETWORK, NETWORK_FORWARD, INPUT_GRADIENT = 1.7e-3, 0.35e-3, 2.3e-3
-PLAIN_NETWORK, PLAIN_FORWARD, PLAIN_INPUT_GRADIENT = 10.8e-3, 1.8e-3, 12.2e-3
-"""The same of the networks, fused and in plain torch, of two hidden layers of 64."""
+"""The same of the fused networks of two hidden layers of 64."""
 FORWARD_SHARE = 1 / 3
 """Of the encoding's time that its forward pass takes, assumed: it reads once, the gradient reads and writes."""
 CANDIDATES = 2.5
@@ -71,11 +72,11 @@ START_SECONDS, EXPORT_SECONDS = 25.0, 25.0
 """Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled. The export was measured with other jobs running."""
 
 
-def field_seconds_per_sample(network: float, forward: float, input_gradient: float) -> float:
+def field_seconds_per_sample() -> float:
     """Return the seconds of a step for each shaded sample, its candidates and the point near it, on the measured card."""
-    sample = ENCODE + POSITION_GRADIENT + 2 * network + input_gradient + COMPOSITE
-    near = ENCODE + POSITION_GRADIENT + input_gradient
-    candidate = MARCH + FORWARD_SHARE * ENCODE + forward
+    sample = ENCODE + POSITION_GRADIENT + 2 * NETWORK + INPUT_GRADIENT + COMPOSITE
+    near = ENCODE + POSITION_GRADIENT + INPUT_GRADIENT
+    candidate = MARCH + FORWARD_SHARE * ENCODE + NETWORK_FORWARD
     return (sample + near + CANDIDATES * candidate) / 2**20
 
 
@@ -150,7 +151,7 @@ def step_seconds(stage: Stage, tally: Tally, card: Card) -> tuple[float, float, 
     """Return the seconds of a step: of the host, of the GPU at the field, of the GPU at the guidance."""
     host = SECONDS_PER_LAUNCH * (FIELD_LAUNCHES + len(tally.operations))
     slower = MEASURED_ON.cache_bandwidth / card.cache_bandwidth
-    per_sample = slower * field_seconds_per_sample(NETWORK, NETWORK_FORWARD, INPUT_GRADIENT)
+    per_sample = slower * field_seconds_per_sample()
     field = stage.samples * per_sample + STREAMED_PER_STEP / (REACHED_BANDWIDTH * card.bandwidth)
     return host, field, max(tally.seconds(card), MEASURED_GUIDANCE[stage.views])
 
@@ -171,17 +172,19 @@ def main() -> None:
         total = START_SECONDS + EXPORT_SECONDS + turntable_seconds(card)
         for stage, tally in zip(STAGES, tallies, strict=True):
             host, field, guided = step_seconds(stage, tally, card)
-            step = max(host, field + guided) + SECONDS_PER_WAIT * WAITS
+            step = host + field + guided
             total += stage.steps * step
             print(
                 f"{stage.steps:5}  {stage.samples / 1e6:5.2f} M  {1e3 * host:7.1f}  {1e3 * field:8.1f}  "
                 f"{1e3 * guided:11.1f}  {1e3 * step:7.1f}  {stage.steps * step:7.1f}"
             )
         if card is MEASURED_ON:
-            plain = field_seconds_per_sample(PLAIN_NETWORK, PLAIN_FORWARD, PLAIN_INPUT_GRADIENT)
-            fields = ", ".join(f"{1e3 * stage.samples * plain:.0f}" for stage in STAGES)
+            host = SECONDS_PER_LAUNCH * MEASURED_LAUNCHES
+            steps = (
+                host + step_seconds(stage, tally, card)[1] + 2e-3 for stage, tally in zip(STAGES, tallies, strict=True)
+            )
             print(
-                f"the field with networks in plain torch: {fields} ms; whole steps were measured with 183, 386, 770 ms"
+                f"with the bundled model {', '.join(f'{1e3 * s:.0f}' for s in steps)} ms a step; measured: {MEASURED_STEPS}"
             )
         parts = f"start {START_SECONDS:.0f}, previews and turntable {turntable_seconds(card):.1f}, export {EXPORT_SECONDS:.0f}"
         print(f"{parts}; all in all {total:.0f} s = {total / 60:.1f} minutes\n")

@@ -3,10 +3,11 @@
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from zero123s.ops.sections import PREFIX
@@ -72,24 +73,45 @@ def part_of(event: str) -> str | None:
     return None
 
 
-def parts_of(events: Any) -> dict[str, tuple[float, float]]:
-    """Return milliseconds and MiB allocated per part; nested events count for the innermost one only."""
-    parts: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+class Part(NamedTuple):
+    """What a part of the recorded steps cost."""
+
+    cpu_ms: float
+    """Time on the host, waits for the GPU included."""
+    gpu_ms: float
+    """Time of the kernels that were launched there."""
+    mib: float
+    """Memory allocated, on either device."""
+
+
+def parts_of(events: Any) -> dict[str, Part]:
+    """Return the cost of each part; nested events count for the innermost one only."""
+    parts: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for event in events:
+        if event.device_type != DeviceType.CPU:
+            continue  # kernels count where they were launched; a span over them would count a second time
         at = event
         while at is not None and part_of(at.name) is None:
             at = at.cpu_parent
-        part = "other" if at is None else part_of(at.name)
-        parts[str(part)][0] += (event.self_cpu_time_total + event.self_device_time_total) / 1e3
-        parts[str(part)][1] += max(0, event.self_cpu_memory_usage + event.self_device_memory_usage) / 2**20
-    return {name: (ms, mib) for name, (ms, mib) in parts.items()}
+        part = parts["other" if at is None else str(part_of(at.name))]
+        part[0] += event.self_cpu_time_total / 1e3
+        part[1] += event.self_device_time_total / 1e3
+        part[2] += max(0, event.self_cpu_memory_usage + event.self_device_memory_usage) / 2**20
+    return {name: Part(*costs) for name, costs in parts.items()}
 
 
-def format_table(parts: dict[str, tuple[float, float]], n_steps: int) -> str:
-    """Format the parts as a table, longest first, per step."""
-    total = sum(ms for ms, _ in parts.values())
-    lines = [f"{'part of a step':<28}{'ms':>9}{'share':>8}{'MiB allocated':>16}"]
-    for name, (ms, mib) in sorted(parts.items(), key=lambda item: -item[1][0]):
-        lines.append(f"{name:<28}{ms / n_steps:>9.2f}{ms / max(total, 1e-9):>8.1%}{mib / n_steps:>16.1f}")
-    allocated = sum(mib for _, mib in parts.values()) / n_steps
-    return "\n".join([*lines, f"{'all':<28}{total / n_steps:>9.2f}{1:>8.0%}{allocated:>16.1f}"])
+def format_table(parts: dict[str, Part], n_steps: int) -> str:
+    """Format the parts as a table per step, longest first: on the GPU where there is one, else on the CPU."""
+    on_gpu = any(part.gpu_ms > 0 for part in parts.values())
+    time_of = (lambda part: part.gpu_ms) if on_gpu else (lambda part: part.cpu_ms)
+    rows = sorted(parts.items(), key=lambda item: -time_of(item[1]))
+    rows.append(("all", Part(*(sum(column) for column in zip(*parts.values(), strict=True)))))
+    total = max(time_of(rows[-1][1]), 1e-9)
+    lines = [f"{'part of a step':<32}{'CPU ms':>9}{'GPU ms' if on_gpu else '':>9}{'share':>8}{'MiB allocated':>16}"]
+    for name, part in rows:
+        gpu = f"{part.gpu_ms / n_steps:.2f}" if on_gpu else ""
+        share = time_of(part) / total
+        lines.append(f"{name:<32}{part.cpu_ms / n_steps:>9.2f}{gpu:>9}{share:>8.1%}{part.mib / n_steps:>16.1f}")
+    if on_gpu:
+        lines.append("share: of the kernels' time. Where the CPU's sum is the larger, the step waits for the host.")
+    return "\n".join(lines)
