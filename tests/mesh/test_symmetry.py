@@ -123,6 +123,17 @@ def test_smoothing_has_the_width_of_a_gaussian():
     assert width == pytest.approx(4.0, rel=0.25)
 
 
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 300])
+def test_smoothing_equals_repeated_means_of_neighbours(n_steps):
+    mesh = trimesh.creation.icosphere(3)
+    graph = SurfaceGraph(mesh.vertices, mesh.faces)
+    values = np.random.default_rng(0).random((len(mesh.vertices), 2))
+    expected = values
+    for _ in range(n_steps):
+        expected = 0.5 * expected + 0.5 * (graph.adjacency @ expected) / graph.degree[:, None]
+    np.testing.assert_allclose(graph._diffuse(values, n_steps), expected, atol=2e-6)
+
+
 def test_smoothing_crosses_seams_and_ignores_weightless_values():
     square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0]], float)
     graph = SurfaceGraph(square, np.array([[0, 1, 2], [3, 4, 5]]))
