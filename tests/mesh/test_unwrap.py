@@ -48,6 +48,14 @@ def test_a_time_limit_and_a_failure_are_reported(ball, monkeypatch, caplog):
     assert "failed with exit code 1" in unwrap(*ball, UnwrapOptions(texture_size=128)).reason
 
 
+def test_a_large_mesh_reaches_a_slow_worker(monkeypatch):
+    monkeypatch.setattr("zero123s.mesh.unwrap.SECONDS_BETWEEN_TICKS", 0.01)  # long before the worker reads
+    sphere = trimesh.creation.icosphere(4)
+    vertices, faces = np.asarray(sphere.vertices), np.asarray(sphere.faces)
+    assert 4 * (vertices.size + faces.size) > 2**16, "more than a pipe holds"
+    assert unwrap(vertices, faces, UnwrapOptions(texture_size=128)).method == "xatlas"
+
+
 def test_seconds_are_reported_while_xatlas_runs(ball):
     seconds = []
     unwrap(*ball, UnwrapOptions(texture_size=128), seconds.append)

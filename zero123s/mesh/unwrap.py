@@ -1,14 +1,17 @@
 """Texture coordinates: xatlas within a time limit, and a parameterisation that always succeeds."""
 
+import contextlib
 import logging
 import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -119,18 +122,24 @@ def _xatlas(vertices: np.ndarray, faces: np.ndarray, options: UnwrapOptions, tic
 
 
 def _wait(process: subprocess.Popen, job: bytes, limit_s: float, tick: Tick) -> tuple[bytes, bytes]:
-    """Return a process's stdout and stderr; raises TimeoutExpired after `limit_s`."""
-    started, sent = time.monotonic(), False
+    """Send a process its job; return its stdout and stderr. Raises TimeoutExpired after `limit_s`."""
+    # Not by communicate(job): what a slow start has not read before the first tick would never be sent.
+    stdin, process.stdin = process.stdin, None
+    threading.Thread(target=_send, args=(stdin, job), daemon=True).start()
+    started = time.monotonic()
     while True:
         passed = time.monotonic() - started
         tick(passed)
         try:
-            more = None if sent else job
-            sent = True
-            return process.communicate(more, timeout=min(SECONDS_BETWEEN_TICKS, max(limit_s - passed, 0)))
+            return process.communicate(timeout=min(SECONDS_BETWEEN_TICKS, max(limit_s - passed, 0)))
         except subprocess.TimeoutExpired:
             if time.monotonic() - started >= limit_s:
                 raise
+
+
+def _send(stdin: IO[bytes], job: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), stdin:  # the process may have been stopped
+        stdin.write(job)
 
 
 def _triangle_sheet(vertices: np.ndarray, faces: np.ndarray, texture_size: int) -> Unwrap:
