@@ -31,6 +31,8 @@ from zero123s.diffusion.model_config import read_model_config
 from zero123s.scenes.dataset import RenderSettings, procedural_objects, render_dataset
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+LONGEST_FIRST = ("on_device", "configs", "end_to_end", "distributed", "refinement", "threestudio_recipes", "kill")
+"""Names of the longest test files of whole jobs: begun last, one worker would end minutes after the others."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,11 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.end_to_end)
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(0))
-    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)
+    items.sort(key=_place_in_the_suite)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _place_in_the_suite(item: pytest.Item) -> int:
+    """Return 0 for a unit and more for a whole job, growing as its file gets shorter."""
+    if not item.get_closest_marker("end_to_end"):
+        return 0
+    name = item.path.stem.removeprefix("test_")
+    return 1 + (LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST))
 
 
 TINY_LIFTED = Path(__file__).parent / "tiny_lifted.yaml"
