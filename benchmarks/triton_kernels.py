@@ -35,12 +35,20 @@ MLP_NUMBERS: list[dict[str, Any]] = [
     {"TYPE": tl.float32, "PRECISION": "ieee", "BLOCK": 32},
     {"TYPE": tl.float16, "PRECISION": "tf32", "BLOCK": 64},
 ]
+SCATTERED: list[dict[str, Any]] = [
+    {"VALUE": False, "GRAD": True, "DIRECTIONAL": False},
+    {"VALUE": False, "GRAD": False, "DIRECTIONAL": True},
+    {"VALUE": True, "GRAD": True, "DIRECTIONAL": True},
+]
+"""The table gradients of encoding and position gradient, one by one and together."""
 KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("hash_grid", "_gather", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": False, **GRID}, 4),
     ("hash_grid", "_gather", "fp32 fp32 fp16 fp32 i32 fp32 N", {"DIRECTIONAL": False, **GRID}, 4),
     ("hash_grid", "_gather", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": True, **GRID}, 4),
-    ("hash_grid", "_scatter", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": False, **GRID}, 4),
-    ("hash_grid", "_scatter", "fp32 fp32 fp32 fp32 i32 fp32 N", {"DIRECTIONAL": True, **GRID}, 4),
+    *[
+        ("hash_grid", "_scatter", "fp32 fp32 fp32 fp32 fp32 fp32 i32 fp32 N N", {**products, **GRID}, 4)
+        for products in SCATTERED
+    ],
     (
         "hash_grid",
         "_position_gradient",

@@ -23,6 +23,7 @@ from zero123s.diffusion.speed import speed_up
 from zero123s.errors import MissingDependencyError
 from zero123s.ops import backends as ops_backends
 from zero123s.ops.compositing import composite
+from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
 from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
 from zero123s.ops.memory import is_out_of_memory
 from zero123s.ops.networks import MLP
@@ -215,14 +216,50 @@ def field(check: Check) -> Result:
     for name, (op, function) in work.items():
         usable = [b for b in ops_backends.IMPLEMENTED[op] if _refusal(op, b, check) is None]
         for backend in usable:
-            check.peak_gb()
-            try:
-                ms = check.milliseconds(lambda f=function, b=backend: f(b))
-                found[f"{name}, {backend}"] = {"ms": ms, "peak_gb": check.peak_gb()}
-            except Exception as error:  # what a vendor's library or a compiler raises; the others go on
-                found[f"{name}, {backend}"] = {"failed": repr(error)[:500]}
-            print(f"{name}, {backend}", found[f"{name}, {backend}"], flush=True)
+            found[f"{name}, {backend}"] = _timed(check, f"{name}, {backend}", lambda f=function, b=backend: f(b))
+    network.backend = "auto"
+    found["encode + normals, separate"] = _timed(
+        check, "encode + normals, separate", lambda: _train_separately(x, table, grid, network)
+    )
+    if can_evaluate_together(x, table, network.weights, gradient=True):
+        found["encode + normals, joint"] = _timed(
+            check, "encode + normals, joint", lambda: _train_jointly(x, table, grid, network)
+        )
     return found
+
+
+def _timed(check: Check, name: str, work: Callable[[], Any]) -> Result:
+    """Return the time and memory of a call, or how it failed."""
+    check.peak_gb()
+    try:
+        found: Result = {"ms": check.milliseconds(work), "peak_gb": check.peak_gb()}
+    except Exception as error:  # what a vendor's library or a compiler raises; the others go on
+        found = {"failed": repr(error)[:500]}
+    print(name, found, flush=True)
+    return found
+
+
+def _train_separately(x: torch.Tensor, table: torch.Tensor, grid: HashGrid, network: MLP) -> None:
+    """Evaluate a network on the encoding and its gradient by position, forward and backward, one after the other."""
+    buffer = _empty_gradient(table)
+    encoded = encode(x, table, grid, grad_buffer=lambda: buffer)
+    by_encoding = network.input_gradient(encoded)
+    slope = position_gradient(x, table, by_encoding, grid, grad_buffer=lambda: buffer)
+    (network(encoded).sum() + slope.square().sum()).backward()
+
+
+def _train_jointly(x: torch.Tensor, table: torch.Tensor, grid: HashGrid, network: MLP) -> None:
+    """Do the same as one function of autograd, with one table gradient."""
+    buffer = _empty_gradient(table)
+    value, _, slope = evaluate_together(x, table, grid, network.weights, (), True, lambda: buffer)
+    assert slope is not None
+    (value.sum() + slope.square().sum()).backward()
+
+
+def _empty_gradient(table: torch.Tensor) -> torch.Tensor:
+    """Return the table's gradient set to zero, to be added to, as in a run."""
+    table.grad = torch.zeros_like(table) if table.grad is None else table.grad.zero_()
+    return table.grad
 
 
 def _run(network: MLP, x: torch.Tensor, backend: str, by_input: bool = False) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Encoding and networks evaluated together on a CPU: when, and that it changes nothing."""
+"""Encoding and networks evaluated together: when, and that it changes nothing."""
 
 from dataclasses import replace
 
@@ -10,6 +10,8 @@ from zero123s.geometry.encoding import EncodingConfig, HashEncoding
 from zero123s.geometry.implicit_sdf import ImplicitSDF
 from zero123s.geometry.implicit_volume import ImplicitVolume
 from zero123s.geometry.scalar_field import EncodedFieldGeometry
+from zero123s.ops import backends
+from zero123s.ops.mlp import agreement
 from zero123s.ops.networks import MLP, NetworkConfig
 
 ENCODING = EncodingConfig(n_levels=4, log2_hashmap_size=10, base_resolution=4)
@@ -60,10 +62,25 @@ def test_outputs_and_gradients_are_those_of_the_parts(kind, training, n_fused, m
     geometry = build(kind).train(training)
     together = outputs_and_gradients(geometry)
     assert len(n_fused) == 2  # the points, and the normals near them
-    monkeypatch.setattr(kind, "_fuses", lambda self, x: False)
+    monkeypatch.setattr(kind, "_fuses", lambda *_: False)
     apart = outputs_and_gradients(geometry)
     assert len(n_fused) == 2
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled where there is a GPU")
+@pytest.mark.parametrize("kind", [ImplicitVolume, ImplicitSDF])
+def test_points_and_those_near_share_one_pass_of_triton(kind, n_fused, monkeypatch):
+    pytest.importorskip("triton", reason="Triton is not installed: it has wheels for Linux")
+    monkeypatch.setattr(backends, "_is_usable", lambda *_: True)  # so that "auto" is Triton, as on CUDA
+    monkeypatch.setattr(agreement, "kernels_agree", lambda *_: True)
+    monkeypatch.setattr(kind, "_near_points_share_pass", lambda *_: True)
+    geometry = build(kind)
+    together = outputs_and_gradients(geometry)
+    assert len(n_fused) == 1
+    monkeypatch.setattr(kind, "_fuses", lambda *_: False)
+    torch.testing.assert_close(together, outputs_and_gradients(geometry), rtol=1e-4, atol=1e-4)
+    assert len(n_fused) == 1
 
 
 class OwnValue(ImplicitVolume):

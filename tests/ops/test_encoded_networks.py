@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from zero123s.ops.encoded_networks import CHUNK, can_evaluate_together, evaluate_together
+from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
+from zero123s.ops.encoded_networks.chunked import CHUNK
 from zero123s.ops.hash_grid import HashGrid, encode
 from zero123s.ops.mlp import plain_mlp
 

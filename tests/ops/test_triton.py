@@ -20,9 +20,11 @@ from triton import language as tl
 from zero123s.errors import ConfigError
 from zero123s.ops import backends
 from zero123s.ops.compositing import composite, composite_alpha, visible_samples
+from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
 from zero123s.ops.gpu_kernels import launch
 from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
-from zero123s.ops.mlp import agreement, mlp_forward, mlp_input_gradient
+from zero123s.ops.hash_grid import triton as hash_kernels
+from zero123s.ops.mlp import agreement, mlp_forward, mlp_input_gradient, plain_mlp
 from zero123s.ops.mlp import triton as fused
 from zero123s.ops.rasterization import visible_faces
 from zero123s.ops.ray_marching import march
@@ -298,6 +300,126 @@ def test_fused_gradients_of_matrices_repeat_to_the_bit(device):
     weights, x = layers(32, 64, 64, 1, device=device), (drawn(20000 if device == "cuda" else 300, 32) - 0.5).to(device)
     passes = [torch.autograd.grad(mlp_forward(x, weights, backend="triton").sum(), weights) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*passes, strict=True))
+
+
+# ---------------------------------------------------------------- encoding and networks together
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Let `auto` choose Triton on a CPU as it does on CUDA, with all products in full precision."""
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(backends, "_is_usable", lambda *_: True)
+    monkeypatch.setattr(agreement, "kernels_agree", lambda *_: True)
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def apart(x, table, value_net, feature_net, n_values) -> list[torch.Tensor]:
+    """Return value, features and the value's gradient by position, from Triton's kernels one after the other."""
+    encoded = encode(x, table, SMALL, "triton")
+    value = mlp_forward(encoded[:n_values], value_net, backend="triton")[:, 0]
+    features = mlp_forward(encoded[:n_values], feature_net, backend="triton")
+    by_encoding = mlp_input_gradient(encoded, value_net, backend="triton")
+    return [value, features, position_gradient(x, table, by_encoding, SMALL, "triton")]
+
+
+def in_plain_torch(x, table, value_net, feature_net, n_values) -> list[torch.Tensor]:
+    """Return the same from the definitions, by autograd."""
+    leaf = x.clone().requires_grad_()
+    encoded = encode(leaf, table, SMALL, "reference")
+    value = plain_mlp(encoded, value_net, "relu")[:, 0]
+    (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+    return [value[:n_values], plain_mlp(encoded[:n_values], feature_net, "relu"), slope]
+
+
+def together(x, table, value_net, feature_net, n_values) -> list[torch.Tensor]:
+    """Return the same from one function of autograd."""
+    assert can_evaluate_together(x, table, [*value_net, *feature_net], True, n_values)
+    return list(evaluate_together(x, table, SMALL, value_net, feature_net, True, None, n_values))
+
+
+def with_gradients(outputs: list[torch.Tensor], leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [*outputs, *torch.autograd.grad(sum((o.cos() * o).sum() for o in outputs), leaves)]
+
+
+def field(device: str, n: int = 150) -> tuple[torch.Tensor, ...]:
+    """Return points, a table and two networks."""
+    x, table = drawn(n, 3).to(device), (drawn(SMALL.n_rows, 2, seed=1) - 0.5).to(device).requires_grad_()
+    return x, table, layers(6, 64, 64, 1, device=device), layers(6, 64, 64, 3, device=device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("definition", "n_values"), [(apart, 75), (in_plain_torch, 150), (in_plain_torch, 0)])
+def test_a_field_evaluated_together_equals_its_parts(definition, n_values, device, chosen):
+    x, table, *networks = field(device)
+    leaves = [table, *networks[0], *networks[1]]
+    results = [with_gradients(f(x, table, *networks, n_values), leaves) for f in (together, definition)]
+    assert_near(*results)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("used", [(True, False, False), (False, True, False), (False, False, True)])
+def test_each_output_of_a_field_trains_alone(used, device, chosen):
+    x, table, *networks = field(device)
+    leaves = [table, *networks[0], *networks[1]]
+    results = []
+    for function in (together, in_plain_torch):
+        outputs = itertools.compress(function(x, table, *networks, 75), used)
+        loss = sum((o.cos() * o).sum() for o in outputs)
+        grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+        results.append([torch.zeros_like(t) if g is None else g for t, g in zip(leaves, grads, strict=True)])
+    assert_near(*results)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_field_adds_to_the_table_in_one_launch(device, chosen, monkeypatch):
+    x, table, *networks = field(device)
+    calls, buffer = [], torch.zeros_like(table)
+    monkeypatch.setattr(hash_kernels, "launch", lambda kernel, *a: calls.append(kernel) or launch(kernel, *a))
+    loss = sum(o.sum() for o in evaluate_together(x, table, SMALL, *networks, True, lambda: buffer, 75))
+    loss.backward()
+    assert calls.count(hash_kernels._scatter) == 1
+    assert table.grad is None
+    assert buffer.abs().sum() > 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_field_keeps_no_more_than_its_parts(device, chosen):
+    x, table, *networks = field(device)
+    kept = []
+    for function in (together, apart):
+        storages = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=storages: s.setdefault(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) and t,
+            lambda t: t,
+        ):
+            outputs = function(x, table, *networks, 75)
+        kept.append(sum(storages.values()) - sum(w.nbytes for w in (table, *networks[0], *networks[1])))
+        del outputs
+    assert 0 < kept[0] <= kept[1]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_fields_are_evaluated_apart_where_kernels_do_not_fit(device, chosen):
+    x, table, *networks = field(device)
+    weights = [*networks[0], *networks[1]]
+    assert can_evaluate_together(x, table, weights, gradient=True)
+    assert not can_evaluate_together(x, table, weights)  # without a gradient the table has one only
+    assert not can_evaluate_together(x, table.half(), weights, gradient=True)
+    assert not can_evaluate_together(x.double(), table, weights, gradient=True)
+    with torch.autocast(device, torch.bfloat16):
+        assert not can_evaluate_together(x, table, weights, gradient=True)
+    if device == "cuda":
+        torch.use_deterministic_algorithms(True)
+        try:
+            assert not can_evaluate_together(x, table, weights, gradient=True)
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+
+# ---------------------------------------------------------------- kernels that are wrong
 
 
 @triton.jit

@@ -228,7 +228,7 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
     """Holds the encoding and all networks but that of the scalar.
 
     A subclass names that one in `scalar_network`, defines `bias` and, where the scalar is not the sum of both,
-    `activated`. On a CPU all of them are evaluated together, unless it overrides what `_fuses` lists.
+    `activated`. All of them are evaluated together, on a GPU for gradients, unless it overrides what `_fuses` lists.
     """
 
     @dataclass
@@ -281,9 +281,9 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
         gradient: bool = False,
         predicted_normal: bool = False,
     ) -> FieldValues:
-        """Evaluate encoding and networks together on a CPU, one after the other elsewhere; see the base class."""
+        """Evaluate encoding and networks together where that is written, else one after the other; see the base class."""
         chained = gradient and self.cfg.normal_type != "analytic"
-        if predicted_normal or chained or n_values < len(points) or not self._fuses(points):
+        if predicted_normal or chained or not self._fuses(points, gradient, n_values):
             return super().evaluate(
                 points, n_values, features=features, gradient=gradient, predicted_normal=predicted_normal
             )
@@ -297,13 +297,14 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
                 self.feature_network.weights if features else (),  # type: ignore[union-attr]
                 gradient,
                 self.encoding.grad_buffer(),
+                n_values,
             )
         gradients = None
         if found.gradient is not None:
             gradients = found.gradient / (2 * self.cfg.radius) + self._bias_gradient(points)
-        return FieldValues(self.activated(found.value, points), found.features, gradients)
+        return FieldValues(self.activated(found.value, points[:n_values]), found.features, gradients)
 
-    def _fuses(self, x: Float[Tensor, "N 3"]) -> bool:
+    def _fuses(self, x: Float[Tensor, "N 3"], gradient: bool, n_values: int) -> bool:
         """Return whether `evaluate_together` computes the same: not where a subclass or a setting replaces a part."""
         networks = [n for n in (self.scalar_network, self.feature_network) if n is not None]
         parts = ("encode", "value", "features_of", "analytic_gradient")
@@ -314,7 +315,9 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
             and all(type(n) is MLP and n.rectified for n in networks)
             and self.cfg.mlp_network_config.backend == self.cfg.pos_encoding_config.backend == "auto"
             and not (torch.is_grad_enabled() and x.requires_grad)
-            and can_evaluate_together(x, self.encoding.table, [w for n in networks for w in n.weights])
+            and can_evaluate_together(
+                x, self.encoding.table, [w for n in networks for w in n.weights], gradient, n_values
+            )
         )
 
     def encode(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:

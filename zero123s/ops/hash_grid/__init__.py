@@ -3,6 +3,7 @@
 import math
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from zero123s.ops import backends
 from zero123s.ops.hash_grid import reference
+from zero123s.ops.hash_grid.autograd import Kernels
 from zero123s.ops.hash_grid.reference import GradBuffer, Level
 
-__all__ = ["GradBuffer", "HashGrid", "Level", "encode", "position_gradient"]
+__all__ = ["GradBuffer", "HashGrid", "Level", "automatic_backend", "encode", "kernels_of", "position_gradient"]
 
 
 @dataclass(frozen=True)
@@ -184,11 +186,49 @@ def position_gradient(
     return reference.position_gradient(x, table, grad, grid.levels)
 
 
+def automatic_backend(x: Tensor, table: Tensor) -> str:
+    """Return the backend that "auto" takes for these tensors.
+
+    Args:
+        x: N 3, points in [0, 1].
+        table: P F, the features of all levels' grid points.
+
+    Returns:
+        "numba", "triton", or "reference" where neither is written for them.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.hash_grid import automatic_backend
+        >>> automatic_backend(torch.rand(5, 3).double(), torch.ones(64, 2))  # kernels are written for float32
+        'reference'
+    """
+    return backends.resolve("hash_grid", "auto" if _kernels_fit(x, table) else "reference", x.device)
+
+
+def kernels_of(name: str) -> type[Kernels]:
+    """Return the kernels of a backend.
+
+    Args:
+        name: of a backend that can run here, "numba" or "triton".
+
+    Returns:
+        Functions on tensors that are stored axis by axis.
+
+    Raises:
+        KeyError: another backend.
+
+    Example:
+        >>> from zero123s.ops.hash_grid import kernels_of
+        >>> kernels_of("numba").__name__
+        'NumbaKernels'
+    """
+    kernels = {"numba": "NumbaKernels", "triton": "TritonKernels"}[name]
+    return getattr(import_module(f"zero123s.ops.hash_grid.{name}"), kernels)
+
+
 def _backend(x: Tensor, table: Tensor, grid: HashGrid, backend: str) -> str:
     assert table.shape == (grid.n_rows, grid.n_features_per_level), "the table does not belong to this grid"
-    if backend == "auto" and not _kernels_fit(x, table):
-        backend = "reference"
-    return backends.resolve("hash_grid", backend, x.device)
+    return automatic_backend(x, table) if backend == "auto" else backends.resolve("hash_grid", backend, x.device)
 
 
 def _kernels_fit(x: Tensor, table: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The encoding's derivatives from three kernels, the same for every backend that has them.
+"""The encoding's derivatives from a backend's kernels, the same for every backend that has them.
 
 Kernels read and write points and features axis by axis and feature by feature (3 N, LF N), contiguous.
 """
@@ -14,7 +14,7 @@ from zero123s.ops.hash_grid.reference import GradBuffer, Level
 
 @runtime_checkable
 class Kernels(Protocol):
-    """The three functions of a backend; with `v`, each returns its derivative along `v` instead."""
+    """The functions of a backend; with `v`, the first three return their derivative along `v` instead."""
 
     @staticmethod
     def interpolate(
@@ -71,6 +71,30 @@ class Kernels(Protocol):
 
         Returns:
             3 N.
+        """
+        ...
+
+    @staticmethod
+    def add_all_to_table(
+        x: Float[Tensor, "3 N"],
+        v: Float[Tensor, "3 N"] | None,
+        factor: Float[Tensor, "M"],
+        by_value: Float[Tensor, "LF N"],
+        grad: Float[Tensor, "LF M"] | None,
+        levels: tuple[Level, ...],
+        grad_table: Float[Tensor, "P F"],
+    ) -> None:
+        """Do in one pass `add_to_table(x, None, factor * by_value + grad)`, of the first M points, and
+        `add_to_table(x, v, by_value)` of all.
+
+        Args:
+            x: 3 N, points in [0, 1].
+            v: 3 N, directions of the derivative; None = without the second.
+            factor: M, of the first points, M <= N (numba: M = N).
+            by_value: LF N, gradient with respect to the features.
+            grad: LF M, likewise; None = 0.
+            levels: all levels.
+            grad_table: P F, what is added to.
         """
         ...
 

@@ -158,8 +158,8 @@ def _scatter(part, n_parts, x, v, directional, grad, scales, sizes, grad_table):
 
 
 @njit(cache=True, nogil=True)
-def _scatter_all(part, n_parts, x, v, directional, scale, by_value, grad, with_grad, scales, sizes, grad_table):
-    """Add to each corner's row w (scale by_value + grad) + dw by_value, with dw the weight's derivative along `v`."""
+def _scatter_all(part, n_parts, x, v, directional, factors, by_value, grad, with_grad, scales, sizes, grad_table):
+    """Add to each corner's row w (factor by_value + grad) + dw by_value, with dw the weight's derivative along `v`."""
     n_pairs = grad_table.shape[1]
     fraction, weights = np.empty(3 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.float32)
     slopes, rows = np.zeros(8 * _BLOCK, np.float32), np.empty(8 * _BLOCK, np.uint32)
@@ -172,7 +172,7 @@ def _scatter_all(part, n_parts, x, v, directional, scale, by_value, grad, with_g
             _fill_weights(fraction, v, False, first, count, scales[level], weights)
             if directional:
                 _fill_weights(fraction, v, True, first, count, scales[level], slopes)
-            factor = scale[first : first + count]
+            factor = factors[first : first + count]
             for k in range(8):
                 for n in range(count):
                     m = k * _BLOCK + n
@@ -271,27 +271,17 @@ class NumbaKernels(Kernels):
     def add_all_to_table(
         x: Tensor,
         v: Tensor | None,
-        scale: Tensor,
+        factor: Tensor,
         by_value: Tensor,
         grad: Tensor | None,
         levels: tuple[Level, ...],
         grad_table: Tensor,
     ) -> None:
-        """Do in one pass `add_to_table(x, None, scale * by_value + grad)` and `add_to_table(x, v, by_value)`.
-
-        Args:
-            x: 3 N, points in [0, 1].
-            v: 3 N, directions of the derivative; None = without the second.
-            scale: N, a factor of each point.
-            by_value: LF N, gradient with respect to the features.
-            grad: LF N, likewise; None = 0.
-            levels: all levels.
-            grad_table: P F, what is added to.
-        """
+        assert len(factor) == x.shape[1], "of all points"
         pairs, sizes = grad_table.view(torch.complex64), _Sizes.of(levels)
         directions, others = x if v is None else v, by_value if grad is None else grad
         flags = v is not None, grad is not None
-        launch(_scatter_all, x, directions, flags[0], scale, by_value, others, flags[1], *sizes, pairs)
+        launch(_scatter_all, x, directions, flags[0], factor, by_value, others, flags[1], *sizes, pairs)
 
     @staticmethod
     def differentiate(x: Tensor, v: Tensor | None, table: Tensor, grad: Tensor, levels: tuple[Level, ...]) -> Tensor:

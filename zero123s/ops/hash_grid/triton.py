@@ -96,26 +96,61 @@ def _gather(
     tl.store(out + (level * F + f)[None, :] * n_points.to(tl.int64) + n[:, None], total, mask=inside[:, None])
 
 
-@triton.jit(do_not_specialize=["n_points"])
+@triton.jit
+def _features_at(features, level, n, inside, n_points, F: tl.constexpr):
+    """Return a level's features of points, stored feature by feature, zeros outside."""
+    f = tl.arange(0, F)
+    at = features + (level * F + f)[None, :] * n_points.to(tl.int64) + n[:, None]
+    return tl.load(at, mask=inside[:, None], other=0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["n_points", "n_values"])
 def _scatter(
-    x, v, grad, scales, levels, grad_table, n_points, DIRECTIONAL: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr
+    x,
+    v,
+    factor,
+    by_value,
+    grad,
+    scales,
+    levels,
+    grad_table,
+    n_points,
+    n_values,
+    VALUE: tl.constexpr,
+    GRAD: tl.constexpr,
+    DIRECTIONAL: tl.constexpr,
+    F: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """Add the transpose of `_gather`, applied to `grad`, to the table gradient."""
+    """Add to each corner's row w (factor by_value + grad) + dw by_value, with w the corner's weight and dw its derivative
+    along `v`: the transposes of `_gather`, in one atomic addition.
+
+    VALUE, GRAD and DIRECTIONAL say which of the three products there are; the first `n_values` points have the first two.
+    """
     level = tl.program_id(1)
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    f, inside = tl.arange(0, F), n < n_points
+    f, inside, valued = tl.arange(0, F), n < n_points, n < n_values
     scale = tl.load(scales + level)
     resolution, offset, size, hashed = _level(levels, level)
     cx, fx = _cell(x, n, inside, scale)
     cy, fy = _cell(x + n_points, n, inside, scale)
     cz, fz = _cell(x + 2 * n_points, n, inside, scale)
     dx, dy, dz = _direction(v, n, inside, n_points, scale, DIRECTIONAL)
-    at = grad + (level * F + f)[None, :] * n_points.to(tl.int64) + n[:, None]
-    g = tl.load(at, mask=inside[:, None], other=0.0).to(tl.float32)
+    g, s = tl.zeros((BLOCK, F), tl.float32), tl.zeros((BLOCK, F), tl.float32)
+    if VALUE or DIRECTIONAL:
+        s = _features_at(by_value, level, n, inside, n_points, F)
+    if VALUE:
+        g += tl.load(factor + n, mask=valued, other=0.0)[:, None] * s
+    if GRAD:
+        g += _features_at(grad, level, n, valued, n_values, F)
     for corner in tl.static_range(8):
         row = _row(cx + (corner & 1), cy + (corner >> 1 & 1), cz + (corner >> 2), resolution, size, hashed)
         to = grad_table + (offset + row.to(tl.int64))[:, None] * F + f[None, :]
-        addend = _weight(corner, fx, fy, fz, dx, dy, dz, DIRECTIONAL)[:, None] * g
+        addend = tl.zeros((BLOCK, F), tl.float32)
+        if VALUE or GRAD:
+            addend += _weight(corner, fx, fy, fz, dx, dy, dz, False)[:, None] * g
+        if DIRECTIONAL:
+            addend += _weight(corner, fx, fy, fz, dx, dy, dz, True)[:, None] * s
         tl.atomic_add(to, addend.to(grad_table.dtype.element_ty), mask=inside[:, None], sem="relaxed")
 
 
@@ -187,7 +222,25 @@ def _sizes(levels: tuple[Level, ...], device: torch.device) -> tuple[Tensor, Ten
     return scales, torch.tensor([level[1:] for level in levels], dtype=torch.int32, device=device)
 
 
-class _TritonKernels(Kernels):
+def _add(
+    x: Tensor,
+    levels: tuple[Level, ...],
+    grad_table: Tensor,
+    v: Tensor | None = None,
+    factor: Tensor | None = None,
+    by_value: Tensor | None = None,
+    grad: Tensor | None = None,
+) -> None:
+    """Start `_scatter` without the products of what is None."""
+    n, of_values = x.shape[1], factor if grad is None else grad
+    n_values = n if of_values is None else of_values.shape[-1]
+    tensors = [x if t is None else t for t in (v, factor, by_value, grad)]  # x is not read in their place
+    arguments = (x, *tensors, *_sizes(levels, x.device), grad_table, n, n_values)
+    constants = factor is not None, grad is not None, v is not None, grad_table.shape[1], _BLOCK
+    launch(_scatter, (blocks(n, _BLOCK), len(levels)), *arguments, *constants)
+
+
+class TritonKernels(Kernels):
     """The kernels above on tensors."""
 
     @staticmethod
@@ -200,9 +253,22 @@ class _TritonKernels(Kernels):
 
     @staticmethod
     def add_to_table(x: Tensor, v: Tensor | None, grad: Tensor, levels: tuple[Level, ...], grad_table: Tensor) -> None:
-        n = x.shape[1]
-        arguments = (x, x if v is None else v, grad, *_sizes(levels, x.device), grad_table, n)
-        launch(_scatter, (blocks(n, _BLOCK), len(levels)), *arguments, v is not None, grad_table.shape[1], _BLOCK)
+        if v is None:
+            _add(x, levels, grad_table, grad=grad)
+        else:
+            _add(x, levels, grad_table, v=v, by_value=grad)
+
+    @staticmethod
+    def add_all_to_table(
+        x: Tensor,
+        v: Tensor | None,
+        factor: Tensor,
+        by_value: Tensor,
+        grad: Tensor | None,
+        levels: tuple[Level, ...],
+        grad_table: Tensor,
+    ) -> None:
+        _add(x, levels, grad_table, v, factor, by_value, grad)
 
     @staticmethod
     def differentiate(x: Tensor, v: Tensor | None, table: Tensor, grad: Tensor, levels: tuple[Level, ...]) -> Tensor:
@@ -215,11 +281,11 @@ class _TritonKernels(Kernels):
 
 def encode(x: Tensor, table: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None = None) -> Tensor:
     """Encode float32 points as `reference.encode` does, from a table of any floating type."""
-    return autograd.encode(_TritonKernels, x, table, levels, keep)
+    return autograd.encode(TritonKernels, x, table, levels, keep)
 
 
 def position_gradient(
     x: Tensor, table: Tensor, grad: Tensor, levels: tuple[Level, ...], keep: GradBuffer | None = None
 ) -> Tensor:
     """Return the gradient of `grad . encode(x)` by `x`, differentiable in table and `grad`."""
-    return autograd.position_gradient(_TritonKernels, x, table, grad, levels, keep)
+    return autograd.position_gradient(TritonKernels, x, table, grad, levels, keep)

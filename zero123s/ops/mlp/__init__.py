@@ -9,7 +9,16 @@ from zero123s.ops import backends
 from zero123s.ops.mlp import reference
 from zero123s.ops.mlp.reference import CHUNK, CHUNKED_ACTIVATIONS, GPU_CHUNK, plain_mlp
 
-__all__ = ["CHUNK", "CHUNKED_ACTIVATIONS", "GPU_CHUNK", "mlp_forward", "mlp_input_gradient", "plain_mlp"]
+__all__ = [
+    "CHUNK",
+    "CHUNKED_ACTIVATIONS",
+    "GPU_CHUNK",
+    "mlp_forward",
+    "mlp_gradients",
+    "mlp_input_gradient",
+    "mlp_input_gradient_by_weights",
+    "plain_mlp",
+]
 
 
 def mlp_forward(
@@ -101,6 +110,67 @@ def mlp_input_gradient(
 
         return triton.relu_input_gradient(x, weights, _compute_type(x))
     return reference.mlp_input_gradient(x, weights, activation, chunk)
+
+
+def mlp_gradients(
+    x: Float[Tensor, "N I"], weights: list[Tensor], grad: Float[Tensor, "N O"], activation: str = "relu"
+) -> tuple[Float[Tensor, "N I"], list[Tensor]]:
+    """Return the gradients of `(grad * mlp_forward(x)).sum()`, for an autograd function that contains the network.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last: H I, H H, ..., O H.
+        grad: N O, the gradient by the output.
+        activation: "relu" or "softplus", between the layers.
+
+    Returns:
+        The gradient of `x` N I, and of each matrix; not differentiable.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.mlp import mlp_gradients
+        >>> x, weights = torch.tensor([[1.0, -2.0]]), [torch.eye(2), torch.tensor([[3.0, 5.0]])]
+        >>> grad_x, (first, last) = mlp_gradients(x, weights, torch.ones(1, 1))
+        >>> grad_x.tolist(), last.tolist()  # the second unit is off
+        ([[3.0, 0.0]], [[1.0, 0.0]])
+    """
+    with torch.no_grad():
+        if _backend(x, weights, "auto", activation) == "triton":
+            from zero123s.ops.mlp import triton
+
+            grads = triton.gradients(x, weights, activation, x.dtype, grad, True)
+        else:
+            grads = reference.chunked_gradients(x, weights, activation, None, "fp32", grad, True)
+    return grads[0], grads[1:]  # type: ignore[return-value]
+
+
+def mlp_input_gradient_by_weights(
+    x: Float[Tensor, "N I"], weights: list[Tensor], v: Float[Tensor, "N I"]
+) -> list[Tensor]:
+    """Return the gradients of `(v * mlp_input_gradient(x)).sum()` with respect to the matrices of a ReLU network.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last: H I, H H, ..., 1 H.
+        v: N I, the gradient by the input gradient.
+
+    Returns:
+        The gradient of each matrix; not differentiable.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.mlp import mlp_input_gradient_by_weights
+        >>> x, weights = torch.tensor([[1.0, -2.0]]), [torch.eye(2), torch.tensor([[3.0, 5.0]])]
+        >>> first, last = mlp_input_gradient_by_weights(x, weights, torch.tensor([[1.0, 10.0]]))
+        >>> first.tolist(), last.tolist()  # the second unit is off
+        ([[3.0, 30.0], [0.0, 0.0]], [[1.0, 0.0]])
+    """
+    with torch.no_grad():
+        if _backend(x, weights, "auto", "input gradient") == "triton":
+            from zero123s.ops.mlp import triton
+
+            return triton.relu_input_gradient_by_weights(x, weights, v, x.dtype)
+        return reference.relu_input_gradient_by_weights(x, weights, v, None)
 
 
 def _compute_type(x: Tensor) -> torch.dtype:

@@ -82,7 +82,7 @@ class _ChunkedMLP(torch.autograd.Function):
         if torch.is_grad_enabled():
             grads = plain_gradients(x, weights, activation, grad_y)
         else:
-            grads = _chunked_gradients(x, weights, activation, chunk, precision, grad_y)
+            grads = chunked_gradients(x, weights, activation, chunk, precision, grad_y, x.requires_grad)
         return (None, None, None, *grads)
 
 
@@ -125,14 +125,34 @@ def plain_gradients(
     return [next(found) if t.requires_grad else None for t in inputs]
 
 
-def _chunked_gradients(
-    x: Tensor, weights: list[Tensor], activation: str, chunk: int, precision: str, grad_y: Tensor
+def chunked_gradients(
+    x: Tensor,
+    weights: list[Tensor],
+    activation: str,
+    chunk: int | None,
+    precision: str,
+    grad_y: Tensor,
+    wants_x: bool,
 ) -> list[Tensor | None]:
-    """Return the gradients of x and weights, recomputing one chunk's hidden layers at a time."""
+    """Return the gradients of x and weights, recomputing one chunk's hidden layers at a time.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last.
+        activation: "relu" or "softplus", between the layers.
+        chunk: rows of `x` that are computed together; None = as many as suit the device.
+        precision: of the products, "fp32" (the tensors' own type) or "bf16".
+        grad_y: N O, the gradient by the output.
+        wants_x: whether to return the gradient of `x`; otherwise None stands in its place.
+
+    Returns:
+        The gradients of `x` and of each matrix.
+    """
+    chunk = chunk or _chunk_of(x)
     cast = torch.bfloat16 if precision == "bf16" else x.dtype
     layers = [w.to(cast) for w in weights]
     derivative = _GRADIENTS[activation]
-    grad_x = torch.empty_like(x) if x.requires_grad else None
+    grad_x = torch.empty_like(x) if wants_x else None
     grad_w = [torch.zeros_like(w) for w in weights]
     for start in range(0, x.shape[0], chunk):
         part = slice(start, start + chunk)
@@ -188,16 +208,34 @@ class _ReluInputGradient(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, v: Tensor) -> tuple:  # type: ignore[override]
         x, *weights = ctx.saved_tensors
-        grad_w = [torch.zeros_like(w) for w in weights]
-        for start in range(0, x.shape[0], ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            hidden, gradients = _relu_chain(x[part], weights)
-            along = v[part]  # the derivative of each layer's input along v
-            for index, weight in enumerate(weights[:-1]):
-                grad_w[index] += gradients[index].T @ along
-                along = _GRADIENTS["relu"](along @ weight.T, hidden[index])
-            grad_w[-1] += along.sum(0)
-        return (None, None, *grad_w)
+        return (None, None, *relu_input_gradient_by_weights(x, weights, v, ctx.chunk))
+
+
+def relu_input_gradient_by_weights(
+    x: Float[Tensor, "N I"], weights: list[Tensor], v: Float[Tensor, "N I"], chunk: int | None
+) -> list[Tensor]:
+    """Return the gradients of `(v * mlp_input_gradient(x)).sum()` with respect to the matrices, with ReLU.
+
+    Args:
+        x: N I, the input.
+        weights: matrices of the layers, first to last.
+        v: N I, the gradient by the input gradient.
+        chunk: rows of `x` that are computed together; None = as many as suit the device.
+
+    Returns:
+        The gradient of each matrix.
+    """
+    chunk = chunk or _chunk_of(x)
+    grad_w = [torch.zeros_like(w) for w in weights]
+    for start in range(0, x.shape[0], chunk):
+        part = slice(start, start + chunk)
+        hidden, gradients = _relu_chain(x[part], weights)
+        along = v[part]  # the derivative of each layer's input along v
+        for index, weight in enumerate(weights[:-1]):
+            grad_w[index] += gradients[index].T @ along
+            along = _GRADIENTS["relu"](along @ weight.T, hidden[index])
+        grad_w[-1] += along.sum(0)
+    return grad_w
 
 
 def _relu_chain(x: Tensor, weights: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -288,14 +288,7 @@ class _FusedMLP(torch.autograd.Function):
         if torch.is_grad_enabled():
             grads = reference.plain_gradients(x, weights, activation, grad_y, compute)
             return (None, None, *grads)
-        wants_x = x.requires_grad
-        x, by_feature = _readable(x)
-        grad_x, sums = _empty_like(x, by_feature) if wants_x else x, _new_sums(x, weights)
-        meta = _constants(x, weights, compute, by_feature) | {"SOFTPLUS": activation == "softplus", "GRAD_X": wants_x}
-        arguments = (x, *_matrices(weights), grad_y.contiguous(), grad_x, sums, len(x))
-        strides = _stride(x, by_feature), _stride(grad_x, by_feature)
-        launch(_backward, (len(sums),), *arguments, *strides, **(meta | _SUMMING))
-        return (None, None, grad_x if wants_x else None, *_added(sums, weights))
+        return (None, None, *gradients(x, weights, activation, compute, grad_y, x.requires_grad))
 
 
 class _ReluInputGradient(torch.autograd.Function):
@@ -315,13 +308,31 @@ class _ReluInputGradient(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, v: Tensor) -> tuple:  # type: ignore[override]
         x, *weights = ctx.saved_tensors
-        x, by_feature = _readable(x)
-        v, sums = _readable(v, by_feature)[0], _new_sums(x, weights)
-        meta = _constants(x, weights, ctx.compute, by_feature)
-        del meta["O"], meta["OP"]
-        arguments = (x, v, *_matrices(weights), sums, len(x), _stride(x, by_feature), _stride(v, by_feature))
-        launch(_input_gradient_backward, (len(sums),), *arguments, **(meta | _SUMMING))
-        return (None, None, *_added(sums, weights))
+        return (None, None, *relu_input_gradient_by_weights(x, weights, v, ctx.compute))
+
+
+def gradients(
+    x: Tensor, weights: list[Tensor], activation: str, compute: torch.dtype, grad_y: Tensor, wants_x: bool
+) -> list[Tensor | None]:
+    """Return the gradients of the input (None unless `wants_x`) and of the matrices, from that of `mlp_forward`."""
+    x, by_feature = _readable(x)
+    grad_x, sums = _empty_like(x, by_feature) if wants_x else x, _new_sums(x, weights)
+    meta = _constants(x, weights, compute, by_feature) | {"SOFTPLUS": activation == "softplus", "GRAD_X": wants_x}
+    arguments = (x, *_matrices(weights), grad_y.contiguous(), grad_x, sums, len(x))
+    strides = _stride(x, by_feature), _stride(grad_x, by_feature)
+    launch(_backward, (len(sums),), *arguments, *strides, **(meta | _SUMMING))
+    return [grad_x if wants_x else None, *_added(sums, weights)]
+
+
+def relu_input_gradient_by_weights(x: Tensor, weights: list[Tensor], v: Tensor, compute: torch.dtype) -> list[Tensor]:
+    """Return the gradients of `(v * relu_input_gradient(x)).sum()` with respect to the matrices."""
+    x, by_feature = _readable(x)
+    v, sums = _readable(v, by_feature)[0], _new_sums(x, weights)
+    meta = _constants(x, weights, compute, by_feature)
+    del meta["O"], meta["OP"]
+    arguments = (x, v, *_matrices(weights), sums, len(x), _stride(x, by_feature), _stride(v, by_feature))
+    launch(_input_gradient_backward, (len(sums),), *arguments, **(meta | _SUMMING))
+    return _added(sums, weights)
 
 
 def _readable(x: Tensor, by_feature: bool | None = None) -> tuple[Tensor, bool]:
