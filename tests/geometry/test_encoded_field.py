@@ -70,7 +70,7 @@ def test_outputs_and_gradients_are_those_of_the_parts(kind, training, n_fused, m
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled where there is a GPU")
 @pytest.mark.parametrize("kind", [ImplicitVolume, ImplicitSDF])
-def test_points_and_those_near_share_one_pass_of_triton(kind, n_fused, monkeypatch):
+def test_near_points_share_one_triton_pass(kind, n_fused, monkeypatch):
     pytest.importorskip("triton", reason="Triton is not installed: it has wheels for Linux")
     monkeypatch.setattr(backends, "_is_usable", lambda *_: True)  # so that "auto" is Triton, as on CUDA
     monkeypatch.setattr(agreement, "kernels_agree", lambda *_: True)

@@ -374,7 +374,7 @@ def test_each_output_of_a_field_trains_alone(used, device, chosen):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_field_adds_to_the_table_in_one_launch(device, chosen, monkeypatch):
+def test_field_gradients_add_in_one_launch(device, chosen, monkeypatch):
     x, table, *networks = field(device)
     calls, buffer = [], torch.zeros_like(table)
     monkeypatch.setattr(hash_kernels, "launch", lambda kernel, *a: calls.append(kernel) or launch(kernel, *a))
@@ -402,7 +402,7 @@ def test_a_field_keeps_no_more_than_its_parts(device, chosen):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_fields_are_evaluated_apart_where_kernels_do_not_fit(device, chosen):
+def test_separate_evaluation_where_kernels_do_not_fit(device, chosen):
     x, table, *networks = field(device)
     weights = [*networks[0], *networks[1]]
     assert can_evaluate_together(x, table, weights, gradient=True)
