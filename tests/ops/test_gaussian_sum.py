@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zero123s.ops.gaussian_splatting import covariance_factors
-from zero123s.ops.gaussian_sum import gaussian_sum
+from zero123s.ops.gaussian_sum import gaussian_sum, numba
 
 
 def cloud(n, seed=0):
@@ -35,6 +35,18 @@ def test_numba_agrees_with_the_reference():
     ours, expected = (gaussian_sum(x, *cloud(200), backend=b) for b in ("numba", "reference"))
     for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4 * float(b.abs().max()), rtol=1e-4)
+
+
+def test_kept_cell_lists_follow_moved_gaussians():
+    x = 0.6 * torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
+    means, factors, values = cloud(200)
+    gaussian_sum(x, means, factors, values, "numba")
+    lists = numba._kept[0]
+    gaussian_sum(x[:10], means, factors, 2 * values, "numba")
+    assert numba._kept[0] is lists, "the same Gaussians need no new lists"
+    means += 0.2
+    ours, expected = (gaussian_sum(x, means, factors, values, b)[0] for b in ("numba", "reference"))
+    torch.testing.assert_close(ours, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["reference", "numba"])

@@ -3,8 +3,10 @@
 # numba's decorators and scalar types are opaque to a type checker.
 # pyright: reportCallIssue=false, reportArgumentType=false
 import math
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numba import njit
 from torch import Tensor
 
@@ -72,18 +74,45 @@ def _sum(part, n_parts, x, lower, cell, start, members, means, precisions, value
             gradients[p, 2] -= weight * pz
 
 
+class _Cells(NamedTuple):
+    """Which Gaussians reach each cell of the grid around all of them."""
+
+    means: Tensor
+    reach: Tensor
+    """Copies of what the lists were made from."""
+    lower: Tensor
+    size: Tensor
+    """Lowest corner of the grid, and edges of a cell."""
+    start: np.ndarray
+    members: np.ndarray
+    """A cell's Gaussians are `members[start[cell] : start[cell + 1]]`."""
+
+
+_kept: list[_Cells] = []
+"""The last call's: an export evaluates one set of Gaussians some 200 times, and lists take longer than most sums."""
+
+
+def _cells_of(means: Tensor, reach: Tensor) -> _Cells:
+    if _kept and torch.equal(_kept[0].means, means) and torch.equal(_kept[0].reach, reach):
+        return _kept[0]
+    lower = (means - reach).amin(0)
+    size = ((means + reach).amax(0) - lower).clamp_min(1e-9) / CELLS * 1.0001
+    spans, counts = np.empty((len(means), 3, 2), np.int64), np.zeros(CELLS**3, np.int64)
+    _spans(means.numpy(), reach.numpy(), lower.numpy(), size.numpy(), spans)
+    _count(spans, counts)
+    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    members = np.empty(start[-1], np.int32)
+    _fill(spans, start[:-1].copy(), members)
+    _kept[:] = [_Cells(means.clone(), reach.clone(), lower, size, start, members)]
+    return _kept[0]
+
+
 def gaussian_sum(x: Tensor, means: Tensor, precisions: Tensor, values: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
     """Sum float32 CPU Gaussians as the reference does; `reach` is the half box in which each one is above zero."""
     sums, gradients = x.new_zeros(len(x), values.shape[1]), x.new_zeros(len(x), 3)
     if len(means) == 0 or len(x) == 0:
         return sums, gradients
-    lower = (means - reach).amin(0)
-    cell = ((means + reach).amax(0) - lower).clamp_min(1e-9) / CELLS * 1.0001
-    spans, counts = np.empty((len(means), 3, 2), np.int64), np.zeros(CELLS**3, np.int64)
-    _spans(means.numpy(), reach.numpy(), lower.numpy(), cell.numpy(), spans)
-    _count(spans, counts)
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    members = np.empty(start[-1], np.int64)
-    _fill(spans, start[:-1].copy(), members)
-    launch(_sum, x, lower, cell, start, members, means, precisions, values, sums, gradients)
+    cells = _cells_of(means, reach)
+    arguments = (cells.lower, cells.size, cells.start, cells.members, means, precisions, values, sums, gradients)
+    launch(_sum, x, *arguments)
     return sums, gradients
