@@ -8,20 +8,27 @@ from jaxtyping import Bool, Float, Int
 
 from zero123s.ops.rasterization.software import Fragments, rasterize
 
+POINTS_AT_ONCE = 2**17
+"""Texels that are coloured together: a texture of 1024 all at once takes 270 MB of float64 arrays."""
 
-def texel_fragments(uvs: Float[np.ndarray, "V 2"], faces: Int[np.ndarray, "F 3"], size: int) -> Fragments:
+
+def texel_fragments(
+    uvs: Float[np.ndarray, "V 2"], faces: Int[np.ndarray, "F 3"], size: int, rows: slice = slice(None)
+) -> Fragments:
     """Rasterise a mesh's texture layout: the face and barycentric coordinates under each texel centre.
 
     Args:
         uvs: V 2 in [0, 1], origin at the lower left.
         faces: F 3.
         size: edge of the texture in texels.
+        rows: of the texture, the topmost is 0; all by default.
 
     Returns:
-        Fragments of size x size texels, row 0 on top.
+        Fragments of R x size texels, the rows from top to bottom.
     """
-    xyz = np.stack([uvs[:, 0] * size, (1 - uvs[:, 1]) * size, np.ones(len(uvs))], -1)
-    return rasterize(xyz, faces, size, size)
+    first, end, _ = rows.indices(size)
+    xyz = np.stack([uvs[:, 0] * size, (1 - uvs[:, 1]) * size - first, np.ones(len(uvs))], -1)
+    return rasterize(xyz, faces, end - first, size)
 
 
 def fill_gaps(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W C"]:
@@ -50,7 +57,7 @@ def fill_gaps(image: Float[np.ndarray, "H W C"], known: Bool[np.ndarray, "H W"])
 
 @dataclass(frozen=True)
 class SurfacePoints:
-    """The surface points of the covered texels, in their order."""
+    """Points on the surface of a mesh, in the order of their texels."""
 
     points: Float[np.ndarray, "N 3"]
     normals: Float[np.ndarray, "N 3"]
@@ -87,20 +94,25 @@ def bake(
         faces: F 3.
         uvs: V 2 in [0, 1], origin at the lower left.
         size: edge T in texels.
-        color: called once with all N surface points -> N 3 in [0, 1].
+        color: of N surface points -> N 3 in [0, 1]; called for one band of rows after the other.
         supersample: points per texel and axis, averaged.
 
     Returns:
         T T 3 in [0, 1], row 0 on top.
     """
     s = supersample
-    fragments = texel_fragments(uvs, faces, size * s)
-    points = fragments.interpolate(vertices, faces)
-    normal = fragments.interpolate(normals, faces)
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
     total = np.zeros((size * s, size * s, 4), np.float32)
-    total[fragments.hit, :3] = color(SurfacePoints(points, normal, fragments, faces))
-    total[fragments.hit, 3] = 1
+    n_rows = max(1, POINTS_AT_ONCE // (size * s))
+    for first in range(0, size * s, n_rows):
+        rows = slice(first, first + n_rows)
+        fragments = texel_fragments(uvs, faces, size * s, rows)
+        if not fragments.hit.any():
+            continue
+        points = fragments.interpolate(vertices, faces)
+        normal = fragments.interpolate(normals, faces)
+        normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
+        total[rows][fragments.hit, :3] = color(SurfacePoints(points, normal, fragments, faces))
+        total[rows][fragments.hit, 3] = 1
     total = total.reshape(size, s, size, s, 4).mean((1, 3))
     known = total[..., 3] > 0
     total[..., :3] /= np.maximum(total[..., 3:], 1e-9)
