@@ -98,3 +98,8 @@ def test_config_files_that_are_none(launch, tmp_path):
 @pytest.mark.parametrize("mode", ["--validate", "--test", "--export"])
 def test_modes_that_need_a_checkpoint_say_so(launch, mode):
     assert launch(mode=mode)[1].startswith(f"error: {mode} needs resume=")
+
+
+def test_a_missing_image_is_reported_before_threads_are_timed(launch, monkeypatch):
+    monkeypatch.setattr("zero123s.run.runner.choose_threads", lambda *args: pytest.fail("threads were timed"))
+    assert "nothing.png" in launch("data.image_path=nothing.png", "system.loss.lambda_sds=0")[1]

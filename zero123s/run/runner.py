@@ -130,11 +130,11 @@ class Runner:
         self.interrupt = GracefulInterrupt()
         self.health = Health(self.experiment.health)
         self.trainer: pl.Trainer | None = None
+        self.step = 0
+        self.system = build_system(plan, out_dir)  # before anything is timed: a missing image is reported at once
         threads = choose_threads(self.experiment.threads, out_dir)
         torch.set_num_threads(threads)
         self.record: dict[str, Any] = {"threads": threads}
-        self.step = 0
-        self.system = build_system(plan, out_dir)
         if checkpoint is not None:
             self.step = load_weights(self.system, checkpoint)
             step_modules(self.system, self.step)
