@@ -17,6 +17,7 @@ SMALL = [
     "system.renderer.num_samples_per_ray=32",
     "system.exporter.isosurface_resolution=24",
     "system.exporter.texture_size=64",
+    "system.exporter.unwrap_time_limit_s=0",  # no process for xatlas: tests/mesh/test_unwrap.py, and the bundled model's job
     "system.exporter.poster=false",
     "system.warm_start.steps=20",
     "trainer.max_steps=2",

@@ -513,8 +513,11 @@ def test_rasterised_faces_are_the_references(device):
 # ---------------------------------------------------------------- without a GPU
 
 
-@pytest.mark.parametrize("words", [["--quick"], pytest.param([], marks=pytest.mark.slow)])
-def test_kernels_compile_for_five_architectures_without_spilling(words):
+@pytest.mark.parametrize(
+    ("words", "architectures"),
+    [(["--quick"], {89, 90, 100}), pytest.param([], {80, 86, 89, 90, 100}, marks=pytest.mark.slow)],
+)
+def test_kernels_compile_without_spilling(words, architectures):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     script = Path(__file__).parents[2] / "benchmarks" / "triton_kernels.py"
     done = subprocess.run(
@@ -522,7 +525,7 @@ def test_kernels_compile_for_five_architectures_without_spilling(words):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {row["arch"] for row in rows} == {80, 86, 89, 90, 100}
+    assert {row["arch"] for row in rows} == architectures
     assert all(row["spilled_bytes"] == 0 and row["registers"] <= 128 for row in rows if row["kernel"][:3] != "mlp")
     # Layers of 64 in registers; 99 KiB is what a block may have on 8.6 and 8.9.
     assert all(row["spilled_bytes"] <= 128 and row["shared_bytes"] <= 99 << 10 for row in rows)

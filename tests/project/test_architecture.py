@@ -54,18 +54,27 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_only_lower_layers(path):
-    parts = module_name(path).split(".")
+def wrong_imports(path: Path) -> list[str]:
+    """Return what a file imports from a higher layer or from another slot."""
+    name = module_name(path)
+    parts = name.split(".")
     if len(parts) == 1:
-        return
-    here = LAYER[parts[1]]
+        return []
+    found = []
     for target in imports(path):
         folder = target.split(".")[1] if "." in target else ""
         if not folder or folder == parts[1]:
             continue
-        assert LAYER[folder] <= here, f"{module_name(path)} imports {target} from a higher layer"
-        assert not (folder in SLOTS and parts[1] in SLOTS), f"{module_name(path)} imports another slot: {target}"
+        if LAYER[folder] > LAYER[parts[1]]:
+            found.append(f"{name} imports {target} from a higher layer")
+        if folder in SLOTS and parts[1] in SLOTS:
+            found.append(f"{name} imports another slot: {target}")
+    return found
+
+
+def test_every_file_imports_only_lower_layers():
+    wrong = [sentence for path in FILES for sentence in wrong_imports(path)]
+    assert not wrong, "\n".join(wrong)
 
 
 def room_of(module: str) -> str:
@@ -111,24 +120,29 @@ def test_no_two_files_share_a_name():
     assert not {name: where for name, where in folders.items() if len(where) > 1}
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_sizes(path):
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400, f"{path.name} is longer than 400 lines"
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0]
-            docstring = (first.end_lineno or 0) - first.lineno + 1 if ast.get_docstring(node) else 0
-            length = (node.end_lineno or 0) - node.lineno - docstring
-            assert length <= 60, f"{path.name}:{node.lineno} {node.name} has {length} lines without its docstring"
+def test_files_and_functions_are_short():
+    long = [f"{path.name} is longer than 400 lines" for path in FILES if path.read_text("utf-8").count("\n") > 400]
+    for path in FILES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[0]
+                docstring = (first.end_lineno or 0) - first.lineno + 1 if ast.get_docstring(node) else 0
+                length = (node.end_lineno or 0) - node.lineno - docstring
+                if length > 60:
+                    long.append(f"{path.name}:{node.lineno} {node.name} has {length} lines without its docstring")
+    assert not long, "\n".join(long)
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_public_functions_are_annotated_and_documented(path):
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{path.name}: class {node.name} has no docstring"
-    for node in parsed(path).body:
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
-            assert node.returns is not None, f"{path.name}: {node.name} lacks a return annotation"
+def test_public_functions_are_annotated_and_documented():
+    found = []
+    for path in FILES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node):
+                found.append(f"{path.name}: class {node.name} has no docstring")
+        for node in parsed(path).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                if not ast.get_docstring(node):
+                    found.append(f"{path.name}: {node.name} has no docstring")
+                if node.returns is None:
+                    found.append(f"{path.name}: {node.name} lacks a return annotation")
+    assert not found, "\n".join(found)

@@ -80,29 +80,44 @@ def errors(node: ast.FunctionDef) -> set[str]:
     return raised | ({"ConfigError", "MissingDependencyError"} if "backend" in parameters(node) else set())
 
 
-@pytest.mark.parametrize("path", [*FILES, LOSSES], ids=module_name)
-def test_public_functions_document_arguments_results_and_errors(path):
+def undocumented_functions(path: Path) -> list[str]:
+    """Return what the docstrings of a file's public functions lack."""
+    lacks = []
     for name, node in public_functions(ast.parse(path.read_text(encoding="utf-8"))):
         if not is_documented_in_full(name, node) or (path == LOSSES and is_term_or_method(name, node)):
             continue
         found = sections(ast.get_docstring(node) or "")
-        missing = parameters(node) ^ entries(found.get("Args", [""]))
-        assert not missing, f"{path.name}: {name}: Args and signature differ in {sorted(missing)}"
+        if missing := parameters(node) ^ entries(found.get("Args", [""])):
+            lacks.append(f"{path.name}: {name}: Args and signature differ in {sorted(missing)}")
         returns = ast.unparse(node.returns) if node.returns else "None"
-        assert returns == "None" or found.keys() & {"Returns", "Yields"}, f"{path.name}: {name}: no Returns"
-        unexplained = errors(node) - entries(found.get("Raises", [""]))
-        assert not unexplained, f"{path.name}: {name}: Raises lacks {sorted(unexplained)}"
+        if returns != "None" and not found.keys() & {"Returns", "Yields"}:
+            lacks.append(f"{path.name}: {name}: no Returns")
+        if unexplained := errors(node) - entries(found.get("Raises", [""])):
+            lacks.append(f"{path.name}: {name}: Raises lacks {sorted(unexplained)}")
+    return lacks
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_public_classes_document_how_they_are_made(path):
+def test_public_functions_document_arguments_results_and_errors():
+    lacks = [sentence for path in (*FILES, LOSSES) for sentence in undocumented_functions(path)]
+    assert not lacks, "\n".join(lacks)
+
+
+def undocumented_classes(path: Path) -> list[str]:
+    """Return which arguments of a file's public classes no docstring explains."""
+    lacks = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
             continue
         for method in (f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"):
             documented = [entries(sections(ast.get_docstring(n) or "").get("Args", [""])) for n in (node, method)]
-            missing = parameters(method) - set.union(*documented)
-            assert not missing, f"{path.name}: {node.name}: Args lacks {sorted(missing)}"
+            if missing := parameters(method) - set.union(*documented):
+                lacks.append(f"{path.name}: {node.name}: Args lacks {sorted(missing)}")
+    return lacks
+
+
+def test_public_classes_document_how_they_are_made():
+    lacks = [sentence for path in FILES for sentence in undocumented_classes(path)]
+    assert not lacks, "\n".join(lacks)
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)

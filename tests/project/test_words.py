@@ -143,24 +143,33 @@ def prose(text: str):
             yield token.start[0], token.string
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_names_and_prose_are_the_field_s(path):
+def private_words(path: Path) -> list[str]:
+    """Return the names and prose of a file of the package that have better words."""
     text = path.read_text(encoding="utf-8")
-    names = {name: PRIVATE_NAMES[name] for name in defined_names(ast.parse(text)) if name in PRIVATE_NAMES}
-    assert not names, f"{path}: better names: {names}"
-    found = [
+    names = [name for name in defined_names(ast.parse(text)) if name in PRIVATE_NAMES]
+    found = [f"name '{name}' -> {PRIVATE_NAMES[name]}" for name in names]
+    found += [
         f"line {line}: '{match[0]}' -> {better}"
         for line, words in prose(text)
         for pattern, better in PRIVATE_PROSE.items()
         if (match := re.search(pattern, words))
     ]
-    assert not found, f"{path}: {found}"
+    return [f"{path.relative_to(ROOT)}: {sentence}" for sentence in found]
 
 
-@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_tests_and_benchmarks_use_standard_names(path):
-    names = {n: PRIVATE_NAMES[n] for n in defined_names(ast.parse(path.read_text(encoding="utf-8"))) if n in RETIRED}
-    assert not names, f"{path}: better names: {names}"
+def test_names_and_prose_are_the_field_s():
+    found = [sentence for path in FILES for sentence in private_words(path)]
+    assert not found, "\n".join(found)
+
+
+def test_tests_and_benchmarks_use_standard_names():
+    found = [
+        f"{path.relative_to(ROOT)}: '{name}' -> {PRIVATE_NAMES[name]}"
+        for path in OUTSIDE
+        for name in defined_names(ast.parse(path.read_text(encoding="utf-8")))
+        if name in RETIRED
+    ]
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

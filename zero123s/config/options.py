@@ -1,6 +1,7 @@
 """Constraints of Config fields beyond their type: ranges, choices, schedules; and their documentation."""
 
 import ast
+import functools
 import inspect
 import math
 import os
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from itertools import pairwise
 from numbers import Real
-from typing import Any
+from typing import Any, get_type_hints
 
 from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
@@ -58,6 +59,16 @@ def option(
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+@functools.cache
+def type_hints(schema: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields: evaluated once, because a configuration has hundreds of keys.
+
+    Raises:
+        NameError: an annotation that only a type checker can resolve.
+    """
+    return get_type_hints(schema)
 
 
 def describe_limits(f: Field) -> str:

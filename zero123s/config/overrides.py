@@ -8,10 +8,10 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from zero123s.config.interpolation import check_resolvers
-from zero123s.config.options import ENTRIES, SLOT
+from zero123s.config.options import ENTRIES, SLOT, type_hints
 from zero123s.config.yaml_files import parse_yaml
 from zero123s.errors import ConfigError
 from zero123s.registry import REGISTRIES
@@ -102,7 +102,7 @@ def type_at(schema: type, parts: Sequence[str], cfg: Any) -> Any:
         cfg: the section as plain values; only its `_type` keys matter.
     """
     try:
-        hints = get_type_hints(schema)
+        hints = type_hints(schema)
     except NameError:  # a plugin's annotation that only a type checker can resolve
         return None
     known = {f.name: f for f in fields(schema)}

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass, make_dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zero123s.config.interpolation import plain
-from zero123s.config.options import check_values, default_of, expand_paths, has_default
+from zero123s.config.options import check_values, default_of, expand_paths, has_default, type_hints
 from zero123s.config.overrides import is_list_of_text
 from zero123s.errors import ConfigError
 from zero123s.registry import Registry, nearest
@@ -73,7 +73,7 @@ def _section(schema: type[C], given: Any, key: str) -> C:
         if given.get(name) == _REQUIRED or (name not in given and not has_default(f)):
             raise ConfigError(f"'{prefix}{name}' must be given; it has no default.")
     try:
-        hints = get_type_hints(schema)
+        hints = type_hints(schema)
     except NameError:  # an annotation that only a type checker can resolve
         hints = {}
     values = {
