@@ -381,7 +381,8 @@ def test_the_main_recipe_with_vsd_resumes_exactly(tmp_path):
     overrides = ["--config", str(REPOSITORY / "configs" / "stable-zero123.yaml"), "--train", *SMALL, "threads=1"]
     overrides += [f"exp_root_dir={tmp_path}", "use_timestamp=false", "system.guidance.variant=vsd"]
     overrides += ["system.guidance.lora_lr=1e-2", "checkpoint.every_n_train_steps=1", "trainer.val_check_interval=0"]
-    assert main([*overrides, "tag=whole", "trainer.max_steps=2"]) == 0
+    # One export: equal weights make equal meshes, as end_to_end/test_kill.py tests.
+    assert main([*overrides, "tag=whole", "trainer.max_steps=2", "export_after_train=false"]) == 0
     assert main([*overrides, "tag=halves", "trainer.max_steps=1", "export_after_train=false"]) == 0
     assert main([*overrides, "tag=halves", "trainer.max_steps=2", "resume=last", "export_after_train=true"]) == 0
     runs = [tmp_path / "stable-zero123" / tag for tag in ("whole", "halves")]
@@ -393,5 +394,4 @@ def test_the_main_recipe_with_vsd_resumes_exactly(tmp_path):
     for run in runs:
         record = json.loads((run / "run.json").read_text())
         assert (record["state"], record["step"], record["model"]["bundled"]) == ("finished", 2, True)
-        assert (run / "export" / "model.glb").is_file()
-    assert (runs[0] / "export" / "model.glb").read_bytes() == (runs[1] / "export" / "model.glb").read_bytes()
+    assert (runs[1] / "export" / "model.glb").is_file()
