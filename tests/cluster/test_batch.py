@@ -26,6 +26,7 @@ def loads(tmp_path_factory):
     path = tmp_path_factory.mktemp("loads") / "loads.txt"
     env = {"PYTHONPATH": f"{REPOSITORY / 'tests/helpers'}:{REPOSITORY}", tiny_batch.LOADS: str(path)}
     os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (what else runs here is not our business)
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (15 by default: they would wait for all else that runs here)
     ray.init(
         num_cpus=2,
         include_dashboard=False,

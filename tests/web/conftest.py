@@ -1,17 +1,12 @@
 """A run that takes no guidance and seconds only, as an operator of a web server would set it up."""
 
 import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from serving import serving
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = {
@@ -55,39 +50,12 @@ def _processes_find_this_package():
     os.environ["PYTHONPATH"] = before
 
 
-@pytest.fixture(scope="module")
-def server_words() -> list[str]:
-    """Further words on the command line of `web_server`; a module may have its own."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def web_server(qualities, tmp_path_factory, server_words):
-    """`zero123s web` as an operator starts it: its address and its folder."""
+@pytest.fixture(scope="session")
+def web_server(qualities, tmp_path_factory):
+    """`zero123s web` as an operator starts it, one for all modules that need no other: its address and its folder."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[web]'")
-    out = tmp_path_factory.mktemp("web")
-    command = [sys.executable, "-m", "zero123s", "web", "--port", "0", "--out", str(out), "--qualities", str(qualities)]
-    command += ["--profile", "cpu", "--max-megabytes", "2", "--max-megapixels", "4"]
-    command += server_words
-    with open(out / "server.log", "w+", encoding="utf-8") as log:
-        # A shell that runs the tests in its background hands Ctrl-C down as ignored.
-        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, preexec_fn=heard)  # noqa: PLW1509
-        try:
-            yield wait_for_address(process, out / "server.log"), out
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
-
-
-def wait_for_address(process: subprocess.Popen, log: Path) -> str:
-    """Return the address that a server prints."""
-    end = time.monotonic() + 180
-    while time.monotonic() < end and process.poll() is None:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8")):
-            return found.group()
-        time.sleep(0.1)
-    raise AssertionError(f"no server:\n{log.read_text(encoding='utf-8')}")
+    with serving(tmp_path_factory.mktemp("web"), qualities) as server:
+        yield server
 
 
 def chromium() -> str:

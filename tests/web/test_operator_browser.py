@@ -1,6 +1,8 @@
 """A page with a login and with images generated from prompts, in a real browser."""
 
 import pytest
+from serving import serving
+from tiny_sdxl import save_tiny_sdxl
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
@@ -10,14 +12,15 @@ MINUTES = 60_000
 
 
 @pytest.fixture(scope="module")
-def server_words(tmp_path_factory) -> list[str]:
-    """An operator's choices: who may come in, and what draws."""
-    from tiny_sdxl import save_tiny_sdxl
-
+def web_server(qualities, tmp_path_factory):
+    """A server with an operator's choices: who may come in, and what draws."""
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[web]'")
     folder = tmp_path_factory.mktemp("operator")
     (folder / "users.txt").write_text("ann:pear\nben:plum\n", encoding="utf-8")
     drawing = [f"data.text_to_image.{word}" for word in ("steps=2", "candidates=2", "height=64", "width=64")]
-    return ["--users", str(folder / "users.txt"), "--draw-with", str(save_tiny_sdxl(folder)), *drawing]
+    words = ["--users", str(folder / "users.txt"), "--draw-with", str(save_tiny_sdxl(folder)), *drawing]
+    with serving(tmp_path_factory.mktemp("web"), qualities, words) as server:
+        yield server
 
 
 @pytest.fixture

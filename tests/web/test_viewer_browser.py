@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def open_page(browser, address):
     page.set_default_timeout(60_000)
     page.goto(address)
     page.get_by_text(re.compile(r"step [1-9]\d* of 100000")).first.wait_for()
-    page.wait_for_timeout(4000)
+    wait_for_image(page, lambda image: image.std(axis=(0, 1)).max() > 5, "the canvas is blank", 60)
     return page
 
 
@@ -70,6 +71,36 @@ def pixels(page) -> np.ndarray:
     """Return the middle of the page, where the object is, away from the controls."""
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     return np.asarray(shot.crop((100, 60, 640, 600)), float)
+
+
+def wait_for_image(page, is_right: Callable[[np.ndarray], bool], otherwise: str, seconds: float = 10) -> np.ndarray:
+    """Wait until the page shows what is expected; return its pixels."""
+    end = time.monotonic() + seconds
+    while not is_right(image := pixels(page)):
+        assert time.monotonic() < end, otherwise
+        page.wait_for_timeout(100)
+    return image
+
+
+def settled_image(page) -> np.ndarray:
+    """Return the image once it is rendered in full: what changes then is no more than what training changes."""
+    last, end = pixels(page), time.monotonic() + 30
+    while True:
+        page.wait_for_timeout(700)
+        image = pixels(page)
+        change = np.abs(image - last).mean()
+        if change < 0.5:
+            return image
+        assert time.monotonic() < end, f"the image still changes by {change:.1f}"
+        last = image
+
+
+def wait_for_later_step(page, before: int) -> None:
+    """Wait until training is further than the step `before`."""
+    end = time.monotonic() + 60
+    while step_of(page) <= before:
+        assert time.monotonic() < end, "training does not go on"
+        page.wait_for_timeout(100)
 
 
 def step_of(page) -> int:
@@ -83,13 +114,11 @@ def drag(page) -> None:
     page.mouse.down()
     page.mouse.move(520, 330, steps=10)
     page.mouse.up()
-    page.wait_for_timeout(4000)
 
 
 def test_the_page_follows_the_camera(browser, watched):
     page = open_page(browser, watched[1])
-    first = pixels(page)
-    assert first.std(axis=(0, 1)).max() > 5, "the canvas is blank"
+    first = settled_image(page)
     if os.environ.get("ZERO123S_SCREENSHOTS"):
         close = page.locator(".mantine-Notification-closeButton")
         if close.count():
@@ -98,24 +127,19 @@ def test_the_page_follows_the_camera(browser, watched):
         page.screenshot(path="docs/images/viewer.png")
     before = step_of(page)
     drag(page)
-    moved = pixels(page)
-    assert np.abs(moved - first).mean() > 2, "the image does not follow the camera"
-    page.wait_for_timeout(2000)
-    assert step_of(page) > before, "training does not go on"
+    wait_for_image(page, lambda image: np.abs(image - first).mean() > 2, "the image does not follow the camera")
+    wait_for_later_step(page, before)
     page.close()
 
 
 def test_a_control_changes_what_is_shown(browser, watched):
     page = open_page(browser, watched[1])
-    colour = pixels(page)
+    colour = settled_image(page)
     page.locator("input[value='colour']:visible").first.click()
     page.get_by_role("option", name="opacity").click()
-    page.wait_for_timeout(4000)
-    opacity = pixels(page)
-    assert np.abs(opacity - colour).mean() > 5
+    wait_for_image(page, lambda image: np.abs(image - colour).mean() > 5, "the image is as before")
     # Opacity is grey: white where the object is, black where nothing is.
-    channels = opacity.reshape(-1, 3)
-    assert np.median(np.ptp(channels, axis=1)) < 8
+    wait_for_image(page, lambda image: bool(np.median(np.ptp(image.reshape(-1, 3), axis=1)) < 8), "opacity is not grey")
     page.close()
 
 
@@ -123,12 +147,11 @@ def test_the_random_cameras_of_the_step_are_shown(browser, watched):
     page = open_page(browser, watched[1])
     # Their outlines are blue, and nothing else is.
     bluish = lambda image: int((image[..., 2] - image[..., 0] > 60).sum())  # noqa: E731
-    assert bluish(pixels(page)) == 0
+    assert bluish(settled_image(page)) == 0
     page.mouse.move(380, 320)
     page.mouse.wheel(0, 1500)  # back, to see what stands around the object
     page.get_by_text("Random cameras").click()
-    page.wait_for_timeout(4000)
-    assert bluish(pixels(page)) > 20
+    wait_for_image(page, lambda image: bluish(image) > 20, "no outline of a camera is shown")
     page.close()
 
 
@@ -140,9 +163,7 @@ def test_training_outlives_the_browser_and_ends_on_request(browser, watched):
         page.wait_for_timeout(500)
         page.close()  # in the middle of the first image
     page = open_page(browser, address)
-    before = step_of(page)
-    page.wait_for_timeout(3000)
-    assert step_of(page) > before
+    wait_for_later_step(page, step_of(page))
     page.close()
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130
