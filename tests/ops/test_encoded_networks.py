@@ -24,10 +24,10 @@ def inputs(n: int, n_hidden: int) -> tuple[torch.Tensor, torch.Tensor, list[torc
     return torch.rand(3, n, generator=g).t(), table, network(1), network(3)
 
 
-def plain(x, table, value_net, feature_net, gradient):
+def plain(x, table, value_net, feature_net, gradient, grid=GRID):
     """Return the same from the reference encoding, plain layers and autograd."""
     leaf = x.detach().requires_grad_()
-    encoded = encode(leaf, table, GRID, backend="reference")
+    encoded = encode(leaf, table, grid, backend="reference")
     value = plain_mlp(encoded, value_net, "relu")[:, 0]
     features = plain_mlp(encoded, feature_net, "relu") if feature_net else None
     slope = torch.autograd.grad(value.sum(), leaf, create_graph=True)[0] if gradient else None
@@ -52,6 +52,23 @@ def test_outputs_and_gradients_equal_the_plain_composition(n_hidden, features, g
     torch.testing.assert_close(tuple(found), expected, rtol=1e-4, atol=1e-4)
     grads = [torch.autograd.grad(loss_of(out), parameters) for out in (found, expected)]
     torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("n_levels", "n_features", "n_hidden", "n_out"), [(3, 2, 5, 1), (5, 4, 41, 6), (1, 2, 70, 2)])
+def test_any_widths_equal_the_plain_composition(n_levels, n_features, n_hidden, n_out):
+    grid = HashGrid(n_levels, n_features, log2_hashmap_size=9, base_resolution=4)
+    g = torch.Generator().manual_seed(3)
+    table, *networks = (
+        (0.5 * torch.randn(shape, generator=g)).requires_grad_()
+        for shape in ((grid.n_rows, n_features), *2 * [(n_hidden, grid.n_output_dims), (n_out, n_hidden)])
+    )
+    value_net = [networks[0], networks[1][:1].detach().requires_grad_()]
+    x, parameters = torch.rand(600, 3, generator=g), [table, *value_net, *networks[2:]]
+    found = evaluate_together(x, table, grid, value_net, networks[2:], True)
+    expected = plain(x, table, value_net, networks[2:], True, grid)
+    torch.testing.assert_close(tuple(found), expected, rtol=1e-4, atol=1e-4)
+    grads = [torch.autograd.grad(loss_of(out), parameters) for out in (found, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=2e-3)
 
 
 def test_the_gradient_alone_trains_table_and_weights():

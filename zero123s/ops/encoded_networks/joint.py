@@ -39,6 +39,10 @@ def evaluate(
         Value M; features M K or None; gradient N 3 or None.
     """
     weights = [*value_net, *feature_net]
+    if x.device.type == "cpu" and automatic_backend(x, table) == "numba" and len(value_net) == 2 >= len(feature_net):
+        from zero123s.ops.encoded_networks import numba
+
+        return numba.evaluate(x, table, grid, value_net, feature_net, gradient, keep)
     found = _EvaluateTogether.apply(x.detach(), table, grid, len(value_net), gradient, keep, n_values, *weights)
     value, features, slope = found  # type: ignore[misc]
     return value, features.t() if feature_net else None, slope.t() if gradient else None
