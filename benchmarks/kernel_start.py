@@ -16,18 +16,21 @@ def first_calls() -> float:
     """Return the CPU seconds of a step that uses every kernel, with trained normals; imports not counted."""
     import torch
 
-    from zero123s.ops.compositing import composite, visible_samples
+    from zero123s.ops.compositing import composite
     from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
-    from zero123s.ops.ray_marching import march
+    from zero123s.ops.ray_marching import march_visible
 
     def everything() -> None:
         grid = HashGrid(n_levels=2, log2_hashmap_size=8)
         table = torch.rand(grid.n_rows, 2, requires_grad=True)
         box, cells = torch.tensor([0.0, 0, 0, 1, 1, 1]), torch.ones(4, 4, 4, dtype=torch.bool)
         rays_o, rays_d = torch.tensor([[0.5, 0.5, -1.0]]), torch.tensor([[0.0, 0.0, 1.0]])
-        samples = march(rays_o, rays_d, box, cells, 0.1, backend="numba")
+
+        def clear(x):
+            return torch.full((len(x),), 0.1)
+
+        samples = march_visible(rays_o, rays_d, box, cells, 0.1, clear, backend="numba")
         x = samples.positions(rays_o, rays_d)
-        visible_samples(lambda i: torch.full((len(i),), 0.1), samples.ray_indices, samples.packed_info)
         y = encode(x, table, grid, backend="numba")
         normal = position_gradient(x, table, y, grid, backend="numba")
         out = composite(y[:, 0], samples.t_starts, samples.t_ends, samples.packed_info, normal, backend="numba")

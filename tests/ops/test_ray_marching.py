@@ -5,7 +5,7 @@ import torch
 
 from zero123s.errors import ConfigError, MissingDependencyError
 from zero123s.ops import backends
-from zero123s.ops.ray_marching import march, pack_info
+from zero123s.ops.ray_marching import march, march_visible, pack_info
 
 BOX = torch.tensor([-1.0, -1, -1, 1, 1, 1])
 BACKENDS = ["reference", "numba"]
@@ -93,6 +93,56 @@ def test_rays_from_inside_end_at_near_and_far():
     assert (a.packed_info[:, 1] - b.packed_info[:, 1]).abs().sum() <= 3  # midpoints within rounding of a face
     assert b.t_starts.min() == pytest.approx(0.1)
     assert (b.t_starts + 0.005).max() < 0.3
+
+
+@pytest.mark.parametrize("jitter", [None, torch.arange(600).remainder(7) / 7])
+def test_visible_samples_need_few_evaluations(jitter):
+    g = torch.Generator().manual_seed(0)
+    o = torch.nn.functional.normalize(torch.randn(600, 3, generator=g), dim=-1) * 3
+    d = torch.nn.functional.normalize(torch.rand(600, 3, generator=g) * 1.5 - 0.75 - o, dim=-1)
+    grid, evaluated = torch.rand(16, 16, 16, generator=g) < 0.7, dict.fromkeys(BACKENDS, 0)
+
+    def found(name):
+        def alphas_at(x):  # fog that becomes a wall
+            evaluated[name] += len(x)
+            return (0.7 - x.norm(dim=-1)).mul(8).sigmoid()
+
+        return march_visible(o, d, BOX, grid, 0.02, alphas_at, 0.01, 0.01, jitter=jitter, backend=name)
+
+    expected, visible = (found(name) for name in BACKENDS)
+    counts = expected.packed_info[:, 1], visible.packed_info[:, 1]
+    differ = counts[0] != counts[1]  # a middle within rounding of a face
+    assert differ.sum() <= 3
+    same = [~differ[s.ray_indices] for s in (expected, visible)]
+    torch.testing.assert_close(expected.t_starts[same[0]], visible.t_starts[same[1]], rtol=0, atol=1e-5)
+    assert torch.equal(pack_info(visible.ray_indices, 600), visible.packed_info)
+    assert 0 < len(visible.t_starts) < evaluated["numba"] < 0.8 * evaluated["reference"]
+
+
+def test_rays_without_visible_samples_are_empty():
+    o, d = torch.tensor([[3.0, 0, 0], [3.0, 3, 0]]), torch.tensor([[-1.0, 0, 0]] * 2)
+    full = torch.ones(4, 4, 4, dtype=torch.bool)
+    for box, count in ((full, 2), (full & False, 2), (full, 0)):
+        samples = march_visible(o[:count], d[:count], BOX, box, 0.1, lambda x: 0 * x[:, 0], 0.01, backend="numba")
+        assert samples.packed_info.tolist() == [[0, 0]] * count
+        assert samples.t_starts.shape == samples.ray_indices.shape == (0,)
+
+
+def test_threads_find_the_same_visible_samples():
+    o, d = torch.tensor([3.0, 0, 0]).expand(101, 3), torch.tensor([-1.0, 0, 0]).expand(101, 3)
+    o, before, results = (
+        o + torch.linspace(-0.9, 0.9, 101)[:, None] * torch.tensor([0.0, 1, 0.5]),
+        torch.get_num_threads(),
+        [],
+    )
+    full = torch.ones(4, 4, 4, dtype=torch.bool)
+    try:
+        for n_threads in (1, 3):
+            torch.set_num_threads(n_threads)
+            results.append(march_visible(o, d, BOX, full, 0.01, lambda x: x[:, 1].square(), 0.01, backend="numba"))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_samples_are_packed_by_ray():

@@ -4,15 +4,15 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zero123s.config.options import option
 from zero123s.errors import ConfigError
-from zero123s.ops.compositing import Composited, composite, visible_samples
+from zero123s.ops.compositing import Composited, composite
 from zero123s.ops.memory import retry_on_oom
 from zero123s.ops.occupancy import OccupancyGrid
-from zero123s.ops.ray_marching import Samples, march
+from zero123s.ops.ray_marching import Samples, march, march_visible
 from zero123s.ops.sections import section
 from zero123s.ops.vectors import unit
 from zero123s.randomness import generator_on
@@ -174,14 +174,7 @@ class NerfVolumeRenderer(BaseRenderer):
         if self.training and self.cfg.randomized and generator is not None:
             drawn_by = generator_on(rays_o.device, generator)
             jitter = torch.rand(len(rays_o), generator=drawn_by, device=rays_o.device).to(rays_o)
-        aabb = self.grid.aabbs[0]
-        with section("march"):
-            samples = march(
-                rays_o, rays_d, aabb, self.grid.binaries, self.step_size, jitter=jitter, backend=self.cfg.backend
-            )
-        if self.cfg.prune_alpha_threshold and self.cfg.grid_prune:
-            with section("choose samples"):
-                samples = self._prune(field, rays_o, rays_d, samples)
+        samples = self._samples(field, rays_o, rays_d, jitter)
         x, dirs = samples.positions(rays_o, rays_d), rays_d.index_select(0, samples.ray_indices)
         required = self.always_needed | (needs & {"normal", "normal_perturbed", "sdf"})
         with section("field"):
@@ -200,16 +193,19 @@ class NerfVolumeRenderer(BaseRenderer):
             extra |= {"normal_perturbed": out.normal_perturbed, "perturbed_at": out.perturbed_at}
         return _Flat(summed[:, :n], opacity, depth, normal, samples.ray_indices.shape[0], extra)
 
-    def _prune(self, field: RadianceField, rays_o: Tensor, rays_d: Tensor, samples: Samples) -> Samples:
-        """Return the samples that are opaque enough and not hidden; evaluated without gradients."""
+    def _samples(self, field: RadianceField, rays_o: Tensor, rays_d: Tensor, jitter: Tensor | None) -> Samples:
+        """Return the samples to shade: where they are pruned, those that are opaque enough and not hidden."""
+        cfg, box = self.cfg, (self.grid.aabbs[0], self.grid.binaries, self.step_size)
+        if not (cfg.prune_alpha_threshold and cfg.grid_prune):
+            with section("march"):
+                return march(rays_o, rays_d, *box, jitter=jitter, backend=cfg.backend)
 
-        def alphas_at(index: Int[Tensor, "K"]) -> Float[Tensor, "K"]:
-            return self.opacity(field, samples.positions(rays_o, rays_d, index), self.step_size)
+        def alphas_at(x: Float[Tensor, "K 3"]) -> Float[Tensor, "K"]:
+            return self.opacity(field, x, self.step_size)
 
-        visible = visible_samples(
-            alphas_at, samples.ray_indices, samples.packed_info, self.cfg.alpha_threshold, self.cfg.early_stop
-        )
-        return samples.keep(visible)
+        limits = cfg.alpha_threshold, cfg.early_stop
+        with section("march and choose samples"):
+            return march_visible(rays_o, rays_d, *box, alphas_at, *limits, jitter=jitter, backend=cfg.backend)
 
 
 @dataclass(frozen=True)

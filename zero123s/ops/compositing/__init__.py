@@ -137,13 +137,12 @@ def visible_samples(
 
     Args:
         alphas_at: returns the opacities K of the samples at the indices K. It is called with all samples, `AT_ONCE` at
-            a time, or, on the CPU, front to back until no light is left, which saves most evaluations inside and behind
-            an opaque object.
+            a time; `march_visible` evaluates fewer on a CPU.
         ray_indices: S, ray of every sample, ascending.
         packed_info: R 2, first sample and number of samples of every ray.
         alpha_thre: smallest opacity of a sample that is kept.
         early_stop_eps: smallest transmittance before a sample that is kept.
-        backend: "auto", "reference", "numba" (CPU) or "triton" (CUDA).
+        backend: "auto", "reference", "numba" (CPU, the reference) or "triton" (CUDA).
 
     Returns:
         S, True for the samples to keep; without gradients.
@@ -160,10 +159,6 @@ def visible_samples(
         >>> visible_samples(lambda i: alphas[i], rays, packed_info, alpha_thre=0.01)
         tensor([False,  True, False])
     """
-    if backends.resolve("compositing", backend, ray_indices.device) == "numba":
-        from zero123s.ops.compositing import numba
-
-        return numba.visible_samples(alphas_at, ray_indices, packed_info, alpha_thre, early_stop_eps)
     everything = torch.arange(len(ray_indices), device=ray_indices.device)
     alphas = torch.cat([alphas_at(part) for part in everything.split(AT_ONCE)])
     return visibility_alpha(alphas, packed_info, alpha_thre, early_stop_eps, backend)

@@ -1,9 +1,7 @@
-"""Compositing on the CPU: one pass along each ray forward, one back for the gradients; visibility block by block."""
+"""Compositing on the CPU: one pass along each ray forward, one back for the gradients."""
 
 # numba's decorators and scalar types are opaque to a type checker.
 # pyright: reportCallIssue=false, reportArgumentType=false
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numba import njit
@@ -12,8 +10,6 @@ from torch import Tensor
 from zero123s.ops.kernels import launch
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-_FIRST_BLOCK = 8
-"""Samples of each ray in the first block; every further block is twice as long."""
 
 
 @njit(cache=True, nogil=True)
@@ -54,27 +50,6 @@ def _backward(
             behind = alphas[s] * here + (_ONE - alphas[s]) * behind
 
 
-@njit(cache=True)
-def _next_samples(info, done, block, transmittance, eps, out):
-    """List the next `block` samples of every ray that light still passes; return how many there are."""
-    n = 0
-    for r in range(info.shape[0]):
-        if transmittance[r] >= eps:
-            for s in range(info[r, 0] + done, info[r, 0] + min(done + block, info[r, 1])):
-                out[n] = s
-                n += 1
-    return n
-
-
-@njit(cache=True)
-def _absorb(index, rays, alphas, alpha_thre, eps, transmittance, visible):
-    for i in range(index.shape[0]):
-        s = index[i]
-        r = rays[s]
-        visible[s] = transmittance[r] >= eps and alphas[i] >= alpha_thre
-        transmittance[r] *= _ONE - alphas[i]
-
-
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, alphas, t_starts, t_ends, info, values, eps):
@@ -110,21 +85,3 @@ def composite_alpha(
     """Composite float32 CPU samples as the reference does."""
     inputs = [t.contiguous() for t in (alphas, t_starts, t_ends, packed_info, values)]
     return _Composite.apply(*inputs, early_stop_eps)  # type: ignore[return-value]
-
-
-def visible_samples(
-    alphas_at: Callable[[Tensor], Tensor], rays: Tensor, packed_info: Tensor, alpha_thre: float, early_stop_eps: float
-) -> Tensor:
-    """Return which samples are visible, evaluating the opacity only where light arrives."""
-    visible, index = torch.zeros(len(rays), dtype=torch.bool), torch.empty(len(rays), dtype=torch.int64)
-    transmittance = torch.ones(len(packed_info))
-    state = transmittance.numpy(), visible.numpy()
-    info, longest = packed_info.contiguous().numpy(), int(packed_info[:, 1].max()) if len(packed_info) else 0
-    eps, done, block = np.float32(early_stop_eps), 0, _FIRST_BLOCK
-    while done < longest:
-        n = _next_samples(info, done, block, state[0], eps, index.numpy())
-        if n:
-            alphas = alphas_at(index[:n])
-            _absorb(index[:n].numpy(), rays.numpy(), alphas.contiguous().numpy(), np.float32(alpha_thre), eps, *state)
-        done, block = done + block, 2 * block
-    return visible

@@ -1,5 +1,6 @@
 """Sample rays at a uniform step inside the occupied cells of a grid, as nerfacc's `traverse_grids` does."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,9 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zero123s.ops import backends
+from zero123s.ops.compositing import visible_samples
 from zero123s.ops.ray_marching import reference
 
-__all__ = ["Samples", "march", "pack_info"]
+__all__ = ["Samples", "march", "march_visible", "pack_info"]
 
 
 class Samples(NamedTuple):
@@ -144,14 +146,7 @@ def march(
         >>> samples.positions(rays_o, rays_d)[0].tolist()
         [0.125, 0.0, 0.0]
     """
-    if rays_o.dtype != torch.float32 and backend == "auto":
-        backend = "reference"  # the kernels are written for float32
-    chosen = backends.resolve("ray_marching", backend, rays_o.device)
-    start = rays_o.new_full(rays_o.shape[:1], near)
-    if jitter is not None:
-        start = start + jitter * step_size
-    grid = binaries.reshape(binaries.shape[-3:])
-    arguments = (rays_o.detach(), rays_d.detach(), aabb.to(rays_o), grid, step_size, start, far)
+    chosen, arguments = _arguments(rays_o, rays_d, aabb, binaries, step_size, near, far, jitter, backend)
     if chosen == "numba":
         from zero123s.ops.ray_marching import numba
 
@@ -167,3 +162,89 @@ def march(
     else:
         rays, t_starts = reference.march(*arguments)
     return Samples(rays, t_starts, t_starts + step_size, pack_info(rays, rays_o.shape[0]))
+
+
+@torch.no_grad()
+def march_visible(
+    rays_o: Float[Tensor, "R 3"],
+    rays_d: Float[Tensor, "R 3"],
+    aabb: Float[Tensor, "6"],
+    binaries: Bool[Tensor, "*L X Y Z"],
+    step_size: float,
+    alphas_at: Callable[[Float[Tensor, "K 3"]], Float[Tensor, "K"]],
+    alpha_thre: float = 0.0,
+    early_stop_eps: float = 1e-4,
+    near: float = 0.0,
+    far: float = 1e10,
+    jitter: Float[Tensor, "R"] | None = None,
+    backend: str = "auto",
+) -> Samples:
+    """Sample rays as `march` does, and return the samples that `visible_samples` finds visible.
+
+    Args:
+        rays_o: R 3, origins in world units.
+        rays_d: R 3, unit directions.
+        aabb: 6, the grid's box (min, max) in world units.
+        binaries: X Y Z or 1 X Y Z, True for occupied cells.
+        step_size: length of an interval in world units.
+        alphas_at: returns the opacities K of samples at K 3. On the CPU it is called with a few samples of each ray at a
+            time, front to back, and rays are marched no further than light reaches.
+        alpha_thre: smallest opacity of a sample that is kept.
+        early_stop_eps: smallest transmittance before a sample that is kept.
+        near: distance along the ray at which sampling starts.
+        far: distance at which it ends.
+        jitter: R, in [0, 1), shifts the intervals of each ray; None = 0.
+        backend: "auto", "reference", "numba" (CPU), "triton" or "nerfacc" (CUDA).
+
+    Returns:
+        The visible samples, ray by ray; without gradients.
+
+    Raises:
+        ConfigError: an unknown backend.
+        MissingDependencyError: a named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from zero123s.ops.ray_marching import march_visible
+        >>> full, box = torch.ones(2, 2, 2, dtype=torch.bool), torch.tensor([-1.0, -1, -1, 1, 1, 1])
+        >>> rays_o, rays_d = torch.tensor([[-2.0, 0, 0]]), torch.tensor([[1.0, 0, 0]])
+        >>> wall = lambda x: (x[:, 0] > 0).float()  # light ends at the first sample behind 0
+        >>> march_visible(rays_o, rays_d, box, full, 0.25, wall, 0.01).t_starts.tolist()
+        [2.0]
+    """
+    chosen, arguments = _arguments(rays_o, rays_d, aabb, binaries, step_size, near, far, jitter, backend)
+    if chosen == "numba":
+        from zero123s.ops.ray_marching import numba
+
+        rays, t_starts, counts = numba.march_visible(*arguments, alphas_at, alpha_thre, early_stop_eps)
+        info = torch.stack([counts.cumsum(0) - counts, counts], dim=-1)
+        return Samples(rays, t_starts, t_starts + step_size, info)
+    samples = march(rays_o, rays_d, aabb, binaries, step_size, near, far, jitter, backend)
+
+    def at(index: Int[Tensor, "K"]) -> Float[Tensor, "K"]:
+        return alphas_at(samples.positions(rays_o, rays_d, index))
+
+    visible = visible_samples(at, samples.ray_indices, samples.packed_info, alpha_thre, early_stop_eps)
+    return samples.keep(visible)
+
+
+def _arguments(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    aabb: Tensor,
+    binaries: Tensor,
+    step_size: float,
+    near: float,
+    far: float,
+    jitter: Tensor | None,
+    backend: str,
+) -> tuple[str, tuple]:
+    """Return the backend and the arguments of its march."""
+    if rays_o.dtype != torch.float32 and backend == "auto":
+        backend = "reference"  # the kernels are written for float32
+    chosen = backends.resolve("ray_marching", backend, rays_o.device)
+    start = rays_o.new_full(rays_o.shape[:1], near)
+    if jitter is not None:
+        start = start + jitter * step_size
+    grid = binaries.reshape(binaries.shape[-3:])
+    return chosen, (rays_o.detach(), rays_d.detach(), aabb.to(rays_o), grid, step_size, start, far)
