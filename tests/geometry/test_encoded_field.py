@@ -93,6 +93,22 @@ class OwnValue(ImplicitVolume):
         return 0.5 * super().value(x, encoded)
 
 
+class OwnBias(ImplicitVolume):
+    """A plugin's geometry that starts from a slope."""
+
+    def bias(self, x):
+        """Return the height."""
+        return x[:, 2]
+
+
+class OwnActivation(ImplicitVolume):
+    """A plugin's geometry with another activation."""
+
+    def activated(self, raw, x):
+        """Return a square."""
+        return (raw + x[:, 0]).square()
+
+
 class OwnEncoding(HashEncoding):
     """A plugin's encoding."""
 
@@ -113,6 +129,29 @@ def test_an_overriding_subclass_is_not_bypassed(n_fused):
     own, plain = build(OwnValue), build(ImplicitVolume)
     torch.testing.assert_close(own.density(points()), 0.5 * plain.density(points()))
     assert len(n_fused) == 1  # the plain one
+
+
+@pytest.mark.parametrize("kind", [OwnBias, OwnActivation])
+def test_own_biases_and_activations_are_used(kind, n_fused, monkeypatch):
+    together = outputs_and_gradients(build(kind))
+    assert len(n_fused) == 2
+    monkeypatch.setattr(kind, "_fuses", lambda *_: False)
+    torch.testing.assert_close(together, outputs_and_gradients(build(kind)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (ImplicitVolume, {"density_bias": "blob_dreamfusion"}),
+        (ImplicitVolume, {"density_bias": -1.5}),
+        (ImplicitSDF, {"sdf_bias": "ellipsoid", "sdf_bias_params": [0.3, 0.4, 0.5]}),
+        (ImplicitSDF, {"sdf_bias": 0.2}),
+    ],
+)
+def test_every_bias_equals_that_of_the_parts(kind, changes, monkeypatch):
+    together = outputs_and_gradients(build(kind, **changes))
+    monkeypatch.setattr(kind, "_fuses", lambda *_: False)
+    torch.testing.assert_close(together, outputs_and_gradients(build(kind, **changes)), rtol=1e-4, atol=1e-4)
 
 
 def test_own_encodings_and_networks_are_called(n_fused):

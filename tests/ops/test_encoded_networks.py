@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
+from zero123s.ops.encoded_networks import Cone, can_evaluate_together, evaluate_together
 from zero123s.ops.encoded_networks.chunked import CHUNK
 from zero123s.ops.hash_grid import HashGrid, encode
 from zero123s.ops.mlp import plain_mlp
@@ -69,6 +69,30 @@ def test_any_widths_equal_the_plain_composition(n_levels, n_features, n_hidden, 
     torch.testing.assert_close(tuple(found), expected, rtol=1e-4, atol=1e-4)
     grads = [torch.autograd.grad(loss_of(out), parameters) for out in (found, expected)]
     torch.testing.assert_close(*grads, rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("n_hidden", [1, 2])
+def test_a_cone_is_added_in_its_box(n_hidden):
+    x, table, value_net, feature_net = inputs(300, n_hidden)
+    cone, x = Cone(0.7, 25.0, -70.0), 1.4 * x - 0.7
+    parameters = [table, *value_net, *feature_net]
+    found = evaluate_together(x, table, GRID, value_net, feature_net, True, cone=cone)
+    inside = evaluate_together(x / 1.4 + 0.5, table, GRID, value_net, feature_net, True)
+    leaf = x.clone().requires_grad_()
+    added = 25.0 - 70.0 * leaf.norm(dim=-1)
+    slope = inside.gradient / 1.4 + torch.autograd.grad(added.sum(), leaf)[0]
+    expected = (inside.value + added.detach(), inside.features, slope)
+    torch.testing.assert_close(tuple(found), expected, rtol=1e-5, atol=1e-4)
+    grads = [torch.autograd.grad(loss_of(out), parameters) for out in (found, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-3)
+
+
+def test_a_cone_has_a_gradient_at_its_tip():
+    _, table, value_net, _ = inputs(1, 1)
+    found = evaluate_together(torch.zeros(3, 3), table, GRID, value_net, gradient=True, cone=Cone(1.0, 2.0, -3.0))
+    flat = evaluate_together(torch.full((3, 3), 0.5), table, GRID, value_net, gradient=True)
+    torch.testing.assert_close(found.value, flat.value + 2.0, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.gradient, flat.gradient / 2)
 
 
 def test_the_gradient_alone_trains_table_and_weights():

@@ -12,6 +12,7 @@ from zero123s.config.schedule import Schedule
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import GEOMETRIES
 from zero123s.geometry.scalar_field import EncodedFieldGeometry, norm
+from zero123s.ops.encoded_networks import Cone
 from zero123s.ops.networks import MLP, build_mlp
 
 SHAPES = ("sphere", "ellipsoid")
@@ -78,6 +79,13 @@ class ImplicitSDF(EncodedFieldGeometry):
         if self.shape == "ellipsoid":
             return ellipsoid_sdf(x, self.shape_params)
         return torch.full_like(x[:, 0], self.shape_params[0])
+
+    def cone(self) -> Cone | None:
+        """Return the bias as a function of |x|, but for the ellipsoid and a subclass's own."""
+        if type(self).bias is not ImplicitSDF.bias or self.shape == "ellipsoid":
+            return None
+        first = self.shape_params[0]
+        return Cone(self.cfg.radius, -first, 1.0) if self.shape == "sphere" else Cone(self.cfg.radius, first, 0.0)
 
     def sigma_of(self, value: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Return s sigmoid(-s sdf)."""

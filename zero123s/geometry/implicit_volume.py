@@ -11,6 +11,7 @@ from zero123s.errors import ConfigError
 from zero123s.geometry.base import GEOMETRIES
 from zero123s.geometry.scalar_field import EncodedFieldGeometry, norm
 from zero123s.ops.activations import get_activation
+from zero123s.ops.encoded_networks import Cone
 from zero123s.ops.networks import MLP, build_mlp
 
 
@@ -56,6 +57,15 @@ class ImplicitVolume(EncodedFieldGeometry):
             return cfg.density_blob_scale * torch.exp(-0.5 * x.square().sum(-1) / cfg.density_blob_std**2)
         return torch.full_like(x[:, 0], float(cfg.density_bias))
 
-    def activated(self, raw: Float[Tensor, "N"], x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+    def cone(self) -> Cone | None:
+        """Return the bias as a function of |x|, but for the Gaussian and a subclass's own."""
+        cfg = self.cfg
+        if type(self).bias is not ImplicitVolume.bias or cfg.density_bias == "blob_dreamfusion":
+            return None
+        if cfg.density_bias == "blob_magic3d":
+            return Cone(cfg.radius, cfg.density_blob_scale, -cfg.density_blob_scale / cfg.density_blob_std)
+        return Cone(cfg.radius, float(cfg.density_bias), 0.0)
+
+    def of_sum(self, total: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Return the activated sum of the network's output and the bias."""
-        return self.density_activation(raw + self.bias(x))
+        return self.density_activation(total)

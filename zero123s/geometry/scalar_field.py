@@ -11,7 +11,7 @@ from zero123s.config.options import option
 from zero123s.errors import ConfigError
 from zero123s.geometry.base import BaseGeometry, GeometryOutput
 from zero123s.geometry.encoding import EncodingConfig, HashEncoding
-from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
+from zero123s.ops.encoded_networks import Cone, can_evaluate_together, evaluate_together
 from zero123s.ops.networks import MLP, NetworkConfig, build_mlp
 from zero123s.ops.sections import section
 from zero123s.ops.vectors import unit
@@ -227,8 +227,8 @@ class ScalarFieldGeometry(BaseGeometry):
 class EncodedFieldGeometry(ScalarFieldGeometry):
     """Holds the encoding and all networks but that of the scalar.
 
-    A subclass names that one in `scalar_network`, defines `bias` and, where the scalar is not the sum of both,
-    `activated`. All of them are evaluated together, on a GPU for gradients, unless it overrides what `_fuses` lists.
+    A subclass names that one in `scalar_network`, defines `bias`, `cone` where it is one and, where the scalar is not the
+    sum of both, `of_sum` or `activated`. All of them are evaluated together, on a GPU for gradients, unless it overrides what `_fuses` lists.
     """
 
     @dataclass
@@ -260,9 +260,17 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
         """Return what is added to the network's output; has no parameters."""
         raise NotImplementedError(f"{type(self).__name__} must define bias().")
 
+    def cone(self) -> Cone | None:
+        """Return the bias as a function of the distance from the origin; None where it is another one."""
+        return None
+
+    def of_sum(self, total: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """Return the scalar from the network's output plus the bias."""
+        return total
+
     def activated(self, raw: Float[Tensor, "N"], x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return the scalar from the network's output."""
-        return raw + self.bias(x)
+        return self.of_sum(raw + self.bias(x))
 
     def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
         """Return the scalar from the encoding."""
@@ -288,9 +296,10 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
                 points, n_values, features=features, gradient=gradient, predicted_normal=predicted_normal
             )
         assert self.feature_network is not None or not features
+        cone = self.cone() if type(self).activated is EncodedFieldGeometry.activated else None
         with section("encode and networks"):
             found = evaluate_together(
-                self._unit(points),
+                self._unit(points) if cone is None else points,
                 self.encoding.table,
                 self.encoding.grid,
                 self.scalar_network.weights,
@@ -298,7 +307,10 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
                 gradient,
                 self.encoding.grad_buffer(),
                 n_values,
+                cone,
             )
+        if cone is not None:
+            return FieldValues(self.of_sum(found.value), found.features, found.gradient)
         gradients = None
         if found.gradient is not None:
             gradients = found.gradient / (2 * self.cfg.radius) + self._bias_gradient(points)
@@ -341,7 +353,9 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
     def _bias_gradient(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         with torch.inference_mode(False), torch.enable_grad():
             leaf = x.clone().detach().requires_grad_()
-            return torch.autograd.grad(self.bias(leaf).sum(), leaf)[0]
+            bias = self.bias(leaf)
+            # A constant does not depend on the points.
+            return torch.autograd.grad(bias.sum(), leaf)[0] if bias.requires_grad else torch.zeros_like(x)
 
     def features_of(self, encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         """Return the feature network's output."""

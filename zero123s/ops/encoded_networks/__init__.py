@@ -12,8 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zero123s.ops.encoded_networks.cone import Cone
 from zero123s.ops.encoded_networks.joint import evaluate
 from zero123s.ops.hash_grid import GradBuffer, HashGrid, automatic_backend
+
+__all__ = ["Cone", "Evaluated", "can_evaluate_together", "evaluate_together"]
 
 
 class Evaluated(NamedTuple):
@@ -68,6 +71,7 @@ def evaluate_together(
     gradient: bool = False,
     grad_buffer: GradBuffer | None = None,
     n_values: int | None = None,
+    cone: Cone | None = None,
 ) -> Evaluated:
     """Return a network's output on the hash encoding, its gradient by position, and another network's output.
 
@@ -75,7 +79,7 @@ def evaluate_together(
     other, with ReLU. Differentiable once, in the table and the weights.
 
     Args:
-        x: N 3, points in [0, 1]; no gradient.
+        x: N 3, points in [0, 1], or with a cone in its box [-radius, radius]; no gradient.
         table: P F, the features of all levels' grid points.
         grid: sizes of the levels, L of them.
         value_weights: matrices of a network with one output: H LF, H H, ..., 1 H; at least two.
@@ -83,6 +87,7 @@ def evaluate_together(
         gradient: whether to return the value's gradient by position.
         grad_buffer: as in `hash_grid.encode`.
         n_values: the first M points get a value and features, all of them a gradient; None = M is N, as on a CPU always.
+        cone: is added to the value, as its gradient is to that by position, which is by the points in the box then.
 
     Returns:
         Value M; features M K or None; gradient N 3 or None.
@@ -100,4 +105,5 @@ def evaluate_together(
         True
     """
     n_values = len(x) if n_values is None else n_values
-    return Evaluated(*evaluate(x, table, grid, value_weights, feature_weights, gradient, grad_buffer, n_values))
+    found = evaluate(x, table, grid, value_weights, feature_weights, gradient, grad_buffer, n_values, cone)
+    return Evaluated(*found)

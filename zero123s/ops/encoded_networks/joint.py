@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zero123s.ops.encoded_networks import chunked, whole
+from zero123s.ops.encoded_networks.cone import Cone
 from zero123s.ops.hash_grid import GradBuffer, HashGrid, automatic_backend, kernels_of
 
 
@@ -22,11 +23,12 @@ def evaluate(
     gradient: bool,
     keep: GradBuffer | None,
     n_values: int,
+    cone: Cone | None,
 ) -> tuple[Float[Tensor, "M"], Float[Tensor, "M K"] | None, Float[Tensor, "N 3"] | None]:
     """Return a network's output on the encoding, another one's, and the first one's gradient by position.
 
     Args:
-        x: N 3, points in [0, 1]; no gradient.
+        x: N 3, points in the cone's box, or in [0, 1] without one; no gradient.
         table: P F, the features of all levels' grid points.
         grid: sizes of the levels.
         value_net: matrices of the network with one output.
@@ -34,6 +36,7 @@ def evaluate(
         gradient: whether to return the gradient by position.
         keep: returns a buffer to add the table gradient to; None = autograd gets it.
         n_values: M, the points with value and features.
+        cone: what is added to the value; None = nothing.
 
     Returns:
         Value M; features M K or None; gradient N 3 or None.
@@ -42,10 +45,15 @@ def evaluate(
     if x.device.type == "cpu" and automatic_backend(x, table) == "numba" and len(value_net) == 2 >= len(feature_net):
         from zero123s.ops.encoded_networks import numba
 
-        return numba.evaluate(x, table, grid, value_net, feature_net, gradient, keep)
-    found = _EvaluateTogether.apply(x.detach(), table, grid, len(value_net), gradient, keep, n_values, *weights)
+        return numba.evaluate(x, table, grid, value_net, feature_net, gradient, keep, cone)
+    inside = x.detach() if cone is None else x.detach() / (2 * cone.radius) + 0.5
+    found = _EvaluateTogether.apply(inside, table, grid, len(value_net), gradient, keep, n_values, *weights)
     value, features, slope = found  # type: ignore[misc]
-    return value, features.t() if feature_net else None, slope.t() if gradient else None
+    features, slope = features.t() if feature_net else None, slope.t() if gradient else None
+    if cone is not None:
+        value = value + cone.value(x[:n_values])
+        slope = None if slope is None else slope / (2 * cone.radius) + cone.gradient(x)
+    return value, features, slope
 
 
 class _EvaluateTogether(torch.autograd.Function):

@@ -17,11 +17,13 @@ from numba import njit
 from torch import Tensor
 from torch.nn import functional as F
 
+from zero123s.ops.encoded_networks.cone import Cone
 from zero123s.ops.hash_grid import GradBuffer, HashGrid
 from zero123s.ops.hash_grid.numba import BLOCK, Sizes, column, find_rows, read_rows, scatter
 from zero123s.ops.kernels import launch
 
-_ZERO, _ONE, _u32, _1 = np.float32(0), np.float32(1), np.uint32, np.uint32(1)
+_ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.float32(1e-12)
+_u32, _1 = np.uint32, np.uint32(1)
 _CONTRACT = {"contract", "nsz"}
 """Products and sums may be fused; the sign of a zero does not matter."""
 _WORD = 32
@@ -128,6 +130,22 @@ def _chain(by_value, at, slopes, first, count, out):
                 total[n] += factor[n] * slope[n]
 
 
+@njit(fastmath=_CONTRACT)
+def _add_cone(x, first, count, bias, with_gradient, value, gradient):
+    """Add a + b |x| to the value, and its gradient to that by position, which is divided by the box's edge."""
+    edge, _, a, b = bias
+    vx, vy, vz = x[0, first : first + count], x[1, first : first + count], x[2, first : first + count]
+    out = value[first : first + count]
+    for n in range(count):
+        out[n] += a + b * np.sqrt(vx[n] * vx[n] + vy[n] * vy[n] + vz[n] * vz[n] + _TINY)
+    if with_gradient:
+        for axis in range(3):
+            slope, along = gradient[axis, first : first + count], x[axis, first : first + count]
+            for n in range(count):
+                length = np.sqrt(vx[n] * vx[n] + vy[n] * vy[n] + vz[n] * vz[n] + _TINY)
+                slope[n] = slope[n] / edge + b * along[n] / length
+
+
 @njit
 def _part(part, n_parts, n_points):
     """Return the first point of a part and the one behind its last, whole blocks."""
@@ -136,15 +154,17 @@ def _part(part, n_parts, n_points):
 
 
 @njit(cache=True, nogil=True)
-def _run(part, n_parts, x, table, scales, sizes, value_net, feature_net, wanted, outputs):
+def _run(part, n_parts, x, table, scales, sizes, value_net, feature_net, bias, wanted, outputs):
     """Encode points and evaluate the networks, each with one hidden layer.
 
     `value_net`: the first matrix, the last one's only row, and the first one transposed times the last. `feature_net`:
-    both matrices. `wanted`: features; what gradients need; the gradient by position. `outputs`: value; hidden units that
-    are on, as bits; encoding; value's gradient by the encoding; features; value's gradient by position.
+    both matrices. `bias`: edge of the points' box, its middle in the unit cube, a and b. `wanted`: features; what gradients need; the gradient by
+    position. `outputs`: points in the unit cube; value; hidden units that are on, as bits; encoding; value's gradient by
+    the encoding; features; value's gradient by position.
     """
-    value, bits, encoded, by_value, features, gradient = outputs
+    axes, value, bits, encoded, by_value, features, gradient = outputs
     with_features, trained, with_gradient = wanted
+    inside = np.empty((3, BLOCK), np.float32)
     n_pairs, n_channels = table.shape[1], table.shape[1] * 2 * scales.shape[0]
     fraction, rows = np.empty(3 * BLOCK, np.float32), np.empty(8 * BLOCK, np.uint32)
     corners, slopes = np.empty(8 * BLOCK, np.float64), np.empty((n_channels // 2, 8 * BLOCK), np.float32)
@@ -156,9 +176,14 @@ def _run(part, n_parts, x, table, scales, sizes, value_net, feature_net, wanted,
     for first in range(start, end, BLOCK):
         count = min(BLOCK, end - first)
         into, at = (encoded, first) if trained and with_features else (block, 0)
+        for axis in range(3):
+            for n in range(count):
+                inside[axis, n] = x[axis, first + n] / bias[0] + bias[1]
+            if trained:
+                axes[axis, first : first + count] = inside[axis, :count]
         for level in range(scales.shape[0]):
             resolution, offset, size, hashed = sizes[level]
-            find_rows(x, first, count, scales[level], resolution, size, hashed, n_pairs, fraction, rows)
+            find_rows(inside, 0, count, scales[level], resolution, size, hashed, n_pairs, fraction, rows)
             for pair in range(n_pairs):
                 read_rows(column(table, offset, size, pair), count, rows, corners)
                 c, both = level * n_pairs + pair, corners.view(np.float32)
@@ -172,6 +197,7 @@ def _run(part, n_parts, x, table, scales, sizes, value_net, feature_net, wanted,
             _multiply(value_net[2], hidden, 0, count, by_values, to)
             if with_gradient:
                 _chain(by_values, to, slopes, first, count, gradient)
+        _add_cone(x, first, count, bias, with_gradient, value, gradient)
         if with_features:
             _multiply(feature_net[0], into, at, count, of_features, 0)
             _rectify(of_features, count)
@@ -235,23 +261,25 @@ def evaluate(
     feature_net: Sequence[Tensor],
     gradient: bool,
     keep: GradBuffer | None,
+    cone: Cone | None,
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N K"] | None, Float[Tensor, "N 3"] | None]:
     """Return a network's output on the encoding, another one's, and the first one's gradient by position.
 
     Args:
-        x: N 3, points in [0, 1]; no gradient.
+        x: N 3, points in the cone's box, or in [0, 1] without one; no gradient.
         table: P F, the features of all levels' grid points.
         grid: sizes of the levels.
         value_net: both matrices of the network with one output.
         feature_net: both matrices of the network with K outputs; none = no features.
         gradient: whether to return the gradient by position.
         keep: returns a buffer to add the table gradient to; None = autograd gets it.
+        cone: what is added to the first network's output; None = nothing.
 
     Returns:
         Value N; features N K or None; gradient N 3 or None.
     """
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (table, *value_net, *feature_net))
-    found = _Evaluate.apply(x.detach(), table, grid, gradient, keep, trained, *value_net, *feature_net)
+    found = _Evaluate.apply(x.detach(), table, grid, gradient, keep, cone, trained, *value_net, *feature_net)
     value, features, slope = found  # type: ignore[misc]
     return value, features.t() if feature_net else None, slope.t() if gradient else None
 
@@ -265,27 +293,30 @@ class _Evaluate(torch.autograd.Function):
         grid: HashGrid,
         gradient: bool,
         keep: GradBuffer | None,
+        cone: Cone | None,
         trained: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        axes, table = x.t().contiguous(), table.detach().contiguous()
-        n, n_channels, featured = axes.shape[1], grid.n_output_dims, len(weights) > 2
+        x, table = x.t().contiguous(), table.detach().contiguous()
+        n, n_channels, featured = x.shape[1], grid.n_output_dims, len(weights) > 2
 
         def rows(count: int, used: bool) -> Tensor:
-            return axes.new_empty(count, n if used else 0)
+            return x.new_empty(count, n if used else 0)
 
         first, last = _padded(weights[0]), F.pad(weights[1].detach()[0], (0, -len(weights[0]) % 4))
-        networks = (first, last, _padded((weights[0] * weights[1].t()).t())), _pair(weights[2:], axes)
+        networks = (first, last, _padded((weights[0] * weights[1].t()).t())), _pair(weights[2:], x)
         bits = torch.zeros(-(-len(first) // _WORD), n, dtype=torch.uint32)
         encoded, by_value = rows(n_channels, featured and trained), rows(n_channels, trained)
         features, slope = rows(len(weights[3]) if featured else 0, True), rows(3, gradient)
-        value = axes.new_empty(n)
+        axes, value = rows(3, trained), x.new_empty(n)
         wanted = featured, trained, gradient
-        outputs = value, bits, encoded, by_value, features, slope
+        outputs = axes, value, bits, encoded, by_value, features, slope
         pairs = table.view(torch.float64)
-        launch(_run, axes, pairs, *Sizes.of(grid.levels), *map(_arrays, (*networks, wanted, outputs)))
+        edge = 1.0 if cone is None else 2 * cone.radius
+        bias = tuple(np.float32(v) for v in ((edge, 0, 0, 0) if cone is None else (edge, 0.5, cone.a, cone.b)))
+        launch(_run, x, pairs, *Sizes.of(grid.levels), *map(_arrays, (*networks, bias, wanted, outputs)))
         ctx.save_for_backward(axes, table, encoded, by_value, bits, *weights)
-        ctx.levels, ctx.keep = grid.levels, keep
+        ctx.levels, ctx.keep, ctx.edge = grid.levels, keep, edge
         ctx.set_materialize_grads(False)
         return value, features if featured else None, slope if gradient else None
 
@@ -303,13 +334,14 @@ class _Evaluate(torch.autograd.Function):
         # A ReLU network is piecewise linear, so value and position gradient pass through the same layers: the gradients of
         # the weights are those of the value at `tangent`, the encoding times `factor` plus its derivative along `along`.
         # Likewise the value's gradient by the encoding is the one that the position gradient was chained from.
+        along = None if along is None else along / ctx.edge
         tangent = scatter(axes, along, factor, by_value, grad_encoded, ctx.levels, table, grad_table)
         sums = axes.new_zeros(torch.get_num_threads(), *_padded(weights[0]).shape)
         launch(_value_gradients, bits, tangent, sums)
         first, last = weights[:2]
         of_units = sums.sum(0)[: len(first), : first.shape[1]]
         grads = [last.t() * of_units, (first * of_units).sum(1)[None], *grads]
-        return (None, grad_table if ctx.keep is None else None, None, None, None, None, *grads)
+        return (None, grad_table if ctx.keep is None else None, None, None, None, None, None, *grads)
 
 
 def _feature_gradients(
