@@ -16,9 +16,23 @@ class Cone(NamedTuple):
     b: float
 
     def value(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Return a + b |x|, with a finite gradient at the origin."""
+        """Return a + b |x|, with a finite gradient at the origin.
+
+        Args:
+            x: N 3, points.
+
+        Returns:
+            N.
+        """
         return self.a + self.b * (x.square().sum(-1) + 1e-12).sqrt()
 
     def gradient(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        """Return the gradient by x."""
+        """Return the gradient by x.
+
+        Args:
+            x: N 3, points.
+
+        Returns:
+            N 3, zero at the origin.
+        """
         return self.b * unit(x, 1e-6)

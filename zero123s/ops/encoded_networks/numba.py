@@ -154,16 +154,16 @@ def _part(part, n_parts, n_points):
 
 
 @njit(cache=True, nogil=True)
-def _run(part, n_parts, x, table, scales, sizes, value_net, feature_net, bias, wanted, outputs):
+def _run(part, n_parts, x, table, scales, sizes, value_net, feature_net, bias, flags, outputs):
     """Encode points and evaluate the networks, each with one hidden layer.
 
     `value_net`: the first matrix, the last one's only row, and the first one transposed times the last. `feature_net`:
-    both matrices. `bias`: edge of the points' box, its middle in the unit cube, a and b. `wanted`: features; what gradients need; the gradient by
-    position. `outputs`: points in the unit cube; value; hidden units that are on, as bits; encoding; value's gradient by
+    both matrices. `bias`: edge of the points' box, its middle in the unit cube, a and b. `flags`: features; what gradients
+    need; the gradient by position. `outputs`: points in the unit cube; value; hidden units that are on, as bits; encoding; value's gradient by
     the encoding; features; value's gradient by position.
     """
     axes, value, bits, encoded, by_value, features, gradient = outputs
-    with_features, trained, with_gradient = wanted
+    with_features, trained, with_gradient = flags
     inside = np.empty((3, BLOCK), np.float32)
     n_pairs, n_channels = table.shape[1], table.shape[1] * 2 * scales.shape[0]
     fraction, rows = np.empty(3 * BLOCK, np.float32), np.empty(8 * BLOCK, np.uint32)
@@ -309,12 +309,12 @@ class _Evaluate(torch.autograd.Function):
         encoded, by_value = rows(n_channels, featured and trained), rows(n_channels, trained)
         features, slope = rows(len(weights[3]) if featured else 0, True), rows(3, gradient)
         axes, value = rows(3, trained), x.new_empty(n)
-        wanted = featured, trained, gradient
+        flags = featured, trained, gradient
         outputs = axes, value, bits, encoded, by_value, features, slope
         pairs = table.view(torch.float64)
         edge = 1.0 if cone is None else 2 * cone.radius
         bias = tuple(np.float32(v) for v in ((edge, 0, 0, 0) if cone is None else (edge, 0.5, cone.a, cone.b)))
-        launch(_run, x, pairs, *Sizes.of(grid.levels), *map(_arrays, (*networks, bias, wanted, outputs)))
+        launch(_run, x, pairs, *Sizes.of(grid.levels), *map(_arrays, (*networks, bias, flags, outputs)))
         ctx.save_for_backward(axes, table, encoded, by_value, bits, *weights)
         ctx.levels, ctx.keep, ctx.edge = grid.levels, keep, edge
         ctx.set_materialize_grads(False)

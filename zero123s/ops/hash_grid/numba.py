@@ -31,7 +31,7 @@ _1, _Y, _Z = _u32(1), _u32(2654435761), _u32(805459861)
 
 
 @njit
-def find_rows(x, first, count, scale, resolution, size, hashed, n_pairs, fraction, rows):
+def find_rows(x, first, count, scale, resolution, size, hashed, n_pairs, fraction, rows) -> None:
     """Fill the fractions inside the cells, by axis, and the places (inside the level) of the corners' rows, by corner.
 
     Cells are unsigned 32 bit and wrap below zero, as in tiny-cuda-nn.
@@ -106,14 +106,14 @@ def _fill_weights(fraction, v, directional, first, count, scale, weights):
 
 
 @njit
-def column(table, offset, size, pair):
+def column(table, offset, size, pair) -> np.ndarray:
     """Return a level's pairs of features from one on; those of a row are `table.shape[1]` further than those before."""
     n_pairs = table.shape[1]
     return table.reshape(-1)[offset * n_pairs + pair : (offset + size) * n_pairs]
 
 
 @njit
-def read_rows(pairs, count, rows, values):
+def read_rows(pairs, count, rows, values) -> None:
     """Copy one pair of features of every corner; unsigned indices are not checked for their sign."""
     for k in range(8):
         for n in range(count):
@@ -142,11 +142,11 @@ def _gather(part, n_parts, x, v, directional, table, scales, sizes, out):
 
 @njit(cache=True, nogil=True)
 def _scatter(
-    part, n_parts, x, v, directional, factors, by_value, grad, table, scales, sizes, tangent, grad_table, wanted
+    part, n_parts, x, v, directional, factors, by_value, grad, table, scales, sizes, tangent, grad_table, flags
 ):
     """Add to each corner's row w (factor by_value + grad) + dw by_value, with dw the weight's derivative along `v`.
 
-    `tangent` gets the sum of (w factor + dw) table over the corners. `wanted`: whether there is `grad`; `tangent`; the
+    `tangent` gets the sum of (w factor + dw) table over the corners. `flags`: whether there is `grad`; `tangent`; the
     table gradient.
     """
     n_pairs = grad_table.shape[1]
@@ -154,7 +154,7 @@ def _scatter(
     slopes, rows = np.zeros(8 * BLOCK, np.float32), np.empty(8 * BLOCK, np.uint32)
     corners = np.empty(8 * BLOCK, np.float64)
     both = corners.view(np.float32)
-    with_grad, with_tangent, with_table = wanted
+    with_grad, with_tangent, with_table = flags
     for level in range(part, scales.shape[0], n_parts):
         resolution, offset, size, hashed = sizes[level]
         for first in range(0, x.shape[1], BLOCK):

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zero123s.ops.kernels import launch
-from zero123s.ops.ray_marching.reference import intersect_box
 
 _HALF, _ONE, _FAR = np.float32(0.5), np.float32(1.0), np.float32(1e30)
 _SHIFT = 2
@@ -29,6 +28,26 @@ def _exit(o, inverse_d, cell, shift):
     if inverse_d == 0:  # the ray is parallel to the faces
         return _FAR
     return (np.float32(((cell >> shift) + (inverse_d > 0)) << shift) - o) * inverse_d
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _enter(
+    part, n_parts, o, d, box, aabb, cells, start, step, far, cells_o, cells_d, inverse_d, enters, leaves, firsts
+):
+    """Write rays in cells, the distances at which they enter and leave a box, and their first intervals inside."""
+    size = (o.shape[0] + n_parts - 1) // n_parts
+    for r in range(part * size, min(o.shape[0], (part + 1) * size)):
+        enter, leave = start[r], far
+        for axis in range(3):
+            t0, t1 = (box[axis] - o[r, axis]) / d[r, axis], (box[3 + axis] - o[r, axis]) / d[r, axis]
+            if not (np.isnan(t0) or np.isnan(t1)):  # else the ray lies in a face: it counts as touching from inside
+                enter, leave = max(enter, min(t0, t1)), min(leave, max(t0, t1))
+            cells_o[r, axis] = (o[r, axis] - aabb[axis]) * cells[axis]
+            along = d[r, axis] * cells[axis]
+            cells_d[r, axis] = along
+            inverse_d[r, axis] = np.float32(0) if along == 0 else _ONE / along
+        enters[r], leaves[r] = enter, leave
+        firsts[r] = max(np.ceil((enter - start[r]) / step - _HALF), np.float32(0))
 
 
 @njit
@@ -100,9 +119,12 @@ def _march_on(part, n_parts, rays, block, lines, cells, grid, coarse, step, ends
 
 
 @njit(cache=True, nogil=True)
-def _absorb(rays, t_starts, alphas, alpha_thre, eps, transmittance, kept_rays, kept_starts, counts):
-    """Let light pass the next samples, in order, and keep the visible ones; returns how many."""
-    n = 0
+def _absorb(rays, t_starts, alphas, alpha_thre, eps, transmittance, kept_rays, kept_starts, counts, alive, numbers):
+    """Let light pass the next samples, in order, and keep the visible ones; returns how many.
+
+    Also returns how many of the rays in `alive` may have more of them, and moves those to its front.
+    """
+    n, n_alive = 0, 0
     for i in range(rays.shape[0]):
         r = rays[i]
         if transmittance[r] >= eps and alphas[i] >= alpha_thre:
@@ -110,7 +132,12 @@ def _absorb(rays, t_starts, alphas, alpha_thre, eps, transmittance, kept_rays, k
             counts[r] += 1
             n += 1
         transmittance[r] *= _ONE - alphas[i]
-    return n
+    for i in range(alive.shape[0]):
+        r = alive[i]
+        if transmittance[r] >= eps and numbers[r] >= 0:
+            alive[n_alive] = r
+            n_alive += 1
+    return n, n_alive
 
 
 @njit(cache=True, nogil=True)
@@ -181,14 +208,13 @@ def _prepared(
     rays_o: Tensor, rays_d: Tensor, aabb: Tensor, binaries: Tensor, step_size: float, start: Tensor, far: float
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, Tensor]:
     """Return rays in cells; where they start, enter and leave; their first intervals; the blocks with occupied cells."""
-    enter, leave = intersect_box(rays_o, rays_d, _occupied_box(aabb, binaries))
-    enter, leave = torch.maximum(enter, start), leave.clamp(max=far)
-    first = torch.ceil((enter - start) / step_size - 0.5).clamp(min=0)
-    cells = torch.tensor(binaries.shape) / (aabb[3:] - aabb[:3])
+    box, cells = _occupied_box(aabb, binaries), torch.tensor(binaries.shape) / (aabb[3:] - aabb[:3])
     coarse = F.max_pool3d(binaries[None].float(), 2**_SHIFT, ceil_mode=True)[0] > 0
-    step_in_cells = rays_d * cells
-    inverse = torch.where(step_in_cells == 0, 0.0, 1 / step_in_cells)
-    return ((rays_o - aabb[:3]) * cells, step_in_cells, inverse), (start, enter, leave), first, coarse
+    in_cells = tuple(torch.empty(len(start), 3) for _ in range(3))
+    enter, leave, first = (torch.empty_like(start) for _ in range(3))
+    scalars = np.float32(step_size), np.float32(far)
+    launch(_enter, rays_o, rays_d, box, aabb, cells, start, *scalars, *in_cells, enter, leave, first)
+    return in_cells, (start, enter, leave), first, coarse
 
 
 def march_visible(
@@ -206,7 +232,7 @@ def march_visible(
     """March only as far as light reaches; returns ray and start of the visible samples, and each ray's number of them."""
     cells, ends, first, coarse = _prepared(rays_o, rays_d, aabb, binaries, step_size, start, far)
     arrays = [_arrays(t) for t in ((rays_o, rays_d), cells, ends)]
-    alive = torch.nonzero(ends[2] > ends[1])[:, 0]
+    alive = torch.nonzero(ends[2] > ends[1])[:, 0].contiguous()
     transmittance, counts = torch.ones(len(first)), torch.zeros(len(first), dtype=torch.int64)
     step, limits = np.float32(step_size), (np.float32(alpha_thre), np.float32(eps))
     kept, block = [(torch.zeros(0, dtype=torch.int64), torch.zeros(0))], 0
@@ -216,9 +242,10 @@ def march_visible(
         rays, t_starts, x = _next_samples(alive, block, arrays, (binaries, coarse, step), first)
         alphas = alphas_at(x).detach().contiguous()
         here = torch.empty_like(rays), torch.empty_like(t_starts)
-        n = _absorb(*_arrays((rays, t_starts, alphas)), *limits, *_arrays((transmittance, *here, counts)))
+        state = _arrays((transmittance, *here, counts, alive, first))
+        n, n_alive = _absorb(*_arrays((rays, t_starts, alphas)), *limits, *state)
         kept.append((here[0][:n], here[1][:n]))
-        alive = alive[(transmittance[alive] >= eps) & (first[alive] >= 0)]
+        alive = alive[:n_alive]
     rays, t_starts = (torch.cat(column) for column in zip(*kept, strict=True))
     out = torch.empty_like(rays), torch.empty_like(t_starts)
     _sort_by_ray(*_arrays((rays, t_starts, counts.cumsum(0) - counts, *out)))
