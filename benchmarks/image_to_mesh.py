@@ -13,7 +13,8 @@ stable-zero123.yaml. Beside the mesh stand a ball, the extruded silhouette and t
 `--again` exports the finished runs of OUT anew, with other settings of the exporter, instead of training.
 `--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
 can be named several times.
-Writes OUT/results.json and one strip of views per object (truth, result, refined result below each other).
+Writes OUT/results.json, one strip of views per object (truth, result, refined result below each other), and OUT/sheet.png: the
+input of each object, then truth and result from four sides.
 """
 
 import argparse
@@ -44,6 +45,8 @@ ELEVATION = 10.0
 BACK = 90.0
 """Views at least this far off the input's azimuth, in degrees, show unseen sides."""
 RING = [(elevation, azimuth) for elevation in (0.0, 30.0) for azimuth in range(45, 360, 45)]
+SHEET_VIEWS = (1, 3, 5, 10)
+"""Of the ring: left, behind, right, and from above."""
 BOUND, CELLS = 0.7, 96
 
 
@@ -166,6 +169,14 @@ def _exported(run: Path) -> Mesh:
     return Mesh(np.asarray(read.vertices), np.asarray(read.faces), uvs=np.asarray(read.visual.uv), texture=texture)
 
 
+def sheet_row(rgba: np.ndarray, strip: np.ndarray, size: int = 96) -> np.ndarray:
+    """Return the input image, then pairs of truth and result, side by side."""
+    image = torch.from_numpy(on_white(rgba)).permute(2, 0, 1)[None].float()
+    small = torch.nn.functional.interpolate(image, (size, size), mode="area")[0].permute(1, 2, 0).numpy()
+    pairs = [strip[row * size :][:size, i * size :][:, :size] for i in SHEET_VIEWS for row in (0, 1)]
+    return np.concatenate([small, *pairs], axis=1)
+
+
 def blind_poses(self: Zero123Model, *angles: object) -> torch.Tensor:
     """Tell the network that every view is the input's own."""
     pose = Zero123Model.seeing_pose_vector(self, *angles)  # type: ignore[attr-defined]
@@ -187,6 +198,7 @@ def main() -> None:
         parser.error(f"--refine: {wrong[0]} is not a config; put overrides before --refine.")
     network = choose_network(None, None)
     table: dict[str, list[dict[str, float]]] = {}
+    sheet: list[np.ndarray] = []
     Zero123Model.seeing_pose_vector = Zero123Model.pose_vector  # type: ignore[attr-defined]
     for held_out in held_out_objects(args, ELEVATION):
         azimuth = held_out.azimuth_deg
@@ -217,6 +229,8 @@ def main() -> None:
         rows = [[on_white(render_mesh(mesh, cameras.select(slice(i, i + 1)))) for i in range(14)] for mesh in made]
         strip = np.concatenate([np.concatenate(row, 1) for row in ([on_white(t) for t in truth], *rows)])
         write_png_atomic(args.out / f"{held_out.name}_views.png", strip.astype(np.float32))
+        sheet.append(sheet_row(rgba, strip))
+        write_png_atomic(args.out / "sheet.png", np.concatenate(sheet).astype(np.float32))
         table["result" + suffix][-1] |= cpu
         found = {k: round(v, 3) for k, v in table["result" + suffix][-1].items()}
         print(held_out.name, held_out.scene.name, found, flush=True)
