@@ -100,6 +100,6 @@ def test_modes_that_need_a_checkpoint_say_so(launch, mode):
     assert launch(mode=mode)[1].startswith(f"error: {mode} needs resume=")
 
 
-def test_a_missing_image_is_reported_before_threads_are_timed(launch, monkeypatch):
+def test_missing_image_is_reported_before_threads_are_timed(launch, monkeypatch):
     monkeypatch.setattr("zero123s.run.runner.choose_threads", lambda *args: pytest.fail("threads were timed"))
     assert "nothing.png" in launch("data.image_path=nothing.png", "system.loss.lambda_sds=0")[1]
