@@ -17,7 +17,8 @@ def first_calls() -> float:
     import torch
 
     from zero123s.ops.compositing import composite
-    from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
+    from zero123s.ops.encoded_networks import evaluate_together
+    from zero123s.ops.hash_grid import HashGrid
     from zero123s.ops.ray_marching import march_visible
 
     def everything() -> None:
@@ -31,9 +32,10 @@ def first_calls() -> float:
 
         samples = march_visible(rays_o, rays_d, box, cells, 0.1, clear, backend="numba")
         x = samples.positions(rays_o, rays_d)
-        y = encode(x, table, grid, backend="numba")
-        normal = position_gradient(x, table, y, grid, backend="numba")
-        out = composite(y[:, 0], samples.t_starts, samples.t_ends, samples.packed_info, normal, backend="numba")
+        networks = [[torch.rand(8, 4), torch.rand(n, 8)] for n in (1, 3)]
+        field = evaluate_together(x, table, grid, *networks, gradient=True)
+        values = torch.cat([field.features, field.gradient], dim=1)
+        out = composite(field.value, samples.t_starts, samples.t_ends, samples.packed_info, values, backend="numba")
         out[3].sum().backward()
 
     torch.set_num_threads(1)

@@ -23,7 +23,8 @@ from zero123s.ops.hash_grid.numba import BLOCK, Sizes, column, find_rows, read_r
 from zero123s.ops.kernels import launch
 
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.float32(1e-12)
-_u32, _1 = np.uint32, np.uint32(1)
+_u32, _1, _FRONT = np.uint32, np.uint32(1), np.int64(0)
+# A plain 0 as an argument would be a type of its own, for which everything is compiled once more.
 _CONTRACT = {"contract", "nsz"}
 """Products and sums may be fused; the sign of a zero does not matter."""
 _WORD = 32
@@ -147,6 +148,13 @@ def _add_cone(x, first, count, bias, with_gradient, value, gradient):
 
 
 @njit
+def _copy(values, count, out):
+    """Copy numbers; an assignment between slices takes two seconds to compile."""
+    for n in range(count):
+        out[n] = values[n]
+
+
+@njit
 def _part(part, n_parts, n_points):
     """Return the first point of a part and the one behind its last, whole blocks."""
     size = -(-n_points // (n_parts * BLOCK)) * BLOCK
@@ -159,8 +167,8 @@ def _run(part, n_parts, x, table, scales, sizes, value_net, feature_net, bias, f
 
     `value_net`: the first matrix, the last one's only row, and the first one transposed times the last. `feature_net`:
     both matrices. `bias`: edge of the points' box, its middle in the unit cube, a and b. `flags`: features; what gradients
-    need; the gradient by position. `outputs`: points in the unit cube; value; hidden units that are on, as bits; encoding; value's gradient by
-    the encoding; features; value's gradient by position.
+    need; the gradient by position. `outputs`: points in the unit cube; value; hidden units that are on, as bits; encoding;
+    value's gradient by the encoding; features; value's gradient by position.
     """
     axes, value, bits, encoded, by_value, features, gradient = outputs
     with_features, trained, with_gradient = flags
@@ -175,35 +183,35 @@ def _run(part, n_parts, x, table, scales, sizes, value_net, feature_net, bias, f
     start, end = _part(part, n_parts, x.shape[1])
     for first in range(start, end, BLOCK):
         count = min(BLOCK, end - first)
-        into, at = (encoded, first) if trained and with_features else (block, 0)
+        into, at = (encoded, first) if trained and with_features else (block, _FRONT)
         for axis in range(3):
             for n in range(count):
                 inside[axis, n] = x[axis, first + n] / bias[0] + bias[1]
             if trained:
-                axes[axis, first : first + count] = inside[axis, :count]
+                _copy(inside[axis], count, axes[axis, first : first + count])
         for level in range(scales.shape[0]):
             resolution, offset, size, hashed = sizes[level]
-            find_rows(inside, 0, count, scales[level], resolution, size, hashed, n_pairs, fraction, rows)
+            find_rows(inside, _FRONT, count, scales[level], resolution, size, hashed, n_pairs, fraction, rows)
             for pair in range(n_pairs):
                 read_rows(column(table, offset, size, pair), count, rows, corners)
                 c, both = level * n_pairs + pair, corners.view(np.float32)
                 _interpolate(fraction, both, count, scales[level], with_gradient, slopes[c])
-                into[2 * c, at : at + count] = slopes[c, :count]
-                into[2 * c + 1, at : at + count] = slopes[c, 4 * BLOCK : 4 * BLOCK + count]
-        _multiply(value_net[0], into, at, count, hidden, 0)
+                _copy(slopes[c], count, into[2 * c, at : at + count])
+                _copy(slopes[c, 4 * BLOCK :], count, into[2 * c + 1, at : at + count])
+        _multiply(value_net[0], into, at, count, hidden, _FRONT)
         _activate(hidden, value_net[1], first, count, value, bits)
         if trained or with_gradient:
-            by_values, to = (by_value, first) if trained else (by_block, 0)
-            _multiply(value_net[2], hidden, 0, count, by_values, to)
+            by_values, to = (by_value, first) if trained else (by_block, _FRONT)
+            _multiply(value_net[2], hidden, _FRONT, count, by_values, to)
             if with_gradient:
                 _chain(by_values, to, slopes, first, count, gradient)
         _add_cone(x, first, count, bias, with_gradient, value, gradient)
         if with_features:
-            _multiply(feature_net[0], into, at, count, of_features, 0)
+            _multiply(feature_net[0], into, at, count, of_features, _FRONT)
             _rectify(of_features, count)
-            _multiply(feature_net[1], of_features, 0, count, of_block, 0)
+            _multiply(feature_net[1], of_features, _FRONT, count, of_block, _FRONT)
             for k in range(features.shape[0]):
-                features[k, first : first + count] = of_block[k, :count]
+                _copy(of_block[k], count, features[k, first : first + count])
 
 
 @njit
@@ -230,13 +238,13 @@ def _feature_sums(part, n_parts, encoded, grad, first_layer, by_encoding, by_hid
     start, end = _part(part, n_parts, encoded.shape[1])
     for first in range(start, end, BLOCK):
         count = min(BLOCK, end - first)
-        _multiply(first_layer, encoded, first, count, hidden, 0)
+        _multiply(first_layer, encoded, first, count, hidden, _FRONT)
         _rectify(hidden, count)
         _add_products(hidden, count, grad, first, of_last[part])
-        _multiply(by_hidden, grad, first, count, back, 0)
+        _multiply(by_hidden, grad, first, count, back, _FRONT)
         _mask(back, hidden, count)
         _add_products(back, count, encoded, first, of_first[part])
-        _multiply(by_encoding, back, 0, count, grad_encoded, first)
+        _multiply(by_encoding, back, _FRONT, count, grad_encoded, first)
 
 
 @njit(cache=True, nogil=True)
