@@ -238,7 +238,7 @@ def _arguments(
     far: float,
     jitter: Tensor | None,
     backend: str,
-) -> tuple[str, tuple]:
+) -> tuple[str, tuple[Tensor, Tensor, Tensor, Tensor, float, Tensor, float]]:
     """Return the backend and the arguments of its march."""
     if rays_o.dtype != torch.float32 and backend == "auto":
         backend = "reference"  # the kernels are written for float32
