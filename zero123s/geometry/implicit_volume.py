@@ -66,6 +66,6 @@ class ImplicitVolume(EncodedFieldGeometry):
             return Cone(cfg.radius, cfg.density_blob_scale, -cfg.density_blob_scale / cfg.density_blob_std)
         return Cone(cfg.radius, float(cfg.density_bias), 0.0)
 
-    def of_sum(self, total: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    def activated_sum(self, total: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Return the activated sum of the network's output and the bias."""
         return self.density_activation(total)

@@ -227,8 +227,9 @@ class ScalarFieldGeometry(BaseGeometry):
 class EncodedFieldGeometry(ScalarFieldGeometry):
     """Holds the encoding and all networks but that of the scalar.
 
-    A subclass names that one in `scalar_network`, defines `bias`, `cone` where it is one and, where the scalar is not the
-    sum of both, `of_sum` or `activated`. All of them are evaluated together, on a GPU for gradients, unless it overrides what `_fuses` lists.
+    A subclass names that one in `scalar_network` and defines `bias`; `cone`, where the bias is a linear function of the
+    distance from the origin; and, where the scalar is not the sum of both, `activated_sum` or `activated`. All of them are
+    evaluated together, on a GPU for gradients, unless it overrides what `_fuses` lists.
     """
 
     @dataclass
@@ -261,16 +262,16 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
         raise NotImplementedError(f"{type(self).__name__} must define bias().")
 
     def cone(self) -> Cone | None:
-        """Return the bias as a function of the distance from the origin; None where it is another one."""
+        """Return the bias as a linear function of the distance from the origin; None where it is not one."""
         return None
 
-    def of_sum(self, total: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    def activated_sum(self, total: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Return the scalar from the network's output plus the bias."""
         return total
 
     def activated(self, raw: Float[Tensor, "N"], x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return the scalar from the network's output."""
-        return self.of_sum(raw + self.bias(x))
+        return self.activated_sum(raw + self.bias(x))
 
     def value(self, x: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
         """Return the scalar from the encoding."""
@@ -310,7 +311,7 @@ class EncodedFieldGeometry(ScalarFieldGeometry):
                 cone,
             )
         if cone is not None:
-            return FieldValues(self.of_sum(found.value), found.features, found.gradient)
+            return FieldValues(self.activated_sum(found.value), found.features, found.gradient)
         gradients = None
         if found.gradient is not None:
             gradients = found.gradient / (2 * self.cfg.radius) + self._bias_gradient(points)
