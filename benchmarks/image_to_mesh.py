@@ -14,7 +14,8 @@ stable-zero123.yaml. Beside the mesh stand a ball, the extruded silhouette and t
 `--refine` also trains a second stage on each result: configs/stable-zero123-refine.yaml, or CONFIG of that folder, which
 can be named several times.
 Writes OUT/results.json, one strip of views per object (truth, result, refined result below each other), and OUT/sheet.png: the
-input of each object, then truth and result from four sides.
+input of each object, then truth and result from four sides; with `--compare BEFORE`, the folder of a finished run on the same
+objects, that run's result between the two.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import json
 import os
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 import trimesh
@@ -169,12 +171,15 @@ def _exported(run: Path) -> Mesh:
     return Mesh(np.asarray(read.vertices), np.asarray(read.faces), uvs=np.asarray(read.visual.uv), texture=texture)
 
 
-def sheet_row(rgba: np.ndarray, strip: np.ndarray, size: int = 96) -> np.ndarray:
-    """Return the input image, then pairs of truth and result, side by side."""
+def sheet_row(rgba: np.ndarray, strip: np.ndarray, before: Path | None, size: int = 96) -> np.ndarray:
+    """Return the input image, then truth, the result in the strip `before` if given, and result from four sides."""
+    strips = [strip, strip[size:]]
+    if before:
+        strips.insert(1, iio.imread(before)[size:, :, :3] / 255)
     image = torch.from_numpy(on_white(rgba)).permute(2, 0, 1)[None].float()
     small = torch.nn.functional.interpolate(image, (size, size), mode="area")[0].permute(1, 2, 0).numpy()
-    pairs = [strip[row * size :][:size, i * size :][:, :size] for i in SHEET_VIEWS for row in (0, 1)]
-    return np.concatenate([small, *pairs], axis=1)
+    views = [strip[:size, i * size :][:, :size] for i in SHEET_VIEWS for strip in strips]
+    return np.concatenate([small, *views], axis=1)
 
 
 def blind_poses(self: Zero123Model, *angles: object) -> torch.Tensor:
@@ -192,6 +197,7 @@ def main() -> None:
     parser.add_argument("--config", default="stable-zero123.yaml", help="of the folder configs (%(default)s)")
     parser.add_argument("--blind", action="store_true")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--compare", type=Path, metavar="BEFORE", help="show the results of this finished run as well")
     parser.add_argument("--refine", nargs="?", action="append", default=[], const="stable-zero123-refine.yaml")
     args, arguments = parser.parse_known_args()
     if wrong := [config for config in args.refine if not config.endswith(".yaml")]:
@@ -229,7 +235,7 @@ def main() -> None:
         rows = [[on_white(render_mesh(mesh, cameras.select(slice(i, i + 1)))) for i in range(14)] for mesh in made]
         strip = np.concatenate([np.concatenate(row, 1) for row in ([on_white(t) for t in truth], *rows)])
         write_png_atomic(args.out / f"{held_out.name}_views.png", strip.astype(np.float32))
-        sheet.append(sheet_row(rgba, strip))
+        sheet.append(sheet_row(rgba, strip, args.compare and args.compare / f"{held_out.name}_views.png"))
         write_png_atomic(args.out / "sheet.png", np.concatenate(sheet).astype(np.float32))
         table["result" + suffix][-1] |= cpu
         found = {k: round(v, 3) for k, v in table["result" + suffix][-1].items()}
