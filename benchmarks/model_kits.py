@@ -4,8 +4,8 @@
     zero123s render data/kits --manifest kits.csv --root KITS --variants 3
 
 KITS holds a folder per kit that is named after it, maker first, such as `Kenney Food Kit`, `KayKit Furniture Bits` or
-`Quaternius Animals Pack`: these three makers give their kits away under CC0 1.0 (kenney.nl, kaylousberg.com, quaternius.com),
-and the bundled model has seen them. Of a model in several formats one is taken. Left out are pieces that belong side by side
+`Quaternius Animals Pack`: these three makers publish their kits under CC0 1.0 (kenney.nl, kaylousberg.com, quaternius.com). Of a
+model in several formats one is taken. Left out are pieces that belong side by side
 (walls, floors, roads, cliffs...), flat and stick-like ones, and copies of one shape within a kit.
 """
 
