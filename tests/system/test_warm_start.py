@@ -11,9 +11,11 @@ from tiny_run import SMALL
 
 from zero123s.commands.launch import main
 from zero123s.config.schedule import Schedule
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
 from zero123s.diffusion.lift import DENSITY_SHIFT, PoseLift
 from zero123s.errors import ConfigError
-from zero123s.guidance.lifted_field import LiftedField
+from zero123s.guidance.lifted_field import LiftedField, lift_views
+from zero123s.guidance.zero123 import StableZero123Guidance
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.structures import ReferenceView
 from zero123s.system.warm_start import check_warm_start, warm_start
@@ -104,9 +106,46 @@ def test_a_surface_starts_from_the_lift(tmp_path, monkeypatch):
     assert record_of(tmp_path)["warm_start"]["surface_distance"] < 0.05
 
 
-def test_a_model_without_lift_is_refused(tiny_zero123, tmp_path, capsys):
-    assert train(tmp_path, *tiny_zero123, "system.warm_start.type=lift") == 2
-    assert "needs a guiding model with a pose lift" in capsys.readouterr().err
+@pytest.mark.parametrize("kind", ["auto", "lift"])
+def test_a_model_without_lift_borrows_the_bundled_one(kind, tiny_zero123, lifted_run, tmp_path):
+    overrides = [f"system.warm_start.type={kind}", "system.warm_start.steps=150", "trainer.max_steps=1"]
+    assert train(tmp_path, *tiny_zero123, *overrides) == 0
+    warm, own = record_of(tmp_path)["warm_start"], record_of(lifted_run)["warm_start"]
+    assert warm["model"] == "small_zero123.safetensors"
+    assert "model" not in own
+    assert warm["opacity_rmse"] < 0.12
+    assert warm["color_rmse"] < 0.08
+
+
+def test_views_are_lifted_as_the_guidance_lifts_them():
+    rgb = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(0))
+    cameras = orbit_cameras(torch.tensor([5.0, 20.0]), torch.tensor([0.0, 90.0]), height=96, width=96)
+    views = ReferenceView(cameras, rgb, (rgb[..., :1] > 0.3).float())
+    path = str(ROOT / "load/zero123/small_zero123.safetensors")
+    guidance = StableZero123Guidance(StableZero123Guidance.Config(checkpoint=path, dtype="fp32"), views)
+    x = torch.rand(500, 3, generator=torch.Generator().manual_seed(1)) - 0.5
+    lifted = lift_views(load_zero123(path, dtype="fp32", decoder=False), views, 0.7)
+    expected = guidance.scene(0.7)
+    assert float(lifted.density(x).max()) > 0
+    torch.testing.assert_close(lifted.density(x), expected.density(x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match="96x48"):
+        lift_views(guidance.model, ReferenceView(cameras, rgb[:, :48], views.mask[:, :48]), 0.7)
+
+
+@pytest.mark.parametrize("kind", ["auto", "lift"])
+def test_without_an_image_there_is_nothing_to_lift(kind):
+    system = SimpleNamespace(
+        cfg=SimpleNamespace(warm_start=SimpleNamespace(type=kind), guidance_input="rgb"),
+        guidance=SimpleNamespace(scene=lambda bound: None),
+        exposure=1.0,
+        geometry=SimpleNamespace(cfg=SimpleNamespace(radius=1.0)),
+        input_view=lambda: None,
+    )
+    if kind == "auto":
+        assert warm_start(system) == {}
+    else:
+        with pytest.raises(ConfigError, match="needs an input image"):
+            warm_start(system)
 
 
 @pytest.mark.parametrize("kind", ["auto", "lift"])
@@ -120,6 +159,7 @@ def test_an_empty_volume_starts_nothing(kind, lift, caplog):
         exposure=1.0,
         geometry=SimpleNamespace(cfg=SimpleNamespace(radius=1.0), has_sdf=False, has_gaussians=False),
         data_source=SimpleNamespace(photos=lambda: photo),
+        input_view=lambda: photo,
         generator=lambda purpose, step: torch.Generator(),
     )
     if kind == "lift":

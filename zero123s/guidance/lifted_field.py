@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zero123s.diffusion.lift import DENSITY_GAIN, DENSITY_SCALE, DENSITY_SHIFT, PoseLift
+from zero123s.diffusion.model import Zero123Model
+from zero123s.errors import ConfigError
 from zero123s.ops.volume_sampling import sample_volume
-from zero123s.structures import Cameras, FieldOutput
+from zero123s.structures import Cameras, FieldOutput, ReferenceView
 
 
 class LiftedField:
@@ -50,7 +52,9 @@ class LiftedField:
         sigma, rgb = self._sample(x)
         return FieldOutput(sigma, rgb)
 
-    def gaussians(self, *args: object) -> None:
+    def gaussians(
+        self, centers: Float[Tensor, "B 3"], needs: frozenset[str], light_positions: Float[Tensor, "B 3"]
+    ) -> None:
         """Return None: this field is not made of Gaussians."""
 
     def _sample(self, x: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
@@ -71,3 +75,67 @@ class LiftedField:
         sigma, rgb = torch.stack(sigmas), torch.stack(colors)
         weights = (sigma + 1e-6)[..., None]
         return sigma.mean(0), (weights * rgb).sum(0) / weights.sum(0)
+
+
+@torch.no_grad()
+def lift_views(model: Zero123Model, reference: ReferenceView, bound: float, max_views: int = 8) -> LiftedField:
+    """Predict the object as a radiance field from its input views.
+
+    Args:
+        model: a Zero123 with a pose lift, as the bundled small model.
+        reference: the input views, square.
+        bound: half edge of the scene's cube, world units.
+        max_views: of more views, this many are used, evenly chosen.
+
+    Returns:
+        The mean of the volumes that the views are lifted to.
+
+    Raises:
+        ConfigError: the views are not square.
+    """
+    height, width = reference.rgb.shape[1:3]
+    if height != width:
+        raise ConfigError(
+            f"system.warm_start.type: lift needs square images, and these have {width}x{height} pixels; set "
+            "system.warm_start.type=none."
+        )
+    assert model.lift is not None
+    device = next(model.lift.parameters()).device
+    reference = evenly_chosen(reference, max_views).to(device)
+    cameras = reference.cameras
+    angles = (cameras.elevation_deg, cameras.azimuth_deg, cameras.distance)
+    latents = model.encode_image(composite_on_white(reference, model.image_size))
+    volumes = model.lift_volume(latents, model.pose_vector(*angles, *angles))
+    assert volumes is not None
+    return LiftedField(model.lift, volumes, cameras, bound)
+
+
+def evenly_chosen(reference: ReferenceView, count: int) -> ReferenceView:
+    """Return at most `count` of the views, evenly chosen by their numbers.
+
+    Args:
+        reference: any number of views.
+        count: at least 1.
+
+    Returns:
+        The views themselves where there are no more than `count`.
+    """
+    n = len(reference.cameras)
+    if n <= count:
+        return reference
+    chosen = torch.linspace(0, n - 1, count).round().long()
+    return ReferenceView(reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen])
+
+
+def composite_on_white(reference: ReferenceView, size: int) -> Float[Tensor, "V 3 size size"]:
+    """Return the views over white at a model's input resolution, channels first.
+
+    Args:
+        reference: V views with their masks.
+        size: edge of the result in pixels; pixels of the views are averaged.
+
+    Returns:
+        V 3 size size.
+    """
+    on_white = reference.rgb * reference.mask + (1 - reference.mask)
+    return F.interpolate(on_white.permute(0, 3, 1, 2), (size, size), mode="area")

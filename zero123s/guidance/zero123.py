@@ -19,7 +19,7 @@ from zero123s.errors import ConfigError
 from zero123s.guidance.base import GUIDANCES, BaseGuidance
 from zero123s.guidance.distillation import ScoreDistillation
 from zero123s.guidance.distillation_config import DistillationConfig
-from zero123s.guidance.lifted_field import LiftedField
+from zero123s.guidance.lifted_field import LiftedField, composite_on_white, evenly_chosen
 from zero123s.guidance.sds import VARIANTS, Condition
 from zero123s.structures import Cameras, ReferenceView
 
@@ -27,11 +27,6 @@ logger = logging.getLogger(__name__)
 
 _LOADING = ("config", "ema", "dtype", "fast", "channels_last", "compile")
 """Settings that determine the loaded networks."""
-
-
-def composite_on_white(reference: ReferenceView) -> Float[Tensor, "V 3 H W"]:
-    """Return the reference views over white, channels first."""
-    return (reference.rgb * reference.mask + (1 - reference.mask)).permute(0, 3, 1, 2)
 
 
 @GUIDANCES.register("stable-zero123-guidance")
@@ -113,11 +108,7 @@ class StableZero123Guidance(ScoreDistillation):
     @torch.no_grad()
     def _condition_on(self, reference: ReferenceView) -> None:
         """Embed and encode the reference views, of many at most `max_conditions`, evenly chosen."""
-        n = len(reference.cameras)
-        chosen = torch.linspace(0, n - 1, min(n, self.cfg.max_conditions)).round().long()
-        if n > len(chosen):
-            reference = ReferenceView(reference.cameras.select(chosen), reference.rgb[chosen], reference.mask[chosen])
-        reference = reference.to(self.device)
+        reference = evenly_chosen(reference, self.cfg.max_conditions).to(self.device)
         size, (height, width) = self.model.image_size, reference.rgb.shape[1:3]
         if height != width:
             raise ConfigError(
@@ -130,7 +121,7 @@ class StableZero123Guidance(ScoreDistillation):
                 size,
                 height,
             )
-        image = F.interpolate(composite_on_white(reference), (size, size), mode="area")
+        image = composite_on_white(reference, size)
         self.cond_cameras = reference.cameras
         self.cond_embedding = self.model.embed_image(image)
         self.cond_latents = self.model.encode_image(image)

@@ -1,8 +1,9 @@
-"""Warm starts: a new run starts from the guidance's own 3D prediction of the object, or from views sampled by its model."""
+"""Warm starts: a new run starts from a predicted volume of the object, or from views sampled by the guiding model."""
 
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zero123s.config.options import option
+from zero123s.diffusion.checkpoint.load_zero123 import load_zero123
+from zero123s.diffusion.checkpoint.locate import BUNDLED, locate_bundled
 from zero123s.errors import ConfigError, MeshError
+from zero123s.guidance.lifted_field import LiftedField, lift_views
 from zero123s.mesh.silhouette import outside_visual_hull
 from zero123s.structures import RadianceField, ReferenceView
-from zero123s.system.exposure import UnexposedField
+from zero123s.system.exposure import UnexposedField, expose_views, guidance_exposure
 from zero123s.system.refinement import start_from_surface
 from zero123s.system.warm_views import sample_warm_views
 
@@ -37,9 +41,10 @@ class WarmStartConfig:
     """What a new run starts from."""
 
     type: str = option("none", choices=("none", "auto", "lift", "views"))
-    """"none": as the geometry's settings say; "lift": fit the geometry, before step 0, to the volume that the model's pose lift
-    predicts from the input image (the bundled small model has a lift); "auto": "lift" where the model has one, else "none";
-    "views": views sampled by the guiding model, any Zero123, also supervise the first steps."""
+    """"none": as the geometry's settings say; "lift": fit the geometry, before step 0, to the volume that a pose lift predicts
+    from the input image: the guiding model's, or the bundled small model's where it has none, as Stable Zero123; "auto":
+    "lift" where there is an input image and an object is predicted, else "none"; "views": views sampled by the guiding
+    model, any Zero123, also supervise the first steps."""
     steps: int = option(300, low=1, high=100_000)
     """lift: optimiser steps of the fit of a density; signed distances and Gaussians start from the volume's surface."""
     n_views: int = option(8, low=1, high=64)
@@ -68,7 +73,8 @@ def warm_start(system: System) -> dict[str, Any]:
         Its entry in run.json; empty without a warm start.
 
     Raises:
-        ConfigError: the guidance does not support it, or predicts no object in the image.
+        ConfigError: the guidance does not support it, there is no input image, or no object is predicted in it.
+        CheckpointError: the bundled model, whose lift is needed, is missing or damaged.
     """
     cfg, started = system.cfg.warm_start, time.perf_counter()
     if cfg.type == "none" or (cfg.type == "auto" and (system.guidance is None or system.cfg.guidance_input != "rgb")):
@@ -79,14 +85,10 @@ def warm_start(system: System) -> dict[str, Any]:
         system.warm_views = sample_warm_views(cfg, system.guidance, reference, generator, system.exposure)
         record: dict[str, Any] = {"type": "views", "n_views": cfg.n_views}
     else:
-        lifted = system.guidance.scene(system.geometry.cfg.radius)
-        if lifted is not None and system.exposure != 1:
-            lifted = UnexposedField(lifted, system.exposure)
-        if lifted is None and cfg.type == "auto":
-            logger.warning("note: the guiding model has no pose lift, so the run starts from the geometry's own blob.")
+        if cfg.type == "auto" and system.input_view() is None:
             return {}
         try:
-            record = {"type": "lift", **_start_from_lift(system, lifted)}
+            record = {"type": "lift", **_start_from_lift(system)}
         except (ConfigError, MeshError) as error:  # raised before any parameter has changed
             if cfg.type != "auto":
                 raise
@@ -108,17 +110,31 @@ def check_warm_start(cfg: Any, has_guidance: bool) -> None:
         raise ConfigError(f"system.warm_start needs colours, and system.guidance_input is {cfg.guidance_input}: {off}")
 
 
-def _start_from_lift(system: System, lifted: RadianceField | None) -> dict[str, Any]:
+def _start_from_lift(system: System) -> dict[str, Any]:
+    bound = system.geometry.cfg.radius
+    lifted, exposure, record = system.guidance.scene(bound), system.exposure, {}
     if lifted is None:
-        raise ConfigError(
-            "system.warm_start.type: lift needs a guiding model with a pose lift, as the small model that comes along has; "
-            "set system.warm_start.type=views, or none."
-        )
+        lifted, exposure = _lift_with_bundled_model(system, bound)
+        record["model"] = Path(BUNDLED).name
+    if exposure != 1:
+        lifted = UnexposedField(lifted, exposure)
     if system.geometry.has_sdf or system.geometry.has_gaussians:
-        return start_from_surface(system, lifted, "auto")
+        return record | start_from_surface(system, lifted, "auto")
     generator = system.generator("warm-start", 0)
     targets = _sample_targets(lifted, system.data_source.photos(), generator)
-    return _fit_density(system, targets, system.cfg.warm_start.steps, generator)
+    return record | _fit_density(system, targets, system.cfg.warm_start.steps, generator)
+
+
+def _lift_with_bundled_model(system: System, bound: float) -> tuple[LiftedField, float]:
+    """Return the bundled model's prediction from the input views, and the exposure that they were given."""
+    if system.input_view() is None:
+        raise ConfigError(
+            "system.warm_start.type: lift needs an input image, and this run has none; set system.warm_start.type=none."
+        )
+    views = system.data_source.conditioning_views()
+    exposure = guidance_exposure("auto", views, "rgb")
+    model = load_zero123(locate_bundled(), dtype="fp32", device=system.guidance.device, decoder=False)
+    return lift_views(model, expose_views(views, exposure), bound), exposure
 
 
 @torch.no_grad()

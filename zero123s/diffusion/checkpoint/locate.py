@@ -62,15 +62,27 @@ def locate_checkpoint(spec: str = "auto") -> LocatedCheckpoint:
         stable = find_file(STABLE_ZERO123)
         if stable is not None:
             return LocatedCheckpoint(stable, bundled=False)
-        bundled = find_file(BUNDLED)
-        if bundled is None:
-            raise CheckpointError(
-                f"The bundled model {BUNDLED} is missing from {REPOSITORY}: clone the repository again, or {HOW_TO_GET}."
-            )
-        return LocatedCheckpoint(bundled, bundled=True)
+        return LocatedCheckpoint(locate_bundled(), bundled=True)
     found = find_file(spec)
     if found is None:
         name = DOWNLOADS.get(Path(spec).name)
         how = f"get it with `zero123s download {name}`, which shows its licence" if name else HOW_TO_GET
         raise CheckpointError(f"The checkpoint '{spec}' does not exist: {how}.")
     return LocatedCheckpoint(found, bundled=found.name == Path(BUNDLED).name)
+
+
+def locate_bundled() -> Path:
+    """Find the bundled small model.
+
+    Returns:
+        Its path.
+
+    Raises:
+        CheckpointError: a damaged installation without it.
+    """
+    bundled = find_file(BUNDLED)
+    if bundled is None:
+        raise CheckpointError(
+            f"The bundled model {BUNDLED} is missing from {REPOSITORY}: clone the repository again, or {HOW_TO_GET}."
+        )
+    return bundled
