@@ -5,6 +5,10 @@ import pytest
 import torch
 import trimesh
 
+from zero123s.config.parse import parse_slot
+from zero123s.geometry import GEOMETRIES
+from zero123s.material.plain import NoMaterial
+from zero123s.mesh import isosurface
 from zero123s.mesh.isosurface import (
     choose_level,
     marching_cubes,
@@ -14,6 +18,7 @@ from zero123s.mesh.isosurface import (
     sample_sparse,
     sparse_resolution,
 )
+from zero123s.system.field import GeometryMaterialField
 
 LOWER, UPPER = np.full(3, -1.0), np.full(3, 1.0)
 
@@ -106,6 +111,19 @@ def test_the_chosen_level_matches_the_silhouette():
     assert radius == pytest.approx(half, abs=0.02)
     by_mask = choose_level(density, density, [(origins, directions, np.linalg.norm(g, axis=1) < 0.4)], (LOWER, UPPER))
     assert by_mask.level > choice.level
+
+
+@pytest.mark.parametrize(("kind", "evaluations"), [("implicit-volume", 1), ("implicit-sdf", 2)])
+def test_a_density_that_is_the_surface_is_evaluated_once(kind, evaluations, monkeypatch):
+    _, cfg = parse_slot(GEOMETRIES, kind, {"radius": 1.0}, "geometry")
+    geometry = GEOMETRIES.get(kind)(cfg)
+    field = GeometryMaterialField(geometry, NoMaterial(NoMaterial.Config(), geometry.n_features))
+    points_per_call = []
+    evaluate = isosurface.evaluate_points
+    monkeypatch.setattr(isosurface, "evaluate_points", lambda fn, x: points_per_call.append(len(x)) or evaluate(fn, x))
+    origins, directions = np.array([[3.0, 0, 0], [3.0, 0.1, 0]]), np.array([[-1.0, 0, 0]] * 2)
+    choose_level(field.surface_level, field.density, [(origins, directions, None)], (LOWER, UPPER), n_samples=8)
+    assert points_per_call == [16] * evaluations
 
 
 def test_no_opaque_ray_means_no_level():

@@ -355,7 +355,7 @@ def choose_level(
 
     Args:
         level_fn: function whose level set is the surface, N 3 -> N.
-        density: sigma, N 3 -> N.
+        density: sigma, N 3 -> N; not evaluated again where it is `level_fn`.
         rays: per view (origins, unit directions, mask or None); a mask replaces the rendered opacity as the target.
         box: lower and upper corner of the region that may be opaque; only there is the field evaluated.
         n_samples: evaluations per ray.
@@ -374,7 +374,7 @@ def choose_level(
         peak[meets] = values.max(-1)
         target = mask
         if target is None:
-            sigma = values if level_fn is density else evaluate_points(density, flat).reshape(values.shape)
+            sigma = values if level_fn == density else evaluate_points(density, flat).reshape(values.shape)
             optical_depth = np.minimum((sigma.clip(0) * dt[meets, None]).sum(-1), 80.0)
             target = np.zeros(len(origins))
             target[meets] = 1 - np.exp(-optical_depth)

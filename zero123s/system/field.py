@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zero123s.geometry.base import BaseGeometry
 from zero123s.material.base import BaseMaterial, Shading
+from zero123s.mesh.isosurface import LevelFunction
 from zero123s.mesh.splats import SH_0, GaussianParameters
 from zero123s.ops.latent_colors import latents_to_rgb
 from zero123s.ops.memory import recomputed
@@ -146,8 +147,14 @@ class GeometryMaterialField:
         rgb = self.material(features, found.means, no_direction, None, None, Shading())
         return replace(found, sh=torch.cat([(rgb[:, None] - 0.5) / SH_0, found.sh[:, 1:]], dim=1))
 
-    def surface_level(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Return a function that grows towards the inside."""
+    @property
+    def surface_level(self) -> LevelFunction:
+        """The function whose level set is the surface: `density` itself, unless the geometry defines another."""
+        if type(self.geometry).surface_level is BaseGeometry.surface_level:
+            return self.density
+        return self._level_of_geometry
+
+    def _level_of_geometry(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         return self.geometry.surface_level(x.to(self._like))
 
 
