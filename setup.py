@@ -64,7 +64,7 @@ setup(
         # Vendors' libraries, used where a backend names them: docs/install.md says how each is built.
         "cuda": ["nerfacc>=0.5.3"],
         "rasterizer": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast.git"],
-        "gaussians": ["gsplat>=1.4"],  # system.renderer.backend=gsplat, which auto takes on CUDA
+        "gaussians": ["gsplat>=1.4"],  # system.renderer.backend=gsplat
         "lora": ["peft>=0.13"],  # system.lora_rank, system.guidance.variant=vsd
         "segment": ["rembg", "onnxruntime"],  # data.cut_out.backend=rembg, which auto asks where GrabCut is not sure
         "heif": ["pillow-heif"],  # HEIC images, and AVIF where Pillow has no decoder for it

@@ -95,6 +95,21 @@ KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
         1,
     ),
     ("compositing", "_visibility", "fp32 i64 i8 F F", {"STEPS": 32}, 1),
+    (
+        "gaussian_splatting",
+        "_forward",
+        "i64 fp32 fp32 fp32 fp32 i32 N N N N F F F",
+        {"C": 7, "CHANNELS": 8, "TILE": 8, "CHUNK": 16},
+        1,
+    ),
+    (
+        "gaussian_splatting",
+        "_backward",
+        "i64 fp32 fp32 fp32 i32 fp32 fp32 i64 fp32 fp32 N N N N F F",
+        {"C": 7, "TILE": 8},
+        1,
+    ),
+    ("gaussian_sum", "_sum", "fp32 fp32 fp32 fp32 fp32 fp32 N N F", {"C": 4, "CHANNELS": 4, "BLOCK": 128}, 4),
     *[
         ("mlp", kernel, types, {**FIELD, **more, **numbers}, 8 if numbers["PRECISION"] == "ieee" else warps)
         for numbers in MLP_NUMBERS

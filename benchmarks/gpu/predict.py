@@ -2,8 +2,9 @@
 
     python benchmarks/gpu/predict.py
 
-The host starts operations one after the other while the GPU works them off, but reads numbers in between and waits for them:
-a step takes the host's time plus the GPU's, as it did where both were measured. The field's operations take what check.py measured of each on an H200 for 2^20 points, on
+The host starts operations one after the other while the GPU works them off. At the field it reads numbers in between and waits
+for them, so that takes the host's time plus the GPU's, as it did where both were measured; the guidance reads none before its end,
+so it takes the longer of both. The field's operations take what check.py measured of each on an H200 for 2^20 points, on
 other cards in proportion to the bandwidth of their cache, which gathers wait for; of the guidance every operation of the
 full-size networks is counted here, without computing it, and takes the longer of its arithmetic and its bytes, but at
 least what was measured on the H200. Assumptions are documented at each constant. Samples are those of the first steps for
@@ -61,7 +62,7 @@ FORWARD_SHARE = 1 / 3
 CANDIDATES = 2.5
 """Samples whose density is evaluated per sample that is shaded, assumed; each is encoded, and passes one network."""
 MEASURED_GUIDANCE = {12: 86e-3, 8: 72e-3, 4: 60e-3}
-"""Seconds of denoiser, encoder and its gradient by batch on that card, which at batch 4 the host limited."""
+"""Seconds of denoiser, encoder and its gradient by batch on that card, host and GPU together; at batch 4 the host limited them."""
 STREAMED_PER_STEP = 10 * 4 * 12.6e6
 """Bytes. Adam reads four numbers per parameter and writes three, health sums weights and gradients, and the gradient is zeroed."""
 SAMPLES_PER_RAY = 21.2
@@ -148,8 +149,8 @@ def guidance(model: Zero123Model, views: int) -> Tally:
 
 
 def step_seconds(stage: Stage, tally: Tally, card: Card) -> tuple[float, float, float]:
-    """Return the seconds of a step: of the host, of the GPU at the field, of the GPU at the guidance."""
-    host = SECONDS_PER_LAUNCH * (FIELD_LAUNCHES + len(tally.operations))
+    """Return the seconds of a step: of the host at the field, of the GPU there, of both at the guidance."""
+    host = SECONDS_PER_LAUNCH * FIELD_LAUNCHES
     slower = MEASURED_ON.cache_bandwidth / card.cache_bandwidth
     per_sample = slower * field_seconds_per_sample()
     field = stage.samples * per_sample + STREAMED_PER_STEP / (REACHED_BANDWIDTH * card.bandwidth)

@@ -3,6 +3,7 @@
     python benchmarks/gpu/step_counts.py            # the cpu profile of the main recipe
     python benchmarks/gpu/step_counts.py --triton
     python benchmarks/gpu/step_counts.py --profile none data.random_camera.batch_size=1
+    python benchmarks/gpu/step_counts.py --config dreamgaussian.yaml --profile none
 
 Needs g++ and a torch without CUDA. A launch is an ATen call that writes memory, a wait is a read of a number, a result
 whose size depends on numbers, or a copy that is not `non_blocking`. The guidance is left out, also of its backward pass:
@@ -41,7 +42,7 @@ WORDS = ["trainer.val_check_interval=0", "threads=1", "trainer.enable_progress_b
 SMALL_IMAGES = [
     "data.height=6", "data.width=6", "data.random_camera.height=4", "data.random_camera.width=4",
     "data.resolution_milestones=[]", "data.random_camera.resolution_milestones=[]",
-    "data.random_camera.batch_size=2", "system.renderer.num_samples_per_ray=16",
+    "data.random_camera.batch_size=2",
 ]  # fmt: skip
 """Interpreted kernels take milliseconds per 128 points; other sizes by overrides."""
 
@@ -92,16 +93,21 @@ class CountStep(RunCallback):
 def main() -> None:
     """Count step 3, in which the occupancy grid is not refreshed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="cpu", help="overlay of configs/stable-zero123.yaml, or none")
+    parser.add_argument("--config", default="stable-zero123.yaml", help="recipe with a guidance, in configs/")
+    parser.add_argument("--profile", default="cpu", help="overlay of the recipe, or none")
     parser.add_argument("--triton", action="store_true", help="with Triton's kernels, interpreted")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
-    config = REPOSITORY / "configs" / "stable-zero123.yaml"
+    config = REPOSITORY / "configs" / args.config
     with contextlib.ExitStack() as stack:
         counts = stack.enter_context(pretend_cuda())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         words = [*WORDS, "system.guidance_type=no-guidance", "system.guidance={}"]
-        words += [*(SMALL_IMAGES if args.triton else []), *args.overrides]
+        if args.triton:
+            words += SMALL_IMAGES
+            if "num_samples_per_ray" in config.read_text():
+                words.append("system.renderer.num_samples_per_ray=16")
+        words += args.overrides
         kernels = interpreted_triton() if args.triton else contextlib.nullcontext()
         _, plan = plan_run(config, words, args.profile)
         runner = Runner(plan, Path(folder) / "run", None, gpu="0", run_callbacks=[CountStep(counts, 3, kernels)])

@@ -182,9 +182,8 @@ def test_a_broken_package_costs_one_sentence(monkeypatch):
 def test_auto_on_cuda_is_triton(monkeypatch, caplog):
     monkeypatch.setattr(backends, "_why_not", lambda package: pytest.fail("looked for a vendor's library"))
     monkeypatch.setattr(backends, "_triton_works", lambda: True)
-    no_triton = {"gaussian_splatting"}  # there gsplat is taken where it works
-    found = {op: backends.resolve(op, "auto", "cuda") for op in backends.IMPLEMENTED if op not in no_triton}
-    assert {op for op, backend in found.items() if backend == "triton"} == (set(backends.VENDORS) - no_triton) | {"mlp"}
+    found = {op: backends.resolve(op, "auto", "cuda") for op in backends.IMPLEMENTED}
+    assert {op for op, backend in found.items() if backend == "triton"} == {*backends.VENDORS, "mlp", "gaussian_sum"}
     monkeypatch.undo()
     backends._triton_works.cache_clear()
     assert {backends.resolve(op, "auto", "cuda") for op in backends.IMPLEMENTED} == {"reference"}

@@ -19,14 +19,17 @@ from triton import language as tl
 
 from zero123s.errors import ConfigError
 from zero123s.ops import backends
+from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.ops.compositing import composite, composite_alpha, visible_samples
 from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
+from zero123s.ops.gaussian_splatting import blend, covariance_factors, project_gaussians
+from zero123s.ops.gaussian_sum import gaussian_sum
 from zero123s.ops.gpu_kernels import launch
 from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
 from zero123s.ops.hash_grid import triton as hash_kernels
 from zero123s.ops.mlp import agreement, mlp_forward, mlp_input_gradient, plain_mlp
 from zero123s.ops.mlp import triton as fused
-from zero123s.ops.rasterization import visible_faces
+from zero123s.ops.rasterization import pinhole, visible_faces
 from zero123s.ops.ray_marching import march
 
 INTERPRETED = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled where there is a GPU")
@@ -508,6 +511,63 @@ def test_rasterised_faces_are_the_references(device):
     assert torch.equal(found, expected)
     assert 0.2 < float((found >= 0).float().mean()) < 1
     assert (visible_faces(screen[None].to(device), faces[:0].to(device), 4, 4, "triton") == -1).all()
+
+
+# ---------------------------------------------------------------- 3D Gaussians
+
+
+def splatted(cloud, backend: str, height: int = 12, width: int = 20) -> list[torch.Tensor]:
+    """Two views of Gaussians with colours and depths, and the gradients of everything that the Gaussians are made of."""
+    device = cloud[0].device
+    views = orbit_cameras(torch.tensor([10.0, 30.0]), torch.tensor([0.0, 130.0]), height=height, width=width)
+    cameras = [t.to(device) for t in pinhole(generate_rays(views))]
+    leaves = [t.clone().requires_grad_() for t in cloud]
+    means, scales, quaternions, opacities, colors = leaves
+    screen = project_gaussians(means, scales, quaternions, opacities, *cameras, height, width)
+    values = torch.cat([colors.expand(2, -1, -1), screen.depths[..., None]], dim=-1)
+    image, covered = blend(screen, opacities, values, height, width, backend)
+    loss = (image.cos() * image).sum() + covered.square().sum()
+    return [image, covered, *torch.autograd.grad(loss, leaves)]
+
+
+def cloud_of(n: int, device: str) -> list[torch.Tensor]:
+    scales, opacities = 0.03 + 0.1 * drawn(n, 3, seed=1), drawn(n, seed=3)
+    opacities[: n // 3] = 1.0  # above the largest opacity at a pixel; behind some of them no light is left
+    return [
+        t.to(device) for t in (drawn(n, 3) - 0.5, scales, drawn(n, 4, seed=2) - 0.5, opacities, drawn(n, 3, seed=4))
+    ]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_splatted_gaussians_and_gradients_equal_the_reference(device):
+    cloud = cloud_of(50 if device == "cpu" else 5000, device)
+    found, expected = (splatted(cloud, backend) for backend in BACKENDS)
+    assert float(expected[1].detach().max()) > 0.999
+    assert_near(found, expected)
+    assert all(torch.equal(a, b) for a, b in zip(splatted(cloud, "triton"), found, strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n", [0, 5])
+def test_gaussians_that_do_not_show_add_nothing(n, device):
+    cloud = cloud_of(n, device)
+    cloud[0] = cloud[0] + torch.tensor(
+        [8.0, 0.0, 0.0], device=device
+    )  # behind the first camera, outside the second's image
+    assert all(not t.any() for t in splatted(cloud, "triton"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_sums_of_gaussians_equal_the_reference(device):
+    means, scales, quaternions, _, colors = cloud_of(30, device)
+    x = 1.2 * drawn(150, 3, seed=5).to(device) - 0.6
+    factors = covariance_factors(scales, quaternions)
+    assert_near(*(gaussian_sum(x, means, factors, colors, b) for b in BACKENDS))
+    for points, n in ((0, 30), (5, 0)):
+        sums, gradients = gaussian_sum(x[:points], means[:n], factors[:n], colors[:n], "triton")
+        assert sums.shape == (points, 3)
+        assert not sums.any()
+        assert not gradients.any()
 
 
 # ---------------------------------------------------------------- without a GPU

@@ -128,24 +128,29 @@ def test_views_are_lifted_as_the_guidance_lifts_them():
     expected = guidance.scene(0.7)
     assert float(lifted.density(x).max()) > 0
     torch.testing.assert_close(lifted.density(x), expected.density(x), rtol=1e-4, atol=1e-4)
-    with pytest.raises(ConfigError, match="96x48"):
-        lift_views(guidance.model, ReferenceView(cameras, rgb[:, :48], views.mask[:, :48]), 0.7)
 
 
-@pytest.mark.parametrize("kind", ["auto", "lift"])
-def test_without_an_image_there_is_nothing_to_lift(kind):
-    system = SimpleNamespace(
+def bare_system(kind, view):
+    """Return what a warm start asks a system for before it lifts: a guidance without lift, an image or none."""
+    return SimpleNamespace(
         cfg=SimpleNamespace(warm_start=SimpleNamespace(type=kind), guidance_input="rgb"),
         guidance=SimpleNamespace(scene=lambda bound: None),
         exposure=1.0,
         geometry=SimpleNamespace(cfg=SimpleNamespace(radius=1.0)),
-        input_view=lambda: None,
+        input_view=lambda: view,
+        data_source=SimpleNamespace(conditioning_views=lambda: view),
     )
-    if kind == "auto":
-        assert warm_start(system) == {}
-    else:
-        with pytest.raises(ConfigError, match="needs an input image"):
-            warm_start(system)
+
+
+@pytest.mark.parametrize(("size", "message"), [(None, "needs an input image"), ((48, 96), "96x48")])
+def test_nothing_can_be_lifted_without_an_image_or_from_one_that_is_not_square(size, message):
+    view = None
+    if size is not None:
+        cameras = orbit_cameras(torch.zeros(1), torch.zeros(1), height=size[0], width=size[1])
+        view = ReferenceView(cameras, torch.rand(1, *size, 3), torch.ones(1, *size, 1))
+    assert warm_start(bare_system("auto", view)) == {}
+    with pytest.raises(ConfigError, match=message):
+        warm_start(bare_system("lift", view))
 
 
 @pytest.mark.parametrize("kind", ["auto", "lift"])

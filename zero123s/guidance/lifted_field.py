@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from zero123s.diffusion.lift import DENSITY_GAIN, DENSITY_SCALE, DENSITY_SHIFT, PoseLift
 from zero123s.diffusion.model import Zero123Model
-from zero123s.errors import ConfigError
 from zero123s.ops.volume_sampling import sample_volume
 from zero123s.structures import Cameras, FieldOutput, ReferenceView
 
@@ -89,17 +88,9 @@ def lift_views(model: Zero123Model, reference: ReferenceView, bound: float, max_
 
     Returns:
         The mean of the volumes that the views are lifted to.
-
-    Raises:
-        ConfigError: the views are not square.
     """
-    height, width = reference.rgb.shape[1:3]
-    if height != width:
-        raise ConfigError(
-            f"system.warm_start.type: lift needs square images, and these have {width}x{height} pixels; set "
-            "system.warm_start.type=none."
-        )
     assert model.lift is not None
+    assert reference.rgb.shape[1] == reference.rgb.shape[2]
     device = next(model.lift.parameters()).device
     reference = evenly_chosen(reference, max_views).to(device)
     cameras = reference.cameras

@@ -20,8 +20,8 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "mlp": ("reference", "triton"),
     "convolution": ("reference", "numba"),
     "rasterization": ("reference", "numba", "triton", "nvdiffrast"),
-    "gaussian_splatting": ("reference", "numba", "gsplat"),
-    "gaussian_sum": ("reference", "numba"),
+    "gaussian_splatting": ("reference", "numba", "triton", "gsplat"),
+    "gaussian_sum": ("reference", "numba", "triton"),
 }
 """Backends that exist for each operation, "auto" taking the last that works; the plain-torch reference runs on every
 device.
@@ -119,8 +119,8 @@ def _check_vendor(op: str, package: str, device: torch.device) -> None:
 def resolve(op: str, backend: str, device: torch.device | str) -> str:
     """Return the backend that runs an operation on a device, and log each choice once.
 
-    "auto" is numba on the CPU and Triton on CUDA where they work, plain torch otherwise; a vendor's library only on
-    CUDA for an operation that has no Triton kernels.
+    "auto" is numba on the CPU and Triton on CUDA where they work, plain torch otherwise; a vendor's library runs only if
+    it is named.
 
     Args:
         op: name of the operation, a key of `IMPLEMENTED`.
@@ -146,9 +146,6 @@ def resolve(op: str, backend: str, device: torch.device | str) -> str:
     if backend not in BACKENDS:
         raise ConfigError(f"Unknown backend '{backend}'; choose one of {', '.join(BACKENDS)}.")
     chosen = VENDORS.get(op, backend) if backend == "cuda" else backend
-    vendor = VENDORS.get(op)
-    if backend == "auto" and device.type == "cuda" and "triton" not in IMPLEMENTED[op] and vendor:
-        chosen = vendor if _why_not(vendor) is None else "auto"
     if chosen in VENDORS.values() and chosen in IMPLEMENTED[op]:
         _check_vendor(op, chosen, device)
     else:

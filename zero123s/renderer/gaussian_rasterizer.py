@@ -23,7 +23,7 @@ class GaussianRasterizer(BaseRenderer):
         """Settings of `gaussian-rasterizer`."""
 
         backend: str = "auto"
-        """Blending backend: "auto", "reference", "numba" (CPU) or "gsplat" (CUDA)."""
+        """Blending backend: "auto", "reference", "numba" (CPU), "triton" or "gsplat" (CUDA)."""
 
     cfg: Config
     needs_gaussians = True
@@ -74,11 +74,10 @@ class GaussianRasterizer(BaseRenderer):
 
 def _record_gradients(screen: ScreenGaussians, gaussians: GaussianViews, height: int, width: int) -> None:
     """Pass on the screen-space gradients of this pass, in units of half images as 3DGS's thresholds are."""
-    half_image = screen.means.new_tensor([0.5 * width, 0.5 * height])
     record, visible = gaussians.record_screen_gradients, screen.visible
     assert record is not None
 
     def hook(gradient: Tensor) -> None:
-        record(gradient * half_image, visible)
+        record(torch.stack([0.5 * width * gradient[..., 0], 0.5 * height * gradient[..., 1]], dim=-1), visible)
 
     screen.means.register_hook(hook)

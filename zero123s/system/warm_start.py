@@ -132,6 +132,12 @@ def _lift_with_bundled_model(system: System, bound: float) -> tuple[LiftedField,
             "system.warm_start.type: lift needs an input image, and this run has none; set system.warm_start.type=none."
         )
     views = system.data_source.conditioning_views()
+    height, width = views.rgb.shape[1:3]
+    if height != width:
+        raise ConfigError(
+            f"system.warm_start.type: lift needs square images, and these have {width}x{height} pixels; set "
+            "system.warm_start.type=none."
+        )
     exposure = guidance_exposure("auto", views, "rgb")
     model = load_zero123(locate_bundled(), dtype="fp32", device=system.guidance.device, decoder=False)
     return lift_views(model, expose_views(views, exposure), bound), exposure

@@ -39,7 +39,7 @@ def blend(
         values: B N C, what is blended, per view: colour, depth, normal.
         height: of the images, in pixels.
         width: of the images, in pixels.
-        backend: "auto", "reference", "numba" (CPU) or "gsplat" (CUDA).
+        backend: "auto", "reference", "numba" (CPU), "triton" or "gsplat" (CUDA).
 
     Returns:
         The blended values over black, B H W C, and the opacity of every pixel, B H W 1.
@@ -69,6 +69,8 @@ def blend(
     chosen = backends.resolve("gaussian_splatting", backend, device)
     if chosen == "numba":
         from zero123s.ops.gaussian_splatting.numba import blend as run
+    elif chosen == "triton":
+        from zero123s.ops.gaussian_splatting.triton import blend as run
     elif chosen == "gsplat":
         from zero123s.ops.gaussian_splatting.gsplat import blend as run
     else:

@@ -139,8 +139,9 @@ def project_gaussians(
 def _jacobian(
     uv: Float[Tensor, "B N 2"], depths: Float[Tensor, "B N"], matrices: Float[Tensor, "B 3 3"], height: int, width: int
 ) -> Float[Tensor, "B N 2 3"]:
-    half = uv.new_tensor([0.5 * width, 0.5 * height])
-    at = torch.minimum(torch.maximum(uv, half * (1 - FRUSTUM)), half * (1 + FRUSTUM))
+    # Numbers, not a tensor of them: a GPU would have to wait for its copy.
+    halves = zip(uv.unbind(-1), (0.5 * width, 0.5 * height), strict=True)
+    at = torch.stack([t.clamp(half * (1 - FRUSTUM), half * (1 + FRUSTUM)) for t, half in halves], dim=-1)
     rows = matrices[:, None, :2] - at[..., None] * matrices[:, None, 2:]
     return rows / depths[..., None, None]
 
@@ -158,7 +159,7 @@ def _half_extents(
     """Return the box of the ellipse on which the opacity falls to MIN_ALPHA; zeros where it misses every pixel."""
     reach = (2 * torch.log(opacities / MIN_ALPHA).clamp_min(0)).sqrt()
     extents = torch.stack([xx.sqrt(), yy.sqrt()], dim=-1) * reach[:, None]
-    size = uv.new_tensor([width, height])
-    on_screen = ((uv + extents > 0.5) & (uv - extents < size - 0.5)).all(-1)
+    begin, end = uv - extents, uv + extents
+    on_screen = (end > 0.5).all(-1) & (begin[..., 0] < width - 0.5) & (begin[..., 1] < height - 0.5)
     kept = valid & on_screen & (opacities > MIN_ALPHA)
     return torch.where(kept[..., None], extents, torch.zeros_like(extents))

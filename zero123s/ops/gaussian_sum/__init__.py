@@ -27,7 +27,7 @@ def gaussian_sum(
         means: N 3, centres.
         factors: N 3 3, invertible M with covariance M M^T, as `covariance_factors` returns it.
         values: N C, what is summed.
-        backend: "auto", "reference" or "numba" (CPU).
+        backend: "auto", "reference", "numba" (CPU) or "triton" (CUDA).
 
     Returns:
         The sums, P C, and the gradient of the first column with respect to `x`, P 3.
@@ -49,9 +49,15 @@ def gaussian_sum(
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, means, factors, values))
     if backend == "auto" and (needs_gradient or x.dtype != torch.float32):
         backend = "reference"  # the kernels are written for float32, forward only
-    if backends.resolve("gaussian_sum", backend, x.device) == "numba":
-        from zero123s.ops.gaussian_sum import numba
+    chosen = backends.resolve("gaussian_sum", backend, x.device)
+    if chosen == "reference":
+        return reference.gaussian_sum(x, means, precisions, values)
+    x, means, precisions, values = (t.detach().contiguous() for t in (x, means, precisions, values))
+    if chosen == "triton":
+        from zero123s.ops.gaussian_sum import triton
 
-        reach = (2 * reference.MAX_POWER) ** 0.5 * factors.norm(dim=-1)
-        return numba.gaussian_sum(*(t.detach().contiguous() for t in (x, means, precisions, values, reach)))
-    return reference.gaussian_sum(x, means, precisions, values)
+        return triton.gaussian_sum(x, means, precisions, values)
+    from zero123s.ops.gaussian_sum import numba
+
+    reach = (2 * reference.MAX_POWER) ** 0.5 * factors.detach().norm(dim=-1)
+    return numba.gaussian_sum(x, means, precisions, values, reach.contiguous())

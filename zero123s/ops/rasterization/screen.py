@@ -44,8 +44,8 @@ def pinhole(rays: RayBundle) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3 3
     v, u = torch.meshgrid(*(torch.arange(n, device=d.device) + 0.5 for n in (height, width)), indexing="ij")
     pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).double()
     expected = F.normalize(pixels @ plane[:, None].mT, dim=-1)
-    differences = ((expected - d).abs().amax(), (rays.rays_o - centers[:, None, None]).abs().amax())
-    if not max(float(x) for x in differences) <= MAX_ERROR:  # not a number is an error, too
+    directions, origins = (expected - d).abs().amax(), (rays.rays_o - centers[:, None, None]).abs().amax()
+    if not float(torch.maximum(directions, origins)) <= MAX_ERROR:  # not a number is an error, too
         raise ConfigError("a mesh can only be rasterised for the rays of whole pinhole images; use a volume renderer.")
     return centers, torch.linalg.inv(plane).to(rays.rays_d)
 
