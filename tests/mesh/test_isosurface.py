@@ -114,7 +114,7 @@ def test_the_chosen_level_matches_the_silhouette():
 
 
 @pytest.mark.parametrize(("kind", "evaluations"), [("implicit-volume", 1), ("implicit-sdf", 2)])
-def test_a_density_that_is_the_surface_is_evaluated_once(kind, evaluations, monkeypatch):
+def test_a_density_is_evaluated_once_for_its_level(kind, evaluations, monkeypatch):
     _, cfg = parse_slot(GEOMETRIES, kind, {"radius": 1.0}, "geometry")
     geometry = GEOMETRIES.get(kind)(cfg)
     field = GeometryMaterialField(geometry, NoMaterial(NoMaterial.Config(), geometry.n_features))

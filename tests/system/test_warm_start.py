@@ -143,7 +143,7 @@ def bare_system(kind, view):
 
 
 @pytest.mark.parametrize(("size", "message"), [(None, "needs an input image"), ((48, 96), "96x48")])
-def test_nothing_can_be_lifted_without_an_image_or_from_one_that_is_not_square(size, message):
+def test_only_a_square_image_can_be_lifted(size, message):
     view = None
     if size is not None:
         cameras = orbit_cameras(torch.zeros(1), torch.zeros(1), height=size[0], width=size[1])
