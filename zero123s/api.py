@@ -76,7 +76,7 @@ def image_to_mesh(
         overrides: any keys of the YAML file, as `key=value` ("trainer.max_steps=300") or as a mapping, nested or dotted, of
             YAML values, paths, sets, and numbers and arrays of NumPy.
         callback: called after every step; returning False stops the run with a checkpoint.
-        profile: overlay of the YAML file: "auto" (cpu if there is no CUDA), "none" or a name.
+        profile: overlay of the YAML file: "auto" (cpu without CUDA or with the bundled model), "none" or a name.
         gpu: an index, several, or as `--gpu`.
 
     Returns:

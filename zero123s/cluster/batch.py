@@ -33,7 +33,7 @@ def make_setup(out: Path, config: Path, overrides: Sequence[str], profile: str, 
     if not any(word.startswith("threads=") for word in overrides):
         overrides.append(f"threads={max(1, int(cpus))}")
     overrides.append("trainer.enable_progress_bar=false")
-    text = OmegaConf.to_yaml(load_config(config, overrides, choose_profile(profile, config)).cfg)
+    text = OmegaConf.to_yaml(load_config(config, overrides, choose_profile(profile, config, overrides)).cfg)
     fingerprint = hashlib.sha256(f"{text}{cut_out}".encode()).hexdigest()
     return Setup(out.resolve(), str(config.resolve()), tuple(overrides), profile, fingerprint, cut_out)
 

@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--profile",
         default="auto",
         metavar="NAME",
-        help="overlay from the file's profiles: auto (cpu where there is no CUDA), none, or a name",
+        help="overlay from the file's profiles: auto (cpu without CUDA or with the bundled model), none, or a name",
     )
     add(
         "--dry-run",

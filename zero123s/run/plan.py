@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from zero123s.config.experiment import parse_experiment
 from zero123s.config.interpolation import resolve
 from zero123s.config.load import LoadedConfig, load_config, profile_names
-from zero123s.errors import ConfigError
+from zero123s.errors import CheckpointError, ConfigError
 from zero123s.registry import Registry
 from zero123s.run.plugins import load_plugins
 from zero123s.run.resume import checkpoint_at, find_checkpoint, run_dir_around, run_dir_of
@@ -38,31 +38,59 @@ def plan_run(config: str | Path, overrides: Sequence[str] = (), profile: str = "
     Raises:
         ConfigError: what is wrong, where, and what to do.
     """
+    import torch
+
     dotlist = list(overrides)
-    chosen = choose_profile(profile, Path(config))
+    chosen = choose_profile(profile, Path(config), dotlist)
     loaded = load_config(config, dotlist, chosen)
     if load_plugins(_imports(loaded)):
         # A plug-in's classes determine the types of its keys.
         loaded = load_config(config, dotlist, chosen)
-    loaded = resumed_settings(loaded, dotlist) or inherit_first_stage(loaded, dotlist, chosen)
+    resumed = resumed_settings(loaded, dotlist)
+    if resumed is None and profile == "auto" and chosen == "cpu" and torch.cuda.is_available():
+        print_rank_zero(
+            "note: the bundled model guides, so the recipe's profile cpu is chosen, which is made for its images of 64 "
+            "pixels; --profile none takes the full sizes."
+        )
+    loaded = resumed or inherit_first_stage(loaded, dotlist, chosen)
     return loaded, check_experiment(loaded)
+
+
+def _plain(loaded: LoadedConfig) -> dict[str, Any]:
+    """Return an unchecked configuration as dictionaries and lists, its interpolations as they are written."""
+    return OmegaConf.to_container(loaded.cfg, resolve=False)  # type: ignore[return-value]
 
 
 def _imports(loaded: LoadedConfig) -> list[str]:
     """Return the packages that an unchecked configuration imports."""
-    given = OmegaConf.to_container(loaded.cfg, resolve=False).get("imports")  # type: ignore[union-attr]
+    given = _plain(loaded).get("imports")
     return [name for name in ([given] if isinstance(given, str) else given or []) if isinstance(name, str)]
 
 
-def choose_profile(requested: str, config: Path) -> str | None:
-    """Return the profile to apply: "auto" is `cpu` if there is no CUDA and the file has that profile."""
+def choose_profile(requested: str, config: Path, overrides: Sequence[str] = ()) -> str | None:
+    """Return the profile to apply: "auto" is `cpu` if the file has it and there is no CUDA, or the bundled model guides."""
     import torch
 
     if requested == "none":
         return None
     if requested != "auto":
         return requested
-    return "cpu" if not torch.cuda.is_available() and "cpu" in profile_names(config) else None
+    if "cpu" not in profile_names(config):
+        return None
+    if not torch.cuda.is_available():
+        return "cpu"
+    return "cpu" if _is_guided_by_bundled_model(load_config(config, list(overrides))) else None
+
+
+def _is_guided_by_bundled_model(loaded: LoadedConfig) -> bool:
+    from zero123s.diffusion.checkpoint.locate import locate_checkpoint
+
+    guidance = (_plain(loaded).get("system") or {}).get("guidance") or {}
+    checkpoint = guidance.get("checkpoint") if isinstance(guidance, dict) else None
+    try:
+        return isinstance(checkpoint, str) and locate_checkpoint(checkpoint).bundled
+    except CheckpointError:  # reported when it is loaded, by a sentence that says how to get it
+        return False
 
 
 def check_experiment(loaded: LoadedConfig) -> Plan:
