@@ -63,6 +63,8 @@ CANDIDATES = 2.5
 """Samples whose density is evaluated per sample that is shaded, assumed; each is encoded, and passes one network."""
 MEASURED_GUIDANCE = {12: 86e-3, 8: 72e-3, 4: 60e-3}
 """Seconds of denoiser, encoder and its gradient by batch on that card, host and GPU together; at batch 4 the host limited them."""
+NEAR_SHARE = 0.25
+"""Of the shaded samples have a point near by (perturbed_share of the recipe); in the measured steps all had."""
 STREAMED_PER_STEP = 10 * 4 * 12.6e6
 """Bytes. Adam reads four numbers per parameter and writes three, health sums weights and gradients, and the gradient is zeroed."""
 SAMPLES_PER_RAY = 21.2
@@ -73,12 +75,12 @@ START_SECONDS, EXPORT_SECONDS = 25.0, 25.0
 """Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled. The export was measured with other jobs running."""
 
 
-def field_seconds_per_sample() -> float:
-    """Return the seconds of a step for each shaded sample, its candidates and the point near it, on the measured card."""
+def field_seconds_per_sample(near_share: float) -> float:
+    """Return the seconds of a step for each shaded sample, its candidates and points near it, on the measured card."""
     sample = ENCODE + POSITION_GRADIENT + 2 * NETWORK + INPUT_GRADIENT + COMPOSITE
     near = ENCODE + POSITION_GRADIENT + INPUT_GRADIENT
     candidate = MARCH + FORWARD_SHARE * ENCODE + NETWORK_FORWARD
-    return (sample + near + CANDIDATES * candidate) / 2**20
+    return (sample + near_share * near + CANDIDATES * candidate) / 2**20
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,17 @@ def guidance(model: Zero123Model, views: int) -> Tally:
     return tally
 
 
+def field_seconds(stage: Stage, card: Card, near_share: float = NEAR_SHARE) -> float:
+    """Return the seconds of the GPU for a step's field."""
+    slower = MEASURED_ON.cache_bandwidth / card.cache_bandwidth
+    per_sample = slower * field_seconds_per_sample(near_share)
+    return stage.samples * per_sample + STREAMED_PER_STEP / (REACHED_BANDWIDTH * card.bandwidth)
+
+
 def step_seconds(stage: Stage, tally: Tally, card: Card) -> tuple[float, float, float]:
     """Return the seconds of a step: of the host at the field, of the GPU there, of both at the guidance."""
     host = SECONDS_PER_LAUNCH * FIELD_LAUNCHES
-    slower = MEASURED_ON.cache_bandwidth / card.cache_bandwidth
-    per_sample = slower * field_seconds_per_sample()
-    field = stage.samples * per_sample + STREAMED_PER_STEP / (REACHED_BANDWIDTH * card.bandwidth)
-    return host, field, max(tally.seconds(card), MEASURED_GUIDANCE[stage.views])
+    return host, field_seconds(stage, card), max(tally.seconds(card), MEASURED_GUIDANCE[stage.views])
 
 
 def turntable_seconds(card: Card) -> float:
@@ -181,9 +187,7 @@ def main() -> None:
             )
         if card is MEASURED_ON:
             host = SECONDS_PER_LAUNCH * MEASURED_LAUNCHES
-            steps = (
-                host + step_seconds(stage, tally, card)[1] + 2e-3 for stage, tally in zip(STAGES, tallies, strict=True)
-            )
+            steps = (host + field_seconds(stage, card, near_share=1.0) + 2e-3 for stage in STAGES)
             print(
                 f"with the bundled model {', '.join(f'{1e3 * s:.0f}' for s in steps)} ms a step; measured: {MEASURED_STEPS}"
             )

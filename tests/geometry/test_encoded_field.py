@@ -11,6 +11,7 @@ from zero123s.geometry.implicit_sdf import ImplicitSDF
 from zero123s.geometry.implicit_volume import ImplicitVolume
 from zero123s.geometry.scalar_field import EncodedFieldGeometry
 from zero123s.ops import backends
+from zero123s.ops.encoded_networks import agreement as field_agreement
 from zero123s.ops.mlp import agreement
 from zero123s.ops.networks import MLP, NetworkConfig
 
@@ -76,6 +77,7 @@ def test_near_points_share_one_triton_pass(kind, n_fused, monkeypatch):
     pytest.importorskip("triton", reason="Triton is not installed: it has wheels for Linux")
     monkeypatch.setattr(backends, "_is_usable", lambda *_: True)  # so that "auto" is Triton, as on CUDA
     monkeypatch.setattr(agreement, "kernels_agree", lambda *_: True)
+    monkeypatch.setattr(field_agreement, "table_gradients_agree", lambda *_: True)
     monkeypatch.setattr(kind, "_near_points_share_pass", lambda *_: True)
     geometry = build(kind)
     together = outputs_and_gradients(geometry, n=40)  # few: the kernels are interpreted

@@ -18,16 +18,20 @@ import triton
 from triton import language as tl
 
 from zero123s.errors import ConfigError
-from zero123s.ops import backends
+from zero123s.ops import agreement, backends
 from zero123s.ops.cameras import generate_rays, orbit_cameras
 from zero123s.ops.compositing import composite, composite_alpha, visible_samples
+from zero123s.ops.encoded_networks import agreement as field_agreement
 from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_together
+from zero123s.ops.gaussian_splatting import agreement as splat_agreement
 from zero123s.ops.gaussian_splatting import blend, covariance_factors, project_gaussians
+from zero123s.ops.gaussian_splatting import triton as splat_kernels
 from zero123s.ops.gaussian_sum import gaussian_sum
 from zero123s.ops.gpu_kernels import launch
 from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
 from zero123s.ops.hash_grid import triton as hash_kernels
-from zero123s.ops.mlp import agreement, mlp_forward, mlp_input_gradient, plain_mlp
+from zero123s.ops.mlp import agreement as mlp_agreement
+from zero123s.ops.mlp import mlp_forward, mlp_input_gradient, plain_mlp
 from zero123s.ops.mlp import triton as fused
 from zero123s.ops.rasterization import pinhole, visible_faces
 from zero123s.ops.ray_marching import march
@@ -313,7 +317,8 @@ def chosen(monkeypatch):
     """Let `auto` choose Triton on a CPU as it does on CUDA, with all products in full precision."""
     before = torch.get_float32_matmul_precision()
     monkeypatch.setattr(backends, "_is_usable", lambda *_: True)
-    monkeypatch.setattr(agreement, "kernels_agree", lambda *_: True)
+    monkeypatch.setattr(mlp_agreement, "kernels_agree", lambda *_: True)
+    monkeypatch.setattr(field_agreement, "table_gradients_agree", lambda *_: True)
     torch.set_float32_matmul_precision("highest")
     yield
     torch.set_float32_matmul_precision(before)
@@ -444,10 +449,14 @@ def nan(g, h, SOFTPLUS: tl.constexpr):
 def automatic(monkeypatch):
     """Let `auto` choose Triton on a CPU as it does on CUDA."""
     monkeypatch.setattr(agreement, "POINTS", 200)
+    monkeypatch.setattr(splat_agreement, "N_GAUSSIANS", 20)
     monkeypatch.setattr(backends, "_is_usable", lambda *_: True)
-    agreement.kernels_agree.cache_clear()
+    tried = mlp_agreement.kernels_agree, splat_agreement.kernels_agree, field_agreement.table_gradients_agree
+    for function in tried:
+        function.cache_clear()
     yield
-    agreement.kernels_agree.cache_clear()
+    for function in tried:
+        function.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -455,7 +464,7 @@ def automatic(monkeypatch):
     [
         ("_activate", no_activation, r"\(relu, widths 8 16 16 1, products in float32\).* cpu: the result differs"),
         ("_before", no_mask, "the gradient of the input differs"),
-        ("_before", nan, "the gradient of the input differs from plain torch's by nan"),
+        ("_before", nan, "the gradient of the input differs from what it is by definition by nan"),
         ("_points", None, "they do not run"),
     ],
 )
@@ -486,6 +495,46 @@ def test_right_kernels_are_chosen(half, automatic, monkeypatch, caplog, tf32):
             mlp_input_gradient(points, weights)
     assert {fused._forward, fused._input_gradient} <= set(calls)
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "message"),
+    [
+        ("MAX_ALPHA", 0.5, "The kernels that splat Gaussians are not used on cpu: the image differs"),
+        ("launch", None, "The kernels that splat Gaussians are not used on cpu: they do not run"),
+        (None, None, ""),
+    ],
+)
+@INTERPRETED
+def test_gaussians_are_splatted_by_right_kernels(name, broken, message, automatic, monkeypatch, caplog):
+    if name:
+        monkeypatch.setattr(splat_kernels, name, broken)
+    found = splatted(cloud_of(10, "cpu"), "auto", 8, 8)
+    if name:
+        expected = splatted(cloud_of(10, "cpu"), "reference", 8, 8)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert caplog.text.count(message) == 1
+    else:
+        calls = []
+        monkeypatch.setattr(
+            splat_kernels, "launch", lambda kernel, *a, **b: calls.append(kernel) or launch(kernel, *a, **b)
+        )
+        splatted(cloud_of(10, "cpu"), "auto", 8, 8)
+        assert calls == [splat_kernels._forward, splat_kernels._backward]
+        assert not caplog.text
+
+
+@INTERPRETED
+def test_table_gradients_are_added_by_right_kernels(automatic, monkeypatch, caplog):
+    x, table, *networks = field("cpu", 10)
+    weights = [*networks[0], *networks[1]]
+    assert can_evaluate_together(x, table, weights, gradient=True)
+    assert not caplog.text
+    field_agreement.table_gradients_agree.cache_clear()
+    monkeypatch.setattr(hash_kernels.TritonKernels, "add_all_to_table", lambda *_: None)
+    for _ in range(2):
+        assert not can_evaluate_together(x, table, weights, gradient=True)
+    assert caplog.text.count("The kernel of both table gradients is not used on cpu: the gradient differs") == 1
 
 
 def test_networks_without_fused_kernels_are_refused():
@@ -540,7 +589,7 @@ def cloud_of(n: int, device: str) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_splatted_gaussians_and_gradients_equal_the_reference(device):
-    cloud = cloud_of(50 if device == "cpu" else 5000, device)
+    cloud = cloud_of(30 if device == "cpu" else 5000, device)
     found, expected = (splatted(cloud, backend) for backend in BACKENDS)
     assert float(expected[1].detach().max()) > 0.999
     assert_near(found, expected)

@@ -20,8 +20,7 @@ def interpreted_triton() -> Iterator[None]:
     assert os.environ.get("TRITON_INTERPRET") == "1", "kernels would be compiled for a GPU that is not there"
     from triton.runtime.interpreter import GridExecutor
 
-    from zero123s.ops import backends
-    from zero123s.ops.mlp import agreement
+    from zero123s.ops import agreement, backends
 
     real_call, real_works, real_points = GridExecutor.__call__, backends._triton_works, agreement.POINTS
 

@@ -21,7 +21,19 @@ LAYERS = {
     7: ("commands", "__main__"),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
-ROLES = {"__init__", "base", "reference", "numba", "triton", "cuda", "nerfacc", "gsplat", "nvdiffrast", "tcnn"}
+ROLES = {
+    "__init__",
+    "agreement",
+    "base",
+    "reference",
+    "numba",
+    "triton",
+    "cuda",
+    "nerfacc",
+    "gsplat",
+    "nvdiffrast",
+    "tcnn",
+}
 """File names that mean the same in every folder: a slot's base class, the backends of an operation."""
 NAMED_BY_YAML_OR_COMMAND = {*SLOTS, "commands"}
 """Folders whose file names are the words that users write; they may repeat a word of another folder."""

@@ -59,7 +59,15 @@ def can_evaluate_together(
         return False
     if torch.is_autocast_enabled(x.device.type):
         return False
-    return gradient if backend == "triton" else n_values in (None, len(x))
+    if backend != "triton":
+        return n_values in (None, len(x))
+    return gradient and _table_gradients_agree(x.device, table.shape[1])
+
+
+def _table_gradients_agree(device: torch.device, n_features: int) -> bool:
+    from zero123s.ops.encoded_networks.agreement import table_gradients_agree
+
+    return table_gradients_agree(device, n_features)
 
 
 def evaluate_together(

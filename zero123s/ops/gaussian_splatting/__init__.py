@@ -67,6 +67,10 @@ def blend(
     if backend == "auto" and opacities.dtype != torch.float32:
         backend = "reference"  # the kernels are written for float32
     chosen = backends.resolve("gaussian_splatting", backend, device)
+    if chosen == "triton" and backend == "auto":
+        from zero123s.ops.gaussian_splatting.agreement import kernels_agree
+
+        chosen = chosen if kernels_agree(device) else "reference"
     if chosen == "numba":
         from zero123s.ops.gaussian_splatting.numba import blend as run
     elif chosen == "triton":

@@ -1,19 +1,13 @@
 """Whether the fused kernels compute on this machine what plain torch computes, tried once per kind of network."""
 
 import functools
-import logging
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from zero123s.ops.memory import is_out_of_memory
+from zero123s.ops import agreement
 from zero123s.ops.mlp import reference
-
-logger = logging.getLogger(__name__)
-
-POINTS = 20_000
-"""More than the programs of a large GPU take in one round, so that each goes through its loop several times."""
 
 
 @functools.cache
@@ -43,32 +37,24 @@ def kernels_agree(
     """
     g = torch.Generator().manual_seed(0)
     in_type, matrix_type, compute = dtypes
-    x = torch.randn(POINTS, widths[0], generator=g).to(device, in_type)
+    x = torch.randn(agreement.POINTS, widths[0], generator=g).to(device, in_type)
     x = x.t().contiguous().t() if by_feature else x
     weights = [((2 / a) ** 0.5 * torch.randn(b, a, generator=g)).to(device, matrix_type) for a, b in pairwise(widths)]
     rounding = torch.finfo(torch.float16 if tf32 and compute == torch.float32 else compute).eps
-    try:
-        found = _results(kernels, x, weights, compute)
-        expected = _results(kernels, x.double(), [w.double() for w in weights], None)
-        errors = {name: float((found[name].double() - y).norm() / y.norm()) for name, y in expected.items()}
-    except Exception as error:  # what a compiler or driver raises
-        if is_out_of_memory(error):
-            raise
-        problem = f"they do not run ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
-    else:
-        wrong = [name for name, error in errors.items() if not error <= 2 * rounding**0.5]  # NaN is wrong, too
-        if not wrong:
-            return True
-        problem = f"{wrong[0]} differs from plain torch's by {errors[wrong[0]]:.1%} of its norm"
-    logger.warning(
-        "The fused networks (%s, widths %s, products in %s) are not used on %s: %s; plain torch runs instead, slower.",
-        *(kernels, " ".join(map(str, widths)), str(compute).removeprefix("torch."), device, problem),
+    name = f"The fused networks ({kernels}, widths {' '.join(map(str, widths))}, products in {_name(compute)}) are"
+    return agreement.results_agree(
+        name,
+        device,
+        lambda: _results(kernels, x, weights, compute),
+        lambda: _results(kernels, x.double(), [w.double() for w in weights], None),
+        2 * rounding**0.5,
     )
-    return False
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _results(kernels: str, x: Tensor, weights: list[Tensor], compute: torch.dtype | None) -> dict[str, Tensor]:
     """Return what the kernels compute, and its gradients; without `compute`, what plain torch does."""
     from zero123s.ops.mlp import triton
