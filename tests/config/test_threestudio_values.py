@@ -17,6 +17,8 @@ REASONS = {
     "system.guidance.checkpoint": "auto is that very file where it is there, else the bundled small model",
     "system.loggers.wandb.project": "each project's name",
     "data.random_camera.n_val_views": "a strip of four previews in place of a film of thirty, every 100 steps",
+    "system.geometry.perturbed_share": "a quarter of a million samples estimates the mean of the 3-D smoothness as well as all",
+    "system.renderer.early_stop": "the same meshes with a quarter fewer samples (docs/results.md)",
     "checkpoint.save_top_k": "the newest checkpoint is enough to go on; threestudio keeps all of them",
 }
 """Keys whose resolved values differ, and why."""
