@@ -26,7 +26,9 @@ from zero123s.ops.encoded_networks import can_evaluate_together, evaluate_togeth
 from zero123s.ops.gaussian_splatting import agreement as splat_agreement
 from zero123s.ops.gaussian_splatting import blend, covariance_factors, project_gaussians
 from zero123s.ops.gaussian_splatting import triton as splat_kernels
+from zero123s.ops.gaussian_sum import agreement as sum_agreement
 from zero123s.ops.gaussian_sum import gaussian_sum
+from zero123s.ops.gaussian_sum import triton as sum_kernels
 from zero123s.ops.gpu_kernels import launch
 from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
 from zero123s.ops.hash_grid import triton as hash_kernels
@@ -451,7 +453,8 @@ def automatic(monkeypatch):
     monkeypatch.setattr(agreement, "POINTS", 200)
     monkeypatch.setattr(splat_agreement, "N_GAUSSIANS", 20)
     monkeypatch.setattr(backends, "_is_usable", lambda *_: True)
-    tried = mlp_agreement.kernels_agree, splat_agreement.kernels_agree, field_agreement.table_gradients_agree
+    tried = [module.kernels_agree for module in (mlp_agreement, splat_agreement, sum_agreement)]
+    tried.append(field_agreement.table_gradients_agree)
     for function in tried:
         function.cache_clear()
     yield
@@ -522,6 +525,22 @@ def test_gaussians_are_splatted_by_right_kernels(name, broken, message, automati
         splatted(cloud_of(10, "cpu"), "auto", 8, 8)
         assert calls == [splat_kernels._forward, splat_kernels._backward]
         assert not caplog.text
+
+
+@pytest.mark.parametrize("half", [False, True])
+@INTERPRETED
+def test_gaussians_are_summed_by_right_kernels(half, automatic, monkeypatch, caplog):
+    means, scales, quaternions, _, colors = cloud_of(10, "cpu")
+    arguments = drawn(20, 3, seed=5) - 0.5, means, covariance_factors(scales, quaternions), colors
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        gaussian_sum(*arguments)
+    assert not caplog.text
+    sum_agreement.kernels_agree.cache_clear()
+    monkeypatch.setattr(sum_kernels, "MAX_POWER", 0.1)
+    for _ in range(2):
+        found = gaussian_sum(*arguments)
+    assert torch.equal(found[0], gaussian_sum(*arguments, backend="reference")[0])
+    assert caplog.text.count("The kernel that sums Gaussians is not used on cpu: the sum differs") == 1
 
 
 @INTERPRETED

@@ -50,6 +50,10 @@ def gaussian_sum(
     if backend == "auto" and (needs_gradient or x.dtype != torch.float32):
         backend = "reference"  # the kernels are written for float32, forward only
     chosen = backends.resolve("gaussian_sum", backend, x.device)
+    if chosen == "triton" and backend == "auto":
+        from zero123s.ops.gaussian_sum.agreement import kernels_agree
+
+        chosen = chosen if kernels_agree(x.device) else "reference"
     if chosen == "reference":
         return reference.gaussian_sum(x, means, precisions, values)
     x, means, precisions, values = (t.detach().contiguous() for t in (x, means, precisions, values))
