@@ -41,10 +41,17 @@ def test_the_rest_of_the_file_passes(name):
     run_on_device([name], "slow")
 
 
+GAUSSIANS = [
+    "--config=dreamgaussian.yaml", "--profile=none", "data.height=8", "data.width=8", "data.random_camera.height=8",
+    "data.random_camera.width=8", "data.random_camera.batch_size=1", "system.geometry.n_points=60",
+]  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_triton_step_takes_few_launches():
+@pytest.mark.parametrize("words", [[], GAUSSIANS], ids=["field", "gaussians"])
+def test_a_triton_step_takes_few_launches(words):
     script = REPOSITORY / "benchmarks" / "gpu" / "step_counts.py"
-    done = subprocess.run([sys.executable, script, "--triton"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, script, "--triton", *words], capture_output=True, text=True, check=True)
     found = re.search(r"^(\d+) launches, .* (\d+) waits of the host$", done.stdout, re.MULTILINE)
     assert found, done.stdout
     launches, waits = map(int, found.groups())

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from zero123s.geometry.base import BaseGeometry
 from zero123s.material.base import BaseMaterial, Shading
-from zero123s.mesh.isosurface import LevelFunction
 from zero123s.mesh.splats import SH_0, GaussianParameters
 from zero123s.ops.latent_colors import latents_to_rgb
 from zero123s.ops.memory import recomputed
@@ -46,6 +45,9 @@ class GeometryMaterialField:
         self.n_parts = n_parts
         self.bound = geometry.cfg.radius
         self._like = next(geometry.parameters(), torch.zeros(0))
+        # The density itself unless the geometry defines another function, so that none evaluates it twice.
+        own_level = type(geometry).surface_level is not BaseGeometry.surface_level
+        self.surface_level = self._level_of_geometry if own_level else self.density
 
     def density(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Return volume density at world positions."""
@@ -146,13 +148,6 @@ class GeometryMaterialField:
         no_direction = torch.zeros_like(found.means)
         rgb = self.material(features, found.means, no_direction, None, None, Shading())
         return replace(found, sh=torch.cat([(rgb[:, None] - 0.5) / SH_0, found.sh[:, 1:]], dim=1))
-
-    @property
-    def surface_level(self) -> LevelFunction:
-        """The function whose level set is the surface: `density` itself, unless the geometry defines another."""
-        if type(self.geometry).surface_level is BaseGeometry.surface_level:
-            return self.density
-        return self._level_of_geometry
 
     def _level_of_geometry(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         return self.geometry.surface_level(x.to(self._like))

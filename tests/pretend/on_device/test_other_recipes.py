@@ -33,6 +33,16 @@ def test_multi_view_gaussians(tmp_path):
     )  # fmt: skip
 
 
+def test_dreamgaussian(tmp_path, tiny_zero123):
+    launch_plain(
+        "dreamgaussian", tmp_path, *tiny_zero123, "data.height=16", "data.width=16", "data.resolution_milestones=[]",
+        *[f"data.random_camera.{name}=16" for name in ("height", "width", "eval_height", "eval_width")],
+        "data.random_camera.resolution_milestones=[]", "data.random_camera.n_val_views=1", "data.random_camera.n_test_views=2",
+        "system.geometry.n_points=50", "system.geometry.densification.start_step=1", "system.geometry.densification.interval=1",
+        "system.exporter.isosurface_resolution=24", "system.exporter.texture_size=64", "trainer.max_steps=3",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("variant", ["sds", "vsd"])
 def test_dreamfusion(variant, tmp_path, tiny_text_model, counts):
     guidance = [f"system.guidance.checkpoint={tiny_text_model}", f"system.guidance.variant={variant}"]
