@@ -51,7 +51,7 @@ SECONDS_PER_LAUNCH = 60e-6
 MEASURED_LAUNCHES, MEASURED_STEPS = 1790, (108, 231, 444)
 """Milliseconds of a step by stage on the H200 with the bundled model's guidance, whose kernels took 2 ms."""
 
-FIELD_LAUNCHES = 769
+FIELD_LAUNCHES = 717
 """Of a step without guidance: step_counts.py --triton --profile none."""
 ENCODE, POSITION_GRADIENT, COMPOSITE, MARCH = 3.5e-3, 3.9e-3, 1.2e-3, 1.1e-3
 """Seconds for 2^20 points, forward and backward pass, Triton kernels (docs/performance.md)."""
