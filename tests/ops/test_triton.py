@@ -497,7 +497,7 @@ def test_right_kernels_are_chosen(half, automatic, monkeypatch, caplog, tf32):
             mlp_forward(points, weights, activation)
             mlp_input_gradient(points, weights)
     assert {fused._forward, fused._input_gradient} <= set(calls)
-    assert not caplog.text
+    assert "not used" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -524,7 +524,7 @@ def test_gaussians_are_splatted_by_right_kernels(name, broken, message, automati
         )
         splatted(cloud_of(10, "cpu"), "auto", 8, 8)
         assert calls == [splat_kernels._forward, splat_kernels._backward]
-        assert not caplog.text
+        assert "not used" not in caplog.text
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -534,7 +534,7 @@ def test_gaussians_are_summed_by_right_kernels(half, automatic, monkeypatch, cap
     arguments = drawn(20, 3, seed=5) - 0.5, means, covariance_factors(scales, quaternions), colors
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         gaussian_sum(*arguments)
-    assert not caplog.text
+    assert "not used" not in caplog.text
     sum_agreement.kernels_agree.cache_clear()
     monkeypatch.setattr(sum_kernels, "MAX_POWER", 0.1)
     for _ in range(2):
@@ -548,7 +548,7 @@ def test_table_gradients_are_added_by_right_kernels(automatic, monkeypatch, capl
     x, table, *networks = field("cpu", 10)
     weights = [*networks[0], *networks[1]]
     assert can_evaluate_together(x, table, weights, gradient=True)
-    assert not caplog.text
+    assert "not used" not in caplog.text
     field_agreement.table_gradients_agree.cache_clear()
     monkeypatch.setattr(hash_kernels.TritonKernels, "add_all_to_table", lambda *_: None)
     for _ in range(2):
