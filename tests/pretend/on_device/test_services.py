@@ -32,7 +32,7 @@ def test_the_viewers_images_are_rendered_on_the_device(tmp_path, counts):
 
 @pytest.mark.slow
 def test_a_web_job_runs_on_the_device(tmp_path, counts):
-    task = {"config": str(CONFIG), "overrides": [*WORDS, f"exp_root_dir={tmp_path}"], "profile": "none"}
+    task = {"config": str(CONFIG), "words": [*WORDS, f"exp_root_dir={tmp_path}"], "profile": "none"}
     found = make_mesh(tmp_path, task)
     assert found["step"] == 2
     assert (tmp_path / found["downloads"]["glb"]).is_file()
