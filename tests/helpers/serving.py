@@ -1,6 +1,7 @@
 """`zero123s web` in a process of its own, as an operator starts it."""
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -22,10 +23,19 @@ def serving(out: Path, qualities: Path, words: Sequence[str] = ()) -> Iterator[t
     """
     command = [sys.executable, "-m", "zero123s", "web", "--port", "0", "--out", str(out), "--qualities", str(qualities)]
     command += ["--profile", "cpu", "--max-megabytes", "2", "--max-megapixels", "4", *words]
+    # Many machines have a proxy that leads nowhere for 127.0.0.1; the page needs no other server.
+    environment = os.environ | {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
     with open(out / "server.log", "w+", encoding="utf-8") as log:
         # A shell that runs the tests in its background hands Ctrl-C down as ignored.
         heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, preexec_fn=heard)  # noqa: PLW1509
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=heard,  # noqa: PLW1509
+        )
         try:
             yield wait_for_address(process, out / "server.log"), out
         finally:

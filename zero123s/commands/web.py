@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     # Before gradio is imported: where it puts uploads, and that it contacts no server.
     os.environ["GRADIO_TEMP_DIR"] = str(settings.out / SERVED)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from zero123s.web.page import serve
+    from zero123s.web.server import serve
 
     with locked(settings.out):
         queue = JobQueue(settings.out, args.jobs, args.max_waiting, args.keep_days)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from zero123s.errors import ConfigError, MissingDependencyError, UserError
 from zero123s.images.formats import readable_suffixes
@@ -56,35 +55,6 @@ def raising_gradio_errors(function: Callable) -> Callable:
 def served(path: Path) -> str:
     """Copy a result to the one folder that visitors can access."""
     return save_file_to_cache(path, get_upload_folder())
-
-
-def serve(
-    service: Service, host: str, port: int, users: list[tuple[str, str]] | None = None, share: bool = False
-) -> None:
-    """Open the page and serve it until interrupted; raises ConfigError if the port is taken."""
-    # Pillow refuses above twice this: what the mask editor sends is decoded by gradio itself.
-    Image.MAX_IMAGE_PIXELS = int(5e5 * service.settings.limits.megapixels)
-    page = build_page(service)
-    try:
-        page.launch(
-            server_name=host,
-            server_port=port or None,
-            auth=users,
-            share=share,
-            max_file_size=int(1e6 * service.settings.limits.megabytes),
-            theme=gr.themes.Soft(font=FONTS, font_mono=["monospace"]),  # pyright: ignore[reportPrivateImportUsage]
-            css=CSS,
-            ssr_mode=False,
-            footer_links=[],
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-    except OSError as error:
-        raise ConfigError(f"The page cannot be opened at {host}:{port}: {error}") from error
-    print(f"{page.local_url}\nPress Ctrl-C to stop.", flush=True)
-    if page.share_url:
-        print(page.share_url, flush=True)
-    page.block_thread()
 
 
 def build_page(service: Service) -> gr.Blocks:
