@@ -21,7 +21,7 @@ def test_a_taken_port_is_one_sentence(tmp_path, qualities):
             main(words)
 
 
-def test_a_host_that_is_not_this_machine_is_refused():
+def test_the_host_of_another_machine_is_refused():
     with pytest.raises(ConfigError, match=r"cannot be opened at 192\.0\.2\.1:0"):
         server.listen("192.0.2.1", 0)
 
@@ -42,7 +42,7 @@ def test_the_printed_address_can_be_typed(host, typed):
     assert server.printed_host(host) == typed
 
 
-def test_a_tunnel_that_cannot_be_opened_is_one_sentence(monkeypatch):
+def test_a_tunnel_that_fails_is_one_sentence(monkeypatch):
     # `gradio.networking` the module, not the attribute that gradio's package may put in its place.
     monkeypatch.setattr(sys.modules["gradio.networking"], "GRADIO_API_SERVER", "http://127.0.0.1:9/")
     with pytest.raises(ConfigError, match=r"--share: gradio's tunnel cannot be opened"):
