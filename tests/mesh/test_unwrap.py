@@ -8,6 +8,7 @@ import pytest
 import trimesh
 
 from zero123s.mesh.unwrap import UnwrapOptions, unwrap
+from zero123s.mesh.xatlas_worker import split
 
 SCRIPT = """
 import trimesh
@@ -31,6 +32,27 @@ def test_xatlas_answers_and_nothing_is_said(ball):
     np.testing.assert_array_equal(result.vertex_index[result.faces], ball[1])
     assert result.uvs.min() >= 0
     assert result.uvs.max() <= 1
+
+
+def test_a_large_mesh_is_unwrapped_in_parts():
+    """Same faces in the same order, charts that do not overlap, the same result every time."""
+    sphere = trimesh.creation.icosphere(5)
+    vertices, faces = np.asarray(sphere.vertices), np.asarray(sphere.faces)
+    sizes = [len(part) for part in split(vertices, faces)]
+    assert sizes == [5120] * 4
+    options = UnwrapOptions(texture_size=1024)
+    result, again = unwrap(vertices, faces, options), unwrap(vertices, faces, options)
+    np.testing.assert_array_equal(result.vertex_index[result.faces], faces)
+    np.testing.assert_array_equal(result.uvs, again.uvs)
+    corners = result.uvs[result.faces]
+    sides = np.roll(corners, -1, axis=1) - corners
+    area = 0.5 * np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
+    assert 0.5 < area.sum() < 1, "of the texture"
+    for middle in corners[:: len(faces) // 500].mean(1):
+        to_middle = middle - corners
+        turns = sides[..., 0] * to_middle[..., 1] - sides[..., 1] * to_middle[..., 0]
+        inside = (turns > 0).all(1) | (turns < 0).all(1)
+        assert inside.sum() == 1, "the middle of a face lies in that face alone"
 
 
 def test_a_script_without_a_main_guard_runs_once(tmp_path):

@@ -4,7 +4,13 @@ import pickle
 import sys
 from typing import Any
 
+import numpy as np
 import xatlas
+from jaxtyping import Float, Int
+
+FACES_PER_PART = 4000
+"""At least. xatlas takes longer per face the larger a mesh is, and grows the charts of a mesh on one core: see
+docs/performance.md. Smaller parts would get more charts and seams than a whole mesh."""
 
 
 def _with(target: Any, options: dict[str, Any]) -> Any:
@@ -13,13 +19,45 @@ def _with(target: Any, options: dict[str, Any]) -> Any:
     return target
 
 
+def split(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> list[Int[np.ndarray, "G"]]:
+    """Return the indices of the faces in parts of equal size and at least 4,000, halved across their longest side."""
+    centres = vertices[faces].mean(1)
+    parts = [np.arange(len(faces))]
+    while len(parts[0]) >= 2 * FACES_PER_PART:
+        parts = [half for part in parts for half in _halves(centres, part)]
+    return parts
+
+
+def _halves(centres: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(centres[part, np.ptp(centres[part], axis=0).argmax()], kind="stable")
+    first, second = part[order[: len(part) // 2]], part[order[len(part) // 2 :]]
+    return np.sort(first), np.sort(second)
+
+
+def unwrap(
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], chart: dict[str, Any], pack: dict[str, Any]
+) -> tuple[Int[np.ndarray, "W"], Int[np.ndarray, "F 3"], Float[np.ndarray, "W 2"]]:
+    """Return each new vertex's original, the same faces between new vertices, and their texture coordinates."""
+    atlas = xatlas.Atlas()
+    parts = split(vertices, faces)
+    used = []
+    for part in parts:
+        index, local = np.unique(faces[part], return_inverse=True)
+        used.append(index)
+        atlas.add_mesh(vertices[index], local.reshape(-1, 3).astype(np.uint32))
+    atlas.generate(_with(xatlas.ChartOptions(), chart), _with(xatlas.PackOptions(), pack))
+    vertex_index, new_faces, uvs = [], np.empty(faces.shape, np.int64), []
+    for n, part in enumerate(parts):
+        index, between, coordinates = atlas[n]
+        new_faces[part] = between.astype(np.int64) + sum(map(len, vertex_index))
+        vertex_index.append(used[n][index])
+        uvs.append(coordinates)
+    return np.concatenate(vertex_index), new_faces, np.concatenate(uvs)
+
+
 def main() -> None:
     """Unwrap one mesh."""
-    vertices, faces, chart, pack = pickle.load(sys.stdin.buffer)
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(vertices, faces)
-    atlas.generate(_with(xatlas.ChartOptions(), chart), _with(xatlas.PackOptions(), pack))
-    pickle.dump(atlas[0], sys.stdout.buffer)
+    pickle.dump(unwrap(*pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
 
 
 if __name__ == "__main__":
