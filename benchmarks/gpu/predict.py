@@ -7,8 +7,8 @@ for them, so that takes the host's time plus the GPU's, as it did where both wer
 so it takes the longer of both. The field's operations take what check.py measured of each on an H200 for 2^20 points, on
 other cards in proportion to the bandwidth of their cache, which gathers wait for; of the guidance every operation of the
 full-size networks is counted here, without computing it, and takes the longer of its arithmetic and its bytes, but at
-least what was measured on the H200. Assumptions are documented at each constant. Samples are those of the first steps for
-all of a stage; runs of the cpu profile ended with 0.4 to 1.3 times as many.
+least what was measured on the H200. Assumptions are documented at each constant. Samples are those of a run of all 600
+steps on a CPU, samples_per_ray.py.
 """
 
 import sys
@@ -59,28 +59,31 @@ NETWORK, NETWORK_FORWARD, INPUT_GRADIENT = 1.7e-3, 0.35e-3, 2.3e-3
 """The same of the fused networks of two hidden layers of 64."""
 FORWARD_SHARE = 1 / 3
 """Of the encoding's time that its forward pass takes, assumed: it reads once, the gradient reads and writes."""
-CANDIDATES = 2.5
-"""Samples whose density is evaluated per sample that is shaded, assumed; each is encoded, and passes one network."""
 MEASURED_GUIDANCE = {12: 86e-3, 8: 72e-3, 4: 60e-3}
 """Seconds of denoiser, encoder and its gradient by batch on that card, host and GPU together; at batch 4 the host limited them."""
 NEAR_SHARE = 0.25
 """Of the shaded samples have a point near by (perturbed_share of the recipe); in the measured steps all had."""
 STREAMED_PER_STEP = 10 * 4 * 12.6e6
 """Bytes. Adam reads four numbers per parameter and writes three, health sums weights and gradients, and the gradient is zeroed."""
-SAMPLES_PER_RAY = 21.2
-"""Counted on a CPU in the first two steps, equally in novel and reference views."""
-TURNTABLE_SAMPLES_PER_RAY = 8.0
-"""Of a finished object that fills a third of the frame; its rendering has neither perturbed normals nor gradients."""
-START_SECONDS, EXPORT_SECONDS = 25.0, 25.0
-"""Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled. The export was measured with other jobs running."""
+START_SECONDS = 25.0
+"""Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled."""
+EXPORT_SECONDS = 22.0 - 4.6
+"""Measured on that machine, less what unwrapping in parts saves of 50,000 faces on two cores (unwrap.py)."""
 
 
-def field_seconds_per_sample(near_share: float) -> float:
-    """Return the seconds of a step for each shaded sample, its candidates and points near it, on the measured card."""
-    sample = ENCODE + POSITION_GRADIENT + 2 * NETWORK + INPUT_GRADIENT + COMPOSITE
-    near = ENCODE + POSITION_GRADIENT + INPUT_GRADIENT
-    candidate = MARCH + FORWARD_SHARE * ENCODE + NETWORK_FORWARD
-    return (sample + near_share * near + CANDIDATES * candidate) / 2**20
+@dataclass(frozen=True)
+class PerRay:
+    """Samples of a ray: those in occupied cells, whose density is evaluated, and those of them that are shaded."""
+
+    candidates: float
+    samples: float
+
+    def seconds(self, near_share: float) -> float:
+        """Return the seconds of a step for one ray, points near its samples included, on the measured card."""
+        sample = ENCODE + POSITION_GRADIENT + 2 * NETWORK + INPUT_GRADIENT + COMPOSITE
+        near = ENCODE + POSITION_GRADIENT + INPUT_GRADIENT
+        candidate = MARCH + FORWARD_SHARE * ENCODE + NETWORK_FORWARD
+        return (self.samples * (sample + near_share * near) + self.candidates * candidate) / 2**20
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,22 @@ class Stage:
     views: int
     novel: int
     reference: int
+    per_ray: PerRay
+    """Means over its steps, counted by samples_per_ray.py with the bundled model's guidance."""
 
     @property
-    def samples(self) -> float:
-        """Shaded samples of a step."""
-        return SAMPLES_PER_RAY * (self.views * self.novel**2 + self.reference**2)
+    def rays(self) -> int:
+        """Rays of a step."""
+        return self.views * self.novel**2 + self.reference**2
 
 
-STAGES = (Stage(200, 12, 64, 128), Stage(100, 8, 128, 256), Stage(300, 4, 256, 512))
+STAGES = (
+    Stage(200, 12, 64, 128, PerRay(50.7, 17.6)),
+    Stage(100, 8, 128, 256, PerRay(41.8, 11.0)),
+    Stage(300, 4, 256, 512, PerRay(39.0, 8.9)),
+)
+FIRST_STEPS = PerRay(54.9, 21.7)
+"""The same of the first hundred: the measured run took twenty steps in each stage."""
 
 
 class Tally(TorchDispatchMode):
@@ -150,24 +161,28 @@ def guidance(model: Zero123Model, views: int) -> Tally:
     return tally
 
 
-def field_seconds(stage: Stage, card: Card, near_share: float = NEAR_SHARE) -> float:
+def field_seconds(rays: int, per_ray: PerRay, card: Card, near_share: float = NEAR_SHARE) -> float:
     """Return the seconds of the GPU for a step's field."""
     slower = MEASURED_ON.cache_bandwidth / card.cache_bandwidth
-    per_sample = slower * field_seconds_per_sample(near_share)
-    return stage.samples * per_sample + STREAMED_PER_STEP / (REACHED_BANDWIDTH * card.bandwidth)
+    return slower * rays * per_ray.seconds(near_share) + STREAMED_PER_STEP / (REACHED_BANDWIDTH * card.bandwidth)
 
 
 def step_seconds(stage: Stage, tally: Tally, card: Card) -> tuple[float, float, float]:
     """Return the seconds of a step: of the host at the field, of the GPU there, of both at the guidance."""
     host = SECONDS_PER_LAUNCH * FIELD_LAUNCHES
-    return host, field_seconds(stage, card), max(tally.seconds(card), MEASURED_GUIDANCE[stage.views])
+    return (
+        host,
+        field_seconds(stage.rays, stage.per_ray, card),
+        max(tally.seconds(card), MEASURED_GUIDANCE[stage.views]),
+    )
 
 
 def turntable_seconds(card: Card) -> float:
     """Return the seconds of 120 frames and 24 images of previews of 512 pixels."""
-    samples = TURNTABLE_SAMPLES_PER_RAY * (120 + 24) * 512**2 * MEASURED_ON.cache_bandwidth / card.cache_bandwidth
-    # Two forward passes for each candidate.
-    return samples * CANDIDATES * (MARCH + 2 * (FORWARD_SHARE * ENCODE + NETWORK_FORWARD)) / 2**20
+    rays = (120 + 24) * 512**2 * MEASURED_ON.cache_bandwidth / card.cache_bandwidth
+    forward = FORWARD_SHARE * ENCODE + NETWORK_FORWARD
+    last = STAGES[-1].per_ray
+    return rays * (last.candidates * (MARCH + forward) + last.samples * (forward + NETWORK_FORWARD)) / 2**20
 
 
 def main() -> None:
@@ -182,12 +197,12 @@ def main() -> None:
             step = host + field + guided
             total += stage.steps * step
             print(
-                f"{stage.steps:5}  {stage.samples / 1e6:5.2f} M  {1e3 * host:7.1f}  {1e3 * field:8.1f}  "
+                f"{stage.steps:5}  {stage.rays * stage.per_ray.samples / 1e6:5.2f} M  {1e3 * host:7.1f}  {1e3 * field:8.1f}  "
                 f"{1e3 * guided:11.1f}  {1e3 * step:7.1f}  {stage.steps * step:7.1f}"
             )
         if card is MEASURED_ON:
             host = SECONDS_PER_LAUNCH * MEASURED_LAUNCHES
-            steps = (host + field_seconds(stage, card, near_share=1.0) + 2e-3 for stage in STAGES)
+            steps = (host + field_seconds(stage.rays, FIRST_STEPS, card, near_share=1.0) + 2e-3 for stage in STAGES)
             print(
                 f"with the bundled model {', '.join(f'{1e3 * s:.0f}' for s in steps)} ms a step; measured: {MEASURED_STEPS}"
             )
