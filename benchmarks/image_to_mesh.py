@@ -5,7 +5,7 @@
     python benchmarks/image_to_mesh.py OUT --samples --tones coloured,white,grey,black ...   (recoloured ones as well)
 
 Scores: volume IoU, by the winding number, and with what no outside view sees counted as solid (the one that means something
-for open or hollow shells); over a ring of 14 novel views mask IoU and PSNR; mask IoU at the input view; roughness of the unseen
+for open or hollow shells); normal consistency (1 = every normal is parallel to the truth's); over a ring of 14 novel views mask IoU and PSNR; mask IoU at the input view; roughness of the unseen
 sides over the truth's (1 = as detailed, more = mottled); and their perceptual distance, where LPIPS or EfficientNet is installed (docs/meshes.md).
 cpu_s is the CPU time of the job, unwrapping included. `--config dreamgaussian.yaml` measures that recipe instead of
 stable-zero123.yaml. Beside the mesh stand a ball, the extruded silhouette and the lathe of the silhouette, made from the same image.
@@ -33,10 +33,10 @@ from skimage.measure import marching_cubes
 from zero123s.commands.launch import main as launch
 from zero123s.diffusion.model import Zero123Model
 from zero123s.evaluate.evaluation import choose_network
-from zero123s.evaluate.scores import perceptual_distance, seen_volume_iou
+from zero123s.evaluate.scores import perceptual_distance, sample_outer_surface, seen_volume_iou
 from zero123s.images.image_metrics import mask_iou, psnr, relative_roughness, roughness
 from zero123s.images.io import write_png_atomic
-from zero123s.mesh.metrics import volume_iou
+from zero123s.mesh.metrics import normal_consistency, volume_iou
 from zero123s.ops.cameras import orbit_cameras, project
 from zero123s.ops.efficientnet import PerceptualNetwork
 from zero123s.ops.rasterization.software import on_white, render_mesh, view_fragments
@@ -105,13 +105,17 @@ def scores(
 ) -> dict[str, float]:
     """Compare a mesh with the true one, the input image `rgba` and the true novel views `truth` (V H W 4)."""
     scene, cameras = held_out.scene, novel_views(held_out.azimuth_deg)
+    true_mesh = Mesh(scene.vertices, scene.faces)
     views = [render_mesh(mesh, cameras.select(slice(i, i + 1))) for i in range(len(cameras))]
     pairs = [(on_white(v), on_white(t), v[..., 3], t[..., 3]) for v, t in zip(views, truth, strict=True)]
     unseen = [p for p, (_, off) in zip(pairs, RING, strict=True) if abs((off + 180) % 360 - 180) >= BACK]
     input_view = view_fragments(mesh, orbit_cameras(ELEVATION, held_out.azimuth_deg, 3.8, 20.0, *rgba.shape[:2])).hit
     found = {
         "volume_iou": volume_iou((mesh.vertices, mesh.faces), (scene.vertices, scene.faces), 96),
-        "seen_volume_iou": seen_volume_iou(mesh, Mesh(scene.vertices, scene.faces), 96),
+        "seen_volume_iou": seen_volume_iou(mesh, true_mesh, 96),
+        "normals": normal_consistency(
+            *sample_outer_surface(mesh, 20_000, 1.0), *sample_outer_surface(true_mesh, 20_000, 1.0, seed=1)
+        ),
         "mask_iou": float(np.mean([mask_iou(v, t) for _, _, v, t in pairs])),
         "psnr": float(np.mean([psnr(v, t) for v, t, _, _ in pairs])),
         "input_mask_iou": mask_iou(input_view, rgba[..., 3]),

@@ -76,7 +76,7 @@ def report(name: str, grid: GridSamples, level: float, distance: Callable[[np.nd
     cell = float(((grid.upper - grid.lower) / (np.array(grid.values.shape) - 1)).mean())
     for way, extract in (("marching cubes", marching_cubes), ("dual contouring", dual_contouring)):
         vertices, faces = extract(grid, level)
-        points = sample_surface(vertices, faces, 100_000, np.random.default_rng(0))
+        points, _ = sample_surface(vertices, faces, 100_000, np.random.default_rng(0))
         off = np.abs(distance(points)) / cell
         health = mesh_health(vertices, faces)
         normals = face_normals(vertices, faces)

@@ -17,7 +17,8 @@ import trimesh
 from zero123s.mesh import xatlas_worker
 from zero123s.mesh.unwrap import UnwrapOptions
 
-WHOLE = 1 << 62
+SIZES = (1 << 62, 16000, 8000, xatlas_worker.FACES_PER_PART, 2000)
+"""Faces of a part, at least; the first: the whole mesh."""
 
 
 def cpu_seconds() -> float:
@@ -26,15 +27,15 @@ def cpu_seconds() -> float:
     return times.user + times.system
 
 
-def compare(path: str, sizes: list[int]) -> None:
-    """Print a row per size of the parts, in faces."""
+def compare(path: str) -> None:
+    """Print a row per size of the parts."""
     mesh = trimesh.load_mesh(path, process=False)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32)
     options = UnwrapOptions()
     pack = asdict(options.pack) | {"resolution": options.texture_size}
     print(f"{path}: {len(faces)} faces\nparts  seconds  CPU seconds  vertices   seams")
-    for size in sizes:
+    for size in SIZES:
         xatlas_worker.FACES_PER_PART = size
         began, cpu = time.monotonic(), cpu_seconds()
         index, new_faces, _ = xatlas_worker.unwrap(vertices, faces, asdict(options.chart), pack)
@@ -52,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("meshes", nargs="+", help="files that trimesh reads")
     for path in parser.parse_args().meshes:
-        compare(path, [WHOLE, 16000, 8000, xatlas_worker.FACES_PER_PART, 2000])
+        compare(path)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ STREAMED_PER_STEP = 10 * 4 * 12.6e6
 """Bytes. Adam reads four numbers per parameter and writes three, health sums weights and gradients, and the gradient is zeroed."""
 START_SECONDS = 25.0
 """Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled."""
-EXPORT_SECONDS = 22.0 - 4.6
+EXPORT_SECONDS = 22.0 - 5.7
 """Measured on that machine, less what unwrapping in parts saves of 50,000 faces on two cores (unwrap.py)."""
 
 

@@ -1,6 +1,7 @@
 """`zero123s evaluate` on meshes whose scores are known, and the report it writes."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tiny_lpips import write_weights
 
 from zero123s.commands.main import main
 from zero123s.diffusion.checkpoint.lpips_files import load_lpips
-from zero123s.evaluate.scores import health_scores, sample_outer_points, seen_volume_iou, surface_scores, view_scores
+from zero123s.evaluate.scores import health_scores, sample_outer_surface, seen_volume_iou, surface_scores, view_scores
 from zero123s.images.svg_plot import curve
 from zero123s.mesh.gltf import write_glb
 from zero123s.mesh.metrics import chamfer, volume_iou
@@ -49,11 +50,16 @@ def test_a_mesh_against_its_own_images_and_itself():
     assert same["volume_iou"] == same["silhouette_iou"] == 1.0
     assert same["chamfer_of_extent"] < 0.02  # two samplings of one surface
     assert same["f_score_at_0.05_of_extent"] > 0.999
+    assert same["normal_consistency"] > 0.98
+    bumps = np.random.default_rng(0).normal(0, 0.008, mesh.vertices.shape)
+    bumpy = surface_scores(replace(mesh, vertices=mesh.vertices + bumps), mesh, n_points=4000)
+    assert bumpy["chamfer_of_extent"] < same["chamfer_of_extent"] + 0.01
+    assert bumpy["normal_consistency"] < 0.97, "bumps that distances hardly see"
 
 
 def test_a_smaller_ball_has_closed_form_scores():
     truth, small = ball(0.4), ball(0.36, (0.0, 0.0, 0.0))
-    ours, theirs = sample_outer_points(small, 8000, 0.8, seed=1), sample_outer_points(truth, 8000, 0.8)
+    ours, theirs = sample_outer_surface(small, 8000, 0.8, seed=1)[0], sample_outer_surface(truth, 8000, 0.8)[0]
     assert chamfer(ours, theirs) == pytest.approx(0.04, abs=0.004)
     assert solid_iou(small, truth) == pytest.approx(0.9**3, abs=0.02)
     aligned = surface_scores(ball(0.36, (0.05, 0.0, 0.0)), truth, align=True, n_points=4000)
@@ -86,8 +92,8 @@ def test_walls_inside_the_truth_are_no_surface():
     outer, inner = ball(0.4), ball(0.2)
     both = Mesh(np.concatenate([outer.vertices, inner.vertices]), np.concatenate([outer.faces, inner.faces + 642]))
     # Nor do they take points away from the surface: few points are far from everything.
-    ours = sample_outer_points(outer, 4000, 0.8, seed=1)
-    distances = [chamfer(ours, sample_outer_points(truth, 4000, 0.8)) for truth in (both, outer)]
+    ours, _ = sample_outer_surface(outer, 4000, 0.8, seed=1)
+    distances = [chamfer(ours, sample_outer_surface(truth, 4000, 0.8)[0]) for truth in (both, outer)]
     assert distances[0] == pytest.approx(distances[1], rel=0.03)
 
 

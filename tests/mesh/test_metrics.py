@@ -11,6 +11,7 @@ from zero123s.mesh.metrics import (
     chamfer,
     f_score,
     fit_similarity,
+    normal_consistency,
     sample_surface,
     silhouette_iou,
     uv_health,
@@ -74,7 +75,7 @@ def test_relative_roughness_is_one_for_equals():
 
 
 def test_surface_samples_are_even_and_on_it(rng):
-    points = sample_surface(*box(), 20000, rng)
+    points, _ = sample_surface(*box(), 20000, rng)
     assert np.abs(np.abs(points).max(1) - 0.5).max() < 1e-12
     assert (points[:, 0] == 0.5).mean() == pytest.approx(1 / 6, abs=0.02)
 
@@ -90,6 +91,18 @@ def test_chamfer_and_f_score_of_shifted_planes():
     assert f_score(half, a, 0.1) == pytest.approx(2 / 3)
 
 
+def test_normals_of_turned_planes(rng):
+    flat = box()
+    points, normals = sample_surface(*flat, 4000, rng)
+    np.testing.assert_allclose(np.abs(normals).max(1), 1)
+    np.testing.assert_allclose((normals * np.sign(points)).max(1), 1, err_msg="outwards")
+    turn = trimesh.transformations.rotation_matrix(np.pi / 3, [0, 0, 1])[:3, :3]
+    upright = np.abs(normals[:, 2]) < 0.5
+    sides, side_normals = points[upright], normals[upright]
+    assert normal_consistency(sides, side_normals, sides, -side_normals) == pytest.approx(1)
+    assert normal_consistency(sides, side_normals, sides, side_normals @ turn.T) == pytest.approx(0.5)
+
+
 def test_similarity_is_recovered(rng):
     source = rng.standard_normal((100, 3))
     rotation = trimesh.transformations.random_rotation_matrix(rng.random(3))[:3, :3]
@@ -101,7 +114,7 @@ def test_similarity_is_recovered(rng):
 
 def test_alignment_finds_scale_shift_and_quarter_turns(rng):
     vertices, faces = box()
-    points = sample_surface(vertices * [1.0, 2.0, 0.6] + (vertices[:, :1] > 0) * [0.0, 0.3, 0.4], faces, 1500, rng)
+    points, _ = sample_surface(vertices * [1.0, 2.0, 0.6] + (vertices[:, :1] > 0) * [0.0, 0.3, 0.4], faces, 1500, rng)
     turn = trimesh.transformations.rotation_matrix(1.7, [0, 0, 1])[:3, :3]
     other = 0.8 * points @ turn.T + [0.2, -0.1, 0.3]
     assert chamfer(align_similarity(points, other)(points), other) < 1e-3

@@ -14,6 +14,7 @@ from zero123s.mesh.metrics import (
     chamfer,
     common_cube,
     f_score,
+    normal_consistency,
     sample_surface,
     silhouette_iou,
     uv_health,
@@ -152,7 +153,9 @@ def visible_from_outside(
     return visible
 
 
-def sample_outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Float[np.ndarray, "M 3"]:
+def sample_outer_surface(
+    mesh: Mesh, n: int, extent: float, seed: int = 0
+) -> tuple[Float[np.ndarray, "M 3"], Float[np.ndarray, "M 3"]]:
     """Sample points uniformly by area on the visible surface of a mesh.
 
     Args:
@@ -162,20 +165,22 @@ def sample_outer_points(mesh: Mesh, n: int, extent: float, seed: int = 0) -> Flo
         seed: of the random numbers.
 
     Returns:
-        M 3, M = n unless hardly any of the surface is visible.
+        M 3, points, and M 3, unit normals of their faces; M = n unless hardly any of the surface is visible.
     """
     rng = np.random.default_rng(seed)
     cameras = surrounding_cameras(mesh, 8, 256, (-60.0, -20.0, 20.0, 60.0))
-    draw = lambda count: sample_surface(mesh.vertices, mesh.faces, count, rng)  # noqa: E731
-    points = draw(n)
-    visible = points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        both = np.concatenate(sample_surface(mesh.vertices, mesh.faces, count, rng), axis=1)
+        return both, both[visible_from_outside(both[:, :3], mesh, cameras, 0.01 * extent)]
+
+    drawn, visible = draw(n)
     if not len(visible):
-        return points
+        return drawn[:, :3], drawn[:, 3:]
     # Where most of the surface is hidden, few of the first draw are left: distances to few points are too long.
     if n_more := min(math.ceil(1.1 * n * (n / len(visible) - 1)), 20 * n):
-        points = draw(n_more)
-        visible = np.concatenate([visible, points[visible_from_outside(points, mesh, cameras, 0.01 * extent)]])
-    return visible[:n]
+        visible = np.concatenate([visible, draw(n_more)[1]])
+    return visible[:n, :3], visible[:n, 3:]
 
 
 def seen_volume_iou(mesh: Mesh, truth: Mesh, resolution: int = 128) -> float:
@@ -214,18 +219,19 @@ def surface_scores(mesh: Mesh, truth: Mesh, align: bool = False, n_points: int =
             0.003 of its extent apart.
 
     Returns:
-        Chamfer distance (absolute and relative to the extent), F-scores, volume and silhouette IoU.
+        Chamfer distance (absolute and relative to the extent), normal consistency, F-scores, volume and silhouette IoU.
     """
     extent = float(np.ptp(truth.vertices[np.unique(truth.faces)], axis=0).max())
-    expected = sample_outer_points(truth, n_points, extent)
+    expected, expected_normals = sample_outer_surface(truth, n_points, extent)
     scores: Scores = {}
     if align:
-        fit = align_similarity(sample_outer_points(mesh, 4000, extent), expected[:4000])
+        fit = align_similarity(sample_outer_surface(mesh, 4000, extent)[0], expected[:4000])
         mesh = replace(mesh, vertices=fit(mesh.vertices))
         scores["alignment_scale"] = fit.scale
-    rendered = sample_outer_points(mesh, n_points, extent, seed=1)
+    rendered, normals = sample_outer_surface(mesh, n_points, extent, seed=1)
     distance = chamfer(rendered, expected)
     scores |= {"chamfer": distance, "chamfer_of_extent": distance / extent}
+    scores["normal_consistency"] = normal_consistency(rendered, normals, expected, expected_normals)
     for share in F_SCORE_SHARES:
         scores[f"f_score_at_{share:g}_of_extent"] = f_score(rendered, expected, share * extent)
     scores["volume_iou"] = volume_iou((mesh.vertices, mesh.faces), (truth.vertices, truth.faces))

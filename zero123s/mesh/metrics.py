@@ -37,8 +37,8 @@ def sample_corners(
 
 def sample_surface(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], n: int, rng: np.random.Generator
-) -> Float[np.ndarray, "N 3"]:
-    """Sample points uniformly by area.
+) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
+    """Sample points uniformly by area, with the normals of their faces.
 
     Args:
         vertices: V 3.
@@ -47,18 +47,19 @@ def sample_surface(
         rng: source of the random numbers.
 
     Returns:
-        N 3.
+        N 3, points, and N 3, unit normals.
 
     Example:
         >>> import numpy as np
         >>> from zero123s.mesh.metrics import sample_surface
         >>> vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-        >>> points = sample_surface(vertices, np.array([[0, 1, 2]]), 100, np.random.default_rng(0))
-        >>> points.shape, bool((points[:, :2].sum(1) <= 1).all())
-        ((100, 3), True)
+        >>> points, normals = sample_surface(vertices, np.array([[0, 1, 2]]), 100, np.random.default_rng(0))
+        >>> points.shape, bool((points[:, :2].sum(1) <= 1).all()), normals[0].tolist()
+        ((100, 3), True, [0.0, 0.0, 1.0])
     """
     corners, weights = sample_corners(vertices, faces, n, rng)
-    return np.einsum("nc,ncd->nd", weights, vertices[corners])
+    normals = face_normals(vertices, corners)
+    return np.einsum("nc,ncd->nd", weights, vertices[corners]), normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
 
 def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,6 +108,40 @@ def f_score(a: Float[np.ndarray, "N 3"], b: Float[np.ndarray, "M 3"], distance: 
     precision = float((_nearest(a, b)[0] <= distance).mean())
     recall = float((_nearest(b, a)[0] <= distance).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+
+def normal_consistency(
+    a: Float[np.ndarray, "N 3"],
+    normals_a: Float[np.ndarray, "N 3"],
+    b: Float[np.ndarray, "M 3"],
+    normals_b: Float[np.ndarray, "M 3"],
+) -> float:
+    """Compute the normal consistency of two point sets: the mean |cosine| between each normal and the nearest point's.
+
+    The mean of both directions (Mescheder et al. 2019, Occupancy Networks). The sign does not count, so that wrongly
+    wound faces do not either.
+
+    Args:
+        a: N 3.
+        normals_a: N 3, unit.
+        b: M 3.
+        normals_b: M 3, unit.
+
+    Returns:
+        In [0, 1]: 1 = parallel everywhere; 0.5 is what random directions have.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.metrics import normal_consistency
+        >>> x, point = np.array([[1.0, 0.0, 0.0]]), np.zeros((1, 3))
+        >>> round(normal_consistency(point, x, point, np.array([[0.6, 0.8, 0.0]])), 6)
+        0.6
+    """
+    cosines = [
+        np.abs((n * m[_nearest(p, q)[1]]).sum(-1)).mean()
+        for p, n, q, m in ((a, normals_a, b, normals_b), (b, normals_b, a, normals_a))
+    ]
+    return float(np.mean(cosines))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,21 @@ def _with(target: Any, options: dict[str, Any]) -> Any:
 
 
 def split(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> list[Int[np.ndarray, "G"]]:
-    """Return the indices of the faces in parts of equal size and at least 4,000, halved across their longest side."""
+    """Halve a mesh across its longest side until a part has less than 8,000 faces.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+
+    Returns:
+        The faces' indices, part by part, of equal size and ascending.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.xatlas_worker import split
+        >>> [part.tolist() for part in split(np.eye(3), np.array([[0, 1, 2]]))]
+        [[0]]
+    """
     centres = vertices[faces].mean(1)
     parts = [np.arange(len(faces))]
     while len(parts[0]) >= 2 * FACES_PER_PART:
@@ -37,7 +51,24 @@ def _halves(centres: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def unwrap(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], chart: dict[str, Any], pack: dict[str, Any]
 ) -> tuple[Int[np.ndarray, "W"], Int[np.ndarray, "F 3"], Float[np.ndarray, "W 2"]]:
-    """Return each new vertex's original, the same faces between new vertices, and their texture coordinates."""
+    """Unwrap a mesh in parts, all into one texture.
+
+    Args:
+        vertices: V 3.
+        faces: F 3.
+        chart: xatlas's options for charts, by its names.
+        pack: its options for packing.
+
+    Returns:
+        W, the original of each new vertex; F 3, the same faces between new vertices; and W 2, their texture coordinates.
+
+    Example:
+        >>> import numpy as np
+        >>> from zero123s.mesh.xatlas_worker import unwrap
+        >>> vertex_index, faces, uvs = unwrap(np.eye(3, dtype="f"), np.array([[0, 1, 2]], np.uint32), {}, {})
+        >>> vertex_index[faces].tolist(), uvs.shape
+        ([[0, 1, 2]], (3, 2))
+    """
     atlas = xatlas.Atlas()
     parts = split(vertices, faces)
     used = []
