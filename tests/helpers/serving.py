@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from urllib.request import urlopen
 
 
 @contextlib.contextmanager
@@ -37,7 +38,9 @@ def serving(out: Path, qualities: Path, words: Sequence[str] = ()) -> Iterator[t
             preexec_fn=heard,  # noqa: PLW1509
         )
         try:
-            yield wait_for_address(process, out / "server.log"), out
+            address = wait_for_address(process, out / "server.log")
+            urlopen(address, timeout=180).close()  # the first answer takes longest; tests have shorter limits
+            yield address, out
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
