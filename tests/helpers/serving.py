@@ -43,7 +43,8 @@ def serving(out: Path, qualities: Path, words: Sequence[str] = ()) -> Iterator[t
             yield address, out
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            assert process.wait(60) == 130
+            assert (out / "server.log").read_text(encoding="utf-8").rpartition("interrupted")[2].strip() == ""
 
 
 def wait_for_address(process: subprocess.Popen, log: Path) -> str:

@@ -170,7 +170,8 @@ def test_without_gradio_one_sentence_names_the_package(tmp_path, qualities, monk
     from zero123s.errors import MissingDependencyError
 
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "zero123s.web.page", raising=False)
+    for module in ("page", "server"):
+        monkeypatch.delitem(sys.modules, f"zero123s.web.{module}", raising=False)
     with pytest.raises(MissingDependencyError, match=r"pip install -e '\.\[web\]'"):
         main(["--out", str(tmp_path / "jobs"), "--qualities", str(qualities)])
     assert not (tmp_path / "jobs").exists()

@@ -4,6 +4,7 @@ gradio's `launch` gives up, or tries another port, where the server is not up wi
 where a first request takes longer than 3 or where a proxy is set for 127.0.0.1: a busy machine is enough for that.
 """
 
+import logging
 import secrets
 import socket
 import threading
@@ -24,7 +25,7 @@ except ImportError as missing:
         "The page is made with gradio and served with uvicorn, which comes with it: pip install -e '.[web]'."
     ) from missing
 
-SECONDS_TO_END = 5.0
+SECONDS_TO_END = 1
 """For requests that are being answered when the server is interrupted."""
 
 
@@ -50,7 +51,10 @@ def serve(
         addresses = [f"http://{printed_host(host)}:{port}/"]
         if share:
             addresses.append(open_tunnel(port))
-        server = uvicorn.Server(uvicorn.Config(application(service, users, share), log_level="warning"))
+        config = uvicorn.Config(
+            application(service, users, share), log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END
+        )
+        server = uvicorn.Server(config)
         # In a thread, so that Ctrl-C reaches this one and does not wait for a browser that keeps a connection.
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
@@ -58,8 +62,9 @@ def serve(
             print("\n".join([*addresses, "Press Ctrl-C to stop."]), flush=True)  # requests wait until it is up
             thread.join()
         finally:
-            server.should_exit = server.force_exit = True
-            thread.join(SECONDS_TO_END)
+            logging.getLogger("uvicorn.error").disabled = True  # of requests that it cuts off
+            server.should_exit = True
+            thread.join(2 * SECONDS_TO_END)
     raise RuntimeError("The server ended by itself; what it printed above says why.")
 
 
