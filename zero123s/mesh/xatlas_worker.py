@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 FACES_PER_PART = 4000
 """At least. xatlas takes longer per face the larger a mesh is, and grows the charts of a mesh on one core: see
-docs/performance.md. Smaller parts would get more charts and seams than a whole mesh."""
+docs/meshes.md. Smaller parts would get more charts and seams than a whole mesh."""
 
 
 def _with(target: Any, options: dict[str, Any]) -> Any:
