@@ -44,7 +44,8 @@ def serving(out: Path, qualities: Path, words: Sequence[str] = ()) -> Iterator[t
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
-            assert (out / "server.log").read_text(encoding="utf-8").rpartition("interrupted")[2].strip() == ""
+            printed = (out / "server.log").read_text(encoding="utf-8")
+            assert printed.endswith("interrupted\n"), printed
 
 
 def wait_for_address(process: subprocess.Popen, log: Path) -> str:

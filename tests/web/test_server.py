@@ -1,8 +1,12 @@
 """Where `zero123s web` listens, and the sentences of addresses that cannot be opened."""
 
 import contextlib
+import os
+import signal
 import socket
 import sys
+import threading
+import time
 
 import pytest
 
@@ -47,3 +51,20 @@ def test_a_tunnel_that_fails_is_one_sentence(monkeypatch):
     monkeypatch.setattr(sys.modules["gradio.networking"], "GRADIO_API_SERVER", "http://127.0.0.1:9/")
     with pytest.raises(ConfigError, match=r"--share: gradio's tunnel cannot be opened"):
         server.open_tunnel(1)
+
+
+def test_ctrl_c_waits_for_a_busy_server(monkeypatch, capfd):
+    async def keep_the_loop_busy(scope, receive, send):
+        if scope["type"] == "http":
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            time.sleep(4)
+
+    listening = server.listen("127.0.0.1", 0)
+    monkeypatch.setattr(server, "listen", lambda *_: listening)
+    monkeypatch.setattr(server, "application", lambda *_: keep_the_loop_busy)
+    with socket.create_connection(listening.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with pytest.raises(KeyboardInterrupt):
+            server.serve(None, "127.0.0.1", 0)
+    assert listening.fileno() == -1  # closed by the server at its end
+    assert capfd.readouterr().err == ""

@@ -25,8 +25,11 @@ except ImportError as missing:
         "The page is made with gradio and served with uvicorn, which comes with it: pip install -e '.[web]'."
     ) from missing
 
-SECONDS_TO_END = 1
+SECONDS_TO_ANSWER = 1
 """For requests that are being answered when the server is interrupted."""
+
+SECONDS_TO_END = 20
+"""For all of the server's ending: 2 are usual, a busy machine takes longer."""
 
 
 def serve(
@@ -44,27 +47,33 @@ def serve(
     Raises:
         ConfigError: the address is taken or not this machine's, or the tunnel cannot be opened.
     """
-    # Pillow refuses above twice this: what the mask editor sends is decoded by gradio itself.
-    Image.MAX_IMAGE_PIXELS = int(5e5 * service.settings.limits.megapixels)
-    with listen(host, port) as listening:
-        port = listening.getsockname()[1]
-        addresses = [f"http://{printed_host(host)}:{port}/"]
-        if share:
-            addresses.append(open_tunnel(port))
-        config = uvicorn.Config(
-            application(service, users, share), log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END
-        )
-        server = uvicorn.Server(config)
-        # In a thread, so that Ctrl-C reaches this one and does not wait for a browser that keeps a connection.
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
+    listening = listen(host, port)  # closed by uvicorn, whose thread may outlive this function
+    port = listening.getsockname()[1]
+    addresses = [f"http://{printed_host(host)}:{port}/"]
+    if share:
+        addresses.append(open_tunnel(port))
+    config = uvicorn.Config(
+        application(service, users, share), log_level="warning", timeout_graceful_shutdown=SECONDS_TO_ANSWER
+    )
+    server = uvicorn.Server(config)
+    ended = threading.Event()
+
+    def run() -> None:
         try:
-            print("\n".join([*addresses, "Press Ctrl-C to stop."]), flush=True)  # requests wait until it is up
-            thread.join()
+            server.run([listening])
         finally:
-            logging.getLogger("uvicorn.error").disabled = True  # of requests that it cuts off
-            server.should_exit = True
-            thread.join(2 * SECONDS_TO_END)
+            ended.set()
+
+    # In a thread, so that Ctrl-C reaches this one and does not wait for a browser that keeps a connection. And an event,
+    # because Python before 3.13 takes a thread for ended once Ctrl-C has interrupted its `join`.
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        print("\n".join([*addresses, "Press Ctrl-C to stop."]), flush=True)  # requests wait until it is up
+        ended.wait()
+    finally:
+        logging.getLogger("uvicorn.error").disabled = True  # of requests that it cuts off
+        server.should_exit = True
+        ended.wait(SECONDS_TO_END)
     raise RuntimeError("The server ended by itself; what it printed above says why.")
 
 
@@ -92,6 +101,8 @@ def application(service: Service, users: list[tuple[str, str]] | None, share: bo
         users: names and passwords of who may come in; None: everybody.
         share: it has a public address as well.
     """
+    # Pillow refuses above twice this: what the mask editor sends is decoded by gradio itself.
+    Image.MAX_IMAGE_PIXELS = int(5e5 * service.settings.limits.megapixels)
     page = build_page(service)
     page.share = share
     app = gr.mount_gradio_app(
