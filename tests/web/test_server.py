@@ -53,7 +53,16 @@ def test_a_tunnel_that_fails_is_one_sentence(monkeypatch):
         server.open_tunnel(1)
 
 
-def test_ctrl_c_waits_for_a_busy_server(monkeypatch, capfd):
+@pytest.fixture
+def ctrl_c():
+    """Let an interrupt be heard, which a shell that runs the tests in its background hands down as ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_waits_for_a_busy_server(monkeypatch, capfd, ctrl_c):
     async def keep_the_loop_busy(scope, receive, send):
         if scope["type"] == "http":
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
