@@ -109,6 +109,14 @@ KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
         {"C": 7, "TILE": 8},
         1,
     ),
+    *[
+        ("group_norm", kernel, types.replace("x", number), {"SHIFTED": True, "BLOCK": 4096}, 16)
+        for number in ("fp32", "fp16")
+        for kernel, types in (
+            ("_normalize", "x x x x x fp32 fp32 N N N F"),
+            ("_input_gradient", "x x x x x x fp32 fp32 N N N"),
+        )
+    ],
     ("gaussian_sum", "_sum", "fp32 fp32 fp32 fp32 fp32 fp32 N N F", {"C": 4, "CHANNELS": 4, "BLOCK": 128}, 4),
     *[
         ("mlp", kernel, types, {**FIELD, **more, **numbers}, 8 if numbers["PRECISION"] == "ieee" else warps)

@@ -1,6 +1,13 @@
 """Loads the shared fixtures of tests/helpers where tests run."""
 
+import os
+from pathlib import Path
+
 import pytest
+
+# Before conftest files of folders import triton by way of other libraries: then it is decided whether it interprets.
+if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:

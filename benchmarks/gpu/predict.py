@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY))
@@ -131,6 +132,11 @@ class Tally(TorchDispatchMode):
             self.operations.append((flops, sum(t.numel() * t.element_size() for t in tensors)))
         return out
 
+    def launch(self, kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
+        """Count one start of a Triton kernel, which reads or writes each of its tensors once."""
+        tensors = {id(a): a for a in args if isinstance(a, torch.Tensor)}
+        self.operations.append((0, sum(t.numel() * t.element_size() for t in tensors.values())))
+
     def seconds(self, card: Card) -> float:
         """Return how long the GPU works at it."""
         flops, bandwidth = REACHED_FLOPS * card.half_flops, REACHED_BANDWIDTH * card.bandwidth
@@ -146,6 +152,7 @@ def full_size_model() -> Zero123Model:
 
 def guidance(model: Zero123Model, views: int) -> Tally:
     """Return the GPU work of a step's guidance: both branches of the denoiser, the encoder and its gradient."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention
     with torch.device("meta"):
         z, t = torch.randn(views, 4, 32, 32), torch.full((views,), 500)
         context, rgb = (
@@ -153,7 +160,14 @@ def guidance(model: Zero123Model, views: int) -> Tally:
             torch.rand(views, 3, 256, 256).requires_grad_(),
         )
     tally = Tally()
-    with tally:
+    # On the device "meta" attention is a chain of operations; on CUDA it is one that keeps its weights to itself.
+    with (
+        tally,
+        patch("torch.nn.functional.scaled_dot_product_attention", lambda q, k, v, **_: attention(q, k, v)[0]),
+        patch("zero123s.ops.backends._is_usable", lambda backend, *_: backend in ("reference", "triton")),
+        patch("zero123s.ops.group_norm.agreement.kernels_agree", lambda *_: True),
+        patch("zero123s.ops.group_norm.triton.launch", tally.launch),
+    ):
         latents = model.encode_image(rgb)
         with torch.no_grad():
             model.guided_noise(z, t, context, z, 3.0)

@@ -5,12 +5,19 @@ import shutil
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 
 from zero123s.diffusion import speed
 from zero123s.diffusion.checkpoint.load_zero123 import load_zero123, save_zero123
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import parse_model_config
-from zero123s.diffusion.speed import Float32Conv2d, SingleTokenAttention, compute_in_float32, speed_up
+from zero123s.diffusion.speed import (
+    Float32Conv2d,
+    FusedResnetBlock,
+    SingleTokenAttention,
+    compute_in_float32,
+    speed_up,
+)
 from zero123s.ops import convolution
 
 SIZES = {
@@ -64,6 +71,31 @@ def test_fast_model_answers_as_the_plain_one(model, channels_last, monkeypatch):
     assert any(isinstance(m, Float32Conv2d) and m.winograd for m in fast.vae.encoder.modules())
     assert relative(noise_of(fast), noise_of(plain)) < 5e-5
     assert relative(encoder_gradient(fast), encoder_gradient(plain)) < 2e-4
+
+
+def test_blocks_that_norm_and_activate_at_once_change_nothing(model):
+    plain, expected = copy.deepcopy(model), (noise_of(model), encoder_gradient(model))
+    for component in (model.unet, model.vae):
+        speed._fuse_norms(component)
+        assert not any(type(m) is ResnetBlock2D for m in component.modules())
+        assert any(type(m) is FusedResnetBlock for m in component.modules())
+    assert plain.state_dict().keys() == model.state_dict().keys()
+    assert relative(noise_of(model), expected[0]) < 1e-5
+    assert relative(encoder_gradient(model), expected[1]) < 1e-5
+
+
+def test_other_residual_blocks_stay_as_they_are():
+    block = {"in_channels": 8, "temb_channels": 8, "groups": 4}
+    assert speed._can_fuse(ResnetBlock2D(**block))
+    for other in (
+        {"time_embedding_norm": "scale_shift"},
+        {"output_scale_factor": 2.0},
+        {"down": True},
+        {"non_linearity": "gelu"},
+        {"dropout": 0.1},
+        {"skip_time_act": True},
+    ):
+        assert not speed._can_fuse(ResnetBlock2D(**block, **other))
 
 
 def test_non_native_half_precision_computes_in_float32(model, monkeypatch, tmp_path):

@@ -183,7 +183,12 @@ def test_auto_on_cuda_is_triton(monkeypatch, caplog):
     monkeypatch.setattr(backends, "_why_not", lambda package: pytest.fail("looked for a vendor's library"))
     monkeypatch.setattr(backends, "_triton_works", lambda: True)
     found = {op: backends.resolve(op, "auto", "cuda") for op in backends.IMPLEMENTED}
-    assert {op for op, backend in found.items() if backend == "triton"} == {*backends.VENDORS, "mlp", "gaussian_sum"}
+    assert {op for op, backend in found.items() if backend == "triton"} == {
+        *backends.VENDORS,
+        "mlp",
+        "gaussian_sum",
+        "group_norm",
+    }
     monkeypatch.undo()
     backends._triton_works.cache_clear()
     assert {backends.resolve(op, "auto", "cuda") for op in backends.IMPLEMENTED} == {"reference"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from torch.nn import functional as F
 
 pytest.importorskip("triton", reason="Triton is not installed: it has wheels for Linux")
@@ -17,6 +18,7 @@ pytest.importorskip("triton", reason="Triton is not installed: it has wheels for
 import triton
 from triton import language as tl
 
+from zero123s.diffusion.speed import FusedResnetBlock
 from zero123s.errors import ConfigError
 from zero123s.ops import agreement, backends
 from zero123s.ops.cameras import generate_rays, orbit_cameras
@@ -30,6 +32,9 @@ from zero123s.ops.gaussian_sum import agreement as sum_agreement
 from zero123s.ops.gaussian_sum import gaussian_sum
 from zero123s.ops.gaussian_sum import triton as sum_kernels
 from zero123s.ops.gpu_kernels import launch
+from zero123s.ops.group_norm import agreement as norm_agreement
+from zero123s.ops.group_norm import group_norm_silu
+from zero123s.ops.group_norm import triton as norm_kernels
 from zero123s.ops.hash_grid import HashGrid, encode, position_gradient
 from zero123s.ops.hash_grid import triton as hash_kernels
 from zero123s.ops.mlp import agreement as mlp_agreement
@@ -453,7 +458,7 @@ def automatic(monkeypatch):
     monkeypatch.setattr(agreement, "POINTS", 200)
     monkeypatch.setattr(splat_agreement, "N_GAUSSIANS", 20)
     monkeypatch.setattr(backends, "_is_usable", lambda *_: True)
-    tried = [module.kernels_agree for module in (mlp_agreement, splat_agreement, sum_agreement)]
+    tried = [module.kernels_agree for module in (mlp_agreement, splat_agreement, sum_agreement, norm_agreement)]
     tried.append(field_agreement.table_gradients_agree)
     for function in tried:
         function.cache_clear()
@@ -562,6 +567,96 @@ def test_networks_without_fused_kernels_are_refused():
         with pytest.raises(ConfigError, match="two or three layers of at most 64"):
             mlp_forward(drawn(5, widths[0]), weights, backend="triton")
         assert mlp_forward(drawn(5, widths[0]), weights).shape == (5, 1)
+
+
+# ---------------------------------------------------------------- group norm and activation
+
+
+def normalized(backend: str, device: str, dtype=torch.float32, height: int = 40, shifted: bool = True, mean: float = 0):
+    """Activated images of a group norm, and their gradient by its input."""
+    x = (torch.randn(2, 6, height, 43, generator=torch.Generator().manual_seed(4)) + mean).to(device, dtype)
+    parameters = [(drawn(6, seed=i) - 0.3).to(device, dtype) for i in (1, 2)]
+    shift = (drawn(2, 6, seed=3) - 0.5).to(device, dtype) if shifted else None
+    y = group_norm_silu(x.requires_grad_(), *parameters, n_groups=3, eps=1e-6, shift=shift, backend=backend)
+    return [y, *torch.autograd.grad((y.float().cos() * y.float()).sum(), x)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("height", [1, 40, 100])  # less than the kernel reads at once, and with a rest
+@pytest.mark.parametrize("shifted", [False, True])
+def test_group_norms_and_gradients_equal_the_reference(shifted, height, device):
+    assert_near(*(normalized(b, device, height=height, shifted=shifted) for b in BACKENDS))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_group_norms_of_half_precision(device):
+    found, exact = normalized("triton", device, torch.float16), normalized("reference", device, torch.float32)
+    assert_near([t.float() for t in found], exact, tolerance=2e-3)
+    assert {t.dtype for t in found} == {torch.float16}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_group_norms_are_exact_far_from_zero(device):
+    found, exact = (
+        normalized(b, device, n, mean=3000.0) for b, n in (("triton", torch.float32), ("reference", torch.float64))
+    )
+    assert_near([t.double() for t in found], exact, tolerance=1e-3)  # a float32 near 3000 is 2e-4 apart from the next
+
+
+@INTERPRETED
+def test_group_norms_are_computed_by_right_kernels(automatic, monkeypatch, caplog):
+    calls = []
+    monkeypatch.setattr(norm_kernels, "launch", lambda kernel, *a, **b: calls.append(kernel) or launch(kernel, *a, **b))
+    found = normalized("auto", "cpu")
+    assert {norm_kernels._normalize, norm_kernels._input_gradient} == set(calls)
+    assert "not used" not in caplog.text
+    norm_agreement.kernels_agree.cache_clear()
+    monkeypatch.setattr(norm_kernels, "_normalize", norm_kernels._input_gradient)
+    for _ in range(2):
+        found = normalized("auto", "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(found, normalized("reference", "cpu"), strict=True))
+    assert caplog.text.count("The kernels of group norm and SiLU (float32) are not used on cpu: they do not run") == 1
+
+
+def kept_bytes(function) -> tuple[int, torch.Tensor]:
+    """Return the bytes that a function keeps for its gradient, and its result."""
+    storages = {}
+
+    def keep(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = function()
+    return sum(storage.nbytes() for storage in storages.values()), result
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_residual_block_keeps_less_for_the_same_gradient(device, automatic):
+    torch.manual_seed(0)
+    block = (
+        ResnetBlock2D(in_channels=8, out_channels=8, temb_channels=6, groups=4).eval().requires_grad_(False).to(device)
+    )
+    x, temb = drawn(2, 8, 40, 40).to(device).requires_grad_(), drawn(2, 6, seed=1).to(device)
+    results = []
+    for kind in (ResnetBlock2D, FusedResnetBlock):
+        block.__class__ = kind
+        block(x, temb)  # at their first use the kernels are compared with plain torch
+        kept, y = kept_bytes(lambda: block(x, temb))
+        results.append((kept, [y, *torch.autograd.grad(y.square().sum(), x)]))
+    (before, expected), (after, found) = results
+    assert_near(found, expected)
+    assert after < 0.7 * before
+
+
+@INTERPRETED
+def test_group_norms_that_train_their_weights_run_in_plain_torch(automatic, monkeypatch):
+    monkeypatch.setattr(norm_kernels, "launch", None)
+    x, weight = drawn(1, 4, 3, 3), torch.ones(4, requires_grad=True)
+    group_norm_silu(x, weight, torch.zeros(4), 2).sum().backward()
+    assert weight.grad.abs().sum() > 0
+    turned = x.to(memory_format=torch.channels_last)
+    assert group_norm_silu(turned, weight.detach(), torch.zeros(4), 2).is_contiguous(memory_format=torch.channels_last)
 
 
 # ---------------------------------------------------------------- rasterisation

@@ -19,6 +19,7 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "compositing": ("reference", "numba", "triton", "nerfacc"),
     "mlp": ("reference", "triton"),
     "convolution": ("reference", "numba"),
+    "group_norm": ("reference", "triton"),
     "rasterization": ("reference", "numba", "triton", "nvdiffrast"),
     "gaussian_splatting": ("reference", "numba", "triton", "gsplat"),
     "gaussian_sum": ("reference", "numba", "triton"),

@@ -10,7 +10,7 @@ from torch import nn
 from pretend.on_device.commands import REPOSITORY
 from zero123s.diffusion.model import build_model
 from zero123s.diffusion.model_config import read_model_config
-from zero123s.diffusion.speed import speed_up
+from zero123s.diffusion.speed import FusedResnetBlock, speed_up
 from zero123s.diffusion.training import WeightAverage
 from zero123s.exporter.texturing import field_colors
 from zero123s.geometry.implicit_sdf import ImplicitSDF
@@ -44,6 +44,7 @@ def test_average_follows_weights_that_were_moved():
 def test_frozen_networks_have_the_layout_requested(channels_last):
     model = build_model(read_model_config(REPOSITORY / "tests" / "helpers" / "tiny_lifted.yaml")).to("cuda")
     speed_up(model, channels_last=channels_last)
+    assert any(isinstance(m, FusedResnetBlock) for m in model.vae.encoder.modules())
     kernels = [m.weight for m in model.unet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) == channels_last for kernel in kernels)
 
