@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from zero123s.ops import compositing
 from zero123s.ops.compositing import composite, composite_alpha, visibility, visible_samples
 
 INFO = torch.tensor([[0, 2], [2, 0], [2, 3]])
@@ -72,8 +73,12 @@ def test_opacity_one_has_a_gradient():
     torch.testing.assert_close(*grads)
 
 
-def test_visible_samples_are_each_evaluated_once():
+@pytest.mark.parametrize("at_once", [compositing.AT_ONCE, 50])
+def test_visible_samples_are_each_evaluated_once(at_once, monkeypatch):
+    monkeypatch.setattr(compositing, "AT_ONCE", at_once)
+    monkeypatch.setattr(compositing, "FIRST", 3)
     sigma, t, info, _ = _rays(200)
+    sigma[::5] = 500.0  # behind these is no light
     rays, requested = torch.repeat_interleave(torch.arange(len(info)), info[:, 1]), []
 
     def alphas_at(index):
@@ -84,3 +89,6 @@ def test_visible_samples_are_each_evaluated_once():
     assert torch.equal(visible, visibility(sigma, t, t + 0.1, info, 0.01, 1e-4))
     index = torch.cat(requested)
     assert len(index.unique()) == len(index)
+    assert max(len(part) for part in requested) <= at_once
+    n_first = int(info[:, 1].clamp(max=3).sum())
+    assert n_first < len(index) < len(sigma) - 10 if at_once == 50 else len(index) == len(sigma)

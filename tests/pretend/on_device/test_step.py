@@ -57,16 +57,18 @@ def test_compositing_and_pruning_wait_for_nothing(counts):
 
 def test_opacities_are_evaluated_a_part_at_a_time(monkeypatch):
     monkeypatch.setattr(compositing, "AT_ONCE", 16)
-    alphas, packed = torch.rand(40, device="cuda"), torch.tensor([[0, 25], [25, 15]], device="cuda")
+    monkeypatch.setattr(compositing, "FIRST", 4)
+    alphas, packed = 0.2 * torch.rand(40, device="cuda"), torch.tensor([[0, 25], [25, 15]], device="cuda")
     rays, sizes = (packed[:, 0] * 0 + torch.arange(2, device="cuda")).repeat_interleave(packed[:, 1]), []
 
     def alphas_at(index):
         sizes.append(len(index))
         return alphas[index]
 
-    visible = visible_samples(alphas_at, rays, packed, 0.3)
-    assert sizes == [16, 16, 8]
-    assert torch.equal(visible, compositing.visibility_alpha(alphas, packed, 0.3))
+    visible = visible_samples(alphas_at, rays, packed, 0.1)
+    assert sizes[0] == 8, "the first of both rays"
+    assert sizes[1:] == [16, 16], "where light reaches all others"
+    assert torch.equal(visible, compositing.visibility_alpha(alphas, packed, 0.1))
 
 
 def test_all_levels_are_encoded_together(counts):

@@ -14,6 +14,11 @@ __all__ = ["AT_ONCE", "Composited", "composite", "composite_alpha", "visibility"
 AT_ONCE = 1 << 21
 """Samples whose opacity is evaluated together; each takes some 400 bytes of features and hidden layers."""
 
+FIRST = 24
+"""Samples of a ray that are evaluated before those behind them. Late in a run a ray has 39 and light reaches 16.5: with 20 to
+24, 22 are evaluated.
+"""
+
 Composited = tuple[Float[Tensor, "S"], Float[Tensor, "R"], Float[Tensor, "R"], Float[Tensor, "R C"]]
 
 
@@ -136,8 +141,9 @@ def visible_samples(
     """Return which samples are at least `alpha_thre` opaque and receive at least `early_stop_eps` of the light.
 
     Args:
-        alphas_at: returns the opacities K of the samples at the indices K. It is called with all samples, `AT_ONCE` at
-            a time; `march_visible` evaluates fewer on a CPU.
+        alphas_at: returns the opacities K of the samples at the indices K. Up to `AT_ONCE` samples are evaluated in one
+            call; of more first the `FIRST` of each ray, then those that light reaches behind them. `march_visible`
+            evaluates fewer on a CPU.
         ray_indices: S, ray of every sample, ascending.
         packed_info: R 2, first sample and number of samples of every ray.
         alpha_thre: smallest opacity of a sample that is kept.
@@ -160,7 +166,18 @@ def visible_samples(
         tensor([False,  True, False])
     """
     everything = torch.arange(len(ray_indices), device=ray_indices.device)
-    alphas = torch.cat([alphas_at(part) for part in everything.split(AT_ONCE)])
+    if len(everything) <= AT_ONCE:
+        return visibility_alpha(alphas_at(everything), packed_info, alpha_thre, early_stop_eps, backend)
+
+    def evaluate(chosen: Bool[Tensor, "S"]) -> tuple[Tensor, Tensor]:
+        index = torch.nonzero(chosen)[:, 0]
+        return index, torch.cat([alphas_at(part) for part in index.split(AT_ONCE)])
+
+    is_first = everything - packed_info[:, 0].index_select(0, ray_indices) < FIRST
+    index, first = evaluate(is_first)
+    alphas = first.new_zeros(len(everything)).index_copy(0, index, first)
+    reached = visibility_alpha(alphas, packed_info, 0.0, early_stop_eps, backend)  # those behind absorb nothing yet
+    alphas.index_copy_(0, *evaluate(reached & ~is_first))
     return visibility_alpha(alphas, packed_info, alpha_thre, early_stop_eps, backend)
 
 
