@@ -1,41 +1,48 @@
 """Visibility from outside: nodes of a grid that no view reaches are part of the solid."""
 
 import math
+from itertools import product
 
 import numba
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+
+from zero123s.ops.kernels import launch
 
 MAX_NODES = 264
 """Nodes per edge at which light is sent through the grid by default; finer grids are pooled first."""
 
 
-@numba.njit(cache=True)
-def _sweep(occupied, shift_y, shift_z, visible):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Propagate parallel light along the first axis, shifted per slice, and mark the nodes it reaches.
+@numba.njit(cache=True, nogil=True)
+def _sweep(part, n_parts, occupied, shifts, lit):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Propagate parallel light along the first axis, shifted per slice, and mark the nodes that it reaches.
 
     Light is interpolated between nodes, so that what falls through a hole one node wide is soon gone.
     """
     nx, ny, nz = occupied.shape
-    before = np.ones((ny, nz), np.float32)
-    light = np.ones((ny, nz), np.float32)
-    for x in range(nx):
-        for y in range(ny):
-            for z in range(nz):
-                v = np.float32(1.0)
-                fy, fz = y - shift_y, z - shift_z
-                if x > 0 and 0.0 <= fy < ny - 1 and 0.0 <= fz < nz - 1:
-                    iy, iz = int(fy), int(fz)
-                    ay, az = np.float32(fy - iy), np.float32(fz - iz)
-                    low = before[iy, iz] * (1 - az) + before[iy, iz + 1] * az
-                    high = before[iy + 1, iz] * (1 - az) + before[iy + 1, iz + 1] * az
-                    v = low * (1 - ay) + high * ay
-                if occupied[x, y, z]:
-                    v = np.float32(0.0)
-                elif v > 0.5:
-                    visible[x, y, z] = True
-                light[y, z] = v
-        before, light = light, before
+    one = np.float32(1.0)
+    for i in range(part, len(shifts), n_parts):
+        shift_y, shift_z = shifts[i]
+        # Where a node's light comes from in the slice before, and the shares of the four nodes there.
+        dy, dz = int(np.floor(-shift_y)), int(np.floor(-shift_z))
+        ay, az = np.float32(-shift_y - dy), np.float32(-shift_z - dz)
+        first, end = max(0, -dz), min(nz, nz - 1 - dz)
+        before, light = np.ones((ny, nz), np.float32), np.ones((ny, nz), np.float32)
+        for x in range(nx):
+            for y in range(ny):
+                for z in range(nz):
+                    light[y, z] = one
+                if x > 0 and 0 <= y + dy < ny - 1:
+                    low, high = before[y + dy], before[y + dy + 1]
+                    for z in range(first, end):
+                        a = low[z + dz] * (one - az) + low[z + dz + 1] * az
+                        b = high[z + dz] * (one - az) + high[z + dz + 1] * az
+                        light[y, z] = a * (one - ay) + b * ay
+                for z in range(nz):
+                    light[y, z] = np.float32(0.0) if occupied[x, y, z] else light[y, z]
+                    lit[part, x, y, z] |= light[y, z] > np.float32(0.5)
+            before, light = light, before
 
 
 def viewing_directions(n: int = 48, min_elevation_deg: float = -30.0) -> Float[np.ndarray, "n 3"]:
@@ -90,14 +97,18 @@ def hidden_nodes(
     # A frame of empty nodes, where all light begins.
     occupied = np.pad(_pooled(inside, stride), 1)
     visible = np.zeros_like(occupied)
-    for direction in viewing_directions() if directions is None else directions:
-        axis = int(np.abs(direction).argmax())
+    directions = viewing_directions() if directions is None else directions
+    main_axis = np.abs(directions).argmax(1)
+    forward = directions[np.arange(len(directions)), main_axis] > 0
+    for axis, is_forward in product(range(3), (False, True)):
+        chosen = directions[(main_axis == axis) & (forward == is_forward)]
         order = (axis, (axis + 1) % 3, (axis + 2) % 3)
-        along, sideways = direction[axis], direction[[order[1], order[2]]] / abs(direction[axis])
-        step = slice(None, None, 1 if along > 0 else -1)
-        lit = np.zeros([occupied.shape[a] for a in order], bool)
-        _sweep(np.ascontiguousarray(occupied.transpose(order)[step]), sideways[0], sideways[1], lit)
-        visible |= lit[step].transpose(np.argsort(order))
+        step = slice(None, None, 1 if is_forward else -1)
+        shifts = chosen[:, order[1:]] / np.abs(chosen[:, axis, None])
+        grid = np.ascontiguousarray(occupied.transpose(order)[step])
+        lit = np.zeros((min(torch.get_num_threads(), len(shifts)), *grid.shape), bool)
+        launch(_sweep, grid, np.ascontiguousarray(shifts, np.float64), lit)
+        visible |= lit.any(0)[step].transpose(np.argsort(order))
     hidden = ~visible
     if stride > 1:
         # Blocks hold nodes of both sides near the surface; there the fine grid's own values stand.
