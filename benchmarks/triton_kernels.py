@@ -68,14 +68,14 @@ KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
     (
         "ray_marching",
         "_march",
-        "fp32 fp32 fp32 u8 fp32 fp32 fp32 fp32 i64 i64 i64 fp32 F N N N",
+        "fp32 fp32 fp32 u8 fp32 i64 i64 i64 fp32 F F N N N",
         {"WRITE": False, "STEPS": 128},
         1,
     ),
     (
         "ray_marching",
         "_march",
-        "fp32 fp32 fp32 u8 fp32 fp32 fp32 fp32 i64 i64 i64 fp32 F N N N",
+        "fp32 fp32 fp32 u8 fp32 i64 i64 i64 fp32 F F N N N",
         {"WRITE": True, "STEPS": 128},
         1,
     ),
@@ -118,6 +118,8 @@ KERNELS: list[tuple[str, str, str, dict[str, Any], int]] = [
         )
     ],
     ("gaussian_sum", "_sum", "fp32 fp32 fp32 fp32 fp32 fp32 N N F", {"C": 4, "CHANNELS": 4, "BLOCK": 128}, 4),
+    ("vectors", "_unit", "fp32 fp32 N N N F", {"BLOCK": 256}, 4),
+    ("vectors", "_unit_backward", "fp32 fp32 fp32 N N N F", {"BLOCK": 256}, 4),
     *[
         ("mlp", kernel, types, {**FIELD, **more, **numbers}, 8 if numbers["PRECISION"] == "ieee" else warps)
         for numbers in MLP_NUMBERS

@@ -188,6 +188,7 @@ def test_auto_on_cuda_is_triton(monkeypatch, caplog):
         "mlp",
         "gaussian_sum",
         "group_norm",
+        "unit_vectors",
     }
     monkeypatch.undo()
     backends._triton_works.cache_clear()

@@ -23,6 +23,7 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "rasterization": ("reference", "numba", "triton", "nvdiffrast"),
     "gaussian_splatting": ("reference", "numba", "triton", "gsplat"),
     "gaussian_sum": ("reference", "numba", "triton"),
+    "unit_vectors": ("reference", "triton"),
 }
 """Backends that exist for each operation, "auto" taking the last that works; the plain-torch reference runs on every
 device.

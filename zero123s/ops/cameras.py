@@ -132,11 +132,12 @@ def camera_directions(fovy_deg: Float[Tensor, "B"], height: int, width: int) -> 
     """
     kwargs = {"dtype": fovy_deg.dtype, "device": fovy_deg.device}
     focal = 0.5 * height / torch.tan(0.5 * torch.deg2rad(fovy_deg))
-    x = torch.arange(width, **kwargs) + 0.5 - width / 2
-    y = torch.arange(height, **kwargs) + 0.5 - height / 2
-    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-    f = focal[:, None, None]
-    return torch.stack([grid_x / f, -grid_y / f, torch.full_like(grid_x, -1.0).expand_as(grid_x / f)], dim=-1)
+    # In few operations: on a GPU each takes longer to start than to run.
+    x = torch.arange(0.5 - width / 2, width / 2, **kwargs) / focal[:, None]
+    y = torch.arange(0.5 - height / 2, height / 2, **kwargs) / -focal[:, None]
+    shape = (*focal.shape, height, width)
+    z = torch.full((), -1.0, **kwargs)
+    return torch.stack([x[:, None].expand(shape), y[..., None].expand(shape), z.expand(shape)], dim=-1)
 
 
 def generate_rays(cameras: Cameras) -> RayBundle:

@@ -11,7 +11,6 @@ import triton.language as tl
 from torch import Tensor
 
 from zero123s.ops.gpu_kernels import blocks, launch
-from zero123s.ops.ray_marching.reference import intersect_box
 
 _STEPS = 128
 """Intervals of a ray that are tested together."""
@@ -28,6 +27,17 @@ def _cell(rays_o, rays_d, aabb, middle, axis: tl.constexpr, resolution):
     return tl.minimum(tl.maximum(cell, 0.0), resolution - 1.0).to(tl.int32)
 
 
+@triton.jit
+def _crossings(rays_o, rays_d, aabb, axis: tl.constexpr):
+    """Return where a ray enters and leaves the box's extent along one axis, as `reference.intersect_box` does."""
+    o, d = tl.load(rays_o + axis), tl.load(rays_d + axis)
+    low, high = tl.div_rn(tl.load(aabb + axis) - o, d), tl.div_rn(tl.load(aabb + 3 + axis) - o, d)
+    # A direction of zero on the face itself gives 0 / 0.
+    on_face = (low != low) | (high != high)
+    near, far = tl.minimum(low, high), tl.maximum(low, high)
+    return tl.where(on_face, -float("inf"), near), tl.where(on_face, float("inf"), far)
+
+
 @triton.jit(do_not_specialize=["nx", "ny", "nz"])
 def _march(
     rays_o,
@@ -35,14 +45,12 @@ def _march(
     aabb,
     grid,
     start,
-    enter,
-    leave,
-    first,
     offsets,
     counts,
     rays,
     t_starts,
     step,
+    end,
     nx,
     ny,
     nz,
@@ -51,10 +59,15 @@ def _march(
 ):
     """Count the intervals of a ray whose middles are in occupied cells, or write them behind `offsets`."""
     r = tl.program_id(0).to(tl.int64)
-    t0, near, far, k0 = tl.load(start + r), tl.load(enter + r), tl.load(leave + r), tl.load(first + r)
-    n, k = tl.zeros((), tl.int32), tl.arange(0, STEPS)
-    # NaN and rays that miss the box test nothing.
-    n_steps = tl.where(far > near, tl.ceil((far - t0) / step - k0) + 1.0, 0.0).to(tl.int32)
+    t0, n, k = tl.load(start + r), tl.zeros((), tl.int32), tl.arange(0, STEPS)
+    near_x, far_x = _crossings(rays_o + 3 * r, rays_d + 3 * r, aabb, 0)
+    near_y, far_y = _crossings(rays_o + 3 * r, rays_d + 3 * r, aabb, 1)
+    near_z, far_z = _crossings(rays_o + 3 * r, rays_d + 3 * r, aabb, 2)
+    near = tl.maximum(tl.maximum(tl.maximum(near_x, near_y), near_z), t0)
+    far = tl.minimum(tl.minimum(tl.minimum(far_x, far_y), far_z), end)
+    k0 = tl.maximum(tl.ceil((near - t0) / step - 1.0), 0.0)  # or one before the first, whose middle is tested anyway
+    # Rays that miss the box, and those without a start, test nothing.
+    n_steps = tl.where((far > near) & (t0 == t0), tl.ceil((far - t0) / step - k0) + 2.0, 0.0).to(tl.int32)
     for base in range(0, n_steps, STEPS):
         t = t0 + (k0 + (base + k).to(tl.float32)) * step
         middle = t + 0.5 * step
@@ -92,20 +105,16 @@ def march(
     rays_o: Tensor, rays_d: Tensor, aabb: Tensor, binaries: Tensor, step_size: float, start: Tensor, far: float
 ) -> tuple[Tensor, Tensor]:
     """March float32 rays as `reference.march` does; waits for the GPU once, to learn the number of samples."""
-    enter, leave = intersect_box(rays_o, rays_d, aabb)
-    enter, leave = torch.maximum(enter, start), leave.clamp(max=far)
-    first = torch.ceil((enter - start) / step_size - 0.5).clamp(min=0)
     n_rays = len(start)
     counts = torch.empty(n_rays, dtype=torch.int64, device=start.device)
-    inputs = (*(t.contiguous() for t in (rays_o, rays_d, aabb)), binaries.contiguous().view(torch.uint8))
-    bounds = (start, enter, leave, first)
-    constants = (step_size, *binaries.shape)
-    launch(_march, (n_rays,), *inputs, *bounds, counts, counts, counts, start, *constants, False, _STEPS, num_warps=1)
+    inputs = (*(t.contiguous() for t in (rays_o, rays_d, aabb)), binaries.contiguous().view(torch.uint8), start)
+    constants = (step_size, far, *binaries.shape)
+    launch(_march, (n_rays,), *inputs, counts, counts, counts, start, *constants, False, _STEPS, num_warps=1)
     ends = counts.cumsum(0)
     total = int(ends[-1]) if n_rays else 0
     rays, t_starts = counts.new_empty(total), start.new_empty(total)
     outputs = (ends - counts, counts, rays, t_starts)
-    launch(_march, (n_rays,), *inputs, *bounds, *outputs, *constants, True, _STEPS, num_warps=1)
+    launch(_march, (n_rays,), *inputs, *outputs, *constants, True, _STEPS, num_warps=1)
     return rays, t_starts
 
 

@@ -1,29 +1,19 @@
-"""Vectors as the last axis of a tensor."""
+"""Unit vectors in plain torch."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-def unit(v: Float[Tensor, "*N 3"], eps: float = 1e-12) -> Float[Tensor, "*N 3"]:
-    """Return vectors scaled to unit length, v divided by the larger of its length and `eps`.
-
-    `torch.nn.functional.normalize` does the same, with a norm that is many times slower over three numbers.
-    Differentiable once.
+def unit(v: Float[Tensor, "*N 3"], eps: float) -> Float[Tensor, "*N 3"]:
+    """Scale vectors to unit length; see `zero123s.ops.vectors.unit`.
 
     Args:
         v: any leading shape and 3, vectors.
         eps: smallest length that is divided by.
 
     Returns:
-        Of the shape of `v`; zero vectors stay zero.
-
-    Example:
-        >>> import torch
-        >>> from zero123s.ops.vectors import unit
-        >>> unit(torch.tensor([[3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]))
-        tensor([[0.6000, 0.0000, 0.8000],
-                [0.0000, 0.0000, 0.0000]])
+        Of the shape of `v`.
     """
     return _Unit.apply(v, eps)  # type: ignore[return-value]
 
