@@ -73,9 +73,10 @@ def test_opacity_one_has_a_gradient():
     torch.testing.assert_close(*grads)
 
 
-@pytest.mark.parametrize("at_once", [compositing.AT_ONCE, 50])
-def test_visible_samples_are_each_evaluated_once(at_once, monkeypatch):
-    monkeypatch.setattr(compositing, "AT_ONCE", at_once)
+@pytest.mark.parametrize("limit", [compositing.FRONT_TO_BACK, 100])
+def test_visible_samples_are_each_evaluated_once(limit, monkeypatch):
+    monkeypatch.setattr(compositing, "AT_ONCE", 50)
+    monkeypatch.setattr(compositing, "FRONT_TO_BACK", limit)
     monkeypatch.setattr(compositing, "FIRST", 3)
     sigma, t, info, _ = _rays(200)
     sigma[::5] = 500.0  # behind these is no light
@@ -89,6 +90,6 @@ def test_visible_samples_are_each_evaluated_once(at_once, monkeypatch):
     assert torch.equal(visible, visibility(sigma, t, t + 0.1, info, 0.01, 1e-4))
     index = torch.cat(requested)
     assert len(index.unique()) == len(index)
-    assert max(len(part) for part in requested) <= at_once
+    assert max(len(part) for part in requested) == 50
     n_first = int(info[:, 1].clamp(max=3).sum())
-    assert n_first < len(index) < len(sigma) - 10 if at_once == 50 else len(index) == len(sigma)
+    assert n_first < len(index) < len(sigma) - 10 if limit == 100 else len(index) == len(sigma)

@@ -57,6 +57,7 @@ def test_compositing_and_pruning_wait_for_nothing(counts):
 
 def test_opacities_are_evaluated_a_part_at_a_time(monkeypatch):
     monkeypatch.setattr(compositing, "AT_ONCE", 16)
+    monkeypatch.setattr(compositing, "FRONT_TO_BACK", 16)
     monkeypatch.setattr(compositing, "FIRST", 4)
     alphas, packed = 0.2 * torch.rand(40, device="cuda"), torch.tensor([[0, 25], [25, 15]], device="cuda")
     rays, sizes = (packed[:, 0] * 0 + torch.arange(2, device="cuda")).repeat_interleave(packed[:, 1]), []
