@@ -11,6 +11,7 @@ least what was measured on the H200. Assumptions are documented at each constant
 steps on a CPU, samples_per_ray.py.
 """
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from torch.utils.flop_counter import flop_registry  # noqa: E402
 from zero123s.diffusion.model import Zero123Model, build_model  # noqa: E402
 from zero123s.diffusion.model_config import ModelConfig  # noqa: E402
 from zero123s.diffusion.speed import speed_up  # noqa: E402
+from zero123s.ops.compositing import AT_ONCE, FRONT_TO_BACK  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,29 @@ class Card:
     half_flops: float
     """Per second, float16 with float32 sums, dense."""
 
+    def field_seconds(self, measured: float) -> float:
+        """Return the seconds of a step's field where its operations take so many on the measured card."""
+        slower = MEASURED_ON.cache_bandwidth / self.cache_bandwidth
+        return slower * measured + STREAMED_PER_STEP / (REACHED_BANDWIDTH * self.bandwidth)
+
 
 CARDS = (Card("RTX 4090", 1.008e12, 5.0e12, 165e12), Card("H200", 4.8e12, 5.5e12, 989e12))
 MEASURED_ON = CARDS[1]
 REACHED_FLOPS, REACHED_BANDWIDTH = 0.4, 0.7
 """Shares of these that large convolutions and long streams are assumed to reach."""
-SECONDS_PER_LAUNCH = 60e-6
-"""Of the host, everything between included: a step of 1,790 launches that left the H200 idle for two thirds of it took 108 ms."""
 MEASURED_LAUNCHES, MEASURED_STEPS = 1790, (108, 231, 444)
-"""Milliseconds of a step by stage on the H200 with the bundled model's guidance, whose kernels took 2 ms."""
+"""Launches and milliseconds of a step by stage on the H200 with the bundled model's guidance, whose kernels took 2 ms."""
+MEASURED_PER_LAUNCH = 60e-6
+"""Seconds of the host, everything between included: in the first of these steps the H200 was idle for two thirds."""
+SECONDS_PER_LAUNCH = (108e-3 - 9e-3) / MEASURED_LAUNCHES
+"""The same without what a step's logging took then and not any more: 9 ms, measured on two cores of a Sapphire Rapids."""
 
-FIELD_LAUNCHES = 717
+FIELD_LAUNCHES = 615
 """Of a step without guidance: step_counts.py --triton --profile none."""
+EVALUATION_LAUNCHES = 16
+"""Of every further evaluation of `AT_ONCE` candidates, counted there."""
+FRONT_TO_BACK_LAUNCHES = 16
+"""Of choosing twice which candidates are evaluated."""
 ENCODE, POSITION_GRADIENT, COMPOSITE, MARCH = 3.5e-3, 3.9e-3, 1.2e-3, 1.1e-3
 """Seconds for 2^20 points, forward and backward pass, Triton kernels (docs/performance.md)."""
 NETWORK, NETWORK_FORWARD, INPUT_GRADIENT = 1.7e-3, 0.35e-3, 2.3e-3
@@ -67,24 +80,29 @@ NEAR_SHARE = 0.25
 STREAMED_PER_STEP = 10 * 4 * 12.6e6
 """Bytes. Adam reads four numbers per parameter and writes three, health sums weights and gradients, and the gradient is zeroed."""
 START_SECONDS = 25.0
-"""Assumed: import, 8 GB of weights from a local disk, 15 kernels compiled."""
-EXPORT_SECONDS = 22.0 - 5.7
-"""Measured on that machine, less what unwrapping in parts saves of 50,000 faces on two cores (unwrap.py)."""
+"""Assumed: import, 8 GB of weights from a local disk, 20 kernels compiled."""
+EXPORT_SECONDS = 22.0 - 5.7 - 3.5
+"""Measured on that machine, less what has been saved since, on two cores: unwrapping in parts, 50,000 faces (unwrap.py), and
+tracing visibility on all threads.
+"""
 
 
 @dataclass(frozen=True)
 class PerRay:
-    """Samples of a ray: those in occupied cells, whose density is evaluated, and those of them that are shaded."""
+    """Samples of a ray: those in occupied cells; those of them whose density is evaluated where there are many; those shaded."""
 
     candidates: float
+    evaluated: float
     samples: float
 
-    def seconds(self, near_share: float) -> float:
+    def seconds(self, near_share: float, front_to_back: bool) -> float:
         """Return the seconds of a step for one ray, points near its samples included, on the measured card."""
         sample = ENCODE + POSITION_GRADIENT + 2 * NETWORK + INPUT_GRADIENT + COMPOSITE
         near = ENCODE + POSITION_GRADIENT + INPUT_GRADIENT
-        candidate = MARCH + FORWARD_SHARE * ENCODE + NETWORK_FORWARD
-        return (self.samples * (sample + near_share * near) + self.candidates * candidate) / 2**20
+        density = FORWARD_SHARE * ENCODE + NETWORK_FORWARD
+        evaluated = self.evaluated if front_to_back else self.candidates
+        marched = self.candidates * MARCH + evaluated * density
+        return (self.samples * (sample + near_share * near) + marched) / 2**20
 
 
 @dataclass(frozen=True)
@@ -99,18 +117,39 @@ class Stage:
     """Means over its steps, counted by samples_per_ray.py with the bundled model's guidance."""
 
     @property
-    def rays(self) -> int:
-        """Rays of a step."""
-        return self.views * self.novel**2 + self.reference**2
+    def passes(self) -> tuple[int, int]:
+        """Rays of the novel and of the reference pass."""
+        return self.views * self.novel**2, self.reference**2
+
+    @property
+    def launches(self) -> int:
+        """Operations of a step without guidance."""
+        total = FIELD_LAUNCHES
+        for rays in self.passes:
+            candidates, evaluated = rays * self.per_ray.candidates, rays * self.per_ray.evaluated
+            calls = math.ceil(candidates / AT_ONCE)
+            if candidates > FRONT_TO_BACK:
+                calls = math.ceil(0.9 * evaluated / AT_ONCE) + math.ceil(0.1 * evaluated / AT_ONCE)
+                total += FRONT_TO_BACK_LAUNCHES
+            total += EVALUATION_LAUNCHES * (calls - 1)
+        return total
+
+    def field_seconds(self, card: Card) -> float:
+        """Return the seconds of the GPU for the field of a step."""
+        passes = (
+            rays * self.per_ray.seconds(NEAR_SHARE, rays * self.per_ray.candidates > FRONT_TO_BACK)
+            for rays in self.passes
+        )
+        return card.field_seconds(sum(passes))
 
 
 STAGES = (
-    Stage(200, 12, 64, 128, PerRay(50.7, 17.6)),
-    Stage(100, 8, 128, 256, PerRay(41.8, 11.0)),
-    Stage(300, 4, 256, 512, PerRay(39.0, 8.9)),
+    Stage(200, 12, 64, 128, PerRay(50.7, 29.0, 17.6)),
+    Stage(100, 8, 128, 256, PerRay(41.8, 24.0, 11.0)),
+    Stage(300, 4, 256, 512, PerRay(39.0, 22.4, 8.9)),
 )
-FIRST_STEPS = PerRay(54.9, 21.7)
-"""The same of the first hundred: the measured run took twenty steps in each stage."""
+FIRST_STEPS = PerRay(54.9, 54.9, 21.7)
+"""The same of the first hundred: the measured run took twenty steps in each stage, and evaluated all candidates."""
 
 
 class Tally(TorchDispatchMode):
@@ -175,20 +214,10 @@ def guidance(model: Zero123Model, views: int) -> Tally:
     return tally
 
 
-def field_seconds(rays: int, per_ray: PerRay, card: Card, near_share: float = NEAR_SHARE) -> float:
-    """Return the seconds of the GPU for a step's field."""
-    slower = MEASURED_ON.cache_bandwidth / card.cache_bandwidth
-    return slower * rays * per_ray.seconds(near_share) + STREAMED_PER_STEP / (REACHED_BANDWIDTH * card.bandwidth)
-
-
 def step_seconds(stage: Stage, tally: Tally, card: Card) -> tuple[float, float, float]:
     """Return the seconds of a step: of the host at the field, of the GPU there, of both at the guidance."""
-    host = SECONDS_PER_LAUNCH * FIELD_LAUNCHES
-    return (
-        host,
-        field_seconds(stage.rays, stage.per_ray, card),
-        max(tally.seconds(card), MEASURED_GUIDANCE[stage.views]),
-    )
+    host = SECONDS_PER_LAUNCH * stage.launches
+    return host, stage.field_seconds(card), max(tally.seconds(card), MEASURED_GUIDANCE[stage.views])
 
 
 def turntable_seconds(card: Card) -> float:
@@ -196,7 +225,9 @@ def turntable_seconds(card: Card) -> float:
     rays = (120 + 24) * 512**2 * MEASURED_ON.cache_bandwidth / card.cache_bandwidth
     forward = FORWARD_SHARE * ENCODE + NETWORK_FORWARD
     last = STAGES[-1].per_ray
-    return rays * (last.candidates * (MARCH + forward) + last.samples * (forward + NETWORK_FORWARD)) / 2**20
+    return (
+        rays * (last.candidates * MARCH + last.evaluated * forward + last.samples * (forward + NETWORK_FORWARD)) / 2**20
+    )
 
 
 def main() -> None:
@@ -211,12 +242,12 @@ def main() -> None:
             step = host + field + guided
             total += stage.steps * step
             print(
-                f"{stage.steps:5}  {stage.rays * stage.per_ray.samples / 1e6:5.2f} M  {1e3 * host:7.1f}  {1e3 * field:8.1f}  "
+                f"{stage.steps:5}  {sum(stage.passes) * stage.per_ray.samples / 1e6:5.2f} M  {1e3 * host:7.1f}  {1e3 * field:8.1f}  "
                 f"{1e3 * guided:11.1f}  {1e3 * step:7.1f}  {stage.steps * step:7.1f}"
             )
         if card is MEASURED_ON:
-            host = SECONDS_PER_LAUNCH * MEASURED_LAUNCHES
-            steps = (host + field_seconds(stage.rays, FIRST_STEPS, card, near_share=1.0) + 2e-3 for stage in STAGES)
+            host, per_ray = MEASURED_PER_LAUNCH * MEASURED_LAUNCHES, FIRST_STEPS.seconds(1.0, front_to_back=False)
+            steps = (host + card.field_seconds(sum(stage.passes) * per_ray) + 2e-3 for stage in STAGES)
             print(
                 f"with the bundled model {', '.join(f'{1e3 * s:.0f}' for s in steps)} ms a step; measured: {MEASURED_STEPS}"
             )

@@ -68,7 +68,9 @@ class CountSamples(RunCallback):
 
 
 @torch.no_grad()
-def count_evaluated(candidates: Samples, rays_o: Any, rays_d: Any, alphas_at: Any, *limits: float) -> int:
+def count_evaluated(
+    candidates: Samples, rays_o: Any, rays_d: Any, alphas_at: Any, alpha_thre: float, eps: float
+) -> int:
     """Return how many candidates are evaluated where there are many."""
     counts = []
 
@@ -77,7 +79,7 @@ def count_evaluated(candidates: Samples, rays_o: Any, rays_d: Any, alphas_at: An
         return alphas_at(candidates.positions(rays_o, rays_d, index))
 
     with patch.object(compositing, "FRONT_TO_BACK", 0):
-        compositing.visible_samples(alphas, candidates.ray_indices, candidates.packed_info, *limits)
+        compositing.visible_samples(alphas, candidates.ray_indices, candidates.packed_info, alpha_thre, eps)
     return sum(counts)
 
 

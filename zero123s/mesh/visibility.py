@@ -108,7 +108,7 @@ def hidden_nodes(
         grid = np.ascontiguousarray(occupied.transpose(order)[step])
         lit = np.zeros((min(torch.get_num_threads(), len(shifts)), *grid.shape), bool)
         launch(_sweep, grid, np.ascontiguousarray(shifts, np.float64), lit)
-        visible |= lit.any(0)[step].transpose(np.argsort(order))
+        visible |= np.asarray(lit.any(0))[step].transpose(np.argsort(order))
     hidden = ~visible
     if stride > 1:
         # Blocks hold nodes of both sides near the surface; there the fine grid's own values stand.

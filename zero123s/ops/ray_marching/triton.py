@@ -33,7 +33,7 @@ def _crossings(rays_o, rays_d, aabb, axis: tl.constexpr):
     o, d = tl.load(rays_o + axis), tl.load(rays_d + axis)
     low, high = tl.div_rn(tl.load(aabb + axis) - o, d), tl.div_rn(tl.load(aabb + 3 + axis) - o, d)
     # A direction of zero on the face itself gives 0 / 0.
-    on_face = (low != low) | (high != high)
+    on_face = ~((low <= high) | (low >= high))
     near, far = tl.minimum(low, high), tl.maximum(low, high)
     return tl.where(on_face, -float("inf"), near), tl.where(on_face, float("inf"), far)
 
@@ -67,7 +67,7 @@ def _march(
     far = tl.minimum(tl.minimum(tl.minimum(far_x, far_y), far_z), end)
     k0 = tl.maximum(tl.ceil((near - t0) / step - 1.0), 0.0)  # or one before the first, whose middle is tested anyway
     # Rays that miss the box, and those without a start, test nothing.
-    n_steps = tl.where((far > near) & (t0 == t0), tl.ceil((far - t0) / step - k0) + 2.0, 0.0).to(tl.int32)
+    n_steps = tl.where((far > near) & (t0 < end), tl.ceil((far - t0) / step - k0) + 2.0, 0.0).to(tl.int32)
     for base in range(0, n_steps, STEPS):
         t = t0 + (k0 + (base + k).to(tl.float32)) * step
         middle = t + 0.5 * step
