@@ -73,7 +73,7 @@ def test_fast_model_answers_as_the_plain_one(model, channels_last, monkeypatch):
     assert relative(encoder_gradient(fast), encoder_gradient(plain)) < 2e-4
 
 
-def test_blocks_that_norm_and_activate_at_once_change_nothing(model):
+def test_fused_residual_blocks_change_nothing(model):
     plain, expected = copy.deepcopy(model), (noise_of(model), encoder_gradient(model))
     for component in (model.unet, model.vae):
         speed._fuse_norms(component)

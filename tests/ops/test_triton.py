@@ -632,7 +632,7 @@ def kept_bytes(function) -> tuple[int, torch.Tensor]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_residual_block_keeps_less_for_the_same_gradient(device, automatic):
+def test_a_fused_residual_block_keeps_less(device, automatic):
     torch.manual_seed(0)
     block = (
         ResnetBlock2D(in_channels=8, out_channels=8, temb_channels=6, groups=4).eval().requires_grad_(False).to(device)
@@ -650,7 +650,7 @@ def test_a_residual_block_keeps_less_for_the_same_gradient(device, automatic):
 
 
 @INTERPRETED
-def test_group_norms_that_train_their_weights_run_in_plain_torch(automatic, monkeypatch):
+def test_group_norms_with_trained_weights_are_plain_torch(automatic, monkeypatch):
     monkeypatch.setattr(norm_kernels, "launch", None)
     x, weight = drawn(1, 4, 3, 3), torch.ones(4, requires_grad=True)
     group_norm_silu(x, weight, torch.zeros(4), 2).sum().backward()
