@@ -1,10 +1,12 @@
 """The training system: what a step does, and that every loss term has a way from its weight to the parameters."""
 
+import csv
 import zipfile
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, Dataset
 
 from zero123s.callbacks.health_checks import measure
@@ -69,11 +71,11 @@ def build(data, loss, geometry=(), guided=True, **overrides) -> Zero123System:
     return system
 
 
-def train(system, steps, callbacks=(), **overrides) -> pl.Trainer:
+def train(system, steps, callbacks=(), logger=False, **overrides) -> pl.Trainer:
     trainer = pl.Trainer(
         max_steps=steps,
         accelerator="cpu",
-        logger=False,
+        logger=logger,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -92,6 +94,21 @@ class Recorder(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, *args):
         self.rows.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_numbers_are_written_every_few_steps(accumulated, disc_data, tmp_path):
+    recorder, logger = Recorder(), CSVLogger(tmp_path)
+    train(
+        build(disc_data, {"rgb": 1.0}), 6, [recorder], logger, log_every_n_steps=3, accumulate_grad_batches=accumulated
+    )
+    with open(next(tmp_path.rglob("metrics.csv")), encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [2, 5]
+    losses = [float(row["loss/total"]) for row in rows]
+    every = [row["loss/total"] for row in recorder.rows[accumulated - 1 :: accumulated]]
+    assert losses == pytest.approx([every[2], every[5]], rel=1e-6)
+    assert len(set(every)) == 6
 
 
 # ---------------------------------------------------------------- losses
