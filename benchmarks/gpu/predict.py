@@ -146,9 +146,9 @@ class Stage:
 
 
 STAGES = (
-    Stage(200, 12, 64, 128, PerRay(50.7, 29.0, 17.6)),
-    Stage(100, 8, 128, 256, PerRay(41.8, 24.0, 11.0)),
-    Stage(300, 4, 256, 512, PerRay(39.0, 22.4, 8.9)),
+    Stage(200, 12, 64, 128, PerRay(50.7, 49.3, 17.6)),
+    Stage(100, 8, 128, 256, PerRay(41.8, 33.8, 11.0)),
+    Stage(300, 4, 256, 512, PerRay(39.0, 23.9, 8.9)),
 )
 FIRST_STEPS = PerRay(54.9, 54.9, 21.7)
 """The same of the first hundred: the measured run took twenty steps in each stage, and evaluated all candidates."""
