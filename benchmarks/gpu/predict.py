@@ -61,14 +61,16 @@ MEASURED_LAUNCHES, MEASURED_STEPS = 1790, (108, 231, 444)
 MEASURED_PER_LAUNCH = 60e-6
 """Seconds of the host, everything between included: in the first of these steps the H200 was idle for two thirds."""
 SECONDS_PER_LAUNCH = (108e-3 - 9e-3) / MEASURED_LAUNCHES
-"""The same without what a step's logging took then and not any more: 9 ms, measured on two cores of a Sapphire Rapids."""
+"""The same without what a step's logging took then and not any more: 9 ms, measured on two cores of a Sapphire Rapids
+(script not kept).
+"""
 
 FIELD_LAUNCHES = 615
 """Of a step without guidance: step_counts.py --triton --profile none."""
 EVALUATION_LAUNCHES = 16
-"""Of every further evaluation of `AT_ONCE` candidates, counted there."""
+"""Of every further evaluation of `AT_ONCE` candidates, counted there with `AT_ONCE` lowered to some fifty (not kept)."""
 FRONT_TO_BACK_LAUNCHES = 16
-"""Of choosing twice which candidates are evaluated."""
+"""Of choosing twice which candidates are evaluated, counted likewise."""
 ENCODE, POSITION_GRADIENT, COMPOSITE, MARCH = 3.5e-3, 3.9e-3, 1.2e-3, 1.1e-3
 """Seconds for 2^20 points, forward and backward pass, Triton kernels (docs/performance.md)."""
 NETWORK, NETWORK_FORWARD, INPUT_GRADIENT = 1.7e-3, 0.35e-3, 2.3e-3
@@ -85,7 +87,7 @@ START_SECONDS = 25.0
 """Assumed: import, 8 GB of weights from a local disk, 20 kernels compiled."""
 EXPORT_SECONDS = 22.0 - 5.7 - 3.5
 """Measured on that machine, less what has been saved since, on two cores: unwrapping in parts, 50,000 faces (unwrap.py), and
-tracing visibility on all threads.
+tracing visibility on all threads (script not kept).
 """
 
 
@@ -174,7 +176,7 @@ class Tally(TorchDispatchMode):
         return out
 
     def launch(self, kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
-        """Count one start of a Triton kernel, which reads or writes each of its tensors once."""
+        """Count one start of a Triton kernel: each of its tensors once, as for torch's norms, which read theirs twice, too."""
         tensors = {id(a): a for a in args if isinstance(a, torch.Tensor)}
         self.operations.append((0, sum(t.numel() * t.element_size() for t in tensors.values())))
 
@@ -246,9 +248,8 @@ def turntable_seconds(card: Card) -> float:
     rays = (120 + 24) * 512**2 * MEASURED_ON.cache_bandwidth / card.cache_bandwidth
     forward = FORWARD_SHARE * ENCODE + NETWORK_FORWARD
     last = STAGES[-1].per_ray
-    return (
-        rays * (last.candidates * MARCH + last.evaluated * forward + last.samples * (forward + NETWORK_FORWARD)) / 2**20
-    )
+    # All candidates: images are rendered in chunks, each of too few for FRONT_TO_BACK.
+    return rays * (last.candidates * (MARCH + forward) + last.samples * (forward + NETWORK_FORWARD)) / 2**20
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ FRONT_TO_BACK = 4 * AT_ONCE
 """Samples above which those in front are evaluated first: on a GPU that starts thirty operations more and waits twice."""
 
 FIRST = 24
-"""Samples of a ray that are evaluated first. Late in a run a ray has 39 and light reaches 16.5; so 22 are evaluated."""
+"""Samples of a ray that are evaluated first. Late in a run a ray has 39, light reaches 16.5, and 22 are evaluated."""
 
 Composited = tuple[Float[Tensor, "S"], Float[Tensor, "R"], Float[Tensor, "R"], Float[Tensor, "R C"]]
 

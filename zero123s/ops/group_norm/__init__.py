@@ -20,8 +20,8 @@ def group_norm_silu(
 ) -> Float[Tensor, "B C H W"]:
     """Return silu(group_norm(x + shift)) (Wu, He 2018; Elfwing et al. 2018).
 
-    The Triton kernels read and write memory once where plain torch does three times, and keep one tensor for the backward
-    pass where it keeps two. They are differentiable in `x` only, once; `auto` takes plain torch where another gradient
+    Forward is one Triton kernel where plain torch takes three operations, backward one for two, and one tensor is kept
+    for the backward pass instead of two. The kernels are differentiable in `x` only, once; `auto` takes plain torch where another gradient
     is needed, or images lie with their channels last.
 
     Args:
